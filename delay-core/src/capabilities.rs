@@ -1,0 +1,204 @@
+//! What a backend can and can't do, in numbers. Tests use them as bounds; nothing decides by a backend's name.
+
+use std::time::Duration;
+
+use crate::{Error, ErrorKind, NewTask, Result};
+
+/// What a backend promises beyond the common rules.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// Its name, for people.
+    pub name: &'static str,
+    /// What an accepted task survives.
+    pub durability: Durability,
+    /// How exact the hand-out order is.
+    pub order: Order,
+    /// The unit in which due times are kept.
+    pub resolution: Duration,
+    /// How late a task may be handed out when a consumer waits and the machine is not busy, beyond `resolution`.
+    pub lateness: Duration,
+    /// The farthest due time from now; beyond it is [`OutOfRange`](ErrorKind::OutOfRange).
+    pub delay_max: Duration,
+    /// The longest lease.
+    pub lease_max: Duration,
+    /// The largest payload, in bytes.
+    pub payload_bytes_max: usize,
+    /// The most tasks in one call.
+    pub batch_max: usize,
+    /// How long a consumer may sleep without asking, so that a lost hint delays it no longer (LIVE).
+    pub sweep: Duration,
+    /// How long the id of a completed task and of a change is remembered, so that repeating the call has no effect.
+    pub retry_window: Duration,
+    /// Cancelling a task.
+    pub cancel: Support,
+    /// Moving and shifting a task.
+    pub reschedule: Support,
+    /// Changing a whole group.
+    pub groups: Support,
+    /// Whether a group change happens at one instant rather than in chunks.
+    pub groups_atomic: bool,
+    /// Whether `change` needs the [`Receipt`](crate::Receipt) that `schedule` gave.
+    pub change_needs_receipt: bool,
+    /// [`OnConflict::Replace`](crate::OnConflict).
+    pub replace: Support,
+    /// Answering [`Existing`](crate::Outcome::Existing) for an id that is pending.
+    pub unique_ids: Support,
+    /// `find` and `list`.
+    pub inspect: Support,
+    /// Listing, redriving and purging dead letters.
+    pub dead_letters: Support,
+    /// `pause` and `resume`.
+    pub pause: Support,
+    /// `stats` and `queues`.
+    pub stats: Support,
+}
+
+impl Capabilities {
+    /// For backend authors: a backend that only schedules, hands out and settles. What it has beyond that is set on
+    /// the value, so that what is added here later is not claimed by anybody who doesn't have it.
+    #[must_use]
+    pub fn minimal(name: &'static str) -> Self {
+        Self {
+            name,
+            durability: Durability::Process,
+            order: Order::Exact,
+            resolution: Duration::from_millis(1),
+            lateness: Duration::from_millis(1),
+            delay_max: Duration::from_secs(365 * 86_400),
+            lease_max: Duration::from_secs(12 * 3600),
+            payload_bytes_max: 256 * 1024,
+            batch_max: 1_000,
+            sweep: Duration::from_secs(30),
+            retry_window: Duration::ZERO,
+            cancel: Support::Unsupported,
+            reschedule: Support::Unsupported,
+            groups: Support::Unsupported,
+            groups_atomic: false,
+            change_needs_receipt: false,
+            replace: Support::Unsupported,
+            unique_ids: Support::Unsupported,
+            inspect: Support::Unsupported,
+            dead_letters: Support::Unsupported,
+            pause: Support::Unsupported,
+            stats: Support::Unsupported,
+        }
+    }
+
+    /// Checks what can be checked of a task without the store; backends call it before they send.
+    ///
+    /// # Errors
+    /// [`TooLarge`](ErrorKind::TooLarge) for the payload, [`OutOfRange`](ErrorKind::OutOfRange) for a delay beyond
+    /// `delay_max`, [`Invalid`](ErrorKind::Invalid) for an expiry before the due time where both are of one kind,
+    /// [`Unsupported`](ErrorKind::Unsupported) for a group or a replacement on a backend that has none.
+    pub fn check(&self, task: &NewTask) -> Result<()> {
+        if task.payload.len() > self.payload_bytes_max {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!("a payload of {} bytes; the limit is {}", task.payload.len(), self.payload_bytes_max),
+            ));
+        }
+        if task.group.is_some() && self.groups == Support::Unsupported {
+            return Err(Error::unsupported("group"));
+        }
+        if task.on_conflict == crate::OnConflict::Replace && self.replace == Support::Unsupported {
+            return Err(Error::unsupported("replace"));
+        }
+        self.check_delay(task.due)?;
+        match (task.expires, task.due) {
+            (Some(crate::Due::After(expires)), crate::Due::After(due)) if expires < due => Err(expires_before_due()),
+            (Some(crate::Due::At(expires)), crate::Due::At(due)) if expires < due => Err(expires_before_due()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks a relative delay against `delay_max`; an instant needs the backend's own clock.
+    ///
+    /// # Errors
+    /// [`OutOfRange`](ErrorKind::OutOfRange).
+    pub fn check_delay(&self, due: crate::Due) -> Result<()> {
+        match due {
+            crate::Due::After(delay) if delay > self.delay_max => Err(self.out_of_range()),
+            crate::Due::After(_) | crate::Due::At(_) => Ok(()),
+        }
+    }
+
+    /// Checks a lease's length: 1 ms to `lease_max`.
+    ///
+    /// # Errors
+    /// [`OutOfRange`](ErrorKind::OutOfRange).
+    pub fn check_lease(&self, lease: Duration) -> Result<()> {
+        if lease >= Duration::from_millis(1) && lease <= self.lease_max {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::OutOfRange,
+            format!("a lease of {lease:?}; 1ms to {} are possible", humantime::format_duration(self.lease_max)),
+        ))
+    }
+
+    /// Checks the size of a batch.
+    ///
+    /// # Errors
+    /// [`TooLarge`](ErrorKind::TooLarge).
+    pub fn check_batch(&self, len: usize) -> Result<()> {
+        if len <= self.batch_max {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::TooLarge, format!("a batch of {len}; the limit is {}", self.batch_max)))
+    }
+
+    /// The error for a due time that is too far away.
+    #[must_use]
+    pub fn out_of_range(&self) -> Error {
+        let days = self.delay_max.as_secs() / 86_400;
+        let limit = match days {
+            0 => humantime::format_duration(self.delay_max).to_string(),
+            1..730 => format!("{days} days"),
+            _ => format!("{} years", days * 100 / 36_525),
+        };
+        Error::new(ErrorKind::OutOfRange, format!("the due time lies more than {limit} ahead, which is the limit"))
+    }
+}
+
+/// The error for a task that could never run.
+#[must_use]
+pub(crate) fn expires_before_due() -> Error {
+    Error::new(ErrorKind::Invalid, "the task expires before it is due")
+}
+
+/// Whether a backend has an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Support {
+    /// Yes, with a definite answer.
+    Definite,
+    /// It can ask for it, and answers [`Requested`](crate::ChangeOutcome::Requested).
+    Requested,
+    /// No: the call answers [`Unsupported`](ErrorKind::Unsupported).
+    Unsupported,
+}
+
+/// What an accepted task survives (LOSS).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Durability {
+    /// Nothing beyond its process.
+    Process,
+    /// The end of its client; a crash of the server may lose the last writes, as it is set up.
+    Server,
+    /// A crash of the server.
+    Disk,
+}
+
+/// How exact the order of hand-out is (ORDER).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Order {
+    /// By (visible at in milliseconds, sequence), always.
+    Exact,
+    /// Exact within each shard of a queue, of which there are this many.
+    PerShard(u32),
+    /// Tasks whose visibility is farther apart than this are in order.
+    Within(Duration),
+}

@@ -1,0 +1,130 @@
+//! Changing tasks that wait: cancel, move and shift, one at a time or a whole group.
+
+use std::time::Duration;
+
+use crate::{Due, Error, GroupName, OperationId, Result, TaskRef};
+
+/// Which tasks to change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Select {
+    /// These, at most [`Capabilities::batch_max`](crate::Capabilities) at once.
+    Tasks(Vec<TaskRef>),
+    /// All that were scheduled into this group before the change began.
+    Group(GroupName),
+}
+
+/// What to do with them, under an [`OperationId`]: repeating a change with the same id after a lost answer or a dropped
+/// call goes on where it stopped, and changes no task twice. Backends remember an id for
+/// [`Capabilities::retry_window`](crate::Capabilities).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Change {
+    /// What to do.
+    pub action: Action,
+    /// The id of this change; a new one for each, unless one is given.
+    pub operation: OperationId,
+}
+
+/// What a change does to a waiting task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Removes it. One in flight is marked: it is not delivered again, and its handler learns of it at its next
+    /// extension.
+    Cancel,
+    /// Makes it due then. One in flight is left alone.
+    MoveTo(Due),
+    /// Makes it due this much later or sooner than it would be. One in flight is left alone.
+    Shift(Shift),
+}
+
+/// A distance in time with a direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shift {
+    /// Due later.
+    Later(Duration),
+    /// Due sooner; at once, if that lies in the past.
+    Sooner(Duration),
+}
+
+impl Change {
+    /// Cancels.
+    #[must_use]
+    pub fn cancel() -> Self {
+        Self::of(Action::Cancel)
+    }
+
+    /// Makes due then.
+    pub fn move_to(due: impl Into<Due>) -> Self {
+        Self::of(Action::MoveTo(due.into()))
+    }
+
+    /// Makes due later or sooner.
+    #[must_use]
+    pub fn shift(by: Shift) -> Self {
+        Self::of(Action::Shift(by))
+    }
+
+    /// An action under a new id.
+    #[must_use]
+    pub fn of(action: Action) -> Self {
+        Self { action, operation: OperationId::random() }
+    }
+
+    /// The same change under an id that the caller keeps.
+    #[must_use]
+    pub fn operation(mut self, operation: OperationId) -> Self {
+        self.operation = operation;
+        self
+    }
+}
+
+/// What became of one task under a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ChangeOutcome {
+    /// It was waiting, and was changed.
+    Changed,
+    /// It is in flight: marked by a cancel, left alone by a move or shift.
+    InFlight,
+    /// It was completed, cancelled or buried, or never there.
+    NotFound,
+    /// The change is on its way, and this backend can't tell whether it will reach the task in time.
+    Requested,
+}
+
+/// The answer to a change.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Changed {
+    /// For [`Select::Tasks`]: one answer for each, in order. An inner error (a shift out of range, say) changed nothing.
+    /// Empty for a group.
+    pub outcomes: Vec<Result<ChangeOutcome>>,
+    /// How many were changed.
+    pub changed: u64,
+    /// How many were in flight.
+    pub in_flight: u64,
+    /// How many were not found.
+    pub not_found: u64,
+    /// How many got a request whose outcome is not known.
+    pub requested: u64,
+    /// How many were refused, and so left as they were.
+    pub refused: u64,
+    /// Why the first of those was refused.
+    pub first_refusal: Option<Error>,
+}
+
+impl Changed {
+    /// For backend authors: counts one task's answer.
+    pub fn count(&mut self, outcome: &Result<ChangeOutcome>) {
+        match outcome {
+            Ok(ChangeOutcome::Changed) => self.changed += 1,
+            Ok(ChangeOutcome::InFlight) => self.in_flight += 1,
+            Ok(ChangeOutcome::NotFound) => self.not_found += 1,
+            Ok(ChangeOutcome::Requested) => self.requested += 1,
+            Err(e) => {
+                self.refused += 1;
+                self.first_refusal.get_or_insert_with(|| e.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What can go wrong, in one type that every backend answers with.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+/// The result of every operation of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+type Source = Arc<dyn StdError + Send + Sync + 'static>;
+
+/// What went wrong: a [kind](ErrorKind) that programs decide by, a sentence for people, and the cause.
+///
+/// It is cheap to clone, because one failed batch answers many callers, and one pointer wide, because batches answer
+/// with a `Result` for each item. Neither the sentence nor the cause ever holds a password (CLEAR).
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
+    message: Cow<'static, str>,
+    source: Option<Source>,
+}
+
+/// The kinds of failure, each with its one meaning on every backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// This backend can't do that, as its [`Capabilities`](crate::Capabilities) say. Nothing was done.
+    Unsupported,
+    /// The lease is no longer this holder's: it expired and the task was claimed again, or the task was replaced,
+    /// cancelled or settled. Nothing was changed.
+    LeaseLost,
+    /// A delay, due time, lease or shift lies outside what the backend can hold. It is never clamped.
+    OutOfRange,
+    /// A payload, header, batch or name is over its limit, which the message states.
+    TooLarge,
+    /// The store is at its limit of tasks or bytes; there is room again once tasks have been completed.
+    Full,
+    /// An argument that can never be right: a malformed name, an expiry before the due time, an empty selection.
+    Invalid,
+    /// A payload could not be encoded, or not be decoded.
+    Codec,
+    /// A URL, option or feature is wrong or missing.
+    Config,
+    /// The server refused the credentials, or a permission is missing.
+    Denied,
+    /// The server, or the data in it, is of a version that this code can't work with.
+    Incompatible,
+    /// The server can't be reached or can't answer now, and the request took no effect.
+    Unavailable,
+    /// The request was sent and its answer was lost: it may have taken effect. What repeating it means is documented
+    /// for each method of [`DelayBackend`](crate::DelayBackend).
+    Ambiguous,
+    /// Somebody else holds what is needed just now; nothing was done.
+    Busy,
+    /// Stored data is not what this library wrote.
+    Corrupt,
+    /// The backend, queue, intake or worker was closed.
+    Closed,
+}
+
+impl ErrorKind {
+    /// The kind in words, as it starts every error's sentence.
+    #[must_use]
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Unsupported => "not supported",
+            Self::LeaseLost => "lease lost",
+            Self::OutOfRange => "out of range",
+            Self::TooLarge => "too large",
+            Self::Full => "full",
+            Self::Invalid => "invalid",
+            Self::Codec => "codec",
+            Self::Config => "configuration",
+            Self::Denied => "denied",
+            Self::Incompatible => "incompatible",
+            Self::Unavailable => "unavailable",
+            Self::Ambiguous => "outcome unknown",
+            Self::Busy => "busy",
+            Self::Corrupt => "corrupt data",
+            Self::Closed => "closed",
+        }
+    }
+
+    /// Whether the same call may succeed later: see [`Error::retryable`].
+    #[must_use]
+    pub fn retryable(self) -> bool {
+        match self {
+            Self::Full | Self::Unavailable | Self::Ambiguous | Self::Busy => true,
+            Self::Unsupported
+            | Self::LeaseLost
+            | Self::OutOfRange
+            | Self::TooLarge
+            | Self::Invalid
+            | Self::Codec
+            | Self::Config
+            | Self::Denied
+            | Self::Incompatible
+            | Self::Corrupt
+            | Self::Closed => false,
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.describe())
+    }
+}
+
+impl Error {
+    /// An error of a kind, with a sentence that says what happened and, where it can, what to do.
+    pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self(Arc::new(Inner { kind, message: message.into(), source: None }))
+    }
+
+    /// The same error with its cause, which must hold no secrets.
+    #[must_use]
+    pub fn with_source(self, source: impl StdError + Send + Sync + 'static) -> Self {
+        let mut inner = Arc::unwrap_or_clone(self.0);
+        inner.source = Some(Arc::new(source));
+        Self(Arc::new(inner))
+    }
+
+    /// The same error with what was being done in front of its sentence.
+    #[must_use]
+    pub fn context(self, doing: impl fmt::Display) -> Self {
+        let mut inner = Arc::unwrap_or_clone(self.0);
+        inner.message = Cow::Owned(format!("{doing}: {}", inner.message));
+        Self(Arc::new(inner))
+    }
+
+    /// The error for an operation that a backend lacks.
+    #[must_use]
+    pub fn unsupported(operation: &'static str) -> Self {
+        Self::new(ErrorKind::Unsupported, format!("this backend has no `{operation}`"))
+    }
+
+    /// The error for a lease that is not, or no longer, its holder's.
+    #[must_use]
+    pub fn lease_lost() -> Self {
+        Self::new(
+            ErrorKind::LeaseLost,
+            "the task was claimed again, replaced, cancelled or settled since this lease was given",
+        )
+    }
+
+    /// What programs decide by.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The sentence for people, without the kind in front.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// Whether the same call may succeed later, without anything being corrected first.
+    ///
+    /// For [`ErrorKind::Ambiguous`] see first what repeating the method in question means.
+    #[must_use]
+    pub fn retryable(&self) -> bool {
+        self.kind().retryable()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.0.kind, self.0.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut s = f.debug_struct("Error");
+        s.field("kind", &self.0.kind).field("message", &self.0.message);
+        if let Some(source) = &self.0.source {
+            s.field("source", source);
+        }
+        s.finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|s| s as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clear_1_an_error_names_kind_sentence_and_cause() {
+        let cause = std::io::Error::other("the disk is gone");
+        let e = Error::new(ErrorKind::Unavailable, "no answer").with_source(cause).context("claiming from `exam`");
+        assert_eq!(e.to_string(), "unavailable: claiming from `exam`: no answer");
+        assert_eq!(StdError::source(&e).map(ToString::to_string), Some("the disk is gone".into()));
+        assert!(e.retryable());
+        assert!(!Error::lease_lost().retryable());
+    }
+
+    #[test]
+    fn an_error_is_one_pointer_so_that_batches_stay_small() {
+        assert_eq!(size_of::<Result<()>>(), size_of::<usize>());
+    }
+}

@@ -1,0 +1,496 @@
+//! A task on its way in, and what the store says of it.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map;
+use std::fmt;
+use std::fmt::Write as _;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{ATTEMPTS_DEFAULT, ATTEMPTS_MAX, HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX};
+use crate::names::shown;
+use crate::{Due, Error, ErrorKind, GroupName, Result, TaskId, Timestamp};
+
+/// A task as it is handed to [`DelayBackend::schedule`](crate::DelayBackend::schedule).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct NewTask {
+    /// The caller's key. `None` lets the backend give a UUIDv7; a call that may have to be repeated after
+    /// [`Ambiguous`](ErrorKind::Ambiguous) gives its own.
+    pub id: Option<TaskId>,
+    /// When it becomes due.
+    pub due: Due,
+    /// From when on it is buried rather than run. Must not lie before `due`.
+    pub expires: Option<Due>,
+    /// What the handler gets; at most [`Capabilities::payload_bytes_max`](crate::Capabilities) bytes.
+    pub payload: Bytes,
+    /// Small named values beside the payload.
+    pub headers: Headers,
+    /// The group it can be changed with.
+    pub group: Option<GroupName>,
+    /// How often it may be attempted before it is buried.
+    pub max_attempts: Attempts,
+    /// What happens when the id is pending already.
+    pub on_conflict: OnConflict,
+}
+
+impl NewTask {
+    /// A task with this due time and payload, and defaults for the rest.
+    pub fn new(due: impl Into<Due>, payload: impl Into<Bytes>) -> Self {
+        Self {
+            id: None,
+            due: due.into(),
+            expires: None,
+            payload: payload.into(),
+            headers: Headers::default(),
+            group: None,
+            max_attempts: Attempts::default(),
+            on_conflict: OnConflict::default(),
+        }
+    }
+
+    /// With the caller's own key.
+    #[must_use]
+    pub fn id(mut self, id: TaskId) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    /// As a member of a group.
+    #[must_use]
+    pub fn group(mut self, group: GroupName) -> Self {
+        self.group = Some(group);
+        self
+    }
+
+    /// Buried rather than run from then on.
+    #[must_use]
+    pub fn expires(mut self, expires: impl Into<Due>) -> Self {
+        self.expires = Some(expires.into());
+        self
+    }
+
+    /// With these headers.
+    #[must_use]
+    pub fn headers(mut self, headers: Headers) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    /// Buried after this many attempts.
+    #[must_use]
+    pub fn max_attempts(mut self, attempts: Attempts) -> Self {
+        self.max_attempts = attempts;
+        self
+    }
+
+    /// Takes the place of a pending task with the same id.
+    #[must_use]
+    pub fn replace(mut self) -> Self {
+        self.on_conflict = OnConflict::Replace;
+        self
+    }
+}
+
+/// What `schedule` does with an id that is in the queue already, pending or in flight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnConflict {
+    /// Leaves the one that is there and answers [`Outcome::Existing`].
+    #[default]
+    Keep,
+    /// Takes its place with everything new (due time, payload, sequence, attempts): debounce. One that is in flight
+    /// loses its lease.
+    Replace,
+}
+
+/// How often a task may be attempted: 1 to 10,000, 20 unless told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Attempts(u32);
+
+impl Attempts {
+    /// Checks and takes a number.
+    ///
+    /// # Errors
+    /// [`OutOfRange`](ErrorKind::OutOfRange) for 0 and for more than 10,000.
+    pub fn new(attempts: u32) -> Result<Self> {
+        if (1..=ATTEMPTS_MAX).contains(&attempts) {
+            return Ok(Self(attempts));
+        }
+        Err(Error::new(ErrorKind::OutOfRange, format!("{attempts} attempts; 1 to {ATTEMPTS_MAX} are possible")))
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Self(ATTEMPTS_DEFAULT)
+    }
+}
+
+/// Small named values beside the payload, such as a trace context; ordered by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Headers(BTreeMap<String, String>);
+
+impl Headers {
+    /// No headers.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets one; a name that is there already gets the new value.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid) for a name that is empty or not printable ASCII without spaces;
+    /// [`TooLarge`](ErrorKind::TooLarge) for more than 64 headers, a name over 128 bytes, or more than 16 KiB in all.
+    pub fn insert(&mut self, name: impl Into<String>, value: impl Into<String>) -> Result<()> {
+        let (name, value) = (name.into(), value.into());
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("header name `{}` is not printable ASCII", shown(&name)),
+            ));
+        }
+        if name.len() > HEADER_NAME_BYTES_MAX {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!("header name `{}` is over {HEADER_NAME_BYTES_MAX} bytes", shown(&name)),
+            ));
+        }
+        let replaced = self.0.get(&name).map_or(0, |old| name.len() + old.len());
+        if self.byte_len() - replaced + name.len() + value.len() > HEADERS_BYTES_MAX {
+            return Err(Error::new(ErrorKind::TooLarge, format!("headers are over {HEADERS_BYTES_MAX} bytes")));
+        }
+        if replaced == 0 && self.0.len() == HEADERS_MAX {
+            return Err(Error::new(ErrorKind::TooLarge, format!("more than {HEADERS_MAX} headers")));
+        }
+        self.0.insert(name, value);
+        Ok(())
+    }
+
+    /// The value of a name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Bytes of all names and values.
+    #[must_use]
+    pub fn byte_len(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+}
+
+impl<'de> Deserialize<'de> for Headers {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let mut headers = Self::new();
+        for (name, value) in BTreeMap::<String, String>::deserialize(d)? {
+            headers.insert(name, value).map_err(serde::de::Error::custom)?;
+        }
+        Ok(headers)
+    }
+}
+
+impl IntoIterator for Headers {
+    type Item = (String, String);
+    type IntoIter = btree_map::IntoIter<String, String>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+/// A store's own note of where a task or lease lies, opaque to everybody else. Written as hexadecimal text.
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
+pub struct Receipt(ReceiptRepr);
+
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
+enum ReceiptRepr {
+    #[default]
+    None,
+    /// Two numbers cost no allocation.
+    Words([u64; 2]),
+    Bytes(Box<[u8]>),
+}
+
+impl Receipt {
+    /// For stores that find a task by its id alone.
+    pub const NONE: Self = Self(ReceiptRepr::None);
+
+    /// A receipt of two numbers, without an allocation.
+    #[must_use]
+    pub const fn from_words(words: [u64; 2]) -> Self {
+        Self(ReceiptRepr::Words(words))
+    }
+
+    /// A receipt of any bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        match <[u8; 16]>::try_from(bytes) {
+            // One form for each content, so that a receipt read back from text is equal to the one written.
+            Ok(b) => Self::from_words(words_of(b)),
+            Err(_) if bytes.is_empty() => Self::NONE,
+            Err(_) => Self(ReceiptRepr::Bytes(bytes.into())),
+        }
+    }
+
+    /// The two numbers, if that is what it is.
+    #[must_use]
+    pub fn words(&self) -> Option<[u64; 2]> {
+        match self.0 {
+            ReceiptRepr::Words(words) => Some(words),
+            ReceiptRepr::None | ReceiptRepr::Bytes(_) => None,
+        }
+    }
+
+    /// The bytes; none for [`Receipt::NONE`].
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        match &self.0 {
+            ReceiptRepr::None => Vec::new(),
+            ReceiptRepr::Words([a, b]) => [a.to_be_bytes(), b.to_be_bytes()].concat(),
+            ReceiptRepr::Bytes(bytes) => bytes.to_vec(),
+        }
+    }
+}
+
+fn words_of(b: [u8; 16]) -> [u64; 2] {
+    let all = u128::from_be_bytes(b);
+    [(all >> 64) as u64, all as u64]
+}
+
+impl fmt::Display for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_vec().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        fmt::Display::fmt(self, f)?;
+        f.write_char('"')
+    }
+}
+
+impl FromStr for Receipt {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self> {
+        let malformed = || Error::new(ErrorKind::Invalid, format!("`{}` is no receipt", shown(s)));
+        if s.len() % 2 != 0 || !s.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(malformed());
+        }
+        let byte = |i| u8::from_str_radix(&s[i..i + 2], 16).map_err(|_| malformed());
+        Ok(Self::from_bytes(&(0..s.len()).step_by(2).map(byte).collect::<Result<Vec<_>>>()?))
+    }
+}
+
+impl Serialize for Receipt {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Receipt {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        std::borrow::Cow::<str>::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Points at a scheduled task: what [`Select::Tasks`](crate::Select) takes. It can be stored as text and used later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct TaskRef {
+    /// Its id.
+    pub id: TaskId,
+    /// When it was due when this was made; `None` if that was not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due_at: Option<Timestamp>,
+    /// The store's own note, which some backends need to cancel or move, as
+    /// [`Capabilities::change_needs_receipt`](crate::Capabilities) says.
+    #[serde(default)]
+    pub receipt: Receipt,
+}
+
+impl TaskRef {
+    /// For backend authors: with everything known.
+    #[must_use]
+    pub fn new(id: TaskId, due_at: Timestamp, receipt: Receipt) -> Self {
+        Self { id, due_at: Some(due_at), receipt }
+    }
+}
+
+impl From<TaskId> for TaskRef {
+    /// By id alone, which is enough where no receipt is needed.
+    fn from(id: TaskId) -> Self {
+        Self { id, due_at: None, receipt: Receipt::NONE }
+    }
+}
+
+impl From<&TaskId> for TaskRef {
+    fn from(id: &TaskId) -> Self {
+        id.clone().into()
+    }
+}
+
+impl From<Scheduled> for TaskRef {
+    fn from(scheduled: Scheduled) -> Self {
+        scheduled.task
+    }
+}
+
+impl From<&Scheduled> for TaskRef {
+    fn from(scheduled: &Scheduled) -> Self {
+        scheduled.task.clone()
+    }
+}
+
+/// The answer to a task that was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Scheduled {
+    /// Where it is; for [`Outcome::Existing`] the one that was there.
+    pub task: TaskRef,
+    /// What happened.
+    pub outcome: Outcome,
+}
+
+impl Scheduled {
+    /// For backend authors.
+    #[must_use]
+    pub fn new(task: TaskRef, outcome: Outcome) -> Self {
+        Self { task, outcome }
+    }
+
+    /// The task's id.
+    #[must_use]
+    pub fn id(&self) -> &TaskId {
+        &self.task.id
+    }
+}
+
+/// What `schedule` did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The task is new.
+    Created,
+    /// A task with this id was pending or in flight, and was left as it is.
+    Existing,
+    /// A task with this id was pending or in flight, and this one took its place.
+    Replaced,
+}
+
+/// What the store knows of a task that is pending or in flight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TaskView {
+    /// Where it is.
+    pub task: TaskRef,
+    /// Whether it waits or is being worked on.
+    pub state: TaskState,
+    /// When it will next be handed out: its due time, retry time, or the end of the lease it is under.
+    pub visible_at: Timestamp,
+    /// Attempts so far, the running one included.
+    pub attempt: u32,
+    /// Attempts it may have.
+    pub max_attempts: u32,
+    /// From when on it is buried rather than run.
+    pub expires_at: Option<Timestamp>,
+    /// Its group.
+    pub group: Option<GroupName>,
+    /// Its headers.
+    pub headers: Headers,
+    /// Its payload.
+    pub payload: Bytes,
+    /// Why the last attempt failed, where one did.
+    pub last_failure: Option<String>,
+}
+
+impl TaskView {
+    /// For backend authors: the parts every view has; the others are set on the value.
+    #[must_use]
+    pub fn new(task: TaskRef, state: TaskState, visible_at: Timestamp, payload: Bytes) -> Self {
+        Self {
+            task,
+            state,
+            visible_at,
+            attempt: 0,
+            max_attempts: ATTEMPTS_DEFAULT,
+            expires_at: None,
+            group: None,
+            headers: Headers::default(),
+            payload,
+            last_failure: None,
+        }
+    }
+}
+
+/// Where a task stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TaskState {
+    /// Waits for its due or retry time, or is due and waits for a claim.
+    Pending,
+    /// Under a lease that has not ended.
+    InFlight,
+    /// Under a lease, and cancelled: it is not delivered again.
+    Cancelling,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_ref_survives_a_trip_through_text() {
+        for receipt in [Receipt::NONE, Receipt::from_words([7, u64::MAX]), Receipt::from_bytes(b"level-3")] {
+            let task =
+                TaskRef::new(TaskId::new("exam-7").unwrap(), Timestamp::from_unix_millis(1_800_000_000_123), receipt);
+            let text = serde_json::to_string(&task).unwrap();
+            assert_eq!(serde_json::from_str::<TaskRef>(&text).unwrap(), task, "{text}");
+        }
+        assert!("abc".parse::<Receipt>().is_err());
+        assert!("zz".parse::<Receipt>().is_err());
+        assert!("é".parse::<Receipt>().is_err());
+    }
+
+    #[test]
+    fn bound_2_headers_have_limits() {
+        let mut headers = Headers::new();
+        headers.insert("traceparent", "00-ab").unwrap();
+        headers.insert("traceparent", "00-cd").unwrap();
+        assert_eq!((headers.len(), headers.get("traceparent")), (1, Some("00-cd")));
+        assert_eq!(headers.insert("a b", "").unwrap_err().kind(), ErrorKind::Invalid);
+        assert_eq!(headers.insert("big", "x".repeat(16 * 1024)).unwrap_err().kind(), ErrorKind::TooLarge);
+        for i in 1..64 {
+            headers.insert(format!("h{i}"), "").unwrap();
+        }
+        assert_eq!(headers.insert("one-more", "").unwrap_err().kind(), ErrorKind::TooLarge);
+        assert!(headers.insert("h1", "replacing is fine").is_ok());
+    }
+}

@@ -1,0 +1,315 @@
+//! Time: the instants tasks are due at, and the clock that everything reads.
+//!
+//! Two kinds of time never mix. *Monotonic* time only moves forward and measures delays and leases; *wall-clock* time
+//! is what people and other machines mean by a date, and may be stepped either way. [`Due::After`] runs on the first,
+//! [`Due::At`] on the second.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, ErrorKind, Result};
+
+/// An instant of the wall clock: microseconds since 1970-01-01T00:00:00Z, leap seconds not counted.
+///
+/// Written and read as RFC 3339, in UTC, with three digits of a second where that is exact and six otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// 1970-01-01T00:00:00Z.
+    pub const UNIX_EPOCH: Self = Self(0);
+
+    /// From microseconds since the Unix epoch.
+    #[must_use]
+    pub const fn from_unix_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// From milliseconds since the Unix epoch; what does not fit stays at the last instant that does.
+    #[must_use]
+    pub const fn from_unix_millis(millis: i64) -> Self {
+        Self(millis.saturating_mul(1000))
+    }
+
+    /// Microseconds since the Unix epoch.
+    #[must_use]
+    pub const fn unix_micros(self) -> i64 {
+        self.0
+    }
+
+    /// Milliseconds since the Unix epoch, rounded up: the form in which due times are kept, so that none is early.
+    #[must_use]
+    pub const fn unix_millis_ceil(self) -> i64 {
+        self.0.div_euclid(1000) + if self.0.rem_euclid(1000) == 0 { 0 } else { 1 }
+    }
+
+    /// Milliseconds since the Unix epoch, rounded down: the form in which "now" is compared with due times.
+    #[must_use]
+    pub const fn unix_millis_floor(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+
+    /// This instant and `by` more; what does not fit stays at the last instant that does.
+    #[must_use]
+    pub fn saturating_add(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
+    }
+
+    /// This instant less `by`; what does not fit stays at the first instant that does.
+    #[must_use]
+    pub fn saturating_sub(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
+    }
+
+    /// How long after `earlier` this is; zero where it is not after it.
+    #[must_use]
+    pub fn saturating_since(self, earlier: Self) -> Duration {
+        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    /// Rounded up to the microsecond.
+    fn from(t: SystemTime) -> Self {
+        let micros_ceil = |d: Duration| i64::try_from(d.as_nanos().div_ceil(1000)).unwrap_or(i64::MAX);
+        match t.duration_since(UNIX_EPOCH) {
+            Ok(after) => Self(micros_ceil(after)),
+            Err(before) => Self(-i64::try_from(before.duration().as_micros()).unwrap_or(i64::MAX)),
+        }
+    }
+}
+
+impl From<Timestamp> for SystemTime {
+    fn from(t: Timestamp) -> Self {
+        let distance = Duration::from_micros(t.0.unsigned_abs());
+        if t.0 >= 0 { UNIX_EPOCH + distance } else { UNIX_EPOCH - distance }
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ok(t) = jiff::Timestamp::from_microsecond(self.0) else {
+            // Outside the years that RFC 3339 can write.
+            return write!(f, "@{}us", self.0);
+        };
+        let digits = if self.0 % 1000 == 0 { 3 } else { 6 };
+        write!(f, "{t:.digits$}")
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = Error;
+
+    /// Reads RFC 3339 with any offset, rounded up to the microsecond.
+    fn from_str(s: &str) -> Result<Self> {
+        let t: jiff::Timestamp = s.parse().map_err(|e: jiff::Error| {
+            Error::new(
+                ErrorKind::Invalid,
+                format!("`{}` is no RFC 3339 time such as 2030-01-31T12:00:00Z", crate::names::shown(s)),
+            )
+            .with_source(e)
+        })?;
+        let micros = t.as_nanosecond().div_euclid(1000) + i128::from(t.as_nanosecond().rem_euclid(1000) != 0);
+        i64::try_from(micros)
+            .map(Self)
+            .map_err(|e| Error::new(ErrorKind::OutOfRange, "a time too far away").with_source(e))
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let s = std::borrow::Cow::<str>::deserialize(d)?;
+        s.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// When a task becomes due. Resolution 1 ms, rounded up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// This long after the backend accepted the task, on the backend's monotonic clock. All tasks of one `schedule`
+    /// call are accepted at one instant where the backend's batch limit allows.
+    After(Duration),
+    /// When the backend's wall clock reaches this instant, checked again at hand-out. An instant in the past is due
+    /// at once.
+    At(Timestamp),
+}
+
+impl Due {
+    /// Due at once.
+    pub const NOW: Self = Self::After(Duration::ZERO);
+}
+
+impl From<Duration> for Due {
+    fn from(after: Duration) -> Self {
+        Self::After(after)
+    }
+}
+
+impl From<Timestamp> for Due {
+    fn from(at: Timestamp) -> Self {
+        Self::At(at)
+    }
+}
+
+impl From<SystemTime> for Due {
+    fn from(at: SystemTime) -> Self {
+        Self::At(at.into())
+    }
+}
+
+/// Where "now" comes from. Nothing else in this library reads the wall clock.
+///
+/// Sleeping is always tokio's, so a clock's monotonic time must move with [`tokio::time`].
+pub trait Clock: fmt::Debug + Send + Sync + 'static {
+    /// Time since an origin that is fixed for this clock's life; never goes back.
+    fn monotonic(&self) -> Duration;
+    /// The wall clock's time; may be stepped either way at any moment.
+    fn wall(&self) -> Timestamp;
+}
+
+/// The real clocks: tokio's monotonic time and the system's wall clock.
+///
+/// Under `tokio::time::pause` both stand still, and `advance` moves both, so that a test of "in 30 days" takes a
+/// millisecond.
+#[derive(Debug)]
+pub struct SystemClock {
+    origin: tokio::time::Instant,
+}
+
+impl SystemClock {
+    /// A clock whose monotonic time starts now.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { origin: tokio::time::Instant::now() }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for SystemClock {
+    fn monotonic(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "the one place that reads the system's clocks")]
+    fn wall(&self) -> Timestamp {
+        // How far tokio's time was paused or advanced away from real time. Read in this order, a preemption between
+        // the reads makes the result too small, and so tasks late rather than early.
+        let tokio_now = tokio::time::Instant::now().into_std();
+        let std_now = std::time::Instant::now();
+        let system_now = SystemTime::now();
+        let shifted = match tokio_now.checked_duration_since(std_now) {
+            Some(ahead) => system_now + ahead,
+            None => system_now - std_now.duration_since(tokio_now),
+        };
+        let since_epoch = shifted.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX))
+    }
+}
+
+/// A clock for tests whose wall time can be set and stepped, while its monotonic time is tokio's.
+///
+/// ```
+/// # use std::time::Duration;
+/// use delayline_core::{Clock, TestClock};
+/// let clock = TestClock::at("2030-06-01T09:00:00Z".parse()?);
+/// clock.step_back(Duration::from_secs(3600));   // as a wrong NTP answer would
+/// assert!(clock.wall() < "2030-06-01T08:00:01Z".parse()?);
+/// # Ok::<(), delayline_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct TestClock {
+    real: SystemClock,
+    /// Wall time at monotonic zero.
+    wall_at_origin: Mutex<Timestamp>,
+}
+
+impl TestClock {
+    /// A clock whose wall shows `wall` now and runs on from there.
+    #[must_use]
+    pub fn at(wall: Timestamp) -> Self {
+        let real = SystemClock::new();
+        let origin = wall.saturating_sub(real.monotonic());
+        Self { real, wall_at_origin: Mutex::new(origin) }
+    }
+
+    /// Sets the wall clock; monotonic time goes on undisturbed.
+    pub fn set_wall(&self, wall: Timestamp) {
+        *self.wall_at_origin.lock() = wall.saturating_sub(self.real.monotonic());
+    }
+
+    /// Puts the wall clock forward.
+    pub fn step_forward(&self, by: Duration) {
+        let mut origin = self.wall_at_origin.lock();
+        *origin = origin.saturating_add(by);
+    }
+
+    /// Puts the wall clock back.
+    pub fn step_back(&self, by: Duration) {
+        let mut origin = self.wall_at_origin.lock();
+        *origin = origin.saturating_sub(by);
+    }
+}
+
+impl Clock for TestClock {
+    fn monotonic(&self) -> Duration {
+        self.real.monotonic()
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.wall_at_origin.lock().saturating_add(self.real.monotonic())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_are_written_and_read_as_rfc_3339() {
+        let t: Timestamp = "2026-11-23T10:00:00+01:00".parse().unwrap();
+        assert_eq!(t.to_string(), "2026-11-23T09:00:00.000Z");
+        let fine: Timestamp = "2026-11-23T09:00:00.0000001Z".parse().unwrap();
+        assert_eq!(fine.to_string(), "2026-11-23T09:00:00.000001Z", "a due time is rounded up, never down");
+        assert_eq!(fine.unix_millis_ceil() - t.unix_millis_ceil(), 1);
+        assert_eq!(fine.unix_millis_floor(), t.unix_millis_floor());
+        assert_eq!("tomorrow".parse::<Timestamp>().unwrap_err().kind(), ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn before_1970_rounds_towards_the_future_too() {
+        let t = Timestamp::from_unix_micros(-1_500);
+        assert_eq!((t.unix_millis_floor(), t.unix_millis_ceil()), (-2, -1));
+        assert_eq!(Timestamp::from(SystemTime::from(t)), t);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn paused_time_stops_and_moves_both_clocks() {
+        let clock = SystemClock::new();
+        let (mono, wall) = (clock.monotonic(), clock.wall());
+        tokio::time::advance(Duration::from_secs(30 * 86_400)).await;
+        assert_eq!(clock.monotonic() - mono, Duration::from_secs(30 * 86_400));
+        let moved = clock.wall().saturating_since(wall);
+        assert!(moved > Duration::from_secs(30 * 86_400 - 1) && moved < Duration::from_secs(30 * 86_400 + 60));
+    }
+}
