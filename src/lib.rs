@@ -1,1 +1,32 @@
-//! placeholder
+//! Delayed tasks: hand one in now, have it run at its due time, on the store that you already run.
+//!
+//! ```
+//! use std::time::Duration;
+//! use delayline::{Queue, connect};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> delayline::Result<()> {
+//! let backend = connect("memory:").await?;
+//! let hand_ins: Queue<String> = Queue::new(backend, "exam.hand-in")?;
+//! hand_ins.schedule(&"candidate 17".to_owned()).after(Duration::from_millis(20)).id("exam-1/17").await?;
+//!
+//! let mut consumer = hand_ins.consumer().open().await?;
+//! let task = consumer.next().await?;
+//! assert_eq!(task.payload(), "candidate 17");
+//! task.complete().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! What it promises is written down and numbered in `docs/semantics.md`; what a store can't do, its
+//! [`Capabilities`] say. Backends are Cargo features: `memory` (on by default); `redis`, `rabbitmq` and `postgres` are
+//! reserved for backends to come, and `full` is all of them.
+
+mod connect;
+
+pub use connect::connect;
+pub use delayline_core::*;
+
+/// The in-memory backend, for what a URL can't say, such as another clock.
+#[cfg(feature = "memory")]
+pub mod memory {
+    pub use delayline_memory::{MemoryBackend, MemoryConfig};
+}

@@ -1,1 +1,48 @@
-//! placeholder
+//! The in-memory backend of delayline: a hierarchical hashed timing wheel with exact order, leases, groups and dead
+//! letters. It is what tests run on, with time under their control, and what a single process needs.
+//!
+//! ```
+//! use std::time::Duration;
+//! use delayline_core::{Claim, DelayBackend, IntakeOptions, NewTask, QueueName, Verdict};
+//! use delayline_memory::MemoryBackend;
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> delayline_core::Result<()> {
+//! let backend = MemoryBackend::new();
+//! let queue = QueueName::new("exam.hand-in")?;
+//! backend.schedule(&queue, vec![NewTask::new(Duration::from_millis(5), "candidate 17")]).await?;
+//!
+//! let mut intake = backend.intake(&queue, IntakeOptions::default()).await?;
+//! let task = loop {
+//!     let mut claimed = intake.claim(Claim::new(1, Duration::from_secs(30))).await?;
+//!     match claimed.deliveries.pop() {
+//!         Some(task) => break task,
+//!         None => intake.wait(claimed.next_due_in.unwrap_or(Duration::MAX)).await,
+//!     }
+//! };
+//! assert_eq!(task.payload, "candidate 17");
+//! backend.settle(&queue, vec![(task.lease, Verdict::Complete)]).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | `backend`, `intake` | the traits, thin: bounded pieces of work under a queue's lock |
+//! | `shared` | the queues, their locks and bells, the limits |
+//! | `store` | one queue as a synchronous state machine, given the time |
+//! | `wheel` | the timing wheel, of keys alone |
+//! | `arena` | storage with stable indices that gives memory back |
+//! | `now` | one reading of both clocks, and how their times compare |
+//! | `operations` | changes that may be repeated |
+
+mod arena;
+mod backend;
+mod config;
+mod intake;
+mod now;
+mod operations;
+mod shared;
+mod store;
+mod wheel;
+
+pub use backend::MemoryBackend;
+pub use config::MemoryConfig;

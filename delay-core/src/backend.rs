@@ -113,15 +113,17 @@ pub trait DelayBackend: fmt::Debug + Send + Sync + 'static {
     ///   took over is lost.
     /// - A group change covers the tasks that were scheduled before it began; it runs in bounded chunks, between which
     ///   other calls get their turn, unless [`Capabilities::groups_atomic`].
-    /// - **Repeated** with the same [`OperationId`](crate::OperationId) within [`Capabilities::retry_window`], it goes on
-    ///   where it stopped and answers for the whole: each task changes once.
+    /// - **Repeated** with the same [`OperationId`](crate::OperationId) within [`Capabilities::operation_window`], it goes
+    ///   on where it stopped and answers for the whole: each task changes once.
     ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported); [`OutOfRange`](crate::ErrorKind::OutOfRange) for a due time beyond
-    /// the range (of a shifted task: an inner error, or `refused` in a group).
+    /// the range (of a shifted task: an inner error, or `refused` in a group); [`Busy`](crate::ErrorKind::Busy) while the
+    /// same operation is running, [`Full`](crate::ErrorKind::Full) while more operations are remembered than there is room
+    /// for.
     ///
     /// # Cancel safety
-    /// Dropped, some of the tasks may have been changed; repeat it with the same operation id to finish.
+    /// Dropped, some of the tasks may have been changed; with an operation id, repeat it to finish.
     async fn change(&self, queue: &QueueName, select: Select, change: Change) -> Result<Changed> {
         let _ = (queue, select, change);
         Err(Error::unsupported("change"))

@@ -28,8 +28,10 @@ pub struct Capabilities {
     pub batch_max: usize,
     /// How long a consumer may sleep without asking, so that a lost hint delays it no longer (LIVE).
     pub sweep: Duration,
-    /// How long the id of a completed task and of a change is remembered, so that repeating the call has no effect.
+    /// How long the id of a completed task is remembered, so that scheduling it again has no effect.
     pub retry_window: Duration,
+    /// How long the [`OperationId`](crate::OperationId) of a change is remembered, so that no task changes twice.
+    pub operation_window: Duration,
     /// Cancelling a task.
     pub cancel: Support,
     /// Moving and shifting a task.
@@ -71,6 +73,7 @@ impl Capabilities {
             batch_max: 1_000,
             sweep: Duration::from_secs(30),
             retry_window: Duration::ZERO,
+            operation_window: Duration::ZERO,
             cancel: Support::Unsupported,
             reschedule: Support::Unsupported,
             groups: Support::Unsupported,

@@ -13,16 +13,18 @@ pub enum Select {
     Group(GroupName),
 }
 
-/// What to do with them, under an [`OperationId`]: repeating a change with the same id after a lost answer or a dropped
-/// call goes on where it stopped, and changes no task twice. Backends remember an id for
-/// [`Capabilities::retry_window`](crate::Capabilities).
+/// What to do with them.
+///
+/// Under an [`OperationId`] of the caller's, repeating the change after a lost answer or a dropped call goes on where it
+/// stopped, and changes no task twice. Backends remember an id for
+/// [`Capabilities::operation_window`](crate::Capabilities).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Change {
     /// What to do.
     pub action: Action,
-    /// The id of this change; a new one for each, unless one is given.
-    pub operation: OperationId,
+    /// The id to repeat it by; without one, the change can't be repeated.
+    pub operation: Option<OperationId>,
 }
 
 /// What a change does to a waiting task.
@@ -64,16 +66,16 @@ impl Change {
         Self::of(Action::Shift(by))
     }
 
-    /// An action under a new id.
+    /// An action, without an operation id.
     #[must_use]
     pub fn of(action: Action) -> Self {
-        Self { action, operation: OperationId::random() }
+        Self { action, operation: None }
     }
 
-    /// The same change under an id that the caller keeps.
+    /// The same change under an id that the caller keeps, to repeat it by.
     #[must_use]
     pub fn operation(mut self, operation: OperationId) -> Self {
-        self.operation = operation;
+        self.operation = Some(operation);
         self
     }
 }

@@ -1,6 +1,7 @@
 //! What can go wrong, in one type that every backend answers with.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
@@ -166,6 +167,13 @@ impl Error {
     #[must_use]
     pub fn retryable(&self) -> bool {
         self.kind().retryable()
+    }
+}
+
+impl From<Infallible> for Error {
+    /// So that `impl TryInto<QueueName, Error: Into<Error>>` takes a name that is one already.
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 

@@ -56,13 +56,13 @@ pub struct Claimed {
 pub struct ClaimedTask {
     /// The right to work on it.
     pub lease: Lease,
-    /// When it was due: for a retry, when the retry was due.
+    /// When it was due: for a retry, when the retry was due; after a lease that ended unsettled, that end.
     pub due_at: Timestamp,
     /// How long after `due_at` it was handed out, on the clock that the due time runs on.
     pub lateness: Duration,
     /// Attempts it may have; `lease.attempt` counts to this.
     pub max_attempts: u32,
-    /// From when on it is buried rather than run.
+    /// The last moment at which it may be handed out; later it is buried.
     pub expires_at: Option<Timestamp>,
     /// What was scheduled.
     pub payload: Bytes,

@@ -22,7 +22,7 @@ pub struct NewTask {
     pub id: Option<TaskId>,
     /// When it becomes due.
     pub due: Due,
-    /// From when on it is buried rather than run. Must not lie before `due`.
+    /// The last moment at which it may be handed out; later it is buried. Must not lie before `due`.
     pub expires: Option<Due>,
     /// What the handler gets; at most [`Capabilities::payload_bytes_max`](crate::Capabilities) bytes.
     pub payload: Bytes,
@@ -65,7 +65,7 @@ impl NewTask {
         self
     }
 
-    /// Buried rather than run from then on.
+    /// Buried rather than handed out later than that.
     #[must_use]
     pub fn expires(mut self, expires: impl Into<Due>) -> Self {
         self.expires = Some(expires.into());
@@ -301,7 +301,7 @@ impl FromStr for Receipt {
     type Err = Error;
     fn from_str(s: &str) -> Result<Self> {
         let malformed = || Error::new(ErrorKind::Invalid, format!("`{}` is no receipt", shown(s)));
-        if s.len() % 2 != 0 || !s.bytes().all(|b| b.is_ascii_hexdigit()) {
+        if !s.len().is_multiple_of(2) || !s.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(malformed());
         }
         let byte = |i| u8::from_str_radix(&s[i..i + 2], 16).map_err(|_| malformed());
@@ -419,7 +419,7 @@ pub struct TaskView {
     pub attempt: u32,
     /// Attempts it may have.
     pub max_attempts: u32,
-    /// From when on it is buried rather than run.
+    /// The last moment at which it may be handed out.
     pub expires_at: Option<Timestamp>,
     /// Its group.
     pub group: Option<GroupName>,

@@ -1,0 +1,337 @@
+//! The trait on memory: each method checks its arguments, and runs pieces of bounded work under the queue's lock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use delayline_core::{
+    AdminOp, Capabilities, Change, Changed, DeadLetterOp, DeadLetters, DeadSelect, DelayBackend, Error, ErrorKind,
+    Intake, IntakeOptions, Lease, NewTask, Outcome, Page, QueueName, QueueStats, Result, Scheduled, Select, TaskId,
+    TaskView, Verdict, limits,
+};
+
+use crate::config::MemoryConfig;
+use crate::intake::MemoryIntake;
+use crate::operations::{Begun, Progress};
+use crate::shared::Shared;
+use crate::store::{self, DELAY_MAX, DeadWalk, ListScan, StatsScan, Store, Usage};
+
+/// Items of a batch handled under one lock.
+const CHUNK: usize = 4096;
+
+/// A delay queue in this process's memory.
+///
+/// Tasks do not survive the process. Cloning is done by sharing it in an `Arc`.
+#[derive(Debug)]
+pub struct MemoryBackend {
+    shared: Arc<Shared>,
+}
+
+impl MemoryBackend {
+    /// With the default limits and the real clocks.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_config(MemoryConfig::default())
+    }
+
+    /// With one's own limits or clock.
+    #[must_use]
+    pub fn with_config(config: MemoryConfig) -> Self {
+        Self { shared: Arc::new(Shared::new(config)) }
+    }
+
+    /// Schedules a chunk at one instant, as far as there is room.
+    fn schedule_chunk(
+        &self,
+        queue: &QueueName,
+        now: crate::now::Now,
+        chunk: impl ExactSizeIterator<Item = NewTask>,
+        results: &mut Vec<Result<Scheduled>>,
+    ) -> Result<()> {
+        let tasks: Vec<_> = chunk.map(|task| (store::bytes_of(&task), task)).collect();
+        let wanted = Usage { tasks: tasks.len() as u64, bytes: tasks.iter().map(|(bytes, _)| bytes).sum() };
+        let all_fit = self.shared.reserve(wanted).is_ok();
+        let mut unused = Usage::default();
+        let done = self.shared.on_queue(queue, |store| {
+            for (bytes, task) in tasks {
+                let one = Usage { tasks: 1, bytes };
+                if !all_fit && let Err(full) = self.shared.reserve(one) {
+                    results.push(Err(full));
+                    continue;
+                }
+                let result = store.schedule(now, &self.shared.caps, task);
+                let taken = result.as_ref().is_ok_and(|s| matches!(s.outcome, Outcome::Created | Outcome::Replaced));
+                if !taken {
+                    unused.add(bytes);
+                }
+                results.push(result);
+            }
+        });
+        if done.is_err() && all_fit {
+            unused = wanted;
+        }
+        self.shared.release(unused);
+        done
+    }
+
+    /// Does something for each of a batch of leases, in bounded pieces; a queue that is gone has none.
+    async fn on_leases<L, R>(
+        &self,
+        queue: &QueueName,
+        items: &[L],
+        each: impl Fn(&mut Store, crate::now::Now, &L) -> Result<R>,
+    ) -> Result<Vec<Result<R>>> {
+        let mut results = Vec::with_capacity(items.len());
+        for chunk in items.chunks(CHUNK) {
+            if !results.is_empty() {
+                tokio::task::yield_now().await;
+            }
+            let now = self.shared.now();
+            let done = self.shared.on_existing(queue, |store| {
+                results.extend(chunk.iter().map(|item| each(store, now, item)));
+                store.sweep_after(chunk.len());
+            });
+            match done {
+                Ok(Some(())) => {}
+                Ok(None) => results.extend(chunk.iter().map(|_| Err(Error::lease_lost()))),
+                Err(e) => results.extend(chunk.iter().map(|_| Err(e.clone()))),
+            }
+        }
+        Ok(results)
+    }
+
+    async fn change_tasks(
+        &self,
+        queue: &QueueName,
+        tasks: Vec<delayline_core::TaskRef>,
+        change: Change,
+    ) -> Result<Changed> {
+        let caps = &self.shared.caps;
+        caps.check_batch(tasks.len())?;
+        let begun =
+            self.shared.operations.begin(self.shared.now(), change.operation, (queue, change.action), tasks.len())?;
+        let mut running = match begun {
+            Begun::Done(changed) => return Ok(changed),
+            Begun::Run(running) => running,
+        };
+        let mut outcomes = match running.progress.take() {
+            Some(Progress::Tasks(outcomes)) => outcomes,
+            Some(Progress::Group(_)) => return Err(Error::new(ErrorKind::Invalid, "the operation was a group change")),
+            None => Vec::with_capacity(tasks.len()),
+        };
+        while outcomes.len() < tasks.len() {
+            let chunk = &tasks[outcomes.len()..tasks.len().min(outcomes.len() + CHUNK)];
+            let now = self.shared.now();
+            let done = self.shared.on_existing(queue, |store| {
+                let change_one = |task| store.change_task(now, caps, task, change.action);
+                chunk.iter().map(change_one).collect::<Vec<_>>()
+            })?;
+            outcomes.extend(
+                done.unwrap_or_else(|| chunk.iter().map(|_| Ok(delayline_core::ChangeOutcome::NotFound)).collect()),
+            );
+            if outcomes.len() < tasks.len() {
+                running.progress = Some(Progress::Tasks(outcomes.clone()));
+                tokio::task::yield_now().await;
+            }
+        }
+        let mut changed = Changed::default();
+        outcomes.iter().for_each(|outcome| changed.count(outcome));
+        changed.outcomes = outcomes;
+        running.finish(self.shared.now(), &changed);
+        Ok(changed)
+    }
+
+    async fn change_group(
+        &self,
+        queue: &QueueName,
+        group: delayline_core::GroupName,
+        change: Change,
+    ) -> Result<Changed> {
+        let begun = self.shared.operations.begin(self.shared.now(), change.operation, (queue, change.action), 0)?;
+        let mut running = match begun {
+            Begun::Done(changed) => return Ok(changed),
+            Begun::Run(running) => running,
+        };
+        let mut walk = match running.progress.take() {
+            Some(Progress::Group(walk)) => walk,
+            Some(Progress::Tasks(_)) => {
+                return Err(Error::new(ErrorKind::Invalid, "the operation was a change of single tasks"));
+            }
+            None => match self.shared.on_existing(queue, |store| store.walk())? {
+                Some(walk) => walk,
+                None => return Ok(Changed::default()),
+            },
+        };
+        loop {
+            let now = self.shared.now();
+            let through = self.shared.on_existing(queue, |store| {
+                store.change_group(now, &self.shared.caps, &group, change.action, &mut walk)
+            })?;
+            if through.unwrap_or(true) {
+                break;
+            }
+            running.progress = Some(Progress::Group(walk.clone()));
+            tokio::task::yield_now().await;
+        }
+        running.finish(self.shared.now(), &walk.changed);
+        Ok(walk.changed)
+    }
+
+    /// Walks over the dead letters in bounded steps; each answers whether it was the last.
+    async fn walk_dead(
+        &self,
+        queue: &QueueName,
+        mut step: impl FnMut(&mut Store, &mut DeadWalk) -> bool + Send,
+    ) -> Result<DeadLetters> {
+        let mut answer = DeadLetters::default();
+        let Some(mut walk) = self.shared.on_existing(queue, |store| store.dead_walk())? else { return Ok(answer) };
+        while !self.shared.on_existing(queue, |store| step(store, &mut walk))?.unwrap_or(true) {
+            tokio::task::yield_now().await;
+        }
+        answer.affected = walk.affected;
+        answer.kept = walk.kept;
+        Ok(answer)
+    }
+
+    async fn redrive(&self, queue: &QueueName, select: DeadSelect, rate: Option<f64>) -> Result<DeadLetters> {
+        let gap_us = match rate {
+            None => 0.0,
+            Some(rate) if rate.is_finite() && rate > 0.0 => 1e6 / rate,
+            Some(rate) => return Err(Error::new(ErrorKind::Invalid, format!("{rate} a second is no rate"))),
+        };
+        let letters = self.stats(queue).await?.dead;
+        if letters as f64 * gap_us > DELAY_MAX.as_micros() as f64 {
+            return Err(self.shared.caps.out_of_range());
+        }
+        // All are staggered from one instant.
+        let now = self.shared.now();
+        self.walk_dead(queue, |store, walk| store.redrive(now, &select, gap_us, walk)).await
+    }
+}
+
+impl Default for MemoryBackend {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[async_trait]
+impl DelayBackend for MemoryBackend {
+    fn capabilities(&self) -> &Capabilities {
+        &self.shared.caps
+    }
+
+    async fn schedule(&self, queue: &QueueName, tasks: Vec<NewTask>) -> Result<Vec<Result<Scheduled>>> {
+        self.shared.open()?;
+        self.shared.caps.check_batch(tasks.len())?;
+        let mut results = Vec::with_capacity(tasks.len());
+        // One instant for the whole batch, however many locks it takes.
+        let now = self.shared.now();
+        let mut tasks = tasks.into_iter();
+        while tasks.len() > 0 {
+            let left = tasks.len();
+            if let Err(e) = self.schedule_chunk(queue, now, tasks.by_ref().take(CHUNK), &mut results) {
+                if results.is_empty() {
+                    return Err(e);
+                }
+                results.resize_with(results.len() + left, || Err(e.clone()));
+                return Ok(results);
+            }
+            if tasks.len() > 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(results)
+    }
+
+    async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
+        Ok(Box::new(MemoryIntake::open(self.shared.clone(), queue, options)?))
+    }
+
+    async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
+        self.shared.open()?;
+        self.shared.caps.check_batch(verdicts.len())?;
+        let caps = &self.shared.caps;
+        let settle_one = |store: &mut Store, now, (lease, verdict): &(Lease, Verdict)| {
+            store.settle(now, caps, lease, verdict.clone())
+        };
+        self.on_leases(queue, &verdicts, settle_one).await
+    }
+
+    async fn extend(&self, queue: &QueueName, leases: Vec<Lease>, by: Duration) -> Result<Vec<Result<Lease>>> {
+        self.shared.open()?;
+        self.shared.caps.check_lease(by)?;
+        self.shared.caps.check_batch(leases.len())?;
+        self.on_leases(queue, &leases, |store, now, lease: &Lease| store.extend(now, lease, by)).await
+    }
+
+    async fn change(&self, queue: &QueueName, select: Select, change: Change) -> Result<Changed> {
+        self.shared.open()?;
+        store::check_change(self.shared.now(), &self.shared.caps, change.action)?;
+        match select {
+            Select::Tasks(tasks) => self.change_tasks(queue, tasks, change).await,
+            Select::Group(group) => self.change_group(queue, group, change).await,
+        }
+    }
+
+    async fn find(&self, queue: &QueueName, id: &TaskId) -> Result<Option<TaskView>> {
+        let now = self.shared.now();
+        Ok(self.shared.on_existing(queue, |store| store.find(now, id))?.flatten())
+    }
+
+    async fn list(&self, queue: &QueueName, page: Page) -> Result<Vec<TaskView>> {
+        let mut scan = ListScan::new(page.limit.min(limits::PAGE_MAX), page.after.as_ref());
+        let now = self.shared.now();
+        while !self.shared.on_existing(queue, |store| store.list_piece(now, &mut scan))?.unwrap_or(true) {
+            tokio::task::yield_now().await;
+        }
+        Ok(self.shared.on_existing(queue, |store| store.list_done(now, scan))?.unwrap_or_default())
+    }
+
+    async fn dead_letters(&self, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
+        match op {
+            DeadLetterOp::List { after, limit } => {
+                let mut answer = DeadLetters::default();
+                let limit = limit.min(limits::PAGE_MAX);
+                if let Some(page) = self.shared.on_existing(queue, |store| store.dead_page(after, limit))? {
+                    (answer.letters, answer.next) = page;
+                }
+                Ok(answer)
+            }
+            DeadLetterOp::Redrive { select, rate } => self.redrive(queue, select, rate).await,
+            DeadLetterOp::Purge { select } => self.walk_dead(queue, |store, walk| store.purge(&select, walk)).await,
+            _ => Err(Error::unsupported("this operation on dead letters")),
+        }
+    }
+
+    async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
+        let mut scan = StatsScan::default();
+        let now = self.shared.now();
+        while !self.shared.on_existing(queue, |store| store.stats_piece(now, &mut scan))?.unwrap_or(true) {
+            tokio::task::yield_now().await;
+        }
+        Ok(scan.stats)
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueName>> {
+        self.shared.queues()
+    }
+
+    async fn administer(&self, queue: &QueueName, op: AdminOp) -> Result<()> {
+        match op {
+            AdminOp::Pause => self.shared.on_queue(queue, |store| store.pause(true)),
+            AdminOp::Resume => self.shared.on_existing(queue, |store| store.pause(false)).map(|_| ()),
+            AdminOp::Delete => self.shared.delete(queue),
+            _ => Err(Error::unsupported("this operation on a queue")),
+        }
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.shared.open()
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.shared.close();
+        Ok(())
+    }
+}

@@ -1,0 +1,118 @@
+//! Changing tasks that wait, one at a time or a group in bounded chunks.
+
+use delayline_core::{Action, Capabilities, ChangeOutcome, Changed, Due, Error, GroupName, Result, Shift, TaskRef};
+
+use crate::now::{Now, Place};
+
+use super::schedule::place_of;
+use super::{DELAY_MAX, Store};
+
+/// Members changed under one lock.
+const CHUNK: usize = 4096;
+
+/// How far a group change has come; kept between its chunks, and under its operation id.
+#[derive(Clone, Debug)]
+pub(crate) struct GroupWalk {
+    /// The next sequence to look at.
+    from: u64,
+    /// The sequence that the change began at: what was scheduled later is left alone.
+    until: u64,
+    pub(crate) changed: Changed,
+}
+
+impl Store {
+    /// Begins a change of what is in a group now.
+    pub(crate) fn walk(&self) -> GroupWalk {
+        GroupWalk { from: 0, until: self.next_seq, changed: Changed::default() }
+    }
+
+    /// Changes the next members of a group; true when it is through.
+    pub(crate) fn change_group(
+        &mut self,
+        now: Now,
+        caps: &Capabilities,
+        group: &GroupName,
+        action: Action,
+        walk: &mut GroupWalk,
+    ) -> bool {
+        let chunk: Vec<(u64, u32)> = match self.groups.get(group) {
+            Some(members) => members.range(walk.from..walk.until).take(CHUNK).map(|(seq, at)| (*seq, *at)).collect(),
+            None => Vec::new(),
+        };
+        for (seq, index) in &chunk {
+            let outcome = self.change_at(now, caps, *index, action);
+            walk.changed.count(&outcome);
+            walk.from = seq + 1;
+        }
+        self.sweep(4 * chunk.len());
+        chunk.len() < CHUNK
+    }
+
+    /// Changes one task.
+    pub(crate) fn change_task(
+        &mut self,
+        now: Now,
+        caps: &Capabilities,
+        task: &TaskRef,
+        action: Action,
+    ) -> Result<ChangeOutcome> {
+        let outcome = match self.by_ref(task) {
+            Some(index) => self.change_at(now, caps, index, action),
+            None => Ok(ChangeOutcome::NotFound),
+        };
+        self.sweep(64);
+        outcome
+    }
+
+    fn change_at(&mut self, now: Now, caps: &Capabilities, index: u32, action: Action) -> Result<ChangeOutcome> {
+        let Some(entry) = self.tasks.get(index) else { return Ok(ChangeOutcome::NotFound) };
+        let (place, leased, cancelled) = (entry.place(), self.leased(now, entry), entry.cancelled());
+        if cancelled && !leased {
+            // Its lease ended after the cancel: there is nothing left to change, and the next claim removes it.
+            return Ok(ChangeOutcome::NotFound);
+        }
+        let target = match action {
+            Action::Cancel if leased => {
+                if let Some(entry) = self.tasks.get_mut(index) {
+                    entry.set_cancelled();
+                }
+                return Ok(ChangeOutcome::InFlight);
+            }
+            Action::Cancel => {
+                self.hide(index);
+                self.remove(index);
+                return Ok(ChangeOutcome::Changed);
+            }
+            Action::MoveTo(due) => place_of(now, caps, due)?,
+            Action::Shift(by) => shifted(now, caps, place, by)?,
+        };
+        if leased {
+            return Ok(ChangeOutcome::InFlight);
+        }
+        self.hide(index);
+        // A lease that ended unsettled is lost by the move.
+        self.end_lease(index);
+        self.show_at(now, index, target);
+        Ok(ChangeOutcome::Changed)
+    }
+}
+
+/// A place later or sooner on its own clock, at most the range from now.
+fn shifted(now: Now, caps: &Capabilities, place: Place, by: Shift) -> Result<Place> {
+    let millis = |d: std::time::Duration| u64::try_from(d.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+    let ms = match by {
+        Shift::Later(by) => place.ms.saturating_add(millis(by)),
+        // Rounded down, so that it is not sooner than asked for.
+        Shift::Sooner(by) => place.ms.saturating_sub(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)),
+    };
+    let target = Place { wall: place.wall, ms };
+    if now.until(target) > DELAY_MAX { Err(caps.out_of_range()) } else { Ok(target) }
+}
+
+/// What can be checked of a change before any task is touched.
+pub(crate) fn check(now: Now, caps: &Capabilities, action: Action) -> Result<(), Error> {
+    match action {
+        Action::MoveTo(due @ (Due::After(_) | Due::At(_))) => place_of(now, caps, due).map(drop),
+        Action::Cancel | Action::Shift(_) => Ok(()),
+    }
+}

@@ -1,0 +1,159 @@
+//! Tasks on their way out.
+
+use delayline_core::{BuryCause, Claim, Claimed, ClaimedTask, Lease, Reason};
+
+use crate::now::{Now, Place};
+
+use super::dead::Burial;
+use super::task::{Live, NOWHERE};
+use super::wheels::Head;
+use super::{BUDGET, Store, WALL_CHECK_MS, receipt};
+
+/// How far a claim came under one lock.
+#[derive(Debug)]
+pub(crate) enum ClaimStep {
+    Done(Claimed),
+    /// Nothing taken yet, and more to look through: let others have the lock, then go on. Buried so far are counted in
+    /// the number.
+    Again {
+        buried: u64,
+    },
+}
+
+/// The most tasks handed out under one lock.
+pub(crate) const CLAIM_MAX: usize = 10_000;
+
+impl Store {
+    /// Takes what is due, `max` at most. `max` has been limited to `CLAIM_MAX`.
+    pub(crate) fn claim(&mut self, now: Now, claim: Claim) -> ClaimStep {
+        let mut claimed = Claimed::default();
+        if self.paused || claim.max == 0 {
+            return ClaimStep::Done(self.arm(now, claimed));
+        }
+        let lease_end = Place::mono(now.mono_after(claim.lease));
+        let max = claim.max.min(CLAIM_MAX);
+        let mut budget = BUDGET.max(2 * max);
+        let mut bytes = 0;
+        let mut finished = false;
+        while claimed.deliveries.len() < max && budget > 0 {
+            if !self.wheels.advance(now, &mut budget) {
+                break;
+            }
+            let Some(head) = self.wheels.head(now) else {
+                finished = true;
+                break;
+            };
+            budget = budget.saturating_sub(1);
+            match self.judge(now, head) {
+                Judged::Stale => self.wheels.take_stale(head, now),
+                Judged::Cancelled => {
+                    self.wheels.take(head, now);
+                    self.remove(head.key.slot());
+                }
+                Judged::Bury(cause) => {
+                    self.wheels.take(head, now);
+                    self.bury(now, head.key.slot(), cause, None);
+                    claimed.buried += 1;
+                }
+                Judged::Deliver(payload_bytes) => {
+                    bytes += payload_bytes;
+                    if bytes > claim.max_bytes && !claimed.deliveries.is_empty() {
+                        finished = true;
+                        break;
+                    }
+                    self.wheels.take(head, now);
+                    claimed.deliveries.extend(self.deliver(now, head, lease_end));
+                }
+            }
+        }
+        self.sweep(claimed.deliveries.len().max(1024));
+        if claimed.deliveries.is_empty() && !finished {
+            return ClaimStep::Again { buried: claimed.buried };
+        }
+        ClaimStep::Done(self.arm(now, claimed))
+    }
+
+    fn judge(&self, now: Now, head: Head) -> Judged {
+        let Some(entry) = self.tasks.get(head.key.slot()).filter(|entry| entry.owns(head.key, head.wall)) else {
+            return Judged::Stale;
+        };
+        if entry.cancelled() {
+            return Judged::Cancelled;
+        }
+        let extra = self.extra(entry);
+        if extra.and_then(|extra| extra.expires).is_some_and(|expires| now.passed(expires)) {
+            return Judged::Bury(BuryCause::Expired);
+        }
+        if entry.attempt() >= self.max_attempts_of(entry) {
+            return Judged::Bury(BuryCause::AttemptsUsedUp);
+        }
+        Judged::Deliver(extra.and_then(|extra| extra.payload.as_ref()).map_or(entry.payload.len(), |large| large.len()))
+    }
+
+    /// Puts a task whose key was taken out under a lease.
+    fn deliver(&mut self, now: Now, head: Head, lease_end: Place) -> Option<ClaimedTask> {
+        let index = head.key.slot();
+        let due = Place { wall: head.wall, ms: head.key.due_ms() };
+        self.last_fence = now.wall_us.max(self.last_fence + 1);
+        let fence = self.last_fence;
+        let live = self.lives.insert(Live { fence, old_place: due });
+        let entry = self.tasks.get_mut(index)?;
+        // A lease that ended unsettled still has its `Live`.
+        let ended = std::mem::replace(&mut entry.live, live);
+        entry.set_in_flight(true);
+        entry.set_attempt(entry.attempt() + 1);
+        if ended != NOWHERE {
+            self.lives.remove(ended);
+        }
+        self.show_at(now, index, lease_end);
+        let entry = self.tasks.get(index)?;
+        let lease = Lease::new(
+            self.id_of(index, entry),
+            fence,
+            entry.attempt(),
+            now.shown(lease_end),
+            receipt(index, entry.seq),
+        );
+        let mut task = ClaimedTask::new(lease, now.shown(due), now.since(due), self.payload_of(entry));
+        task.max_attempts = self.max_attempts_of(entry);
+        if let Some(extra) = self.extra(entry) {
+            task.expires_at = extra.expires.map(|expires| now.shown(expires));
+            task.headers = extra.headers.clone();
+            task.group = extra.group.clone();
+        }
+        Some(task)
+    }
+
+    /// Notes when the claimer will wake by itself, and tells it.
+    fn arm(&mut self, now: Now, mut claimed: Claimed) -> Claimed {
+        let (mono, wall) = if self.paused { (None, None) } else { self.wheels.next() };
+        let wall_check = std::time::Duration::from_millis(WALL_CHECK_MS as u64);
+        let in_mono = mono.map(|place| now.until(place));
+        let in_wall = wall.map(|place| now.until(place).min(wall_check));
+        claimed.next_due_in = in_mono.into_iter().chain(in_wall).min();
+        let line_now = now.line_ms(Place::mono(now.mono_ms()));
+        let wakes_at = claimed
+            .next_due_in
+            .map_or(i64::MAX, |wait| line_now.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)));
+        self.armed_ms = self.armed_ms.max(wakes_at);
+        claimed
+    }
+
+    /// Moves a task whose key has been taken out or declared stale to the dead letters.
+    pub(super) fn bury(&mut self, now: Now, index: u32, cause: BuryCause, reason: Option<Reason>) {
+        let Some(entry) = self.tasks.get(index) else { return };
+        let (id, due) = (self.id_of(index, entry), self.due_of(entry));
+        if let Some((entry, extra)) = self.detach(index) {
+            let dropped = self.dead.add(now, Burial { id, due, entry, extra, cause, reason });
+            self.freed.tasks += dropped.tasks;
+            self.freed.bytes += dropped.bytes;
+        }
+    }
+}
+
+enum Judged {
+    Stale,
+    Cancelled,
+    Bury(BuryCause),
+    Deliver(usize),
+}

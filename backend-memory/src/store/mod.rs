@@ -1,0 +1,344 @@
+//! One queue as a pure, synchronous state machine: every operation gets the time, none waits, none reads a clock.
+//!
+//! Invariants:
+//! 1. A task is an [`Entry`] in `tasks`. Exactly one key in `wheels` is its own (place and sequence equal); every other
+//!    key is stale, is counted as such, and is dropped when it is met or swept.
+//! 2. A lease is just a later due time: claiming moves the entry to the lease's end, so that an expired lease needs
+//!    nobody to notice it. `in_flight` says that the place is a lease's end; there is a `Live` exactly then.
+//! 3. `keys`, `groups` and `extras` hold exactly what their entries say; `detach` is the one way out.
+//! 4. `armed_ms` is no earlier than any time that a sleeping intake wakes at by itself. What becomes visible before it
+//!    raises `hint`, which the shell passes on after it has let go of the lock.
+//!
+//! Work that grows with the number of tasks is cut by a budget, so that no call holds the lock for more than a few
+//! milliseconds.
+
+mod change;
+mod claim;
+mod dead;
+mod ids;
+mod schedule;
+mod settle;
+mod task;
+mod view;
+mod wheels;
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use bytes::Bytes;
+use delayline_core::{ErrorKind, GroupName, Receipt, TaskId, TaskRef};
+
+use crate::arena::Arena;
+use crate::now::{Now, Place};
+
+pub(crate) use change::GroupWalk;
+pub(crate) use change::check as check_change;
+pub(crate) use claim::{CLAIM_MAX, ClaimStep};
+use dead::DeadStore;
+pub(crate) use dead::DeadWalk;
+use ids::{IdCodec, KeyMap};
+pub(crate) use schedule::bytes_of;
+use task::{Entry, Extra, Live, NOWHERE};
+pub(crate) use view::{ListScan, StatsScan};
+use wheels::Wheels;
+
+/// What each task counts beside payload, headers and key, against `max_bytes`.
+pub(crate) const TASK_BYTES: u64 = 64;
+
+/// The farthest a due time may lie ahead: 2^40 - 1 ms, 34.8 years.
+pub(crate) const DELAY_MAX: Duration = Duration::from_millis((1 << 40) - 1);
+
+/// A wall-clock step is noticed within this time: no sleep is longer while tasks wait for the wall clock.
+pub(crate) const WALL_CHECK_MS: i64 = 30_000;
+
+/// Keys handled per lock by anything that grows with the number of tasks.
+const BUDGET: usize = 32 * 1024;
+
+/// One queue.
+#[derive(Debug)]
+pub(crate) struct Store {
+    tasks: Arena<Entry>,
+    extras: Arena<Extra>,
+    lives: Arena<Live>,
+    wheels: Wheels,
+    keys: KeyMap,
+    codec: IdCodec,
+    groups: HashMap<GroupName, BTreeMap<u64, u32>>,
+    dead: DeadStore,
+    next_seq: u64,
+    last_fence: u64,
+    paused: bool,
+    armed_ms: i64,
+    hint: bool,
+    /// Tasks and bytes that left since the shell last asked.
+    freed: Usage,
+    /// Intakes that are open, kept by the shell.
+    pub(crate) intakes: usize,
+    /// Set by the shell when this store is no longer in its registry; whoever finds it looks again.
+    pub(crate) retired: bool,
+}
+
+/// Tasks and bytes, as `max_tasks` and `max_bytes` count them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    pub(crate) tasks: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Usage {
+    pub(crate) fn add(&mut self, bytes: u64) {
+        self.tasks += 1;
+        self.bytes += bytes;
+    }
+}
+
+/// Numbers that must not start again when a queue is made anew.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Floors {
+    pub(crate) seq: u64,
+    pub(crate) fence: u64,
+}
+
+impl Floors {
+    pub(crate) fn raise(&mut self, to: Self) {
+        self.seq = self.seq.max(to.seq);
+        self.fence = self.fence.max(to.fence);
+    }
+}
+
+impl Store {
+    pub(crate) fn new(now: Now, floors: Floors, dead_max: usize, rng: &mut fastrand::Rng) -> Self {
+        Self {
+            tasks: Arena::new(),
+            extras: Arena::new(),
+            lives: Arena::new(),
+            wheels: Wheels::new(now),
+            keys: KeyMap::new(),
+            codec: IdCodec::new(rng),
+            groups: HashMap::new(),
+            dead: DeadStore::new(dead_max),
+            next_seq: floors.seq,
+            last_fence: floors.fence,
+            paused: false,
+            armed_ms: i64::MIN,
+            hint: false,
+            freed: Usage::default(),
+            intakes: 0,
+            retired: false,
+        }
+    }
+
+    pub(crate) fn floors(&self) -> Floors {
+        Floors { seq: self.next_seq, fence: self.last_fence }
+    }
+
+    /// Puts an empty store in this one's place, with its intakes and numbers going on; answers the old one.
+    pub(crate) fn replace_with(&mut self, mut fresh: Self) -> Self {
+        fresh.intakes = self.intakes;
+        fresh.retired = self.retired;
+        fresh.next_seq = self.next_seq;
+        fresh.last_fence = self.last_fence;
+        fresh.hint = true;
+        std::mem::replace(self, fresh)
+    }
+
+    /// Whether forgetting this queue would forget nothing.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.tasks.len() == 0 && self.dead.len() == 0 && !self.paused && self.intakes == 0
+    }
+
+    /// Whether there is anything that [`queues`](delayline_core::DelayBackend::queues) shows.
+    pub(crate) fn is_shown(&self) -> bool {
+        !self.retired && !self.is_idle()
+    }
+
+    pub(crate) fn pause(&mut self, paused: bool) {
+        self.hint |= self.paused && !paused;
+        self.paused = paused;
+    }
+
+    /// Whether intakes are to be woken, since the last time this was asked.
+    pub(crate) fn take_hint(&mut self) -> bool {
+        std::mem::take(&mut self.hint)
+    }
+
+    pub(crate) fn take_freed(&mut self) -> Usage {
+        std::mem::take(&mut self.freed)
+    }
+
+    /// Everything that it holds, as `max_tasks` and `max_bytes` count it.
+    pub(crate) fn usage(&self) -> Usage {
+        let mut usage = self.dead.usage();
+        for index in 0..self.tasks.end() {
+            if let Some(entry) = self.tasks.get(index) {
+                usage.add(self.bytes_of(entry));
+            }
+        }
+        usage
+    }
+
+    // ---- what the operations share ----
+
+    fn extra(&self, entry: &Entry) -> Option<&Extra> {
+        self.extras.get(entry.extra)
+    }
+
+    /// The entry's extra part, made if it has none.
+    fn extra_mut(&mut self, index: u32) -> Option<&mut Extra> {
+        let entry = self.tasks.get_mut(index)?;
+        if entry.extra == NOWHERE {
+            entry.extra = self.extras.insert(Extra::default());
+        }
+        self.extras.get_mut(entry.extra)
+    }
+
+    fn bytes_of(&self, entry: &Entry) -> u64 {
+        TASK_BYTES + entry.payload.len() as u64 + self.extra(entry).map_or(0, extra_bytes)
+    }
+
+    fn id_of(&self, index: u32, entry: &Entry) -> TaskId {
+        match (entry.generated_ms(), self.extra(entry)) {
+            (Some(ms), _) => TaskId::from_uuid(self.codec.id(ms, index, entry.seq)),
+            (None, Some(Extra { id: Some(id), .. })) => id.clone(),
+            (None, _) => unreachable!("an id that we did not give is in the extra part"),
+        }
+    }
+
+    fn payload_of(&self, entry: &Entry) -> Bytes {
+        match self.extra(entry) {
+            Some(Extra { payload: Some(large), .. }) => large.clone(),
+            Some(_) | None => Bytes::copy_from_slice(&entry.payload),
+        }
+    }
+
+    fn max_attempts_of(&self, entry: &Entry) -> u32 {
+        self.extra(entry).and_then(|extra| extra.max_attempts).unwrap_or(delayline_core::limits::ATTEMPTS_DEFAULT)
+    }
+
+    fn task_ref(&self, now: Now, index: u32, entry: &Entry, due: Place) -> TaskRef {
+        TaskRef::new(self.id_of(index, entry), now.shown(due), receipt(index, entry.seq))
+    }
+
+    /// The task that a receipt points at, if it is still there.
+    fn by_receipt(&self, receipt: &Receipt) -> Option<u32> {
+        let [index, seq] = receipt.words()?;
+        let index = u32::try_from(index).ok()?;
+        (self.tasks.get(index)?.seq == seq).then_some(index)
+    }
+
+    fn by_id(&self, id: &TaskId) -> Option<u32> {
+        if let Some(uuid) = id.as_uuid() {
+            let told = self.codec.read(uuid);
+            let given = self.tasks.get(told.index).is_some_and(|entry| {
+                entry.generated_ms() == Some(told.ms) && IdCodec::seq_low(entry.seq) == told.seq_low
+            });
+            if given {
+                return Some(told.index);
+            }
+        }
+        self.keys.find(id, |index| {
+            let entry = self.tasks.get(index);
+            entry.and_then(|entry| self.extra(entry)).is_some_and(|extra| extra.id.as_ref() == Some(id))
+        })
+    }
+
+    /// By receipt where it has one, which needs no map; a receipt of another task than `id` finds nothing.
+    fn by_ref(&self, task: &TaskRef) -> Option<u32> {
+        if task.receipt == Receipt::NONE {
+            return self.by_id(&task.id);
+        }
+        let index = self.by_receipt(&task.receipt)?;
+        (self.id_of(index, self.tasks.get(index)?) == task.id).then_some(index)
+    }
+
+    /// Whether somebody holds a lease on it that has not ended.
+    fn leased(&self, now: Now, entry: &Entry) -> bool {
+        entry.in_flight() && !now.reached(entry.place())
+    }
+
+    /// Makes an entry visible at a place: the one way keys get into the wheels. Its former key, if it had one, must have
+    /// been taken out or declared stale.
+    fn show_at(&mut self, now: Now, index: u32, place: Place) {
+        let Some(entry) = self.tasks.get_mut(index) else { return };
+        entry.set_place(place);
+        self.wheels.insert(place.wall, entry.key(index));
+        let mut wake_at = now.line_ms(place);
+        if place.wall {
+            wake_at = wake_at.min(now.line_ms(Place::mono(now.mono_ms())) + WALL_CHECK_MS);
+        }
+        if wake_at < self.armed_ms {
+            self.armed_ms = i64::MIN;
+            self.hint = true;
+        }
+    }
+
+    /// Declares an entry's present key stale.
+    fn hide(&mut self, index: u32) {
+        if let Some(entry) = self.tasks.get(index) {
+            self.wheels.gone_stale(entry.place().wall);
+        }
+    }
+
+    /// Ends a lease: what is visible then is up to the caller.
+    fn end_lease(&mut self, index: u32) -> Option<Live> {
+        let entry = self.tasks.get_mut(index)?;
+        entry.set_in_flight(false);
+        let live = std::mem::replace(&mut entry.live, NOWHERE);
+        self.lives.remove(live)
+    }
+
+    /// Takes a task out for good, whose key has been taken out or declared stale.
+    fn remove(&mut self, index: u32) {
+        if let Some((entry, extra)) = self.detach(index) {
+            self.freed.add(TASK_BYTES + entry.payload.len() as u64 + extra_bytes(&extra));
+        }
+    }
+
+    /// Takes a task out whose key has been taken out or declared stale, while what it counts stays counted.
+    fn detach(&mut self, index: u32) -> Option<(Entry, Extra)> {
+        let entry = self.tasks.remove(index)?;
+        self.lives.remove(entry.live);
+        let extra = self.extras.remove(entry.extra).unwrap_or_default();
+        if let Some(id) = &extra.id {
+            self.keys.remove(id, index);
+        }
+        if let Some(name) = &extra.group
+            && let Some(members) = self.groups.get_mut(name)
+        {
+            members.remove(&entry.seq);
+            if members.is_empty() {
+                self.groups.remove(name);
+                if self.groups.capacity() > 64 && self.groups.len() * 8 < self.groups.capacity() {
+                    self.groups.shrink_to(self.groups.len() * 2);
+                }
+            }
+        }
+        Some((entry, extra))
+    }
+
+    /// Drops stale keys once they outnumber the live ones; a bounded part of that work for each call.
+    fn sweep(&mut self, share: usize) {
+        let tasks = &self.tasks;
+        self.wheels.sweep(share, |key, wall| tasks.get(key.slot()).is_some_and(|entry| entry.owns(key, wall)));
+    }
+}
+
+/// What an extra part counts against `max_bytes`.
+fn extra_bytes(extra: &Extra) -> u64 {
+    let id = extra.id.as_ref().and_then(TaskId::as_key).map_or(0, str::len);
+    let payload = extra.payload.as_ref().map_or(0, Bytes::len);
+    (id + payload + extra.headers.byte_len()) as u64
+}
+
+/// Where a task lies: an index, and the sequence that tells it from the next one at that index.
+fn receipt(index: u32, seq: u64) -> Receipt {
+    Receipt::from_words([u64::from(index), seq])
+}
+
+/// The error of a store at its limit.
+pub(crate) fn full(limit: &str) -> delayline_core::Error {
+    delayline_core::Error::new(ErrorKind::Full, format!("the memory store is at its limit of {limit}"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! Tasks on their way in.
+
+use delayline_core::{Capabilities, Due, Error, ErrorKind, NewTask, OnConflict, Outcome, Result, Scheduled, TaskId};
+
+use crate::now::{Now, Place};
+
+use super::task::{Entry, Extra, NOWHERE, SMALL_PAYLOAD_BYTES_MAX};
+use super::{DELAY_MAX, Store, TASK_BYTES};
+
+/// What a task counts against `max_bytes`.
+pub(crate) fn bytes_of(task: &NewTask) -> u64 {
+    let id = task.id.as_ref().and_then(TaskId::as_key).map_or(0, str::len);
+    TASK_BYTES + (task.payload.len() + id + task.headers.byte_len()) as u64
+}
+
+impl Store {
+    /// Accepts one task for which there is room; `freed` tells of one that it replaced.
+    pub(crate) fn schedule(&mut self, now: Now, caps: &Capabilities, task: NewTask) -> Result<Scheduled> {
+        caps.check(&task)?;
+        let place = place_of(now, caps, task.due)?;
+        let expires = task.expires.map(|expires| place_of(now, caps, expires)).transpose()?;
+        if expires.is_some_and(|expires| now.line_ms(expires) < now.line_ms(place)) {
+            return Err(Error::new(ErrorKind::Invalid, "the task expires before it is due"));
+        }
+        let mut outcome = Outcome::Created;
+        if let Some(id) = &task.id
+            && let Some(there) = self.by_id(id)
+        {
+            match task.on_conflict {
+                OnConflict::Keep => return self.existing(now, there),
+                OnConflict::Replace => {
+                    self.hide(there);
+                    self.remove(there);
+                    outcome = Outcome::Replaced;
+                }
+            }
+        }
+        let index = self.accept(now, place, expires, task)?;
+        let entry = self.tasks.get(index).ok_or_else(vanished)?;
+        Ok(Scheduled::new(self.task_ref(now, index, entry, place), outcome))
+    }
+
+    /// Puts a task in whose id is free: a new one, or a dead letter that is redriven.
+    pub(super) fn accept(&mut self, now: Now, place: Place, expires: Option<Place>, task: NewTask) -> Result<u32> {
+        let seq = self.next_seq;
+        if seq > crate::wheel::Key::MAX_SEQ || self.tasks.len() >= NOWHERE as usize {
+            return Err(super::full("sequence numbers"));
+        }
+        self.next_seq += 1;
+        let (small, large) = match task.payload.len() {
+            0..=SMALL_PAYLOAD_BYTES_MAX => (Vec::from(task.payload).into_boxed_slice(), None),
+            _ => (Box::default(), Some(task.payload)),
+        };
+        let attempts = task.max_attempts.get();
+        let extra = Extra {
+            id: task.id,
+            payload: large,
+            headers: task.headers,
+            group: task.group,
+            expires,
+            max_attempts: (attempts != delayline_core::limits::ATTEMPTS_DEFAULT).then_some(attempts),
+            last_failure: None,
+        };
+        let index = self.tasks.insert(Entry::new(place, seq, small));
+        if extra.id.is_none()
+            && let Some(entry) = self.tasks.get_mut(index)
+        {
+            entry.set_generated_ms(now.wall_ms());
+        }
+        if let Some(id) = &extra.id {
+            self.keys.insert(id, index);
+        }
+        if let Some(group) = &extra.group {
+            self.groups.entry(group.clone()).or_default().insert(seq, index);
+        }
+        if !extra.is_empty() {
+            let at = self.extras.insert(extra);
+            if let Some(entry) = self.tasks.get_mut(index) {
+                entry.extra = at;
+            }
+        }
+        self.show_at(now, index, place);
+        Ok(index)
+    }
+
+    /// Whether a task with this id is pending or in flight.
+    pub(super) fn has(&self, id: &TaskId) -> bool {
+        self.by_id(id).is_some()
+    }
+
+    fn existing(&self, now: Now, index: u32) -> Result<Scheduled> {
+        let entry = self.tasks.get(index).ok_or_else(vanished)?;
+        Ok(Scheduled::new(self.task_ref(now, index, entry, self.due_of(entry)), Outcome::Existing))
+    }
+}
+
+/// Where a due time lies, checked against the range from now.
+pub(super) fn place_of(now: Now, caps: &Capabilities, due: Due) -> Result<Place> {
+    match due {
+        Due::After(delay) if delay > DELAY_MAX => Err(caps.out_of_range()),
+        Due::After(delay) => Ok(Place::mono(now.mono_after(delay))),
+        Due::At(at) => {
+            let ms = u64::try_from(at.unix_millis_ceil()).unwrap_or(0);
+            if now.until(Place::wall(ms)) > DELAY_MAX { Err(caps.out_of_range()) } else { Ok(Place::wall(ms)) }
+        }
+    }
+}
+
+fn vanished() -> Error {
+    Error::new(ErrorKind::Corrupt, "a task vanished while it was being scheduled")
+}

@@ -1,0 +1,97 @@
+//! How leases end, or go on.
+
+use std::time::Duration;
+
+use delayline_core::{BuryCause, Capabilities, Due, Error, Lease, Reason, Result, Verdict};
+
+use crate::now::{Now, Place};
+
+use super::Store;
+use super::schedule::place_of;
+
+impl Store {
+    /// Ends one lease. Goes by the lease's receipt, not through the map of ids.
+    pub(crate) fn settle(&mut self, now: Now, caps: &Capabilities, lease: &Lease, verdict: Verdict) -> Result<()> {
+        let index = self.leased_at(lease).ok_or_else(Error::lease_lost)?;
+        let cancelled = self.tasks.get(index).is_some_and(super::task::Entry::cancelled);
+        match verdict {
+            // What was cancelled ends with its lease, whatever its handler thinks.
+            _ if cancelled => self.finish(index),
+            Verdict::Complete => self.finish(index),
+            Verdict::Retry { after, reason } => {
+                let place = place_of(now, caps, Due::After(after))?;
+                self.retry(now, index, place, reason);
+            }
+            Verdict::Snooze { after } => {
+                let place = place_of(now, caps, Due::After(after))?;
+                self.give_back(now, index, |_| place);
+            }
+            Verdict::Bury { reason } => {
+                self.hide(index);
+                self.bury(now, index, BuryCause::Buried, Some(reason));
+            }
+            Verdict::Release => self.give_back(now, index, |old| old),
+        }
+        Ok(())
+    }
+
+    /// Makes one lease end `by` from now, if that is later than it ends.
+    pub(crate) fn extend(&mut self, now: Now, lease: &Lease, by: Duration) -> Result<Lease> {
+        let index = self.leased_at(lease).ok_or_else(Error::lease_lost)?;
+        let end = Place::mono(now.mono_after(by));
+        let entry = self.tasks.get(index).ok_or_else(Error::lease_lost)?;
+        let mut extended = lease.clone();
+        extended.cancelled = entry.cancelled();
+        extended.expires_at = now.shown(entry.place());
+        if end.ms > entry.place().ms {
+            extended.expires_at = now.shown(end);
+            self.hide(index);
+            self.show_at(now, index, end);
+        }
+        Ok(extended)
+    }
+
+    /// Sweeping that comes with settling `settled` leases.
+    pub(crate) fn sweep_after(&mut self, settled: usize) {
+        self.sweep((settled * 4).max(64));
+    }
+
+    /// Where the task of a lease lies, if the lease is still the holder's: claimed by nobody else since, whether it has
+    /// expired or not.
+    fn leased_at(&self, lease: &Lease) -> Option<u32> {
+        let index = self.by_receipt(&lease.receipt)?;
+        let entry = self.tasks.get(index)?;
+        let live = self.lives.get(entry.live)?;
+        (entry.in_flight() && live.fence == lease.fence).then_some(index)
+    }
+
+    fn finish(&mut self, index: u32) {
+        self.hide(index);
+        self.remove(index);
+    }
+
+    fn retry(&mut self, now: Now, index: u32, place: Place, reason: Reason) {
+        self.hide(index);
+        let used_up = self.tasks.get(index).is_some_and(|entry| entry.attempt() >= self.max_attempts_of(entry));
+        if used_up {
+            return self.bury(now, index, BuryCause::AttemptsUsedUp, Some(reason));
+        }
+        self.end_lease(index);
+        if !reason.as_str().is_empty()
+            && let Some(extra) = self.extra_mut(index)
+        {
+            extra.last_failure = Some(reason);
+        }
+        self.show_at(now, index, place);
+    }
+
+    /// Ends a lease without counting its attempt.
+    fn give_back(&mut self, now: Now, index: u32, place: impl FnOnce(Place) -> Place) {
+        self.hide(index);
+        let Some(live) = self.end_lease(index) else { return };
+        if let Some(entry) = self.tasks.get_mut(index) {
+            entry.set_attempt(entry.attempt().saturating_sub(1));
+        }
+        self.show_at(now, index, place(live.old_place));
+    }
+}

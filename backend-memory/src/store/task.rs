@@ -1,0 +1,171 @@
+//! How a task lies in memory: 48 bytes, and a second record only for what most tasks don't have.
+
+use bytes::Bytes;
+use delayline_core::{GroupName, Headers, Reason, TaskId};
+
+use crate::now::Place;
+use crate::wheel::Key;
+
+/// Marks an index that points nowhere.
+pub(super) const NOWHERE: u32 = u32::MAX;
+
+const MS_BITS: u32 = 44;
+const MS_MASK: u64 = (1 << MS_BITS) - 1;
+const WALL: u64 = 1 << MS_BITS;
+const IN_FLIGHT: u64 = 1 << (MS_BITS + 1);
+const CANCELLED: u64 = 1 << (MS_BITS + 2);
+const GENERATED: u64 = 1 << (MS_BITS + 3);
+
+const ATTEMPT_BITS: u32 = 16;
+
+/// A task that is pending or in flight.
+///
+/// At every moment exactly one key in the wheels is its own: the one with its `visible` place and its `seq`. Changing
+/// `visible` makes the old key stale without touching it.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// When it is next visible, in the low 44 bits (due, retry or lease end), and flags: on which clock, in flight,
+    /// cancelled in flight, id given by us.
+    visible: u64,
+    /// Given at acceptance, never twice in a queue; kept until the task ends.
+    pub(super) seq: u64,
+    /// A payload up to `SMALL_PAYLOAD_BYTES_MAX`; a larger one is in `Extra`.
+    pub(super) payload: Box<[u8]>,
+    /// For a generated id: its milliseconds, in the high 48 bits. Below: attempts so far.
+    id_ms_and_attempt: u64,
+    /// Where the `Extra` is, or `NOWHERE`.
+    pub(super) extra: u32,
+    /// Where the `Live` is, or `NOWHERE`; there is one while `in_flight`.
+    pub(super) live: u32,
+}
+
+/// Payloads up to this size are copied at each hand-out, which costs less than sharing them; larger ones are shared.
+pub(super) const SMALL_PAYLOAD_BYTES_MAX: usize = 1024;
+
+/// What most tasks don't have. Owned by its entry.
+#[derive(Debug, Default)]
+pub(super) struct Extra {
+    /// The caller's key; `None` for an id that we gave.
+    pub(super) id: Option<TaskId>,
+    /// A payload over `SMALL_PAYLOAD_BYTES_MAX`.
+    pub(super) payload: Option<Bytes>,
+    pub(super) headers: Headers,
+    pub(super) group: Option<GroupName>,
+    pub(super) expires: Option<Place>,
+    /// `None` for the default number.
+    pub(super) max_attempts: Option<u32>,
+    pub(super) last_failure: Option<Reason>,
+}
+
+impl Extra {
+    pub(super) fn is_empty(&self) -> bool {
+        self.id.is_none()
+            && self.payload.is_none()
+            && self.headers.is_empty()
+            && self.group.is_none()
+            && self.expires.is_none()
+            && self.max_attempts.is_none()
+            && self.last_failure.is_none()
+    }
+}
+
+/// A lease. Owned by its entry, from the claim to the settling or the next claim.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) fence: u64,
+    /// Where the task stood when it was claimed, to which a release returns it.
+    pub(super) old_place: Place,
+}
+
+impl Entry {
+    pub(super) fn new(place: Place, seq: u64, payload: Box<[u8]>) -> Self {
+        let mut entry = Self { visible: 0, seq, payload, id_ms_and_attempt: 0, extra: NOWHERE, live: NOWHERE };
+        entry.set_place(place);
+        entry
+    }
+
+    pub(super) fn place(&self) -> Place {
+        Place { wall: self.visible & WALL != 0, ms: self.visible & MS_MASK }
+    }
+
+    pub(super) fn set_place(&mut self, place: Place) {
+        debug_assert!(place.ms <= MS_MASK, "a due time beyond the wheel");
+        let flags = self.visible & !(MS_MASK | WALL);
+        self.visible = flags | (if place.wall { WALL } else { 0 }) | (place.ms & MS_MASK);
+    }
+
+    /// The key by which the wheel knows this entry, which lies at `index`.
+    pub(super) fn key(&self, index: u32) -> Key {
+        Key::new(self.visible & MS_MASK, self.seq, index)
+    }
+
+    /// Whether a key from the wheel of one clock is this entry's present one.
+    pub(super) fn owns(&self, key: Key, wall: bool) -> bool {
+        self.seq == key.seq() && self.visible & (MS_MASK | WALL) == key.due_ms() | if wall { WALL } else { 0 }
+    }
+
+    pub(super) fn in_flight(&self) -> bool {
+        self.visible & IN_FLIGHT != 0
+    }
+
+    pub(super) fn set_in_flight(&mut self, yes: bool) {
+        self.set(IN_FLIGHT, yes);
+    }
+
+    pub(super) fn cancelled(&self) -> bool {
+        self.visible & CANCELLED != 0
+    }
+
+    pub(super) fn set_cancelled(&mut self) {
+        self.set(CANCELLED, true);
+    }
+
+    /// The milliseconds of an id that we gave; `None` for a caller's key.
+    pub(super) fn generated_ms(&self) -> Option<u64> {
+        (self.visible & GENERATED != 0).then_some(self.id_ms_and_attempt >> ATTEMPT_BITS)
+    }
+
+    pub(super) fn set_generated_ms(&mut self, ms: u64) {
+        self.set(GENERATED, true);
+        self.id_ms_and_attempt = ms << ATTEMPT_BITS | u64::from(self.attempt());
+    }
+
+    pub(super) fn attempt(&self) -> u32 {
+        (self.id_ms_and_attempt & ((1 << ATTEMPT_BITS) - 1)) as u32
+    }
+
+    pub(super) fn set_attempt(&mut self, attempt: u32) {
+        debug_assert!(attempt < 1 << ATTEMPT_BITS, "attempts are limited to far less");
+        self.id_ms_and_attempt = self.id_ms_and_attempt >> ATTEMPT_BITS << ATTEMPT_BITS | u64::from(attempt);
+    }
+
+    fn set(&mut self, flag: u64, yes: bool) {
+        self.visible = if yes { self.visible | flag } else { self.visible & !flag };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_has_48_bytes_and_its_fields_do_not_touch_each_other() {
+        assert_eq!(size_of::<Option<Entry>>(), 48);
+        let mut entry = Entry::new(Place::wall(MS_MASK), 7, Box::default());
+        entry.set_generated_ms((1 << 48) - 1);
+        entry.set_attempt(10_000);
+        entry.set_in_flight(true);
+        entry.set_cancelled();
+        assert_eq!(entry.place(), Place::wall(MS_MASK));
+        entry.set_place(Place::mono(3));
+        assert_eq!(
+            (entry.place(), entry.attempt(), entry.generated_ms()),
+            (Place::mono(3), 10_000, Some((1 << 48) - 1))
+        );
+        assert!(entry.in_flight() && entry.cancelled());
+        assert!(entry.owns(Key::new(3, 7, 0), false) && !entry.owns(Key::new(3, 7, 0), true));
+        entry.set_in_flight(false);
+        entry.set_attempt(1);
+        assert_eq!((entry.place(), entry.attempt(), entry.generated_ms()), (Place::mono(3), 1, Some((1 << 48) - 1)));
+    }
+}

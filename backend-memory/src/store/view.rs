@@ -1,0 +1,132 @@
+//! Looking: one task, a page of tasks, counts. What has to look at every task does so in bounded pieces.
+
+use std::collections::BinaryHeap;
+
+use delayline_core::{Cursor, QueueStats, TaskId, TaskState, TaskView};
+
+use crate::now::{Now, Place};
+
+use super::Store;
+use super::task::Entry;
+
+/// Places looked at under one lock.
+const PIECE: u32 = 16 * 1024;
+
+/// Looks for the first `limit` tasks behind a cursor, by (visible at, sequence).
+#[derive(Debug)]
+pub(crate) struct ListScan {
+    at: u32,
+    limit: usize,
+    after: Option<(i64, u64)>,
+    /// The best so far; the worst of them on top.
+    best: BinaryHeap<(i64, u64, u32)>,
+}
+
+/// Counts the tasks.
+#[derive(Debug, Default)]
+pub(crate) struct StatsScan {
+    at: u32,
+    pub(crate) stats: QueueStats,
+}
+
+impl ListScan {
+    pub(crate) fn new(limit: usize, after: Option<&Cursor>) -> Self {
+        let after = after.map(|cursor| {
+            (cursor.visible_at.unix_millis_floor(), cursor.receipt.words().map_or(u64::MAX, |[_, seq]| seq))
+        });
+        Self { at: 0, limit, after, best: BinaryHeap::new() }
+    }
+}
+
+impl Store {
+    /// Looks at the next places; true when all were seen.
+    pub(crate) fn list_piece(&self, now: Now, scan: &mut ListScan) -> bool {
+        let end = self.tasks.end().min(scan.at.saturating_add(PIECE));
+        for index in scan.at..end {
+            let Some(entry) = self.tasks.get(index) else { continue };
+            let rank = (now.line_ms(entry.place()), entry.seq);
+            if scan.after.is_none_or(|after| rank > after) {
+                scan.best.push((rank.0, rank.1, index));
+                if scan.best.len() > scan.limit {
+                    scan.best.pop();
+                }
+            }
+        }
+        scan.at = end;
+        end >= self.tasks.end()
+    }
+
+    /// The tasks that were found, as they are now.
+    pub(crate) fn list_done(&self, now: Now, scan: ListScan) -> Vec<TaskView> {
+        let found = scan.best.into_sorted_vec();
+        found
+            .into_iter()
+            .filter_map(|(_, seq, index)| {
+                let entry = self.tasks.get(index).filter(|entry| entry.seq == seq)?;
+                Some(self.view(now, index, entry))
+            })
+            .collect()
+    }
+
+    pub(crate) fn find(&self, now: Now, id: &TaskId) -> Option<TaskView> {
+        let index = self.by_id(id)?;
+        let entry = self.tasks.get(index)?;
+        // Cancelled, and its lease is over: only the next claim is needed to forget it.
+        let over = entry.cancelled() && !self.leased(now, entry);
+        (!over).then(|| self.view(now, index, entry))
+    }
+
+    /// Counts the next places; true when all were seen.
+    pub(crate) fn stats_piece(&self, now: Now, scan: &mut StatsScan) -> bool {
+        let end = self.tasks.end().min(scan.at.saturating_add(PIECE));
+        let stats = &mut scan.stats;
+        for index in scan.at..end {
+            let Some(entry) = self.tasks.get(index) else { continue };
+            let place = entry.place();
+            if self.leased(now, entry) {
+                stats.in_flight += 1;
+            } else if entry.cancelled() {
+            } else if now.reached(place) {
+                stats.due += 1;
+                stats.oldest_due = stats.oldest_due.max(Some(now.since(place)));
+            } else {
+                stats.scheduled += 1;
+                let wait = now.until(place);
+                stats.next_due_in = Some(stats.next_due_in.map_or(wait, |other| other.min(wait)));
+            }
+        }
+        scan.at = end;
+        if end < self.tasks.end() {
+            return false;
+        }
+        stats.dead = self.dead_len();
+        stats.dead_dropped = self.dead_dropped();
+        stats.paused = self.paused;
+        true
+    }
+
+    fn view(&self, now: Now, index: u32, entry: &Entry) -> TaskView {
+        let due = self.due_of(entry);
+        let state = match (self.leased(now, entry), entry.cancelled()) {
+            (true, true) => TaskState::Cancelling,
+            (true, false) => TaskState::InFlight,
+            (false, _) => TaskState::Pending,
+        };
+        let task = self.task_ref(now, index, entry, due);
+        let mut view = TaskView::new(task, state, now.shown(entry.place()), self.payload_of(entry));
+        view.attempt = entry.attempt();
+        view.max_attempts = self.max_attempts_of(entry);
+        if let Some(extra) = self.extra(entry) {
+            view.expires_at = extra.expires.map(|expires| now.shown(expires));
+            view.group = extra.group.clone();
+            view.headers = extra.headers.clone();
+            view.last_failure = extra.last_failure.as_ref().map(ToString::to_string);
+        }
+        view
+    }
+
+    /// When a task was due: of one that was claimed, at that claim.
+    pub(super) fn due_of(&self, entry: &Entry) -> Place {
+        self.lives.get(entry.live).map_or(entry.place(), |live| live.old_place)
+    }
+}

@@ -1,0 +1,109 @@
+//! Dropping the keys of tasks that are gone, a piece at a time.
+//!
+//! A pass goes from the highest level down to the ready part, because that is the way keys move: a key that moves
+//! between two calls can only get ahead of the pass, never behind it. A slot that is half moved is finished first, for the
+//! same reason.
+
+use super::chunk::{SlotPass, Swept};
+use super::key::Key;
+use super::{LEVELS, Wheel};
+
+/// What one call of [`Wheel::sweep`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SweepProgress {
+    /// Keys dropped by this call.
+    pub(crate) dropped: usize,
+    /// The pass is complete: everything that was there at its start has been looked at. The next call begins another.
+    pub(crate) done: bool,
+}
+
+/// Where a pass is.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    stage: Stage,
+    /// How far it is in the slot that `stage` names.
+    slot: SlotPass,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Idle,
+    /// The first occupied slot of the level from `index` on.
+    Slots {
+        level: usize,
+        index: usize,
+    },
+    Heap,
+    Runs,
+    /// The chunk of the stream with this number.
+    Stream {
+        next: u64,
+    },
+}
+
+impl Sweep {
+    /// Forgets how far the pass is in a slot that is about to be moved. Returns whether it was in it.
+    #[inline]
+    pub(super) fn leave(&mut self, level: usize, index: usize) -> bool {
+        let inside = self.stage == Stage::Slots { level, index };
+        if inside {
+            self.slot = SlotPass::default();
+        }
+        inside
+    }
+}
+
+impl Wheel {
+    /// Drops the keys for which `live` is false, and frees their memory. Visits about `budget` keys (what it
+    /// visited is taken off; a chunk, or a sorted run of 4096, that was begun is finished) and goes on there at the
+    /// next call. Other calls may come in between. Keys inserted during a pass may be visited or not.
+    pub(crate) fn sweep(&mut self, mut live: impl FnMut(Key) -> bool, budget: &mut usize) -> SweepProgress {
+        let mut progress = SweepProgress::default();
+        if self.sweep.stage == Stage::Idle {
+            self.sweep.stage = Stage::Slots { level: LEVELS - 1, index: 0 };
+            self.ready.begin_sweep();
+        }
+        while !progress.done && self.finish_move(budget) && *budget > 0 {
+            let swept = self.sweep_step(&mut live, *budget);
+            *budget = budget.saturating_sub(swept.visited.max(1));
+            self.len -= swept.dropped;
+            progress.dropped += swept.dropped;
+            progress.done = self.sweep.stage == Stage::Idle;
+        }
+        progress
+    }
+
+    /// Sweeps one chunk, or moves on to the next stage.
+    fn sweep_step(&mut self, live: &mut impl FnMut(Key) -> bool, budget: usize) -> Swept {
+        let mut stage = self.sweep.stage;
+        let (swept, next) = match stage {
+            Stage::Idle => return Swept::default(),
+            Stage::Slots { level, index } => return self.sweep_slots(level, index, live),
+            Stage::Heap => (self.ready.sweep_heap(live), Stage::Runs),
+            Stage::Runs => (self.ready.sweep_runs(live, budget), Stage::Stream { next: 0 }),
+            Stage::Stream { ref mut next } => (self.ready.stream.sweep_chunk(next, live, &mut self.pool), Stage::Idle),
+        };
+        self.sweep.stage = if swept.done { next } else { stage };
+        swept
+    }
+
+    fn sweep_slots(&mut self, level: usize, from: usize, live: &mut impl FnMut(Key) -> bool) -> Swept {
+        let found = self.levels[level].as_deref_mut().and_then(|slots| Some((slots.first_occupied(from)?, slots)));
+        let Some((index, slots)) = found else {
+            self.sweep.stage = match level.checked_sub(1) {
+                Some(level) => Stage::Slots { level, index: 0 },
+                None => Stage::Heap,
+            };
+            return Swept::default();
+        };
+        let swept = slots.slot_mut(index).sweep_chunk(&mut self.sweep.slot, live, &mut self.pool);
+        self.sweep.stage = Stage::Slots { level, index };
+        if swept.done {
+            slots.note_emptied(index);
+            self.sweep.stage = Stage::Slots { level, index: index + 1 };
+            self.note_level_emptied(level);
+        }
+        swept
+    }
+}

@@ -1,0 +1,72 @@
+//! From a URL to a backend.
+
+use std::sync::Arc;
+
+use delayline_core::{DelayBackend, Error, ErrorKind, Result};
+
+/// A family of stores, its URL schemes and the Cargo feature that brings it in.
+struct Family {
+    schemes: &'static [&'static str],
+    feature: &'static str,
+}
+
+const MEMORY: Family = Family { schemes: &["memory"], feature: "memory" };
+
+/// Backends that the feature names are kept for, and that this version does not have.
+const PLANNED: [Family; 3] = [
+    Family { schemes: &["redis", "rediss"], feature: "redis" },
+    Family { schemes: &["amqp", "amqps"], feature: "rabbitmq" },
+    Family { schemes: &["postgres", "postgresql"], feature: "postgres" },
+];
+
+/// Opens the backend that a URL names. `memory:` makes a new, empty store in this process; each call makes another.
+///
+/// # Errors
+/// [`Config`](ErrorKind::Config) for a malformed URL, an unknown scheme, or one whose Cargo feature is not compiled in,
+/// which the message names. A message never repeats the URL, which may hold a password.
+///
+/// # Cancel safety
+/// Dropped, it has opened nothing.
+pub async fn connect(url: &str) -> Result<Arc<dyn DelayBackend>> {
+    let Some((scheme, _)) = url.split_once(':') else {
+        return Err(config(format!("a backend URL begins with a scheme, such as `memory:`; {}", compiled_in())));
+    };
+    let scheme = scheme.to_ascii_lowercase();
+    if MEMORY.schemes.contains(&scheme.as_str()) {
+        return memory(url);
+    }
+    let planned = PLANNED.iter().find(|family| family.schemes.contains(&scheme.as_str()));
+    Err(config(match planned {
+        Some(family) => format!(
+            "`{scheme}:` URLs belong to the Cargo feature `{}`, whose backend is not part of this version yet; {}",
+            family.feature,
+            compiled_in()
+        ),
+        None => format!("no backend has the URL scheme `{}`; {}", shown(&scheme), compiled_in()),
+    }))
+}
+
+#[cfg(feature = "memory")]
+fn memory(url: &str) -> Result<Arc<dyn DelayBackend>> {
+    let config = delayline_memory::MemoryConfig::from_url(url)?;
+    Ok(Arc::new(delayline_memory::MemoryBackend::with_config(config)))
+}
+
+#[cfg(not(feature = "memory"))]
+fn memory(_url: &str) -> Result<Arc<dyn DelayBackend>> {
+    Err(config(format!("`memory:` URLs need the Cargo feature `{}`; {}", MEMORY.feature, compiled_in())))
+}
+
+fn compiled_in() -> &'static str {
+    if cfg!(feature = "memory") { "compiled in: memory" } else { "no backend is compiled in" }
+}
+
+fn config(message: String) -> Error {
+    Error::new(ErrorKind::Config, message)
+}
+
+/// A scheme as it may stand in a message: what is no scheme at all may be part of a secret.
+fn shown(scheme: &str) -> &str {
+    let is_scheme = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.');
+    if scheme.len() <= 32 && scheme.bytes().all(is_scheme) { scheme } else { "..." }
+}
