@@ -28,12 +28,12 @@ const PLANNED: [Family; 3] = [
 /// # Cancel safety
 /// Dropped, it has opened nothing.
 pub async fn connect(url: &str) -> Result<Arc<dyn DelayBackend>> {
-    let Some((scheme, _)) = url.split_once(':') else {
+    let Some((scheme, rest)) = url.split_once(':') else {
         return Err(config(format!("a backend URL begins with a scheme, such as `memory:`; {}", compiled_in())));
     };
     let scheme = scheme.to_ascii_lowercase();
     if MEMORY.schemes.contains(&scheme.as_str()) {
-        return memory(url);
+        return memory(&format!("memory:{rest}"));
     }
     let planned = PLANNED.iter().find(|family| family.schemes.contains(&scheme.as_str()));
     Err(config(match planned {
