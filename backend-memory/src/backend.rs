@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use delayline_core::{
     AdminOp, Capabilities, Change, Changed, DeadLetterOp, DeadLetters, DeadSelect, DelayBackend, Error, ErrorKind,
-    Intake, IntakeOptions, Lease, NewTask, Outcome, Page, QueueName, QueueStats, Result, Scheduled, Select, TaskId,
-    TaskView, Verdict, limits,
+    Intake, IntakeOptions, Lease, NewTask, OnConflict, Outcome, Page, QueueName, QueueStats, Result, Scheduled, Select,
+    TaskId, TaskView, Verdict, limits,
 };
 
 use crate::config::MemoryConfig;
@@ -50,19 +50,34 @@ impl MemoryBackend {
     ) -> Result<()> {
         let tasks: Vec<_> = chunk.map(|task| (store::bytes_of(&task), task)).collect();
         let wanted = Usage { tasks: tasks.len() as u64, bytes: tasks.iter().map(|(bytes, _)| bytes).sum() };
-        let all_fit = self.shared.reserve(wanted).is_ok();
+        let all_fit = self.shared.reserve(wanted, Usage::default()).is_ok();
         let mut unused = Usage::default();
         let done = self.shared.on_queue(queue, |store| {
             for (bytes, task) in tasks {
+                // An id that is there takes no more room, or that of the task which it replaces: repeating a call works
+                // in a full store too.
+                let there = if all_fit { None } else { store.held_by(&task) };
+                if !all_fit && let Err(never) = self.shared.caps.check(&task) {
+                    results.push(Err(never));
+                    continue;
+                }
                 let one = Usage { tasks: 1, bytes };
-                if !all_fit && let Err(full) = self.shared.reserve(one) {
+                let kept = there.is_some() && task.on_conflict == OnConflict::Keep;
+                if !all_fit
+                    && !kept
+                    && let Err(full) = self.shared.reserve(one, there.unwrap_or_default())
+                {
                     results.push(Err(full));
                     continue;
                 }
                 let result = store.schedule(now, &self.shared.caps, task);
                 let taken = result.as_ref().is_ok_and(|s| matches!(s.outcome, Outcome::Created | Outcome::Replaced));
-                if !taken {
+                if !taken && !kept {
                     unused.add(bytes);
+                }
+                if !all_fit {
+                    // What this one replaced makes room for the next.
+                    self.shared.release(store.take_freed());
                 }
                 results.push(result);
             }

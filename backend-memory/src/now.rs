@@ -10,6 +10,9 @@ use delayline_core::{Clock, Timestamp};
 /// the wall time they were first shown with, to the millisecond.
 const OFFSET_TOLERANCE_MS: i64 = 2;
 
+/// The last instant that the wheel knows: a clock beyond it stands still.
+const US_MAX: u64 = crate::wheel::Key::MAX_DUE_MS * 1000;
+
 /// One reading of both clocks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
@@ -106,8 +109,8 @@ impl TimeBase {
     }
 
     pub(crate) fn now(&self) -> Now {
-        let mono_us = u64::try_from(self.clock.monotonic().as_micros()).unwrap_or(u64::MAX);
-        let wall_us = u64::try_from(self.clock.wall().unix_micros()).unwrap_or(0);
+        let mono_us = u64::try_from(self.clock.monotonic().as_micros()).unwrap_or(u64::MAX).min(US_MAX);
+        let wall_us = u64::try_from(self.clock.wall().unix_micros()).unwrap_or(0).min(US_MAX);
         let measured = (wall_us as i64).saturating_sub(mono_us as i64).div_euclid(1000);
         let mut offset_ms = self.offset_ms.load(Ordering::Relaxed);
         if measured.saturating_sub(offset_ms).abs() > OFFSET_TOLERANCE_MS {

@@ -143,17 +143,17 @@ impl Shared {
         self.on_slot(slot, |store| store.intakes -= 1);
     }
 
-    /// Room for `wanted`, all of it or nothing.
-    pub(crate) fn reserve(&self, wanted: Usage) -> Result<()> {
-        let take = |counter: &AtomicU64, by: u64, max: u64| {
+    /// Room for `wanted`, all of it or nothing, where `leaving` is about to be freed for it.
+    pub(crate) fn reserve(&self, wanted: Usage, leaving: Usage) -> Result<()> {
+        let take = |counter: &AtomicU64, by: u64, leaves: u64, max: u64| {
             counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(by).filter(|&after| after <= max)
+                used.checked_add(by).filter(|&after| after.saturating_sub(leaves) <= max)
             })
         };
-        if take(&self.used.tasks, wanted.tasks, self.config.max_tasks).is_err() {
+        if take(&self.used.tasks, wanted.tasks, leaving.tasks, self.config.max_tasks).is_err() {
             return Err(store::full(&format!("{} tasks", self.config.max_tasks)));
         }
-        if take(&self.used.bytes, wanted.bytes, self.config.max_bytes).is_err() {
+        if take(&self.used.bytes, wanted.bytes, leaving.bytes, self.config.max_bytes).is_err() {
             self.used.tasks.fetch_sub(wanted.tasks, Ordering::Relaxed);
             return Err(store::full(&format!("{} bytes", self.config.max_bytes)));
         }
@@ -242,11 +242,6 @@ impl Shared {
         let slot = Arc::new(QueueSlot { name: name.clone(), store: Mutex::new(store), bell: watch::Sender::new(()) });
         registry.queues.insert(name.clone(), slot.clone());
         Ok(slot)
-    }
-
-    #[cfg(test)]
-    pub(crate) fn used(&self) -> Usage {
-        Usage { tasks: self.used.tasks.load(Ordering::Relaxed), bytes: self.used.bytes.load(Ordering::Relaxed) }
     }
 }
 

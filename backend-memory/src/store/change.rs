@@ -4,8 +4,8 @@ use delayline_core::{Action, Capabilities, ChangeOutcome, Changed, Due, Error, G
 
 use crate::now::{Now, Place};
 
-use super::schedule::place_of;
-use super::{DELAY_MAX, Store};
+use super::Store;
+use super::schedule::{in_range, place_of};
 
 /// Members changed under one lock.
 const CHUNK: usize = 4096;
@@ -105,8 +105,7 @@ fn shifted(now: Now, caps: &Capabilities, place: Place, by: Shift) -> Result<Pla
         // Rounded down, so that it is not sooner than asked for.
         Shift::Sooner(by) => place.ms.saturating_sub(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)),
     };
-    let target = Place { wall: place.wall, ms };
-    if now.until(target) > DELAY_MAX { Err(caps.out_of_range()) } else { Ok(target) }
+    in_range(now, caps, Place { wall: place.wall, ms })
 }
 
 /// What can be checked of a change before any task is touched.

@@ -3,6 +3,7 @@
 use delayline_core::{BuryCause, Claim, Claimed, ClaimedTask, Lease, Reason};
 
 use crate::now::{Now, Place};
+use crate::wheel::Key;
 
 use super::dead::Burial;
 use super::task::{Live, NOWHERE};
@@ -30,7 +31,7 @@ impl Store {
         if self.paused || claim.max == 0 {
             return ClaimStep::Done(self.arm(now, claimed));
         }
-        let lease_end = Place::mono(now.mono_after(claim.lease));
+        let lease_end = Place::mono(now.mono_after(claim.lease).min(Key::MAX_DUE_MS));
         let max = claim.max.min(CLAIM_MAX);
         let mut budget = BUDGET.max(2 * max);
         let mut bytes = 0;

@@ -3,9 +3,10 @@
 use delayline_core::{Capabilities, Due, Error, ErrorKind, NewTask, OnConflict, Outcome, Result, Scheduled, TaskId};
 
 use crate::now::{Now, Place};
+use crate::wheel::Key;
 
 use super::task::{Entry, Extra, NOWHERE, SMALL_PAYLOAD_BYTES_MAX};
-use super::{DELAY_MAX, Store, TASK_BYTES};
+use super::{DELAY_MAX, Store, TASK_BYTES, Usage};
 
 /// What a task counts against `max_bytes`.
 pub(crate) fn bytes_of(task: &NewTask) -> u64 {
@@ -43,7 +44,7 @@ impl Store {
     /// Puts a task in whose id is free: a new one, or a dead letter that is redriven.
     pub(super) fn accept(&mut self, now: Now, place: Place, expires: Option<Place>, task: NewTask) -> Result<u32> {
         let seq = self.next_seq;
-        if seq > crate::wheel::Key::MAX_SEQ || self.tasks.len() >= NOWHERE as usize {
+        if seq > Key::MAX_SEQ || self.tasks.len() >= NOWHERE as usize {
             return Err(super::full("sequence numbers"));
         }
         self.next_seq += 1;
@@ -83,6 +84,12 @@ impl Store {
         Ok(index)
     }
 
+    /// What the task counts whose id this one has, if there is one.
+    pub(crate) fn held_by(&self, task: &NewTask) -> Option<Usage> {
+        let entry = self.tasks.get(self.by_id(task.id.as_ref()?)?)?;
+        Some(Usage { tasks: 1, bytes: self.bytes_of(entry) })
+    }
+
     /// Whether a task with this id is pending or in flight.
     pub(super) fn has(&self, id: &TaskId) -> bool {
         self.by_id(id).is_some()
@@ -96,14 +103,22 @@ impl Store {
 
 /// Where a due time lies, checked against the range from now.
 pub(super) fn place_of(now: Now, caps: &Capabilities, due: Due) -> Result<Place> {
-    match due {
-        Due::After(delay) if delay > DELAY_MAX => Err(caps.out_of_range()),
-        Due::After(delay) => Ok(Place::mono(now.mono_after(delay))),
-        Due::At(at) => {
-            let ms = u64::try_from(at.unix_millis_ceil()).unwrap_or(0);
-            if now.until(Place::wall(ms)) > DELAY_MAX { Err(caps.out_of_range()) } else { Ok(Place::wall(ms)) }
-        }
-    }
+    let place = match due {
+        Due::After(delay) if delay > DELAY_MAX => return Err(caps.out_of_range()),
+        Due::After(delay) => return in_wheel(caps, Place::mono(now.mono_after(delay))),
+        Due::At(at) => Place::wall(u64::try_from(at.unix_millis_ceil()).unwrap_or(0)),
+    };
+    in_range(now, caps, place)
+}
+
+/// A place, if it lies within the range from now.
+pub(super) fn in_range(now: Now, caps: &Capabilities, place: Place) -> Result<Place> {
+    if now.until(place) > DELAY_MAX { Err(caps.out_of_range()) } else { in_wheel(caps, place) }
+}
+
+/// A place, if the wheel can hold it: until the year 2527, or as long after the start.
+fn in_wheel(caps: &Capabilities, place: Place) -> Result<Place> {
+    if place.ms > Key::MAX_DUE_MS { Err(caps.out_of_range()) } else { Ok(place) }
 }
 
 fn vanished() -> Error {

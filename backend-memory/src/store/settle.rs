@@ -38,7 +38,7 @@ impl Store {
     /// Makes one lease end `by` from now, if that is later than it ends.
     pub(crate) fn extend(&mut self, now: Now, lease: &Lease, by: Duration) -> Result<Lease> {
         let index = self.leased_at(lease).ok_or_else(Error::lease_lost)?;
-        let end = Place::mono(now.mono_after(by));
+        let end = Place::mono(now.mono_after(by).min(crate::wheel::Key::MAX_DUE_MS));
         let entry = self.tasks.get(index).ok_or_else(Error::lease_lost)?;
         let mut extended = lease.clone();
         extended.cancelled = entry.cancelled();

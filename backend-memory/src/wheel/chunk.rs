@@ -62,6 +62,20 @@ impl Slot {
         Self { full: VecDeque::new(), tail: Vec::new(), min_due_ms: u64::MAX, in_order: true }
     }
 
+    /// Makes an empty slot as good as new.
+    #[inline]
+    pub(super) fn reset(&mut self) {
+        debug_assert!(self.is_empty());
+        self.min_due_ms = u64::MAX;
+        self.in_order = true;
+        if self.full.capacity() > 0 {
+            self.full = VecDeque::new();
+        }
+        if self.tail.capacity() > 0 {
+            self.tail = Chunk::new();
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.tail.is_empty()
     }

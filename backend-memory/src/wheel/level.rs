@@ -66,7 +66,7 @@ impl Level {
     /// Resets a slot whose last key is gone; leaves others alone.
     pub(super) fn note_emptied(&mut self, index: usize) {
         if self.slots[index].is_empty() {
-            self.slots[index] = Slot::new();
+            self.slots[index].reset();
             self.occupied[index / WORD_BITS] &= !(1 << (index % WORD_BITS));
         }
     }

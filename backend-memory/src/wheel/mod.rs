@@ -224,7 +224,10 @@ impl Wheel {
         if self.sweep.leave(level_index, index) {
             slot.abandon_sweep();
         }
-        if let Some(keys) = slot.take_only_chunk() {
+        if let Some(mut keys) = slot.take_only_chunk() {
+            if !slot.in_order() {
+                keys.sort_unstable();
+            }
             level.note_emptied(index);
             self.note_level_emptied(level_index);
             *budget = budget.saturating_sub(keys.len());
@@ -245,15 +248,14 @@ impl Wheel {
         self.moving = Some(Moving { slot, chunk: Chunk::new(), read: 0, to });
     }
 
-    /// Moves the keys of a first slot that has only one chunk: those due go straight to the ready part, whatever the
+    /// Moves the sorted keys of a first slot that has only one chunk: those due go straight to the ready part, whatever the
     /// level, and the cursor to the last of them. In a wheel with few keys that spares them most levels.
-    fn move_chunk(&mut self, mut keys: Chunk, now_ms: u64) {
-        keys.sort_unstable();
+    fn move_chunk(&mut self, keys: Chunk, now_ms: u64) {
         let due = keys.partition_point(|key| key.due_ms() <= now_ms);
         self.cursor_ms = due.checked_sub(1).map_or(now_ms, |last| keys[last].due_ms());
         self.settled = true;
         if due == keys.len() {
-            self.ready.add_batch(keys, &mut self.pool);
+            self.ready.add_sorted(keys, &mut self.pool);
             return;
         }
         for &key in &keys[..due] {
@@ -334,13 +336,18 @@ impl Wheel {
             batch.extend_from_slice(moving.next_keys(&mut room));
             *budget += room;
             if batch.len() == RUN_KEYS_MAX {
-                self.ready.add_batch(std::mem::take(batch), &mut self.pool);
+                self.add_batch(batch);
             } else if *budget == 0 && moving.read < moving.chunk.len() {
                 return false;
             }
         }
-        self.ready.add_batch(std::mem::take(batch), &mut self.pool);
+        self.add_batch(batch);
         true
+    }
+
+    fn add_batch(&mut self, batch: &mut Vec<Key>) {
+        batch.sort_unstable();
+        self.ready.add_sorted(std::mem::take(batch), &mut self.pool);
     }
 }
 

@@ -74,9 +74,9 @@ impl Ready {
         self.heap.push(Reverse(key));
     }
 
-    /// Adds a batch of at most [`RUN_KEYS_MAX`] keys in any order.
-    pub(super) fn add_batch(&mut self, mut keys: Vec<Key>, pool: &mut Pool) {
-        keys.sort_unstable();
+    /// Adds a sorted batch of at most [`RUN_KEYS_MAX`] keys.
+    pub(super) fn add_sorted(&mut self, keys: Vec<Key>, pool: &mut Pool) {
+        debug_assert!(keys.is_sorted());
         match keys.first() {
             None => {}
             Some(&first) if !self.stream.accepts(first) => self.add_run(keys),
@@ -287,17 +287,17 @@ impl Stream {
     /// Goes on to the next chunk that has keys; a sweep may have left empty ones.
     fn next_front(&mut self, pool: &mut Pool) {
         self.read = 0;
-        loop {
-            let next = self.rest.pop_front();
-            let last_one = next.is_none();
-            pool.give(mem::replace(&mut self.front, next.unwrap_or_default()));
-            if last_one {
-                break;
-            }
+        while let Some(next) = self.rest.pop_front() {
             self.fronts_dropped += 1;
+            pool.give(mem::replace(&mut self.front, next));
             if !self.front.is_empty() {
                 return;
             }
+        }
+        // With one key at a time, as in a wheel with few keys, the same chunk serves for ever.
+        self.front.clear();
+        if self.front.capacity() > CHUNK_KEYS {
+            self.front = Chunk::new();
         }
         self.last = None;
         if self.rest.capacity() > IDLE_CAPACITY_MAX {
