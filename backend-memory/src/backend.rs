@@ -45,15 +45,16 @@ impl MemoryBackend {
         &self,
         queue: &QueueName,
         now: crate::now::Now,
-        chunk: impl ExactSizeIterator<Item = NewTask>,
+        tasks: &mut std::vec::IntoIter<NewTask>,
         results: &mut Vec<Result<Scheduled>>,
     ) -> Result<()> {
-        let tasks: Vec<_> = chunk.map(|task| (store::bytes_of(&task), task)).collect();
-        let wanted = Usage { tasks: tasks.len() as u64, bytes: tasks.iter().map(|(bytes, _)| bytes).sum() };
+        let chunk = tasks.len().min(CHUNK);
+        let wanted = Usage { tasks: chunk as u64, bytes: tasks.as_slice()[..chunk].iter().map(store::bytes_of).sum() };
         let all_fit = self.shared.reserve(wanted, Usage::default()).is_ok();
         let mut unused = Usage::default();
         let done = self.shared.on_queue(queue, |store| {
-            for (bytes, task) in tasks {
+            for task in tasks.take(chunk) {
+                let bytes = store::bytes_of(&task);
                 // An id that is there takes no more room, or that of the task which it replaces: repeating a call works
                 // in a full store too.
                 let there = if all_fit { None } else { store.held_by(&task) };
@@ -245,7 +246,7 @@ impl DelayBackend for MemoryBackend {
         let mut tasks = tasks.into_iter();
         while tasks.len() > 0 {
             let left = tasks.len();
-            if let Err(e) = self.schedule_chunk(queue, now, tasks.by_ref().take(CHUNK), &mut results) {
+            if let Err(e) = self.schedule_chunk(queue, now, &mut tasks, &mut results) {
                 if results.is_empty() {
                     return Err(e);
                 }

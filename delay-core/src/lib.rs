@@ -1,22 +1,84 @@
 //! The core of delayline: tasks that are handed in now and run at their due time, on the store that you already run.
+//!
+//! Here are the trait that every store implements, [`DelayBackend`], and what applications use over it: [`Queue`] to
+//! schedule, change and look at tasks, [`Worker`] to run them, [`Consumer`] to pull them. A backend is a crate of its own.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//! use delayline_core::{CancellationToken, Context, Queue, Worker};
+//! use delayline_memory::MemoryBackend;
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> delayline_core::Result<()> {
+//! let exams = Queue::<String>::new(Arc::new(MemoryBackend::new()), "exams.hand-in")?;
+//!
+//! // An exam of 90 minutes begins: it is handed in when they are over, whatever becomes of its candidate's browser.
+//! exams.schedule(&"anna".into()).after(Duration::from_secs(90 * 60)).id("exam-7/anna").group("exam-7").await?;
+//! // Ten minutes more, for all who sit it.
+//! exams.shift_group(&"exam-7".parse()?, delayline_core::Shift::Later(Duration::from_secs(600))).await?;
+//!
+//! let stop = CancellationToken::new();
+//! let worker = Worker::builder()
+//!     .queue(&exams, {
+//!         let stop = stop.clone();
+//!         move |candidate: String, context: Context| {
+//!             println!("{candidate} is handed in, {:?} late", context.lateness());
+//!             stop.cancel(); // a worker runs until it is shut down; this one has done what the example is for
+//!             async { Ok::<(), std::io::Error>(()) } // an `Err` would be tried again, a second later at first
+//!         }
+//!     })
+//!     .shutdown(stop)
+//!     .build()?;
+//! assert_eq!(worker.run().await?.completed, 1);
+//! # Ok(()) }
+//! ```
+//!
+//! A task is run at least once, under one lease at a time. What is promised beyond that, and what a backend does not have,
+//! its [`Capabilities`] and `docs/semantics.md` say.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | `queue` | [`Queue`], [`Schedule`], [`Task`]: the typed way in |
+//! | `commit` | calls of single tasks that run at the same time travel as one |
+//! | `consume` | the loop that fetches what is due, [`Consumer`], [`Delivery`], [`RetryPolicy`], patient settling |
+//! | `worker` | [`Worker`], [`Context`], [`Handled`]: slots, leases kept alive, shutdown |
+//! | `codec` | [`Codec`], [`Json`], [`Raw`] |
+//! | [`testing`] | for the tests of applications |
+//! | `backend`, `owned` | for backend authors: [`DelayBackend`], [`Intake`], [`owned()`] |
+//! | `task`, `lease`, `change`, `admin`, `capabilities` | the types that the trait speaks in |
+//! | `names`, [`limits`], `error`, `time` | what is valid once it exists, and [`Error`], [`Clock`] |
+
 mod admin;
 mod backend;
 mod capabilities;
 mod change;
+mod codec;
+mod consume;
 mod error;
 mod lease;
 pub mod limits;
 mod names;
+mod owned;
+mod queue;
 mod task;
+pub mod testing;
 mod time;
+mod worker;
 
 pub use admin::{AdminOp, BuryCause, Cursor, DeadLetter, DeadLetterOp, DeadLetters, DeadSelect, Page, QueueStats};
 pub use async_trait::async_trait;
 pub use backend::{DelayBackend, Intake, IntakeOptions};
+pub use bytes::Bytes;
 pub use capabilities::{Capabilities, Durability, Order, Support};
 pub use change::{Action, Change, ChangeOutcome, Changed, Select, Shift};
+pub use codec::{Codec, Json, Raw};
+pub use consume::{Consumer, ConsumerBuilder, Delivery, RetryPolicy};
 pub use error::{Error, ErrorKind, Result};
 pub use lease::{Claim, Claimed, ClaimedTask, Lease, Reason, Verdict};
 pub use names::{GroupName, OperationId, QueueName, TaskId};
+pub use owned::owned;
+pub use queue::{Queue, Schedule, Scheduling, Task};
 pub use task::{Attempts, Headers, NewTask, OnConflict, Outcome, Receipt, Scheduled, TaskRef, TaskState, TaskView};
 pub use time::{Clock, Due, SystemClock, TestClock, Timestamp};
+pub use tokio_util::sync::CancellationToken;
+pub use worker::{Context, Handled, Worker, WorkerBuilder, WorkerReport};

@@ -343,7 +343,7 @@ impl World {
         match (next, told) {
             _ if self.model.paused => assert_eq!(told, None),
             (Some(next), told) => assert!(told.is_some_and(|told| told <= next), "told {told:?}, due in {next:?}"),
-            (None, _) => {}
+            (None, told) => assert_eq!(told, None, "nothing is in sight"),
         }
     }
 

@@ -50,7 +50,7 @@ impl Wheels {
     }
 
     /// The first due key by (time on the common line, sequence), after `advance` was complete.
-    pub(super) fn head(&self, now: Now) -> Option<Head> {
+    fn head(&self, now: Now) -> Option<Head> {
         let mono = self.mono.wheel.peek_due(now.mono_ms()).map(|key| Head { key, wall: false });
         let wall = self.wall.wheel.peek_due(now.wall_ms()).map(|key| Head { key, wall: true });
         match (mono, wall) {
@@ -62,17 +62,22 @@ impl Wheels {
         }
     }
 
-    /// Takes the key that `head` showed, which is its entry's own.
-    pub(super) fn take(&mut self, head: Head, now: Now) {
-        let ms = if head.wall { now.wall_ms() } else { now.mono_ms() };
-        let taken = self.of(head.wall).wheel.pop_due(ms);
-        debug_assert_eq!(taken, Some(head.key), "the head changed between a look and a take");
+    /// Takes the first `max` due keys, after `advance` was complete.
+    pub(super) fn take_block(&mut self, now: Now, max: usize, block: &mut Vec<Head>) {
+        block.clear();
+        while block.len() < max
+            && let Some(head) = self.head(now)
+        {
+            let ms = if head.wall { now.wall_ms() } else { now.mono_ms() };
+            let taken = self.of(head.wall).wheel.pop_due(ms);
+            debug_assert_eq!(taken, Some(head.key), "the head changed between a look and a take");
+            block.push(head);
+        }
     }
 
-    /// Takes the key that `head` showed, which is stale.
-    pub(super) fn take_stale(&mut self, head: Head, now: Now) {
-        self.take(head, now);
-        let side = self.of(head.wall);
+    /// A key that was taken turned out to be stale.
+    pub(super) fn took_stale(&mut self, wall: bool) {
+        let side = self.of(wall);
         debug_assert!(side.stale > 0, "a stale key that was not counted");
         side.stale = side.stale.saturating_sub(1);
     }

@@ -6,8 +6,9 @@ use std::mem;
 use super::key::Key;
 
 /// Keys in a chunk: 31 make 496 bytes, a 512 byte block with the allocator's header. A slot with few keys wastes
-/// little, and a slot with millions grows and shrinks in steps that nobody notices.
-pub(super) const CHUNK_KEYS: usize = 31;
+/// little, and a slot with millions grows and shrinks in steps that nobody notices. Fewer in tests, so that a few
+/// dozen keys already make a long slot.
+pub(super) const CHUNK_KEYS: usize = if cfg!(test) { 5 } else { 31 };
 
 /// Idle chunks kept for reuse, 16 KiB: enough for the sparse case, where each key opens and closes a slot of its own.
 const POOL_CHUNKS_MAX: usize = 32;

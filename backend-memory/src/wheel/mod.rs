@@ -5,27 +5,28 @@
 //!
 //! # Invariants
 //!
-//! 1. **Placement.** A key in the levels has `due_ms > cursor_ms` (equal only while the wheel is not *settled*). It is in the
-//!    level of the highest byte in which its due and the cursor differ, in the slot named by that byte of the due.
-//!    Hence all slots in use are ahead of the cursor's own in their level: no wrap-around, no rounds to count. And all keys
-//!    of a level are due before all keys of the level above, slot by slot: the first occupied slot of the lowest
+//! 1. **Placement.** A key in the levels has `due_ms > cursor_ms` (equal only while the wheel is not *settled*). It is in
+//!    the level of the highest byte in which its due and the cursor differ, in the slot named by that byte of the due.
+//!    Hence all slots in use are ahead of the cursor's own in their level: no wrap-around, no rounds to count. And all
+//!    keys of a level are due before all keys of the level above, slot by slot: the first occupied slot of the lowest
 //!    occupied level holds the smallest due.
 //! 2. **The cursor moves only to where nothing is skipped**: to the start of that first slot, whose keys are then taken
 //!    out, or to `now` if that is before it. Either way, every other key still differs from the cursor in the same
 //!    highest byte, so (1) holds without moving it. A slot of level 0 holds one millisecond, and is due as a whole;
-//!    a slot of a higher level is *cascaded*: its keys are placed anew, in levels further down.
+//!    a slot of a higher level is *cascaded*: its keys are placed anew, in levels further down. A slot of one chunk is
+//!    dealt with at once: the cursor goes to its last due key, those due are ready, the rest is placed anew.
 //! 3. **Nothing is lost.** A key is in exactly one of: a slot, the slot being moved (`moving`), the ready part. At most
 //!    one slot is being moved at a time, and no other is touched before it is finished; each piece of it leaves
 //!    `moving` in the same call in which it arrives elsewhere.
-//! 4. **Nothing is early, nothing overtakes.** All keys due before `cursor_ms` are in the ready part, and those due at the
-//!    cursor as well once the wheel is settled. A key is handed out only if it is the smallest ready one and due
-//!    before that bound, and due by the caller's `now`. So keys that are being prepared hold back what comes after them, and what
-//!    is inserted in the meantime is either ready at once or beyond the bound.
+//! 4. **Nothing is early, nothing overtakes.** All keys due before `cursor_ms` are in the ready part, and those due at
+//!    the cursor as well once the wheel is settled. A key is handed out only if it is the smallest ready one, due
+//!    before that bound, and due by the caller's `now`. So keys that are being prepared hold back what comes after
+//!    them, and what is inserted in the meantime is either ready at once or beyond the bound.
 //! 5. **Order within the ready part.** Each of its sources is sorted, and the head is the least of their heads. A slot
 //!    joins the stream untouched only if it is in order and begins no earlier than the stream ends.
 //!
-//! No call does more than its budget allows (plus one sort of 4096 keys, about 0.1 ms), whatever a slot holds: an exam
-//! of a million candidates ends in one slot.
+//! No call does more than its budget allows (but for the rest of a chunk, or one sort of 4096 keys, about 0.1 ms),
+//! whatever a slot holds: an exam of a million candidates ends in one slot.
 //!
 //! After G. Varghese and A. Lauck, "Hashed and Hierarchical Timing Wheels", SOSP 1987, scheme 7. Choosing the
 //! level by `due ^ cursor` is known from Linux's and tokio's timers; chunks in place of linked timers, bitmaps, jumps
@@ -53,6 +54,9 @@ const LEVELS: usize = 6;
 /// Levels from here up are freed when they empty. Those below empty so often that freeing them would show.
 const FREED_LEVELS: usize = 2;
 
+/// A wheel that held more keys than this, a megabyte, is freed when it empties.
+const BURST_KEYS: usize = 65_536;
+
 /// The timing wheel. See the module for how it works and why it can be trusted.
 #[derive(Debug)]
 pub(crate) struct Wheel {
@@ -65,6 +69,8 @@ pub(crate) struct Wheel {
     moving: Option<Moving>,
     ready: Ready,
     len: usize,
+    /// The largest `len` since the wheel was last empty.
+    peak_len: usize,
     pool: Pool,
     sweep: Sweep,
 }
@@ -80,6 +86,7 @@ impl Wheel {
             moving: None,
             ready: Ready::default(),
             len: 0,
+            peak_len: 0,
             pool: Pool::default(),
             sweep: Sweep::default(),
         }
@@ -95,11 +102,12 @@ impl Wheel {
     #[inline]
     pub(crate) fn insert(&mut self, key: Key) {
         self.len += 1;
+        self.peak_len = self.peak_len.max(self.len);
         let due_ms = key.due_ms();
         if due_ms > self.cursor_ms {
             self.place(key);
         } else if due_ms < self.cursor_ms || self.settled {
-            self.insert_ready(key);
+            self.ready.insert(key, &mut self.pool);
         } else if self.ripening() {
             // The slot it belongs to is on its way into the stream, which must not be cut in between.
             self.ready.insert_unordered(key);
@@ -151,7 +159,7 @@ impl Wheel {
     pub(crate) fn pop_due(&mut self, now_ms: u64) -> Option<Key> {
         let end_ms = self.due_end_ms(now_ms);
         let key = self.ready.pop_before(end_ms, &mut self.pool)?;
-        self.len -= 1;
+        self.note_dropped(1);
         Some(key)
     }
 
@@ -177,14 +185,6 @@ impl Wheel {
     #[inline]
     fn due_end_ms(&self, now_ms: u64) -> u64 {
         self.ready_end_ms().min(now_ms.saturating_add(1))
-    }
-
-    fn insert_ready(&mut self, key: Key) {
-        if self.ripening() {
-            self.ready.insert_unordered(key);
-        } else {
-            self.ready.insert(key, &mut self.pool);
-        }
     }
 
     /// Puts a key into the slot that invariant 1 names.
@@ -248,8 +248,8 @@ impl Wheel {
         self.moving = Some(Moving { slot, chunk: Chunk::new(), read: 0, to });
     }
 
-    /// Moves the sorted keys of a first slot that has only one chunk: those due go straight to the ready part, whatever the
-    /// level, and the cursor to the last of them. In a wheel with few keys that spares them most levels.
+    /// Moves the sorted keys of a first slot that has only one chunk: those due go straight to the ready part,
+    /// whatever the level, and the cursor to the last of them. In a wheel with few keys that spares them most levels.
     fn move_chunk(&mut self, keys: Chunk, now_ms: u64) {
         let due = keys.partition_point(|key| key.due_ms() <= now_ms);
         self.cursor_ms = due.checked_sub(1).map_or(now_ms, |last| keys[last].due_ms());
@@ -273,6 +273,21 @@ impl Wheel {
             if level >= FREED_LEVELS {
                 self.levels[level] = None;
             }
+        }
+    }
+
+    /// Counts keys that have left. After a burst an empty wheel gives all of its memory back, so that nothing it keeps
+    /// for reuse pins the burst's pages in the allocator; after less it keeps a few tens of KiB, to be fast again.
+    #[inline]
+    fn note_dropped(&mut self, count: usize) {
+        self.len -= count;
+        if self.len == 0 {
+            if self.peak_len > BURST_KEYS {
+                self.levels = [const { None }; LEVELS];
+                self.ready.release();
+                self.pool = Pool::default();
+            }
+            self.peak_len = 0;
         }
     }
 

@@ -23,7 +23,7 @@ pub(super) const RUN_KEYS_MAX: usize = if cfg!(test) { 64 } else { 4096 };
 const COPIED_KEYS_MAX: usize = CHUNK_KEYS / 2;
 
 /// Buffers with room for more than this are given back when they empty.
-const IDLE_CAPACITY_MAX: usize = 64;
+const IDLE_CAPACITY_MAX: usize = 32;
 
 #[derive(Debug, Default)]
 pub(super) struct Ready {
@@ -86,6 +86,16 @@ impl Ready {
                 pool.give(keys);
             }
         }
+    }
+
+    /// Frees the buffers of an empty ready part.
+    pub(super) fn release(&mut self) {
+        debug_assert!(self.head().is_none());
+        self.stream.front = Chunk::new();
+        self.stream.read = 0;
+        self.stream.rest = VecDeque::new();
+        self.heap = BinaryHeap::new();
+        self.runs = BinaryHeap::new();
     }
 
     pub(super) fn begin_sweep(&mut self) {

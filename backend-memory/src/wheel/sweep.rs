@@ -67,7 +67,7 @@ impl Wheel {
         while !progress.done && self.finish_move(budget) && *budget > 0 {
             let swept = self.sweep_step(&mut live, *budget);
             *budget = budget.saturating_sub(swept.visited.max(1));
-            self.len -= swept.dropped;
+            self.note_dropped(swept.dropped);
             progress.dropped += swept.dropped;
             progress.done = self.sweep.stage == Stage::Idle;
         }

@@ -1,0 +1,212 @@
+//! The whole backend through `Arc<dyn DelayBackend>`: `cargo bench -p delayline-memory --bench backend`.
+//!
+//! - schedule, cancel, and the full cycle (schedule, claim, complete) in batches of 1,000 at N pending tasks, due evenly
+//!   over an hour of simulated time, with ids that the backend gives and with callers' keys;
+//! - heap bytes for each pending task beside its payload;
+//! - one million tasks due in one tick: how long until all are handed out, and the longest time that another thread
+//!   waited for a single schedule meanwhile.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use delayline_core::{
+    Change, Claim, DelayBackend, Intake, IntakeOptions, NewTask, QueueName, Select, TaskId, TaskRef, Verdict,
+};
+use delayline_memory::{MemoryBackend, MemoryConfig};
+
+#[allow(dead_code, unreachable_pub, reason = "each benchmark uses a part of it")]
+mod support;
+
+use support::{Counting, SimulatedClock, count, median, rate, sizes, table};
+
+#[global_allocator]
+static HEAP: Counting = Counting::new();
+
+const SPREAD_MS: u64 = 3_600_000;
+const BATCH: usize = 1_000;
+const PAYLOAD_BYTES: usize = 100;
+const RUNS: usize = 3;
+const LEASE: Duration = Duration::from_secs(30);
+
+struct Bench {
+    clock: Arc<SimulatedClock>,
+    backend: Arc<dyn DelayBackend>,
+    intake: Box<dyn Intake>,
+    queue: QueueName,
+    rng: fastrand::Rng,
+    named: bool,
+    next: u64,
+}
+
+impl Bench {
+    async fn new(named: bool, seed: u64) -> Self {
+        let clock = Arc::new(SimulatedClock::default());
+        let config = MemoryConfig::default().clock(clock.clone()).max_tasks(100_000_000).max_bytes(1 << 40);
+        let backend: Arc<dyn DelayBackend> = Arc::new(MemoryBackend::with_config(config));
+        let queue = QueueName::new("bench").unwrap();
+        let intake = backend.intake(&queue, IntakeOptions::default()).await.unwrap();
+        Self { clock, backend, intake, queue, rng: fastrand::Rng::with_seed(seed), named, next: 0 }
+    }
+
+    /// A batch of tasks, made beforehand: what is measured is the backend.
+    fn batch(&mut self, size: usize) -> Vec<NewTask> {
+        (0..size)
+            .map(|_| {
+                self.next += 1;
+                let due = Duration::from_millis(1 + self.rng.u64(0..SPREAD_MS));
+                let task = NewTask::new(due, Bytes::from(vec![7u8; PAYLOAD_BYTES]));
+                if self.named { task.id(TaskId::new(format!("candidate-{:012}", self.next)).unwrap()) } else { task }
+            })
+            .collect()
+    }
+
+    async fn schedule(&self, batch: Vec<NewTask>) -> Vec<TaskRef> {
+        let scheduled = self.backend.schedule(&self.queue, batch).await.unwrap();
+        scheduled.into_iter().map(|one| one.unwrap().into()).collect()
+    }
+}
+
+/// Schedules, cycles and cancels a second, and bytes a task beside its payload.
+async fn measure(pending: usize, named: bool, seed: u64) -> [f64; 4] {
+    let mut bench = Bench::new(named, seed).await;
+    let before = HEAP.live_bytes();
+    let mut spent = Duration::ZERO;
+    for _ in 0..pending / BATCH {
+        let batch = bench.batch(BATCH);
+        let began = clock();
+        std::hint::black_box(bench.schedule(batch).await);
+        spent += began.elapsed();
+    }
+    let schedules = pending as f64 / spent.as_secs_f64();
+    let bytes = (HEAP.live_bytes() - before) as f64 / pending as f64 - PAYLOAD_BYTES as f64;
+
+    // Time moves so that about a batch falls due in each step.
+    let step = Duration::from_micros(SPREAD_MS * 1_000 * BATCH as u64 / pending as u64);
+    let cycles = pending.clamp(500_000, 2_000_000);
+    let (mut done, mut spent) = (0, Duration::ZERO);
+    while done < cycles {
+        bench.clock.advance(step);
+        let began = clock();
+        let claimed = bench.intake.claim(Claim::new(2 * BATCH, LEASE)).await.unwrap().deliveries;
+        spent += began.elapsed();
+        let fired = claimed.len();
+        let verdicts = claimed.into_iter().map(|task| (task.lease, Verdict::Complete)).collect();
+        let batch = bench.batch(fired);
+        let began = clock();
+        assert!(bench.backend.settle(&bench.queue, verdicts).await.unwrap().iter().all(Result::is_ok));
+        std::hint::black_box(bench.backend.schedule(&bench.queue, batch).await.unwrap());
+        spent += began.elapsed();
+        done += fired;
+    }
+    let cycled = done as f64 / spent.as_secs_f64();
+    drop(bench);
+
+    // Cancelling goes in an order of its own.
+    let mut bench = Bench::new(named, seed).await;
+    let mut refs = Vec::with_capacity(pending);
+    for _ in 0..pending / BATCH {
+        let batch = bench.batch(BATCH);
+        refs.extend(bench.schedule(batch).await);
+    }
+    bench.rng.shuffle(&mut refs);
+    let mut spent = Duration::ZERO;
+    for chunk in refs.chunks(BATCH) {
+        let select = Select::Tasks(chunk.to_vec());
+        let began = clock();
+        let changed = bench.backend.change(&bench.queue, select, Change::cancel()).await.unwrap();
+        spent += began.elapsed();
+        assert_eq!(changed.changed, chunk.len() as u64);
+    }
+    [schedules, cycled, pending as f64 / spent.as_secs_f64(), bytes]
+}
+
+/// Seconds until a million tasks of one tick are handed out, and the longest single schedule of another thread meanwhile
+/// with what the same thread measures alone.
+async fn herd() -> [f64; 3] {
+    let mut bench = Bench::new(false, 1).await;
+    let herd = (0..1_000_000).map(|_| NewTask::new(Duration::from_millis(500), "x")).collect();
+    bench.schedule(herd).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let alone = longest_schedule(&bench, Arc::new(AtomicBool::new(false)), 2_000);
+    let alone = alone.join().unwrap();
+    bench.clock.advance(Duration::from_millis(500));
+    let other = longest_schedule(&bench, stop.clone(), usize::MAX);
+    let began = clock();
+    let mut left = 1_000_000;
+    while left > 0 {
+        let claimed = bench.intake.claim(Claim::new(10_000, LEASE)).await.unwrap().deliveries;
+        left -= claimed.iter().filter(|task| task.payload == "x").count();
+        let verdicts = claimed.into_iter().map(|task| (task.lease, Verdict::Complete)).collect();
+        bench.backend.settle(&bench.queue, verdicts).await.unwrap();
+    }
+    let handed_out = began.elapsed().as_secs_f64();
+    stop.store(true, Ordering::Relaxed);
+    [handed_out, other.join().unwrap(), alone]
+}
+
+/// Schedules single tasks for later until told to stop; answers the longest that one took, in milliseconds.
+fn longest_schedule(bench: &Bench, stop: Arc<AtomicBool>, most: usize) -> std::thread::JoinHandle<f64> {
+    let (backend, queue) = (bench.backend.clone(), bench.queue.clone());
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut longest = 0.0f64;
+        for _ in 0..most {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let task = vec![NewTask::new(Duration::from_secs(3600), "later")];
+            let began = clock();
+            runtime.block_on(backend.schedule(&queue, task)).unwrap();
+            longest = longest.max(began.elapsed().as_secs_f64() * 1e3);
+            // About ten thousand a second, so that it measures and does not compete.
+            spin(Duration::from_micros(100));
+        }
+        longest
+    })
+}
+
+#[allow(clippy::disallowed_methods, reason = "a benchmark's own pace")]
+fn spin(time: Duration) {
+    std::thread::sleep(time);
+}
+
+#[allow(clippy::disallowed_methods, reason = "a benchmark measures real time")]
+fn clock() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    println!("a second, batches of {BATCH}, payload {PAYLOAD_BYTES} B, one thread, median of {RUNS} runs\n");
+    let mut out =
+        table(&["pending", "ids", "schedule", "schedule + claim + complete", "cancel", "bytes a task beside payload"]);
+    for pending in sizes() {
+        for named in [false, true] {
+            let runs: Vec<_> = (0..RUNS as u64).map(|seed| runtime.block_on(measure(pending, named, seed))).collect();
+            let of = |what: usize| median(runs.iter().map(|run| run[what]).collect());
+            let ids = if named { "caller's keys" } else { "generated" };
+            out.add_row([
+                count(pending),
+                ids.to_owned(),
+                rate(of(0)),
+                rate(of(1)),
+                rate(of(2)),
+                format!("{:.0}", of(3)),
+            ]);
+        }
+    }
+    println!("{out}\n");
+    let runs: Vec<_> = (0..RUNS).map(|_| runtime.block_on(herd())).collect();
+    let of = |what: usize| median(runs.iter().map(|run| run[what]).collect());
+    println!(
+        "1,000,000 due in one tick, claimed and completed in batches of 10,000: {:.0} ms; the longest single schedule \
+         of another thread meanwhile: {:.1} ms ({:.1} ms with nothing else going on)",
+        of(0) * 1e3,
+        of(1),
+        of(2)
+    );
+}

@@ -1,0 +1,14 @@
+//! Taking due tasks out of a queue: the loop that fetches them, the consumer that is pulled, and how a task is settled.
+
+mod consumer;
+mod delivery;
+pub(crate) mod fetch;
+pub(crate) mod received;
+pub(crate) mod retry;
+pub(crate) mod settle;
+
+pub use self::consumer::{Consumer, ConsumerBuilder};
+pub(crate) use self::consumer::{LEASE_DEFAULT, undecodable_verdict};
+pub use self::delivery::Delivery;
+pub(crate) use self::delivery::refused;
+pub use self::retry::RetryPolicy;

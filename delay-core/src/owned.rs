@@ -1,0 +1,174 @@
+//! Running what must not be cut short: the DROP promise, written once for every backend.
+
+use std::future::Future;
+use std::panic::resume_unwind;
+
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tracing::Instrument;
+
+use crate::{Error, ErrorKind, Result};
+
+/// Runs `future` to its end on the current runtime, even if the caller is dropped; a value that nobody received then
+/// goes to `on_orphan`.
+///
+/// For backends whose calls must not be cut short: a claim whose caller went away still gets its answer, and
+/// `on_orphan` gives the tasks back. It is called exactly when the value was not returned to the caller: also when the
+/// caller is dropped after the value was sent and before it was taken. An error that nobody received is forgotten.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use delayline_core::owned;
+/// let claimed = owned(async { Ok(vec!["task 1"]) }, |unseen| async move { drop(unseen /* give them back here */) });
+/// assert_eq!(claimed.await.unwrap(), ["task 1"]);
+/// # }
+/// ```
+///
+/// # Errors
+/// Those of `future`, and [`Closed`](ErrorKind::Closed) if the runtime shut down before it ended. Whether it took effect
+/// is then not known.
+///
+/// # Panics
+/// If `future` does, with its panic; outside a tokio runtime.
+///
+/// # Cancel safety
+/// Dropped before its first poll, nothing was started. After that, as above.
+pub async fn owned<T, F, O, G>(future: F, on_orphan: O) -> Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+    O: FnOnce(T) -> G + Send + 'static,
+    G: Future<Output = ()> + Send + 'static,
+{
+    let runtime = Handle::current();
+    let (sender, receiver) = oneshot::channel();
+    let work = {
+        let runtime = runtime.clone();
+        async move {
+            let sent = match future.await {
+                Ok(value) => sender.send(Ok(Parcel(Some((value, on_orphan, runtime))))),
+                Err(e) => sender.send(Err(e)),
+            };
+            if let Err(Ok(parcel)) = sent {
+                // Here rather than in a task of its own, so that it ends with this one.
+                let (value, on_orphan) = parcel.open();
+                on_orphan(value).await;
+            }
+        }
+    };
+    let task = runtime.spawn(work.in_current_span());
+    match receiver.await {
+        Ok(answer) => answer.map(|parcel| parcel.open().0),
+        Err(_) => match task.await {
+            Err(e) if e.is_panic() => resume_unwind(e.into_panic()),
+            Ok(()) | Err(_) => Err(Error::new(ErrorKind::Closed, "the runtime shut down before the call ended")),
+        },
+    }
+}
+
+/// A value on its way to its receiver. Dropped unopened, it goes to the orphan handler.
+struct Parcel<T, O, G>(Option<(T, O, Handle)>)
+where
+    T: Send + 'static,
+    O: FnOnce(T) -> G + Send + 'static,
+    G: Future<Output = ()> + Send + 'static;
+
+impl<T, O, G> Parcel<T, O, G>
+where
+    T: Send + 'static,
+    O: FnOnce(T) -> G + Send + 'static,
+    G: Future<Output = ()> + Send + 'static,
+{
+    fn open(mut self) -> (T, O) {
+        let (value, on_orphan, _) = self.0.take().expect("a parcel is opened once, because that consumes it");
+        (value, on_orphan)
+    }
+}
+
+impl<T, O, G> Drop for Parcel<T, O, G>
+where
+    T: Send + 'static,
+    O: FnOnce(T) -> G + Send + 'static,
+    G: Future<Output = ()> + Send + 'static,
+{
+    fn drop(&mut self) {
+        if let Some((value, on_orphan, runtime)) = self.0.take() {
+            runtime.spawn(on_orphan(value));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::FutureExt;
+    use tokio::sync::{Notify, mpsc};
+
+    use super::*;
+
+    /// An `owned` that ends when told to, and where its orphans are seen.
+    fn gated() -> (impl Future<Output = Result<u32>>, Arc<Notify>, mpsc::Receiver<u32>) {
+        let gate = Arc::new(Notify::new());
+        let (orphans, seen) = mpsc::channel(1);
+        let work = {
+            let gate = gate.clone();
+            async move {
+                gate.notified().await;
+                Ok(7)
+            }
+        };
+        let owned = owned(work, move |value| async move { orphans.send(value).await.unwrap() });
+        (owned, gate, seen)
+    }
+
+    #[tokio::test]
+    async fn drop_1_a_value_that_is_received_is_no_orphan() {
+        let (owned, gate, mut seen) = gated();
+        gate.notify_one();
+        assert_eq!(owned.await.unwrap(), 7);
+        assert_eq!(seen.recv().await, None, "the handler was dropped uncalled");
+    }
+
+    #[tokio::test]
+    async fn drop_1_a_value_whose_caller_left_goes_to_the_handler() {
+        let (owned, gate, mut seen) = gated();
+        let mut owned = Box::pin(owned);
+        assert!((&mut owned).now_or_never().is_none());
+        drop(owned);
+        gate.notify_one();
+        assert_eq!(seen.recv().await, Some(7));
+    }
+
+    #[tokio::test]
+    async fn drop_1_a_value_that_was_sent_but_not_taken_goes_to_the_handler() {
+        let (owned, gate, mut seen) = gated();
+        let mut owned = Box::pin(owned);
+        assert!((&mut owned).now_or_never().is_none());
+        gate.notify_one();
+        // On this runtime of one thread the task runs now, up to having sent its value.
+        tokio::task::yield_now().await;
+        assert!(seen.recv().now_or_never().is_none());
+        drop(owned);
+        assert_eq!(seen.recv().await, Some(7));
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "a bug in the backend")]
+    async fn a_panic_reaches_the_caller() {
+        let _ = owned(async { panic!("a bug in the backend") }, |(): ()| async {}).await;
+    }
+
+    #[test]
+    fn close_1_a_runtime_that_shuts_down_answers_rather_than_hangs() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let call = runtime.block_on(async {
+            let mut call = Box::pin(owned(std::future::pending::<Result<()>>(), |()| async {}));
+            assert!((&mut call).now_or_never().is_none());
+            call
+        });
+        drop(runtime);
+        let answer = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(call);
+        assert_eq!(answer.unwrap_err().kind(), ErrorKind::Closed);
+    }
+}

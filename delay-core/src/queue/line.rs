@@ -1,0 +1,80 @@
+//! The way from a [`Queue`](crate::Queue) and all that comes of it to their store.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{DelayBackend, Error, ErrorKind, Lease, NewTask, QueueName, Result, RetryPolicy, Scheduled, Verdict};
+
+/// One queue on one backend, shared by a `Queue`, its clones, consumers and deliveries.
+pub(crate) struct Line {
+    pub(crate) backend: Arc<dyn DelayBackend>,
+    pub(crate) name: QueueName,
+}
+
+impl Line {
+    pub(crate) fn new(backend: Arc<dyn DelayBackend>, name: QueueName) -> Self {
+        Self { backend, name }
+    }
+
+    /// Schedules one task.
+    pub(crate) async fn schedule(&self, task: NewTask) -> Result<Scheduled> {
+        only(self.backend.schedule(&self.name, vec![task]).await?)
+    }
+
+    /// Settles any number of leases, in calls of at most `batch_max`. One answer for each, in order; where a whole call
+    /// failed, its items have that error.
+    pub(crate) async fn settle(&self, verdicts: Vec<(Lease, Verdict)>) -> Vec<Result<()>> {
+        let mut answers = Vec::with_capacity(verdicts.len());
+        let mut rest = verdicts;
+        while !rest.is_empty() {
+            let later = rest.split_off(rest.len().min(self.batch_max()));
+            let chunk = std::mem::replace(&mut rest, later);
+            let asked = chunk.len();
+            answers.extend(spread(self.backend.settle(&self.name, chunk).await, asked));
+        }
+        answers
+    }
+
+    /// The most items in one call; at least one, whatever the backend says.
+    pub(crate) fn batch_max(&self) -> usize {
+        self.backend.capabilities().batch_max.max(1)
+    }
+
+    /// The policy's wait, where the backend can hold it.
+    pub(crate) fn retry_delay(&self, policy: &RetryPolicy, attempt: u32) -> Duration {
+        policy.delay(attempt).min(self.backend.capabilities().delay_max)
+    }
+
+    /// Whether both lead to the same queue by the same backend.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        self.name == other.name && std::ptr::addr_eq(Arc::as_ptr(&self.backend), Arc::as_ptr(&other.backend))
+    }
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line")
+            .field("backend", &self.backend.capabilities().name)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A batch's answer as one for each of the `asked` items.
+pub(crate) fn spread<T>(answer: Result<Vec<Result<T>>>, asked: usize) -> Vec<Result<T>> {
+    let mut answers = answer.unwrap_or_else(|e| (0..asked).map(|_| Err(e.clone())).collect());
+    answers.truncate(asked);
+    answers.resize_with(asked, || Err(unanswered()));
+    answers
+}
+
+/// The answer of a batch of one.
+pub(crate) fn only<T>(answers: Vec<Result<T>>) -> Result<T> {
+    answers.into_iter().next().unwrap_or_else(|| Err(unanswered()))
+}
+
+/// The error for a backend that breaks the rule of one answer for each item.
+pub(crate) fn unanswered() -> Error {
+    Error::new(ErrorKind::Ambiguous, "the backend gave no answer for this item; this is a bug in the backend")
+}

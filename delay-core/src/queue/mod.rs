@@ -1,0 +1,286 @@
+//! The typed queue: what an application schedules into, changes and looks at.
+
+pub(crate) mod line;
+mod options;
+pub(crate) mod schedule;
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use self::line::{Line, only};
+pub use self::schedule::{Schedule, Scheduling, Task};
+use crate::{
+    AdminOp, Change, ChangeOutcome, Changed, Codec, ConsumerBuilder, DeadLetterOp, DeadLetters, DeadSelect,
+    DelayBackend, Due, Error, GroupName, Json, Page, QueueName, QueueStats, Result, Select, Shift, TaskId, TaskRef,
+    TaskView,
+};
+
+/// A queue of delayed tasks of one type, on any backend.
+///
+/// It is a cheap handle: a clone is the same queue. Nothing is sent when it is made; a queue exists as soon as it is
+/// named. Its calls can be made from any number of tasks at once.
+///
+/// # Errors
+/// Every call answers what its method of [`DelayBackend`] answers; [`Capabilities`](crate::Capabilities) tell beforehand
+/// what a backend has not.
+///
+/// # Cancel safety
+/// Every future may be dropped at any await point. What it had sent may have taken effect; each method of
+/// [`DelayBackend`] says what repeating it means.
+pub struct Queue<T> {
+    inner: Arc<Inner<T>>,
+}
+
+struct Inner<T> {
+    line: Arc<Line>,
+    codec: Box<dyn Codec<T>>,
+}
+
+impl<T: 'static> Queue<T> {
+    /// A queue whose payloads are JSON.
+    ///
+    /// # Errors
+    /// Of the name, as in [`QueueName::new`].
+    pub fn new(backend: Arc<dyn DelayBackend>, name: impl TryInto<QueueName, Error: Into<Error>>) -> Result<Self>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        Self::with_codec(backend, name, Json)
+    }
+
+    /// A queue whose payloads are written and read by `codec`.
+    ///
+    /// # Errors
+    /// Of the name, as in [`QueueName::new`].
+    pub fn with_codec(
+        backend: Arc<dyn DelayBackend>,
+        name: impl TryInto<QueueName, Error: Into<Error>>,
+        codec: impl Codec<T>,
+    ) -> Result<Self> {
+        let line = Arc::new(Line::new(backend, name.try_into().map_err(Into::into)?));
+        Ok(Self { inner: Arc::new(Inner { line, codec: Box::new(codec) }) })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &QueueName {
+        &self.inner.line.name
+    }
+
+    /// Its backend.
+    #[must_use]
+    pub fn backend(&self) -> &Arc<dyn DelayBackend> {
+        &self.inner.line.backend
+    }
+
+    /// Describes one task; awaiting the answer schedules it.
+    ///
+    /// The payload is encoded at once, and what is wrong with it or with an option is reported when awaited.
+    ///
+    /// ```no_run
+    /// # use std::{sync::Arc, time::Duration};
+    /// # use delayline_core::{DelayBackend, Queue, Result};
+    /// # async fn example(queue: Queue<String>) -> Result<()> {
+    /// let scheduled = queue.schedule(&"anna".to_string()).after(Duration::from_secs(5400)).group("exam-7").await?;
+    /// queue.cancel(&scheduled).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::schedule`], and [`Codec`](crate::ErrorKind::Codec).
+    pub fn schedule(&self, payload: &T) -> Schedule<'_, T> {
+        Schedule::new(self, self.encode(payload))
+    }
+
+    /// Schedules many tasks, with one answer for each, in order.
+    ///
+    /// They travel in calls of [`Capabilities::batch_max`](crate::Capabilities) tasks and at most 16 MiB, and are taken
+    /// from the iterator as they are sent.
+    ///
+    /// # Errors
+    /// An outer `Err` means that nothing has taken effect. When a later call fails, its tasks and all that were not sent
+    /// yet have its error as their own. A payload that can't be encoded or an option that is wrong is the error of that
+    /// task alone.
+    ///
+    /// # Cancel safety
+    /// Dropped, the tasks of some calls were accepted. To be able to repeat it, give the tasks ids.
+    pub async fn schedule_all(
+        &self,
+        tasks: impl IntoIterator<Item = Task<T>>,
+    ) -> Result<Vec<Result<crate::Scheduled>>> {
+        schedule::schedule_all(self.line(), tasks.into_iter().map(|task| task.into_new(self))).await
+    }
+
+    /// Cancels a task.
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::change`].
+    pub async fn cancel(&self, task: impl Into<TaskRef>) -> Result<ChangeOutcome> {
+        self.change_one(task.into(), Change::cancel()).await
+    }
+
+    /// Makes a waiting task due then.
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::change`].
+    pub async fn move_to(&self, task: impl Into<TaskRef>, due: impl Into<Due>) -> Result<ChangeOutcome> {
+        self.change_one(task.into(), Change::move_to(due)).await
+    }
+
+    /// Makes a waiting task due later or sooner.
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::change`].
+    pub async fn shift(&self, task: impl Into<TaskRef>, by: Shift) -> Result<ChangeOutcome> {
+        self.change_one(task.into(), Change::shift(by)).await
+    }
+
+    /// Cancels all tasks of a group.
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::change`].
+    pub async fn cancel_group(&self, group: &GroupName) -> Result<Changed> {
+        self.change(Select::Group(group.clone()), Change::cancel()).await
+    }
+
+    /// Makes all waiting tasks of a group due then.
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::change`].
+    pub async fn move_group(&self, group: &GroupName, due: impl Into<Due>) -> Result<Changed> {
+        self.change(Select::Group(group.clone()), Change::move_to(due)).await
+    }
+
+    /// Makes all waiting tasks of a group due later or sooner.
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::change`].
+    pub async fn shift_group(&self, group: &GroupName, by: Shift) -> Result<Changed> {
+        self.change(Select::Group(group.clone()), Change::shift(by)).await
+    }
+
+    /// A change under an operation id of one's own, which can be repeated until it is known to be complete.
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::change`].
+    pub async fn change(&self, select: Select, change: Change) -> Result<Changed> {
+        self.backend().change(self.name(), select, change).await
+    }
+
+    /// Shows a task that is pending or in flight.
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::find`].
+    pub async fn find(&self, id: &TaskId) -> Result<Option<TaskView>> {
+        self.backend().find(self.name(), id).await
+    }
+
+    /// Shows a page of the tasks that are pending or in flight, by the time they are next visible.
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::list`].
+    pub async fn list(&self, page: Page) -> Result<Vec<TaskView>> {
+        self.backend().list(self.name(), page).await
+    }
+
+    /// Counts its tasks.
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::stats`].
+    pub async fn stats(&self) -> Result<QueueStats> {
+        self.backend().stats(self.name()).await
+    }
+
+    /// Stops hand-out until [`resume`](Self::resume); everything else goes on.
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::administer`].
+    pub async fn pause(&self) -> Result<()> {
+        self.backend().administer(self.name(), AdminOp::Pause).await
+    }
+
+    /// Hands out again.
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::administer`].
+    pub async fn resume(&self) -> Result<()> {
+        self.backend().administer(self.name(), AdminOp::Resume).await
+    }
+
+    /// Deletes all its tasks and dead letters; leases on them are lost.
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::administer`].
+    pub async fn delete(&self) -> Result<()> {
+        self.backend().administer(self.name(), AdminOp::Delete).await
+    }
+
+    /// Shows at most `limit` dead letters, the oldest first, from the place on that the page before named as its
+    /// [`next`](DeadLetters::next).
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::dead_letters`].
+    pub async fn dead_letters(&self, after: Option<u64>, limit: usize) -> Result<DeadLetters> {
+        self.backend().dead_letters(self.name(), DeadLetterOp::List { after, limit }).await
+    }
+
+    /// Schedules dead letters again, at most `rate` of them a second.
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::dead_letters`].
+    pub async fn redrive(&self, select: DeadSelect, rate: Option<f64>) -> Result<DeadLetters> {
+        self.backend().dead_letters(self.name(), DeadLetterOp::Redrive { select, rate }).await
+    }
+
+    /// Deletes dead letters.
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::dead_letters`].
+    pub async fn purge(&self, select: DeadSelect) -> Result<DeadLetters> {
+        self.backend().dead_letters(self.name(), DeadLetterOp::Purge { select }).await
+    }
+
+    /// The value in a payload, such as a [`TaskView`]'s or a dead letter's.
+    ///
+    /// # Errors
+    /// [`Codec`](crate::ErrorKind::Codec).
+    pub fn decode(&self, payload: &Bytes) -> Result<T> {
+        self.inner.codec.decode(payload)
+    }
+
+    /// Begins to consume it by pulling. To have tasks run instead, see [`Worker`](crate::Worker).
+    pub fn consumer(&self) -> ConsumerBuilder<T> {
+        ConsumerBuilder::new(self.clone())
+    }
+
+    pub(crate) fn encode(&self, payload: &T) -> Result<Bytes> {
+        self.inner.codec.encode(payload)
+    }
+
+    pub(crate) fn line(&self) -> &Arc<Line> {
+        &self.inner.line
+    }
+
+    async fn change_one(&self, task: TaskRef, change: Change) -> Result<ChangeOutcome> {
+        only(self.change(Select::Tasks(vec![task]), change).await?.outcomes)
+    }
+}
+
+impl<T> Clone for Queue<T> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone() }
+    }
+}
+
+impl<T: 'static> fmt::Debug for Queue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue")
+            .field("backend", &self.backend().capabilities().name)
+            .field("name", self.name())
+            .finish_non_exhaustive()
+    }
+}

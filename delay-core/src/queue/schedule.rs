@@ -1,0 +1,175 @@
+//! Handing in tasks: one with [`Schedule`], many with [`Task`]s.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tracing::Instrument;
+
+use super::Queue;
+use super::line::{Line, spread};
+use super::options::{Options, task_options};
+use crate::{NewTask, Result, Scheduled};
+
+/// A task that is being described; awaiting it schedules it. Made by [`Queue::schedule`].
+#[must_use = "a task is scheduled when this is awaited"]
+pub struct Schedule<'q, T> {
+    queue: &'q Queue<T>,
+    payload: Result<Bytes>,
+    options: Options,
+}
+
+impl<'q, T: 'static> Schedule<'q, T> {
+    pub(super) fn new(queue: &'q Queue<T>, payload: Result<Bytes>) -> Self {
+        Self { queue, payload, options: Options::new() }
+    }
+
+    task_options!();
+}
+
+impl<'q, T: 'static> IntoFuture for Schedule<'q, T> {
+    type Output = Result<Scheduled>;
+    type IntoFuture = Scheduling<'q>;
+
+    fn into_future(self) -> Scheduling<'q> {
+        let line = self.queue.line();
+        let task = self.options.into_task(self.payload);
+        let span = tracing::debug_span!("schedule", queue = %line.name);
+        Scheduling(Box::pin(async move { line.schedule(task?).await }.instrument(span)))
+    }
+}
+
+impl<T: 'static> fmt::Debug for Schedule<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Schedule").field("queue", self.queue.name()).field("options", &self.options).finish()
+    }
+}
+
+/// The future of a [`Schedule`].
+///
+/// # Cancel safety
+/// Dropped, the task was accepted or not. To be able to repeat the call, give the task an id.
+#[must_use = "futures do nothing unless polled"]
+pub struct Scheduling<'q>(Pin<Box<dyn Future<Output = Result<Scheduled>> + Send + 'q>>);
+
+impl Future for Scheduling<'_> {
+    type Output = Result<Scheduled>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for Scheduling<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scheduling").finish_non_exhaustive()
+    }
+}
+
+/// One of many tasks for [`Queue::schedule_all`].
+///
+/// ```
+/// # use std::time::Duration;
+/// use delayline_core::Task;
+/// let task = Task::new("hand in").after(Duration::from_secs(90 * 60)).id("exam-7/anna").group("exam-7");
+/// ```
+#[must_use = "a task is scheduled by `Queue::schedule_all`"]
+#[derive(Clone)]
+pub struct Task<T> {
+    payload: T,
+    options: Options,
+}
+
+impl<T: 'static> Task<T> {
+    /// A task with this payload, due at once unless told.
+    pub fn new(payload: T) -> Self {
+        Self { payload, options: Options::new() }
+    }
+
+    /// What it carries.
+    pub fn payload(&self) -> &T {
+        &self.payload
+    }
+
+    task_options!();
+
+    pub(super) fn into_new(self, queue: &Queue<T>) -> Result<NewTask> {
+        let payload = queue.encode(&self.payload);
+        self.options.into_task(payload)
+    }
+}
+
+impl<T> fmt::Debug for Task<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// The most payload that is put into one call, in bytes; a single task may be larger.
+pub(crate) const CALL_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Schedules what the iterator yields, in calls of bounded size; see [`Queue::schedule_all`].
+pub(super) async fn schedule_all(
+    line: &Line,
+    tasks: impl Iterator<Item = Result<NewTask>>,
+) -> Result<Vec<Result<Scheduled>>> {
+    let mut tasks = tasks.peekable();
+    let mut answers = Vec::with_capacity(tasks.size_hint().0.min(line.batch_max()));
+    let mut any_sent = false;
+    while tasks.peek().is_some() {
+        let (chunk, places) = next_chunk(&mut tasks, line.batch_max());
+        let asked = chunk.len();
+        let answer = if asked == 0 { Ok(Vec::new()) } else { line.backend.schedule(&line.name, chunk).await };
+        match answer {
+            Ok(_) => any_sent |= asked > 0,
+            Err(e) if !any_sent => return Err(e),
+            Err(ref e) => {
+                fill(&mut answers, places, spread(answer.clone(), asked));
+                // What was not sent yet would most likely fail in the same way, each after its own time-out.
+                answers.extend(tasks.map(|task| Err(task.err().unwrap_or_else(|| e.clone()))));
+                return Ok(answers);
+            }
+        }
+        fill(&mut answers, places, spread(answer, asked));
+    }
+    Ok(answers)
+}
+
+/// The next tasks that fit into one call, and for each place in the answer the error that it has already.
+fn next_chunk(
+    tasks: &mut std::iter::Peekable<impl Iterator<Item = Result<NewTask>>>,
+    batch_max: usize,
+) -> (Vec<NewTask>, Vec<Option<crate::Error>>) {
+    let (mut chunk, mut places, mut bytes) = (Vec::new(), Vec::new(), 0);
+    while chunk.len() < batch_max {
+        let fits = |task: &Result<NewTask>| match task {
+            Ok(task) => bytes == 0 || bytes + size(task) <= CALL_BYTES_MAX,
+            Err(_) => true,
+        };
+        match tasks.next_if(fits) {
+            Some(Ok(task)) => {
+                bytes += size(&task);
+                chunk.push(task);
+                places.push(None);
+            }
+            Some(Err(e)) => places.push(Some(e)),
+            None => break,
+        }
+    }
+    (chunk, places)
+}
+
+/// What a task adds to a call, in bytes, roughly.
+pub(crate) fn size(task: &NewTask) -> usize {
+    task.payload.len() + task.headers.byte_len() + 64
+}
+
+fn fill(answers: &mut Vec<Result<Scheduled>>, places: Vec<Option<crate::Error>>, sent: Vec<Result<Scheduled>>) {
+    let mut sent = sent.into_iter();
+    answers.extend(places.into_iter().map(|place| match place {
+        Some(e) => Err(e),
+        None => sent.next().unwrap_or_else(|| Err(super::line::unanswered())),
+    }));
+}

@@ -1,0 +1,149 @@
+//! For the tests of applications: running what is due, and looking at what was scheduled.
+//!
+//! They work on every backend that can list; with the memory backend and tokio's paused time, a test of "in 30 days" takes
+//! a millisecond. A clock whose wall time can be set is [`TestClock`](crate::TestClock).
+//!
+//! ```
+//! # // The memory backend is in another crate, so this only compiles.
+//! # async fn test(backend: std::sync::Arc<dyn delayline_core::DelayBackend>) -> delayline_core::Result<()> {
+//! use std::time::Duration;
+//! use delayline_core::{Error, Queue, testing};
+//!
+//! let queue = Queue::<String>::new(backend, "exams")?;
+//! queue.schedule(&"anna".into()).after(Duration::from_secs(30 * 86_400)).await?;
+//!
+//! testing::assert_scheduled(&queue, |_, exam| exam == "anna").await;
+//! assert_eq!(testing::drain(&queue, |_| async {}).await?, 0); // nothing is due yet
+//! let run = testing::drain_for(&queue, Duration::from_secs(31 * 86_400), |exam| async move {
+//!     println!("handing in {exam}");
+//!     Ok::<(), Error>(())
+//! });
+//! assert_eq!(run.await?, 1);
+//! # Ok(()) }
+//! ```
+
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{Consumer, Delivery, Handled, Page, Queue, Result, TaskView};
+
+/// Runs everything that is due until nothing is due now, one task after the other, and tells how many attempts that
+/// were. Tasks that become due on the way are run too.
+///
+/// # Errors
+/// Those of the backend. A handler's error is a retry, by a policy that waits a second or more.
+///
+/// # Cancel safety
+/// Dropped, the task at hand is retried; no other is affected.
+pub async fn drain<T, H, F>(queue: &Queue<T>, handler: H) -> Result<u64>
+where
+    T: 'static,
+    H: FnMut(T) -> F,
+    F: Future<Output: Into<Handled>>,
+{
+    drain_for(queue, Duration::ZERO, handler).await
+}
+
+/// Runs everything that becomes due for this long, one task after the other, and tells how many attempts that were.
+///
+/// With paused time, it takes no longer than the handlers do.
+///
+/// # Errors
+/// As for [`drain`].
+///
+/// # Cancel safety
+/// As for [`drain`].
+pub async fn drain_for<T, H, F>(queue: &Queue<T>, long: Duration, mut handler: H) -> Result<u64>
+where
+    T: 'static,
+    H: FnMut(T) -> F,
+    F: Future<Output: Into<Handled>>,
+{
+    let mut consumer = queue.consumer().open().await?;
+    let ends = Instant::now() + long;
+    let mut attempts = 0;
+    while let Some(delivery) = next_until(&mut consumer, ends).await? {
+        attempts += 1;
+        let (task, delivery) = delivery.into_parts();
+        settle(delivery, handler(task).await.into()).await?;
+    }
+    consumer.close().await?;
+    Ok(attempts)
+}
+
+async fn next_until<T: 'static>(consumer: &mut Consumer<T>, ends: Instant) -> Result<Option<Delivery<T>>> {
+    match ends.saturating_duration_since(Instant::now()) {
+        // So that an outage is an error here, rather than nothing.
+        Duration::ZERO => Ok(consumer.try_next_batch(1).await?.pop()),
+        left => consumer.next_within(left).await,
+    }
+}
+
+async fn settle(delivery: Delivery<()>, handled: Handled) -> Result<()> {
+    match handled {
+        Handled::Complete => delivery.complete().await,
+        Handled::Retry { after, reason } => delivery.retry(after, reason.as_str()).await,
+        Handled::Snooze(after) => delivery.snooze(after).await,
+        Handled::Bury(reason) => delivery.bury(reason.as_str()).await,
+        // Its lease is gone; the drop would only find that out.
+        Handled::AlreadySettled => Ok(()),
+    }
+}
+
+/// All tasks that are pending or in flight, by the time they are next visible.
+///
+/// # Errors
+/// Those of [`DelayBackend::list`](crate::DelayBackend::list), and [`Codec`](crate::ErrorKind::Codec).
+pub async fn scheduled<T: 'static>(queue: &Queue<T>) -> Result<Vec<(TaskView, T)>> {
+    let mut all = Vec::new();
+    let mut page = queue.list(Page::first(crate::limits::PAGE_MAX)).await?;
+    while let Some(last) = page.last() {
+        let next = Page::after(last, crate::limits::PAGE_MAX);
+        for view in page {
+            let payload = queue.decode(&view.payload)?;
+            all.push((view, payload));
+        }
+        page = queue.list(next).await?;
+    }
+    Ok(all)
+}
+
+/// Checks that a task is pending or in flight for which `wanted` holds, and returns the first.
+///
+/// # Panics
+/// If there is none, with all that there are; if the backend can't list.
+pub async fn assert_scheduled<T: fmt::Debug + 'static>(
+    queue: &Queue<T>,
+    wanted: impl Fn(&TaskView, &T) -> bool,
+) -> TaskView {
+    let all = scheduled(queue).await.expect("a queue that can be listed");
+    match all.iter().find(|(view, payload)| wanted(view, payload)) {
+        Some((view, _)) => view.clone(),
+        None => panic!("no task in `{}` is as wanted; there are {}:{}", queue.name(), all.len(), shown(&all)),
+    }
+}
+
+/// Checks that no task is pending or in flight for which `unwanted` holds.
+///
+/// # Panics
+/// If there is one, with all such tasks; if the backend can't list.
+pub async fn assert_not_scheduled<T: fmt::Debug + 'static>(queue: &Queue<T>, unwanted: impl Fn(&TaskView, &T) -> bool) {
+    let mut all = scheduled(queue).await.expect("a queue that can be listed");
+    all.retain(|(view, payload)| unwanted(view, payload));
+    assert!(all.is_empty(), "tasks in `{}` that should not be there: {}:{}", queue.name(), all.len(), shown(&all));
+}
+
+fn shown<T: fmt::Debug>(tasks: &[(TaskView, T)]) -> String {
+    const SHOWN_MAX: usize = 20;
+    let line = |(view, payload): &(TaskView, T)| {
+        format!("\n  {} {:?} at {}: {payload:?}", view.task.id, view.state, view.visible_at)
+    };
+    let mut text: String = tasks.iter().take(SHOWN_MAX).map(line).collect();
+    if tasks.len() > SHOWN_MAX {
+        text.push_str("\n  ...");
+    }
+    text
+}

@@ -1,0 +1,66 @@
+//! What a worker did, in numbers.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How many tasks ended how while a worker ran.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerReport {
+    /// Completed.
+    pub completed: u64,
+    /// To be tried again, those that panicked included.
+    pub retried: u64,
+    /// Put off by their handler.
+    pub snoozed: u64,
+    /// Buried by their handler, or because their last attempt failed.
+    pub buried: u64,
+    /// Given back unfinished when the worker shut down.
+    pub released: u64,
+    /// Settled by their handler itself.
+    pub already_settled: u64,
+    /// Not settled, because their lease was lost.
+    pub lease_lost: u64,
+    /// Buried because their payload can't be decoded.
+    pub undecodable: u64,
+    /// Attempts that ended in a panic; their tasks also count as retried or buried.
+    pub panicked: u64,
+    /// Not known to be settled, because the store did not answer or was closed. Their leases end by themselves.
+    pub unsettled: u64,
+}
+
+/// The same, while it runs.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) completed: AtomicU64,
+    pub(super) retried: AtomicU64,
+    pub(super) snoozed: AtomicU64,
+    pub(super) buried: AtomicU64,
+    pub(super) released: AtomicU64,
+    pub(super) already_settled: AtomicU64,
+    pub(super) lease_lost: AtomicU64,
+    pub(super) undecodable: AtomicU64,
+    pub(super) panicked: AtomicU64,
+    pub(super) unsettled: AtomicU64,
+}
+
+impl Counts {
+    pub(super) fn report(&self) -> WorkerReport {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        WorkerReport {
+            completed: read(&self.completed),
+            retried: read(&self.retried),
+            snoozed: read(&self.snoozed),
+            buried: read(&self.buried),
+            released: read(&self.released),
+            already_settled: read(&self.already_settled),
+            lease_lost: read(&self.lease_lost),
+            undecodable: read(&self.undecodable),
+            panicked: read(&self.panicked),
+            unsettled: read(&self.unsettled),
+        }
+    }
+}
+
+pub(super) fn one_more(count: &AtomicU64) {
+    count.fetch_add(1, Ordering::Relaxed);
+}

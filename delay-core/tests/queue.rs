@@ -1,0 +1,204 @@
+//! Scheduling, changing and looking, through the typed queue.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use delayline_core::{
+    Bytes, Change, ChangeOutcome, DeadSelect, ErrorKind, GroupName, OperationId, Outcome, Page, Queue, Raw, Select,
+    Shift, Task, TaskId, Timestamp, testing,
+};
+use delayline_memory::MemoryBackend;
+use support::{DAY, Fault, Probe, SECOND, fill};
+
+#[tokio::test(start_paused = true)]
+async fn every_option_reaches_the_store() {
+    let queue = Probe::new().queue("q");
+    let scheduled = queue
+        .schedule(&7)
+        .after(DAY)
+        .id("exam-7")
+        .group("exam")
+        .header("traceparent", "00-ab")
+        .expires(2 * DAY)
+        .max_attempts(3)
+        .await
+        .unwrap();
+    assert_eq!(scheduled.outcome, Outcome::Created);
+    let view = queue.find(scheduled.id()).await.unwrap().unwrap();
+    assert_eq!(view.task, scheduled.task);
+    assert_eq!((view.max_attempts, view.headers.get("traceparent")), (3, Some("00-ab")));
+    assert_eq!(view.group.as_ref().map(GroupName::as_str), Some("exam"));
+    assert!(view.expires_at.unwrap() > view.visible_at);
+    assert_eq!(queue.decode(&view.payload).unwrap(), 7);
+
+    assert_eq!(queue.schedule(&8).id("exam-7").await.unwrap().outcome, Outcome::Existing);
+    let at: Timestamp = "2040-01-01T00:00:00Z".parse().unwrap();
+    let replaced = queue.schedule(&8).id("exam-7").at(at).replace().await.unwrap();
+    assert_eq!((replaced.outcome, replaced.task.due_at), (Outcome::Replaced, Some(at)));
+}
+
+#[tokio::test]
+async fn clear_3_a_wrong_option_is_reported_when_awaited_and_sends_nothing() {
+    let probe = Probe::new();
+    let queue = probe.queue("q");
+    let e = queue.schedule(&7).id("").group("g").await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Invalid);
+    assert!(e.message().contains("task id"), "{e}");
+    assert_eq!(queue.schedule(&7).max_attempts(0).await.unwrap_err().kind(), ErrorKind::OutOfRange);
+    assert_eq!(queue.schedule(&7).header("a b", "").await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(probe.on.schedule.calls(), 0);
+    assert_eq!(Queue::<u32>::new(probe, "no spaces").unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+#[tokio::test]
+async fn bound_5_many_tasks_travel_in_calls_of_batch_max_with_errors_in_their_places() {
+    let probe = Probe::with(|caps| caps.batch_max = 10);
+    let queue = probe.queue("q");
+    let tasks = (0..25).map(|n| if n % 7 == 3 { Task::new(n).id("") } else { Task::new(n).id(format!("t{n}")) });
+    let answers = queue.schedule_all(tasks).await.unwrap();
+    assert_eq!(answers.len(), 25);
+    for (n, answer) in answers.into_iter().enumerate() {
+        match answer {
+            Ok(scheduled) => assert_eq!(scheduled.id().as_key(), Some(format!("t{n}").as_str())),
+            Err(e) => assert!(n % 7 == 3 && e.kind() == ErrorKind::Invalid, "{n}: {e}"),
+        }
+    }
+    assert_eq!(probe.on.schedule.batches(), [10, 10, 1], "the four that are wrong were not sent");
+    assert!(queue.schedule_all([]).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn bound_5_many_large_tasks_travel_in_calls_of_bounded_bytes() {
+    let probe = Probe::new();
+    let queue = Queue::<Bytes>::with_codec(probe.clone(), "q", Raw).unwrap();
+    let large = Bytes::from(vec![7; 1 << 20]);
+    let answers = queue.schedule_all((0..40).map(|_| Task::new(large.clone()))).await.unwrap();
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!(probe.on.schedule.batches(), [15, 15, 10]);
+}
+
+#[tokio::test]
+async fn when_a_call_of_many_fails_its_tasks_say_so_and_the_ones_before_are_known() {
+    let probe = Probe::with(|caps| caps.batch_max = 2);
+    let queue = probe.queue("q");
+    probe.on.schedule.plan([Fault::Fail(ErrorKind::Unavailable)]);
+    assert_eq!(queue.schedule_all((0..3).map(Task::new)).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(queue.stats().await.unwrap().due, 0, "an outer error means that nothing took effect");
+
+    let gate = Arc::new(tokio::sync::Semaphore::new(1));
+    probe.on.schedule.plan([Fault::Gate(gate), Fault::Lost(ErrorKind::Ambiguous)]);
+    let answers = queue.schedule_all((0..7).map(|n| Task::new(n).max_attempts(u32::from(n != 6)))).await.unwrap();
+    let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().err().map(|e| e.kind())).collect();
+    let unknown = Some(ErrorKind::Ambiguous);
+    assert_eq!(kinds, [None, None, unknown, unknown, unknown, unknown, Some(ErrorKind::OutOfRange)]);
+    assert_eq!(probe.on.schedule.batches(), [2, 2, 2], "the third call of the second time was not made");
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancel_1_one_task_and_a_group_are_changed_with_definite_answers() {
+    let queue = Probe::new().queue("q");
+    let one = queue.schedule(&1).after(DAY).await.unwrap();
+    assert_eq!(queue.shift(&one, Shift::Later(SECOND)).await.unwrap(), ChangeOutcome::Changed);
+    assert_eq!(queue.move_to(&one, 2 * DAY).await.unwrap(), ChangeOutcome::Changed);
+    assert_eq!(queue.cancel(&one).await.unwrap(), ChangeOutcome::Changed);
+    assert_eq!(queue.cancel(one).await.unwrap(), ChangeOutcome::NotFound);
+    assert_eq!(queue.cancel(TaskId::new("never").unwrap()).await.unwrap(), ChangeOutcome::NotFound);
+
+    let group = GroupName::new("exam").unwrap();
+    let tasks = (0..10).map(|n| Task::new(n).after(DAY).group(&group));
+    queue.schedule_all(tasks).await.unwrap();
+    assert_eq!(queue.shift_group(&group, Shift::Sooner(SECOND)).await.unwrap().changed, 10);
+    let operation = OperationId::random();
+    for _ in 0..2 {
+        let later = Change::shift(Shift::Later(DAY)).operation(operation);
+        assert_eq!(queue.change(Select::Group(group.clone()), later).await.unwrap().changed, 10);
+    }
+    let day_and_a_bit = testing::scheduled(&queue).await.unwrap();
+    assert!(day_and_a_bit.iter().all(|(view, _)| {
+        let due_in = view.visible_at.saturating_since(day_and_a_bit[0].0.visible_at);
+        due_in < SECOND
+    }));
+    assert_eq!(queue.move_group(&group, Duration::ZERO).await.unwrap().changed, 10);
+    assert_eq!(queue.stats().await.unwrap().due, 10);
+    assert_eq!(queue.cancel_group(&group).await.unwrap().changed, 10);
+    assert!(queue.list(Page::first(1)).await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_letters_are_shown_redriven_and_purged() {
+    let queue = Probe::new().queue("q");
+    fill(&queue, 0..3).await;
+    let mut consumer = queue.consumer().open().await.unwrap();
+    for delivery in consumer.next_batch(10).await.unwrap() {
+        delivery.bury("no such exam").await.unwrap();
+    }
+    let dead = queue.dead_letters(None, 10).await.unwrap().letters;
+    assert_eq!(dead.iter().map(|d| queue.decode(&d.payload).unwrap()).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!(dead[0].reason.as_str(), "no such exam");
+    let redriven = queue.redrive(DeadSelect::Ids(vec![dead[1].id.clone()]), None).await.unwrap();
+    assert_eq!(redriven.affected, 1);
+    assert_eq!(*consumer.next().await.unwrap().payload(), 1);
+    assert_eq!(queue.purge(DeadSelect::All).await.unwrap().affected, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pause_resume_delete_reach_the_queue() {
+    let queue = Probe::new().queue("q");
+    fill(&queue, 0..3).await;
+    let mut consumer = queue.consumer().open().await.unwrap();
+    queue.pause().await.unwrap();
+    assert!(consumer.try_next_batch(3).await.unwrap().is_empty());
+    queue.resume().await.unwrap();
+    assert_eq!(consumer.try_next_batch(1).await.unwrap().len(), 1);
+    queue.delete().await.unwrap();
+    assert_eq!(queue.stats().await.unwrap().due, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn test_helpers_run_what_is_due_and_see_what_is_not() {
+    let queue = Queue::<u32>::new(Arc::new(MemoryBackend::new()), "q").unwrap();
+    queue.schedule(&1).await.unwrap();
+    queue.schedule(&2).after(30 * DAY).group("later").await.unwrap();
+    let view = testing::assert_scheduled(&queue, |view, n| *n == 2 && view.group.is_some()).await;
+    assert!(queue.find(&view.task.id).await.unwrap().is_some());
+    testing::assert_not_scheduled(&queue, |_, n| *n == 3).await;
+
+    let mut seen = Vec::new();
+    let run = testing::drain(&queue, |n| {
+        seen.push(n);
+        let queue = queue.clone();
+        async move { if n < 5 { queue.schedule(&(n + 1)).await.map(|_| ()) } else { Ok(()) } }
+    });
+    assert_eq!(run.await.unwrap(), 5, "what becomes due on the way is run too");
+    assert_eq!(seen, [1, 2, 3, 4, 5]);
+
+    queue.delete().await.unwrap();
+    queue.schedule(&2).after(30 * DAY).await.unwrap();
+    assert_eq!(testing::drain(&queue, |_| async {}).await.unwrap(), 0);
+    assert_eq!(testing::drain_for(&queue, 29 * DAY, |_| async {}).await.unwrap(), 0);
+    assert_eq!(testing::drain_for(&queue, DAY, |_| async { Err::<(), _>("again") }).await.unwrap(), 1);
+    testing::assert_scheduled(&queue, |view, _| view.attempt == 1).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "no task in `q` is as wanted; there are 1:")]
+async fn a_test_helper_shows_what_is_there_instead() {
+    let queue = Probe::new().queue("q");
+    fill(&queue, [7]).await;
+    testing::assert_scheduled(&queue, |_, n| *n == 8).await;
+}
+
+#[tokio::test]
+async fn clear_4_debug_shows_no_payload() {
+    let queue = Queue::<String>::new(Probe::new(), "q").unwrap();
+    let secret = "hunter2".to_string();
+    let schedule = format!("{:?}", queue.schedule(&secret).header("token", "hunter2"));
+    let task = format!("{:?}", Task::new(secret.clone()).header("token", "hunter2"));
+    queue.schedule(&secret).header("token", "hunter2").await.unwrap();
+    let delivery = queue.consumer().open().await.unwrap().next().await.unwrap();
+    for shown in [schedule, task, format!("{queue:?}"), format!("{delivery:?}")] {
+        assert!(!shown.contains("hunter2") && shown.contains(['q', 'd']), "{shown}");
+    }
+}
