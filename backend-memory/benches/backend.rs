@@ -70,8 +70,9 @@ impl Bench {
     }
 }
 
-/// Schedules, cycles and cancels a second, and bytes a task beside its payload.
-async fn measure(pending: usize, named: bool, seed: u64) -> [f64; 4] {
+/// Schedules, cycles and cancels a second, bytes a task beside its payload, and the parts of a cycle in nanoseconds:
+/// claim, complete, schedule.
+async fn measure(pending: usize, named: bool, seed: u64) -> [f64; 7] {
     let mut bench = Bench::new(named, seed).await;
     let before = HEAP.live_bytes();
     let mut spent = Duration::ZERO;
@@ -87,22 +88,25 @@ async fn measure(pending: usize, named: bool, seed: u64) -> [f64; 4] {
     // Time moves so that about a batch falls due in each step.
     let step = Duration::from_micros(SPREAD_MS * 1_000 * BATCH as u64 / pending as u64);
     let cycles = pending.clamp(500_000, 2_000_000);
-    let (mut done, mut spent) = (0, Duration::ZERO);
+    let (mut done, mut spent) = (0, [Duration::ZERO; 3]);
     while done < cycles {
         bench.clock.advance(step);
         let began = clock();
         let claimed = bench.intake.claim(Claim::new(2 * BATCH, LEASE)).await.unwrap().deliveries;
-        spent += began.elapsed();
+        spent[0] += began.elapsed();
         let fired = claimed.len();
         let verdicts = claimed.into_iter().map(|task| (task.lease, Verdict::Complete)).collect();
         let batch = bench.batch(fired);
         let began = clock();
         assert!(bench.backend.settle(&bench.queue, verdicts).await.unwrap().iter().all(Result::is_ok));
+        spent[1] += began.elapsed();
+        let began = clock();
         std::hint::black_box(bench.backend.schedule(&bench.queue, batch).await.unwrap());
-        spent += began.elapsed();
+        spent[2] += began.elapsed();
         done += fired;
     }
-    let cycled = done as f64 / spent.as_secs_f64();
+    let cycled = done as f64 / spent.iter().sum::<Duration>().as_secs_f64();
+    let parts = spent.map(|spent| spent.as_nanos() as f64 / done as f64);
     drop(bench);
 
     // Cancelling goes in an order of its own.
@@ -121,7 +125,7 @@ async fn measure(pending: usize, named: bool, seed: u64) -> [f64; 4] {
         spent += began.elapsed();
         assert_eq!(changed.changed, chunk.len() as u64);
     }
-    [schedules, cycled, pending as f64 / spent.as_secs_f64(), bytes]
+    [schedules, cycled, pending as f64 / spent.as_secs_f64(), bytes, parts[0], parts[1], parts[2]]
 }
 
 /// Seconds until a million tasks of one tick are handed out, and the longest single schedule of another thread meanwhile
@@ -179,13 +183,29 @@ fn clock() -> std::time::Instant {
     std::time::Instant::now()
 }
 
+/// Kinds of ids to measure with: `DELAYLINE_BENCH_IDS=generated` or `keys`, or both.
+fn ids() -> Vec<bool> {
+    match std::env::var("DELAYLINE_BENCH_IDS").as_deref() {
+        Ok("generated") => vec![false],
+        Ok("keys") => vec![true],
+        _ => vec![false, true],
+    }
+}
+
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     println!("a second, batches of {BATCH}, payload {PAYLOAD_BYTES} B, one thread, median of {RUNS} runs\n");
-    let mut out =
-        table(&["pending", "ids", "schedule", "schedule + claim + complete", "cancel", "bytes a task beside payload"]);
+    let mut out = table(&[
+        "pending",
+        "ids",
+        "schedule",
+        "schedule + claim + complete",
+        "of which ns",
+        "cancel",
+        "bytes a task beside payload",
+    ]);
     for pending in sizes() {
-        for named in [false, true] {
+        for named in ids() {
             let runs: Vec<_> = (0..RUNS as u64).map(|seed| runtime.block_on(measure(pending, named, seed))).collect();
             let of = |what: usize| median(runs.iter().map(|run| run[what]).collect());
             let ids = if named { "caller's keys" } else { "generated" };
@@ -194,6 +214,7 @@ fn main() {
                 ids.to_owned(),
                 rate(of(0)),
                 rate(of(1)),
+                format!("{:.0} + {:.0} + {:.0}", of(6), of(4), of(5)),
                 rate(of(2)),
                 format!("{:.0}", of(3)),
             ]);

@@ -4,28 +4,137 @@
 //! allocates one page, and a page whose last value leaves goes back to the allocator, but for one that is kept so that a
 //! queue around empty does not allocate on every task.
 
-const PAGE: usize = 512;
+/// A fixed number of places, of which some are vacant; its memory comes and goes.
+pub(crate) trait Page: Default {
+    /// What all pages of a kind share, such as the size of a place.
+    type Shape: Copy;
+    /// Whether one more fits, perhaps after memory was taken.
+    fn has_room(&self, shape: Self::Shape) -> bool;
+    /// How many places are occupied.
+    fn used(&self) -> usize;
+    /// Whether it has memory.
+    fn has_memory(&self) -> bool;
+}
 
+/// Pages, and which of them have room.
+///
 /// Invariants:
-/// 1. `open` names exactly the pages with `listed`, each once; every page that has a vacant place, or no memory, is listed
-///    (a full one may be, and is dropped from the list when it is met).
-/// 2. `len` is the number of occupied places, `idle` the number of pages that have memory and no occupied place; it is at
-///    most 1 outside of a call.
+/// 1. A page that has room is in `open` once, and so is one without memory; a full one may be, and is dropped from the
+///    list when it is met. `listed` says which are. An index beyond the last page is left over from a page that is gone:
+///    it goes when it is met too, and no page is made while any is left.
+/// 2. `idle` is the number of pages that have memory and no occupied place; it is at most 1 outside of a call.
 #[derive(Debug)]
-pub(crate) struct Arena<T> {
-    pages: Vec<Page<T>>,
+pub(crate) struct Pages<P> {
+    pages: Vec<Listed<P>>,
     open: Vec<u32>,
-    len: usize,
     idle: usize,
 }
 
 #[derive(Debug)]
-struct Page<T> {
+struct Listed<P> {
+    page: P,
+    listed: bool,
+}
+
+impl<P> Default for Pages<P> {
+    fn default() -> Self {
+        Self { pages: Vec::new(), open: Vec::new(), idle: 0 }
+    }
+}
+
+impl<P: Page> Pages<P> {
+    pub(crate) fn len(&self) -> usize {
+        self.pages.len()
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, page: usize) -> Option<&P> {
+        self.pages.get(page).map(|listed| &listed.page)
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, page: usize) -> Option<&mut P> {
+        self.pages.get_mut(page).map(|listed| &mut listed.page)
+    }
+
+    /// A page with room, in which the caller occupies a place at once, and its number.
+    pub(crate) fn with_room(&mut self, shape: P::Shape) -> (usize, &mut P) {
+        let index = self.find_room(shape);
+        let page = &mut self.pages[index].page;
+        if page.used() == 0 && page.has_memory() {
+            self.idle -= 1;
+        }
+        (index, page)
+    }
+
+    /// Takes note that a place of this page has become vacant.
+    pub(crate) fn vacated(&mut self, index: usize) {
+        let Some(listed) = self.pages.get_mut(index) else { return };
+        if !listed.listed {
+            listed.listed = true;
+            self.open.push(index as u32);
+        }
+        if listed.page.used() == 0 {
+            self.idle += 1;
+            if self.idle > 1 {
+                self.release(index);
+            }
+        }
+    }
+
+    fn release(&mut self, index: usize) {
+        self.pages[index].page = P::default();
+        self.idle -= 1;
+        while self.pages.last().is_some_and(|last| !last.page.has_memory()) {
+            self.pages.pop();
+        }
+        if self.pages.len() * 2 < self.pages.capacity() {
+            let pages = self.pages.len();
+            self.pages.shrink_to(pages * 2);
+            self.open.retain(|&page| (page as usize) < pages);
+            self.open.shrink_to(self.open.len() * 2);
+        }
+    }
+
+    fn find_room(&mut self, shape: P::Shape) -> usize {
+        while let Some(&index) = self.open.last() {
+            let index = index as usize;
+            match self.pages.get_mut(index) {
+                Some(listed) if listed.page.has_room(shape) => return index,
+                Some(full) => full.listed = false,
+                None => {}
+            }
+            self.open.pop();
+        }
+        self.pages.push(Listed { page: P::default(), listed: true });
+        self.open.push(self.pages.len() as u32 - 1);
+        self.pages.len() - 1
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_memory(&self) -> usize {
+        self.pages.iter().filter(|listed| listed.page.has_memory()).count()
+    }
+}
+
+/// Marks the end of a list of vacant places.
+pub(crate) const NONE: u16 = u16::MAX;
+
+const PLACES: usize = 512;
+
+/// Values of one type, each at an index of its own until it is removed.
+#[derive(Debug)]
+pub(crate) struct Arena<T> {
+    pages: Pages<ValuePage<T>>,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct ValuePage<T> {
     places: Vec<Place<T>>,
     /// First of the list of vacant places, `NONE` at its end.
     vacant: u16,
     used: u16,
-    listed: bool,
 }
 
 #[derive(Debug)]
@@ -34,123 +143,91 @@ enum Place<T> {
     Vacant { next: u16 },
 }
 
-const NONE: u16 = u16::MAX;
+impl<T> Default for ValuePage<T> {
+    fn default() -> Self {
+        Self { places: Vec::new(), vacant: NONE, used: 0 }
+    }
+}
+
+impl<T> Page for ValuePage<T> {
+    type Shape = ();
+    fn has_room(&self, (): ()) -> bool {
+        self.vacant != NONE || self.places.len() < PLACES
+    }
+    fn used(&self) -> usize {
+        usize::from(self.used)
+    }
+    fn has_memory(&self) -> bool {
+        self.places.capacity() > 0
+    }
+}
 
 impl<T> Arena<T> {
     pub(crate) fn new() -> Self {
-        Self { pages: Vec::new(), open: Vec::new(), len: 0, idle: 0 }
+        Self { pages: Pages::default(), len: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// One past the highest index ever in use: what a scan goes up to.
+    /// One past the highest index in use: what a scan goes up to.
     pub(crate) fn end(&self) -> u32 {
-        (self.pages.len() * PAGE) as u32
+        (self.pages.len() * PLACES) as u32
     }
 
+    #[inline]
     pub(crate) fn get(&self, index: u32) -> Option<&T> {
-        let page = self.pages.get(index as usize / PAGE)?;
-        match page.places.get(index as usize % PAGE)? {
+        match self.pages.get(index as usize / PLACES)?.places.get(index as usize % PLACES)? {
             Place::Occupied(value) => Some(value),
             Place::Vacant { .. } => None,
         }
     }
 
+    #[inline]
     pub(crate) fn get_mut(&mut self, index: u32) -> Option<&mut T> {
-        let page = self.pages.get_mut(index as usize / PAGE)?;
-        match page.places.get_mut(index as usize % PAGE)? {
+        match self.pages.get_mut(index as usize / PLACES)?.places.get_mut(index as usize % PLACES)? {
             Place::Occupied(value) => Some(value),
             Place::Vacant { .. } => None,
         }
     }
 
     pub(crate) fn insert(&mut self, value: T) -> u32 {
-        let page_index = self.page_with_room();
-        let page = &mut self.pages[page_index];
-        if page.used == 0 && !page.places.is_empty() {
-            self.idle -= 1;
-        }
-        let place = if page.vacant == NONE {
-            // The first page grows as needed, so that a small queue stays small; later ones are taken whole.
-            if page.places.capacity() == 0 && page_index > 0 {
-                page.places.reserve_exact(PAGE);
-            }
-            page.places.push(Place::Occupied(value));
-            page.places.len() - 1
-        } else {
-            let place = page.vacant as usize;
-            let old = std::mem::replace(&mut page.places[place], Place::Occupied(value));
-            page.vacant = match old {
-                Place::Vacant { next } => next,
-                Place::Occupied(_) => unreachable!("the list of vacant places holds an occupied one"),
-            };
-            place
-        };
+        let (index, page) = self.pages.with_room(());
         page.used += 1;
         self.len += 1;
-        (page_index * PAGE + place) as u32
+        let place = match page.places.get_mut(usize::from(page.vacant)) {
+            Some(vacant) => {
+                let place = usize::from(page.vacant);
+                if let Place::Vacant { next } = std::mem::replace(vacant, Place::Occupied(value)) {
+                    page.vacant = next;
+                }
+                place
+            }
+            None => {
+                // The first page grows as needed, so that a small queue stays small; later ones are taken whole.
+                if index > 0 && page.places.capacity() == 0 {
+                    page.places.reserve_exact(PLACES);
+                }
+                page.places.push(Place::Occupied(value));
+                page.places.len() - 1
+            }
+        };
+        (index * PLACES + place) as u32
     }
 
     pub(crate) fn remove(&mut self, index: u32) -> Option<T> {
-        let page_index = index as usize / PAGE;
-        let page = self.pages.get_mut(page_index)?;
-        let place = page.places.get_mut(index as usize % PAGE)?;
-        if matches!(place, Place::Vacant { .. }) {
-            return None;
-        }
+        let page = self.pages.get_mut(index as usize / PLACES)?;
+        let place = page.places.get_mut(index as usize % PLACES).filter(|place| matches!(place, Place::Occupied(_)))?;
         let old = std::mem::replace(place, Place::Vacant { next: page.vacant });
-        page.vacant = (index as usize % PAGE) as u16;
+        page.vacant = (index as usize % PLACES) as u16;
         page.used -= 1;
         self.len -= 1;
-        if !page.listed {
-            page.listed = true;
-            self.open.push(page_index as u32);
-        }
-        if page.used == 0 {
-            self.idle += 1;
-            if self.idle > 1 {
-                self.release(page_index);
-            }
-        }
+        self.pages.vacated(index as usize / PLACES);
         match old {
             Place::Occupied(value) => Some(value),
             Place::Vacant { .. } => None,
         }
-    }
-
-    fn release(&mut self, page_index: usize) {
-        let page = &mut self.pages[page_index];
-        page.places = Vec::new();
-        page.vacant = NONE;
-        self.idle -= 1;
-        // Trailing pages without memory need no entry either; one that is still in `open` is skipped there.
-        while self.pages.last().is_some_and(|p| p.places.capacity() == 0) {
-            self.pages.pop();
-        }
-        if self.pages.len() * 2 < self.pages.capacity() {
-            self.pages.shrink_to(self.pages.len() * 2);
-            let pages = self.pages.len();
-            self.open.retain(|&p| (p as usize) < pages);
-            self.open.shrink_to(self.open.len() * 2);
-        }
-    }
-
-    /// A page with room for one more, at the top of `open`.
-    fn page_with_room(&mut self) -> usize {
-        while let Some(&index) = self.open.last() {
-            let index = index as usize;
-            match self.pages.get_mut(index) {
-                Some(page) if page.vacant != NONE || page.places.len() < PAGE => return index,
-                Some(full) => full.listed = false,
-                None => {}
-            }
-            self.open.pop();
-        }
-        self.pages.push(Page { places: Vec::new(), vacant: NONE, used: 0, listed: true });
-        self.open.push(self.pages.len() as u32 - 1);
-        self.pages.len() - 1
     }
 }
 
@@ -186,8 +263,7 @@ mod tests {
                 prop_assert_eq!(arena.remove(at), model.remove(&at));
             }
             prop_assert_eq!(arena.len(), 0);
-            let pages = arena.pages.iter().filter(|p| p.places.capacity() > 0).count();
-            prop_assert!(pages <= 1, "{} pages kept", pages);
+            prop_assert!(arena.pages.with_memory() <= 1, "{} pages kept", arena.pages.with_memory());
         }
     }
 }

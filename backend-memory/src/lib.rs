@@ -31,6 +31,7 @@
 //! | `store` | one queue as a synchronous state machine, given the time |
 //! | `wheel` | the timing wheel, of keys alone |
 //! | `arena` | storage with stable indices that gives memory back |
+//! | `payloads` | small payloads, packed by size |
 //! | `now` | one reading of both clocks, and how their times compare |
 //! | `operations` | changes that may be repeated |
 
@@ -40,6 +41,7 @@ mod config;
 mod intake;
 mod now;
 mod operations;
+mod payloads;
 mod shared;
 mod store;
 mod wheel;

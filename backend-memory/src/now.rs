@@ -56,8 +56,9 @@ impl Now {
         if delay.is_zero() {
             return self.mono_ms();
         }
-        let us = u128::from(self.mono_us) + delay.as_nanos().div_ceil(1000);
-        u64::try_from(us.div_ceil(1000)).unwrap_or(u64::MAX)
+        let below_second_ns = self.mono_us % 1_000_000 * 1_000 + u64::from(delay.subsec_nanos());
+        let seconds = (self.mono_us / 1_000_000).saturating_add(delay.as_secs());
+        seconds.saturating_mul(1_000).saturating_add(below_second_ns.div_ceil(1_000_000))
     }
 
     /// Whether the clock of a place has reached it.

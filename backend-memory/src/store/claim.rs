@@ -6,7 +6,8 @@ use crate::now::{Now, Place};
 use crate::wheel::Key;
 
 use super::dead::Burial;
-use super::task::{Live, NOWHERE};
+use super::leases::Live;
+use super::task::NOWHERE;
 use super::wheels::Head;
 use super::{BUDGET, Store, WALL_CHECK_MS, receipt};
 
@@ -34,14 +35,14 @@ impl Store {
         if self.paused || claim.max == 0 {
             return ClaimStep::Done(self.arm(now, claimed));
         }
-        let lease_end = Place::mono(now.mono_after(claim.lease).min(Key::MAX_DUE_MS));
+        let lease = Length::of(now, claim.lease);
         let max = claim.max.min(CLAIM_MAX);
         let mut budget = BUDGET.max(2 * max);
         let mut bytes = 0;
         let mut finished = false;
         let mut block = Vec::with_capacity(BLOCK.min(max));
         while claimed.deliveries.len() < max && budget > 0 && !finished {
-            if !self.wheels.advance(now, &mut budget) {
+            if !self.end_leases(now, &mut budget) || !self.wheels.advance(now, &mut budget) {
                 break;
             }
             self.wheels.take_block(now, BLOCK.min(max - claimed.deliveries.len()), &mut block);
@@ -64,7 +65,7 @@ impl Store {
                             finished = true;
                             break;
                         }
-                        claimed.deliveries.extend(self.deliver(now, head, lease_end));
+                        claimed.deliveries.extend(self.deliver(now, head, lease));
                     }
                 }
             }
@@ -76,13 +77,26 @@ impl Store {
         ClaimStep::Done(self.arm(now, claimed))
     }
 
+    /// Gives tasks whose leases have ended their keys; false if the budget ran out first.
+    fn end_leases(&mut self, now: Now, budget: &mut usize) -> bool {
+        while *budget > 0 {
+            let Some(index) = self.leases.ended(now.mono_ms()) else { return true };
+            if let Some(entry) = self.tasks.get(index) {
+                self.wheels.insert(false, entry.key(index));
+            }
+            *budget -= 1;
+        }
+        false
+    }
+
     /// Loads what the tasks of a block lie in, in loops so short that the processor fetches many at a time: tasks that are
     /// due together lie anywhere, and waiting for memory one by one would be most of a claim's time.
     fn touch(&self, block: &[Head]) {
         let entry = |head: &Head| self.tasks.get(head.key.slot());
         let entries = block.iter().filter_map(entry).fold(0, |sum, entry| sum ^ entry.seq);
         let line = |bytes: &[u8]| bytes.iter().step_by(64).fold(0, |sum, byte| sum ^ byte);
-        let payloads = block.iter().filter_map(entry).fold(0, |sum, entry| sum ^ line(&entry.payload));
+        let payloads =
+            block.iter().filter_map(entry).fold(0, |sum, entry| sum ^ line(self.payloads.get(entry.payload())));
         std::hint::black_box((entries, payloads));
     }
 
@@ -100,33 +114,32 @@ impl Store {
         if entry.attempt() >= self.max_attempts_of(entry) {
             return Judged::Bury(BuryCause::AttemptsUsedUp);
         }
-        Judged::Deliver(extra.and_then(|extra| extra.payload.as_ref()).map_or(entry.payload.len(), |large| large.len()))
+        Judged::Deliver(
+            extra
+                .and_then(|extra| extra.payload.as_ref())
+                .map_or(usize::from(entry.payload().len), |large| large.len()),
+        )
     }
 
     /// Puts a task whose key was taken out under a lease.
-    fn deliver(&mut self, now: Now, head: Head, lease_end: Place) -> Option<ClaimedTask> {
+    fn deliver(&mut self, now: Now, head: Head, lease: Length) -> Option<ClaimedTask> {
         let index = head.key.slot();
         let due = Place { wall: head.wall, ms: head.key.due_ms() };
         self.last_fence = now.wall_us.max(self.last_fence + 1);
         let fence = self.last_fence;
-        let live = self.lives.insert(Live { fence, old_place: due });
+        let live = self.leases.insert(Live::new(fence, due));
         let entry = self.tasks.get_mut(index)?;
         // A lease that ended unsettled still has its `Live`.
         let ended = std::mem::replace(&mut entry.live, live);
         entry.set_in_flight(true);
         entry.set_attempt(entry.attempt() + 1);
         if ended != NOWHERE {
-            self.lives.remove(ended);
+            self.leases.remove(ended);
         }
-        self.show_at(now, index, lease_end);
+        self.show_at_end(now, index, lease.ms, lease.ends_ms);
         let entry = self.tasks.get(index)?;
-        let lease = Lease::new(
-            self.id_of(index, entry),
-            fence,
-            entry.attempt(),
-            now.shown(lease_end),
-            receipt(index, entry.seq),
-        );
+        let ends_at = now.shown(Place::mono(lease.ends_ms));
+        let lease = Lease::new(self.id_of(index, entry), fence, entry.attempt(), ends_at, receipt(index, entry.seq));
         let mut task = ClaimedTask::new(lease, now.shown(due), now.since(due), self.payload_of(entry));
         task.max_attempts = self.max_attempts_of(entry);
         if let Some(extra) = self.extra(entry) {
@@ -142,10 +155,11 @@ impl Store {
         // Keys of finished tasks, such as the ends of their leases, are in sight for nobody.
         let nothing = self.paused || self.tasks.len() == 0;
         let (mono, wall) = if nothing { (None, None) } else { self.wheels.next() };
+        let lease = if nothing { None } else { self.leases.next_end_ms().map(Place::mono) };
         let wall_check = std::time::Duration::from_millis(WALL_CHECK_MS as u64);
         let in_mono = mono.map(|place| now.until(place));
         let in_wall = wall.map(|place| now.until(place).min(wall_check));
-        claimed.next_due_in = in_mono.into_iter().chain(in_wall).min();
+        claimed.next_due_in = in_mono.into_iter().chain(in_wall).chain(lease.map(|end| now.until(end))).min();
         let line_now = now.line_ms(Place::mono(now.mono_ms()));
         let wakes_at = claimed
             .next_due_in
@@ -157,12 +171,28 @@ impl Store {
     /// Moves a task whose key has been taken out or declared stale to the dead letters.
     pub(super) fn bury(&mut self, now: Now, index: u32, cause: BuryCause, reason: Option<Reason>) {
         let Some(entry) = self.tasks.get(index) else { return };
-        let (id, due) = (self.id_of(index, entry), self.due_of(entry));
+        let (id, due, payload) = (self.id_of(index, entry), self.due_of(entry), self.payload_of(entry));
         if let Some((entry, extra)) = self.detach(index) {
-            let dropped = self.dead.add(now, Burial { id, due, entry, extra, cause, reason });
+            self.drop_payload(&entry);
+            let attempts = entry.attempt();
+            let dropped = self.dead.add(now, Burial { id, due, payload, attempts, extra, cause, reason });
             self.freed.tasks += dropped.tasks;
             self.freed.bytes += dropped.bytes;
         }
+    }
+}
+
+/// How long a lease is, and when one that begins now ends.
+#[derive(Clone, Copy)]
+pub(super) struct Length {
+    pub(super) ms: u64,
+    pub(super) ends_ms: u64,
+}
+
+impl Length {
+    pub(super) fn of(now: Now, lease: std::time::Duration) -> Self {
+        let ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
+        Self { ms, ends_ms: now.mono_after(lease).min(Key::MAX_DUE_MS) }
     }
 }
 

@@ -7,7 +7,7 @@ use delayline_core::{Attempts, BuryCause, DeadLetter, DeadSelect, Due, NewTask, 
 
 use crate::now::{Now, Place};
 
-use super::task::{Entry, Extra};
+use super::task::Extra;
 use super::{Store, TASK_BYTES, Usage};
 
 /// Dead letters handled under one lock.
@@ -33,7 +33,8 @@ pub(super) struct Burial {
     pub(super) id: TaskId,
     /// When its last attempt was due.
     pub(super) due: Place,
-    pub(super) entry: Entry,
+    pub(super) payload: Bytes,
+    pub(super) attempts: u32,
     pub(super) extra: Extra,
     pub(super) cause: BuryCause,
     pub(super) reason: Option<Reason>,
@@ -70,10 +71,8 @@ impl DeadStore {
 
     /// Buries a task that was taken out of the store; answers what had to be dropped for it.
     pub(super) fn add(&mut self, now: Now, burial: Burial) -> Usage {
-        let Burial { id, due, entry, extra, cause, reason } = burial;
-        let attempts = entry.attempt();
+        let Burial { id, due, payload, attempts, extra, cause, reason } = burial;
         let reason = reason.or(extra.last_failure).unwrap_or_default();
-        let payload = extra.payload.unwrap_or_else(|| Bytes::from(entry.payload));
         let buried_at = delayline_core::Timestamp::from_unix_micros(now.wall_us as i64);
         let mut letter = DeadLetter::new(id, cause, reason, buried_at, payload);
         letter.due_at = now.shown(due);

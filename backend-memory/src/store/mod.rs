@@ -1,11 +1,11 @@
 //! One queue as a pure, synchronous state machine: every operation gets the time, none waits, none reads a clock.
 //!
 //! Invariants:
-//! 1. A task is an [`Entry`] in `tasks`. Exactly one key in `wheels` is its own (place and sequence equal); every other
-//!    key is stale, is counted as such, and is dropped when it is met or swept.
-//! 2. A lease is just a later due time: claiming moves the entry to the lease's end, so that an expired lease needs
-//!    nobody to notice it. `in_flight` says that the place is a lease's end; there is a `Live` exactly then.
-//! 3. `keys`, `groups` and `extras` hold exactly what their entries say; `detach` is the one way out.
+//! 1. A task is an [`Entry`] in `tasks`. One key in `wheels` is its own (place and sequence equal), or its lease is in a
+//!    list of `leases`; every other key is stale, is counted as such, and is dropped when it is met or swept.
+//! 2. A lease is just a later due time: claiming moves the entry to the lease's end, so that a lease that ends is a task
+//!    that falls due. `in_flight` says that the place is a lease's end; there is a `Live` exactly then.
+//! 3. `keys`, `groups`, `extras` and `payloads` hold exactly what their entries say; `detach` is the one way out.
 //! 4. `armed_ms` is no earlier than any time that a sleeping intake wakes at by itself. What becomes visible before it
 //!    raises `hint`, which the shell passes on after it has let go of the lock.
 //!
@@ -16,6 +16,7 @@ mod change;
 mod claim;
 mod dead;
 mod ids;
+mod leases;
 mod schedule;
 mod settle;
 mod task;
@@ -30,6 +31,7 @@ use delayline_core::{ErrorKind, GroupName, Receipt, TaskId, TaskRef};
 
 use crate::arena::Arena;
 use crate::now::{Now, Place};
+use crate::payloads::Payloads;
 
 pub(crate) use change::GroupWalk;
 pub(crate) use change::check as check_change;
@@ -37,8 +39,9 @@ pub(crate) use claim::{CLAIM_MAX, ClaimStep};
 use dead::DeadStore;
 pub(crate) use dead::DeadWalk;
 use ids::{IdCodec, KeyMap};
+use leases::{Leases, Live};
 pub(crate) use schedule::bytes_of;
-use task::{Entry, Extra, Live, NOWHERE};
+use task::{Entry, Extra, NOWHERE};
 pub(crate) use view::{ListScan, StatsScan};
 use wheels::Wheels;
 
@@ -59,7 +62,8 @@ const BUDGET: usize = 32 * 1024;
 pub(crate) struct Store {
     tasks: Arena<Entry>,
     extras: Arena<Extra>,
-    lives: Arena<Live>,
+    leases: Leases,
+    payloads: Payloads,
     wheels: Wheels,
     keys: KeyMap,
     codec: IdCodec,
@@ -111,7 +115,8 @@ impl Store {
         Self {
             tasks: Arena::new(),
             extras: Arena::new(),
-            lives: Arena::new(),
+            leases: Leases::new(),
+            payloads: Payloads::default(),
             wheels: Wheels::new(now),
             keys: KeyMap::new(),
             codec: IdCodec::new(rng),
@@ -193,7 +198,7 @@ impl Store {
     }
 
     fn bytes_of(&self, entry: &Entry) -> u64 {
-        TASK_BYTES + entry.payload.len() as u64 + self.extra(entry).map_or(0, extra_bytes)
+        TASK_BYTES + u64::from(entry.payload().len) + self.extra(entry).map_or(0, extra_bytes)
     }
 
     fn id_of(&self, index: u32, entry: &Entry) -> TaskId {
@@ -207,7 +212,7 @@ impl Store {
     fn payload_of(&self, entry: &Entry) -> Bytes {
         match self.extra(entry) {
             Some(Extra { payload: Some(large), .. }) => large.clone(),
-            Some(_) | None => Bytes::copy_from_slice(&entry.payload),
+            Some(_) | None => Bytes::copy_from_slice(self.payloads.get(entry.payload())),
         }
     }
 
@@ -256,12 +261,27 @@ impl Store {
         entry.in_flight() && !now.reached(entry.place())
     }
 
-    /// Makes an entry visible at a place: the one way keys get into the wheels. Its former key, if it had one, must have
-    /// been taken out or declared stale.
+    /// Makes an entry visible at a place. It must have been taken out or hidden from where it was visible before.
     fn show_at(&mut self, now: Now, index: u32, place: Place) {
         let Some(entry) = self.tasks.get_mut(index) else { return };
         entry.set_place(place);
         self.wheels.insert(place.wall, entry.key(index));
+        self.ring_for(now, place);
+    }
+
+    /// Makes an entry under a lease visible at the lease's end. It must have been taken out or hidden from where it was
+    /// visible before.
+    fn show_at_end(&mut self, now: Now, index: u32, length_ms: u64, ends_ms: u64) {
+        let Some(entry) = self.tasks.get_mut(index) else { return };
+        entry.set_place(Place::mono(ends_ms));
+        if !self.leases.enlist(entry.live, index, length_ms, ends_ms) {
+            self.wheels.insert(false, entry.key(index));
+        }
+        self.ring_for(now, Place::mono(ends_ms));
+    }
+
+    /// Rings for who sleeps beyond the time at which something has become visible.
+    fn ring_for(&mut self, now: Now, place: Place) {
         let mut wake_at = now.line_ms(place);
         if place.wall {
             wake_at = wake_at.min(now.line_ms(Place::mono(now.mono_ms())) + WALL_CHECK_MS);
@@ -272,9 +292,11 @@ impl Store {
         }
     }
 
-    /// Declares an entry's present key stale.
+    /// Takes an entry away from where it is visible: out of its list, or by declaring its key stale.
     fn hide(&mut self, index: u32) {
-        if let Some(entry) = self.tasks.get(index) {
+        if let Some(entry) = self.tasks.get(index)
+            && !self.leases.unlist(entry.live)
+        {
             self.wheels.gone_stale(entry.place().wall);
         }
     }
@@ -284,20 +306,30 @@ impl Store {
         let entry = self.tasks.get_mut(index)?;
         entry.set_in_flight(false);
         let live = std::mem::replace(&mut entry.live, NOWHERE);
-        self.lives.remove(live)
+        self.leases.remove(live)
     }
 
     /// Takes a task out for good, whose key has been taken out or declared stale.
     fn remove(&mut self, index: u32) {
         if let Some((entry, extra)) = self.detach(index) {
-            self.freed.add(TASK_BYTES + entry.payload.len() as u64 + extra_bytes(&extra));
+            self.drop_payload(&entry);
+            self.freed.add(TASK_BYTES + u64::from(entry.payload().len) + extra_bytes(&extra));
         }
     }
 
-    /// Takes a task out whose key has been taken out or declared stale, while what it counts stays counted.
+    /// Frees the small payload of an entry that was taken out.
+    fn drop_payload(&mut self, entry: &Entry) {
+        self.payloads.remove(entry.payload());
+        if self.tasks.len() == 0 {
+            self.payloads.trim();
+        }
+    }
+
+    /// Takes a task out whose key has been taken out or declared stale, while its small payload stays where it is and what
+    /// it counts stays counted.
     fn detach(&mut self, index: u32) -> Option<(Entry, Extra)> {
         let entry = self.tasks.remove(index)?;
-        self.lives.remove(entry.live);
+        self.leases.remove(entry.live);
         let extra = self.extras.remove(entry.extra).unwrap_or_default();
         if let Some(id) = &extra.id {
             self.keys.remove(id, index);

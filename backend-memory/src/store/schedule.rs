@@ -3,9 +3,10 @@
 use delayline_core::{Capabilities, Due, Error, ErrorKind, NewTask, OnConflict, Outcome, Result, Scheduled, TaskId};
 
 use crate::now::{Now, Place};
+use crate::payloads::SMALL_BYTES_MAX;
 use crate::wheel::Key;
 
-use super::task::{Entry, Extra, NOWHERE, SMALL_PAYLOAD_BYTES_MAX};
+use super::task::{Entry, Extra, NOWHERE};
 use super::{DELAY_MAX, Store, TASK_BYTES, Usage};
 
 /// What a task counts against `max_bytes`.
@@ -49,8 +50,8 @@ impl Store {
         }
         self.next_seq += 1;
         let (small, large) = match task.payload.len() {
-            0..=SMALL_PAYLOAD_BYTES_MAX => (Vec::from(task.payload).into_boxed_slice(), None),
-            _ => (Box::default(), Some(task.payload)),
+            0..=SMALL_BYTES_MAX => (self.payloads.insert(&task.payload), None),
+            _ => (self.payloads.insert(&[]), Some(task.payload)),
         };
         let attempts = task.max_attempts.get();
         let extra = Extra {

@@ -7,6 +7,7 @@ use delayline_core::{BuryCause, Capabilities, Due, Error, Lease, Reason, Result,
 use crate::now::{Now, Place};
 
 use super::Store;
+use super::claim::Length;
 use super::schedule::place_of;
 
 impl Store {
@@ -38,15 +39,15 @@ impl Store {
     /// Makes one lease end `by` from now, if that is later than it ends.
     pub(crate) fn extend(&mut self, now: Now, lease: &Lease, by: Duration) -> Result<Lease> {
         let index = self.leased_at(lease).ok_or_else(Error::lease_lost)?;
-        let end = Place::mono(now.mono_after(by).min(crate::wheel::Key::MAX_DUE_MS));
+        let length = Length::of(now, by);
         let entry = self.tasks.get(index).ok_or_else(Error::lease_lost)?;
         let mut extended = lease.clone();
         extended.cancelled = entry.cancelled();
         extended.expires_at = now.shown(entry.place());
-        if end.ms > entry.place().ms {
-            extended.expires_at = now.shown(end);
+        if length.ends_ms > entry.place().ms {
+            extended.expires_at = now.shown(Place::mono(length.ends_ms));
             self.hide(index);
-            self.show_at(now, index, end);
+            self.show_at_end(now, index, length.ms, length.ends_ms);
         }
         Ok(extended)
     }
@@ -61,7 +62,7 @@ impl Store {
     fn leased_at(&self, lease: &Lease) -> Option<u32> {
         let index = self.by_receipt(&lease.receipt)?;
         let entry = self.tasks.get(index)?;
-        let live = self.lives.get(entry.live)?;
+        let live = self.leases.get(entry.live)?;
         (entry.in_flight() && live.fence == lease.fence).then_some(index)
     }
 

@@ -1,9 +1,10 @@
-//! How a task lies in memory: 48 bytes, and a second record only for what most tasks don't have.
+//! How a task lies in memory: 40 bytes, its payload, and a second record only for what most tasks don't have.
 
 use bytes::Bytes;
 use delayline_core::{GroupName, Headers, Reason, TaskId};
 
 use crate::now::Place;
+use crate::payloads::PayloadAt;
 use crate::wheel::Key;
 
 /// Marks an index that points nowhere.
@@ -20,8 +21,8 @@ const ATTEMPT_BITS: u32 = 16;
 
 /// A task that is pending or in flight.
 ///
-/// At every moment exactly one key in the wheels is its own: the one with its `visible` place and its `seq`. Changing
-/// `visible` makes the old key stale without touching it.
+/// At every moment one key in the wheels is its own, the one with its `visible` place and its `seq`, or its lease is in a
+/// list. Changing `visible` makes the old key stale without touching it.
 #[derive(Debug)]
 pub(super) struct Entry {
     /// When it is next visible, in the low 44 bits (due, retry or lease end), and flags: on which clock, in flight,
@@ -29,25 +30,23 @@ pub(super) struct Entry {
     visible: u64,
     /// Given at acceptance, never twice in a queue; kept until the task ends.
     pub(super) seq: u64,
-    /// A payload up to `SMALL_PAYLOAD_BYTES_MAX`; a larger one is in `Extra`.
-    pub(super) payload: Box<[u8]>,
     /// For a generated id: its milliseconds, in the high 48 bits. Below: attempts so far.
     id_ms_and_attempt: u64,
     /// Where the `Extra` is, or `NOWHERE`.
     pub(super) extra: u32,
     /// Where the `Live` is, or `NOWHERE`; there is one while `in_flight`.
     pub(super) live: u32,
+    /// Where a small payload is; a large one is in `Extra`, and this one empty.
+    payload_index: u32,
+    payload_len: u16,
 }
-
-/// Payloads up to this size are copied at each hand-out, which costs less than sharing them; larger ones are shared.
-pub(super) const SMALL_PAYLOAD_BYTES_MAX: usize = 1024;
 
 /// What most tasks don't have. Owned by its entry.
 #[derive(Debug, Default)]
 pub(super) struct Extra {
     /// The caller's key; `None` for an id that we gave.
     pub(super) id: Option<TaskId>,
-    /// A payload over `SMALL_PAYLOAD_BYTES_MAX`.
+    /// A payload that is too large for `Payloads`.
     pub(super) payload: Option<Bytes>,
     pub(super) headers: Headers,
     pub(super) group: Option<GroupName>,
@@ -69,19 +68,23 @@ impl Extra {
     }
 }
 
-/// A lease. Owned by its entry, from the claim to the settling or the next claim.
-#[derive(Debug)]
-pub(super) struct Live {
-    pub(super) fence: u64,
-    /// Where the task stood when it was claimed, to which a release returns it.
-    pub(super) old_place: Place,
-}
-
 impl Entry {
-    pub(super) fn new(place: Place, seq: u64, payload: Box<[u8]>) -> Self {
-        let mut entry = Self { visible: 0, seq, payload, id_ms_and_attempt: 0, extra: NOWHERE, live: NOWHERE };
+    pub(super) fn new(place: Place, seq: u64, payload: PayloadAt) -> Self {
+        let mut entry = Self {
+            visible: 0,
+            seq,
+            id_ms_and_attempt: 0,
+            extra: NOWHERE,
+            live: NOWHERE,
+            payload_index: payload.index,
+            payload_len: payload.len,
+        };
         entry.set_place(place);
         entry
+    }
+
+    pub(super) fn payload(&self) -> PayloadAt {
+        PayloadAt { index: self.payload_index, len: self.payload_len }
     }
 
     pub(super) fn place(&self) -> Place {
@@ -149,9 +152,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_has_48_bytes_and_its_fields_do_not_touch_each_other() {
-        assert_eq!(size_of::<Option<Entry>>(), 48);
-        let mut entry = Entry::new(Place::wall(MS_MASK), 7, Box::default());
+    fn an_entry_has_40_bytes_and_its_fields_do_not_touch_each_other() {
+        assert_eq!(size_of::<Entry>(), 40);
+        let mut entry = Entry::new(Place::wall(MS_MASK), 7, PayloadAt { index: u32::MAX, len: 1024 });
         entry.set_generated_ms((1 << 48) - 1);
         entry.set_attempt(10_000);
         entry.set_in_flight(true);

@@ -127,6 +127,6 @@ impl Store {
 
     /// When a task was due: of one that was claimed, at that claim.
     pub(super) fn due_of(&self, entry: &Entry) -> Place {
-        self.lives.get(entry.live).map_or(entry.place(), |live| live.old_place)
+        self.leases.get(entry.live).map_or(entry.place(), |live| live.old_place)
     }
 }

@@ -5,8 +5,8 @@
 //!
 //! # Invariants
 //!
-//! 1. **Placement.** A key in the levels has `due_ms > cursor_ms` (equal only while the wheel is not *settled*). It is in
-//!    the level of the highest byte in which its due and the cursor differ, in the slot named by that byte of the due.
+//! 1. **Placement.** A key in the levels has `due_ms > cursor_ms` (equal only while the wheel is not *settled*). It is
+//!    in the level of the highest byte in which its due and the cursor differ, in the slot named by that byte.
 //!    Hence all slots in use are ahead of the cursor's own in their level: no wrap-around, no rounds to count. And all
 //!    keys of a level are due before all keys of the level above, slot by slot: the first occupied slot of the lowest
 //!    occupied level holds the smallest due.

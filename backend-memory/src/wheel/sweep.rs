@@ -1,8 +1,8 @@
 //! Dropping the keys of tasks that are gone, a piece at a time.
 //!
 //! A pass goes from the highest level down to the ready part, because that is the way keys move: a key that moves
-//! between two calls can only get ahead of the pass, never behind it. A slot that is half moved is finished first, for the
-//! same reason.
+//! between two calls can only get ahead of the pass, never behind it. A slot that is half moved is finished first, for
+//! the same reason.
 
 use super::chunk::{SlotPass, Swept};
 use super::key::Key;
