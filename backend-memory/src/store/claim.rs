@@ -1,5 +1,6 @@
 //! Tasks on their way out.
 
+use bytes::Bytes;
 use delayline_core::{BuryCause, Claim, Claimed, ClaimedTask, Lease, Reason};
 
 use crate::now::{Now, Place};
@@ -7,7 +8,7 @@ use crate::wheel::Key;
 
 use super::dead::Burial;
 use super::leases::Live;
-use super::task::NOWHERE;
+use super::task::{Extra, NOWHERE};
 use super::wheels::Head;
 use super::{BUDGET, Store, WALL_CHECK_MS, receipt};
 
@@ -40,6 +41,7 @@ impl Store {
         let mut budget = BUDGET.max(2 * max);
         let mut bytes = 0;
         let mut finished = false;
+        let expected = self.claimed_last.min(max);
         let mut block = Vec::with_capacity(BLOCK.min(max));
         while claimed.deliveries.len() < max && budget > 0 && !finished {
             if !self.end_leases(now, &mut budget) || !self.wheels.advance(now, &mut budget) {
@@ -48,7 +50,9 @@ impl Store {
             self.wheels.take_block(now, BLOCK.min(max - claimed.deliveries.len()), &mut block);
             budget = budget.saturating_sub(block.len());
             finished = block.is_empty();
+            claimed.deliveries.reserve(block.len().max(expected - claimed.deliveries.len().min(expected)));
             self.touch(&block);
+            let copies = self.copy_payloads(&block);
             for (at, &head) in block.iter().enumerate() {
                 let index = head.key.slot();
                 match self.judge(now, head) {
@@ -65,11 +69,12 @@ impl Store {
                             finished = true;
                             break;
                         }
-                        claimed.deliveries.extend(self.deliver(now, head, lease));
+                        claimed.deliveries.extend(self.deliver(now, head, lease, copies.get(at)));
                     }
                 }
             }
         }
+        self.claimed_last = claimed.deliveries.len();
         self.sweep(claimed.deliveries.len().max(1024));
         if claimed.deliveries.is_empty() && !finished {
             return ClaimStep::Again { buried: claimed.buried };
@@ -100,6 +105,20 @@ impl Store {
         std::hint::black_box((entries, payloads));
     }
 
+    /// The small payloads of a block in one allocation: one for each would cost as much as the rest of the claim. The
+    /// tasks of a block share the copy, 64 KiB at most, until the last is dropped.
+    fn copy_payloads(&self, block: &[Head]) -> Copies {
+        let own = |head: &Head| self.tasks.get(head.key.slot()).filter(|entry| entry.owns(head.key, head.wall));
+        let payload = |head: &Head| own(head).map_or(&[][..], |entry| self.payloads.get(entry.payload()));
+        let mut bytes = Vec::with_capacity(block.iter().map(|head| payload(head).len()).sum());
+        let mut ends = Vec::with_capacity(block.len());
+        for head in block {
+            bytes.extend_from_slice(payload(head));
+            ends.push(bytes.len());
+        }
+        Copies { bytes: bytes.into(), ends }
+    }
+
     fn judge(&self, now: Now, head: Head) -> Judged {
         let Some(entry) = self.tasks.get(head.key.slot()).filter(|entry| entry.owns(head.key, head.wall)) else {
             return Judged::Stale;
@@ -122,7 +141,7 @@ impl Store {
     }
 
     /// Puts a task whose key was taken out under a lease.
-    fn deliver(&mut self, now: Now, head: Head, lease: Length) -> Option<ClaimedTask> {
+    fn deliver(&mut self, now: Now, head: Head, lease: Length, small: Bytes) -> Option<ClaimedTask> {
         let index = head.key.slot();
         let due = Place { wall: head.wall, ms: head.key.due_ms() };
         self.last_fence = now.wall_us.max(self.last_fence + 1);
@@ -140,7 +159,11 @@ impl Store {
         let entry = self.tasks.get(index)?;
         let ends_at = now.shown(Place::mono(lease.ends_ms));
         let lease = Lease::new(self.id_of(index, entry), fence, entry.attempt(), ends_at, receipt(index, entry.seq));
-        let mut task = ClaimedTask::new(lease, now.shown(due), now.since(due), self.payload_of(entry));
+        let payload = match self.extra(entry) {
+            Some(Extra { payload: Some(large), .. }) => large.clone(),
+            Some(_) | None => small,
+        };
+        let mut task = ClaimedTask::new(lease, now.shown(due), now.since(due), payload);
         task.max_attempts = self.max_attempts_of(entry);
         if let Some(extra) = self.extra(entry) {
             task.expires_at = extra.expires.map(|expires| now.shown(expires));
@@ -179,6 +202,20 @@ impl Store {
             self.freed.tasks += dropped.tasks;
             self.freed.bytes += dropped.bytes;
         }
+    }
+}
+
+/// The small payloads of a block.
+struct Copies {
+    bytes: Bytes,
+    /// Where each one ends, and the next begins.
+    ends: Vec<usize>,
+}
+
+impl Copies {
+    fn get(&self, at: usize) -> Bytes {
+        let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        self.bytes.slice(start..self.ends[at])
     }
 }
 

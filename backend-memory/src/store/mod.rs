@@ -74,6 +74,8 @@ pub(crate) struct Store {
     paused: bool,
     armed_ms: i64,
     hint: bool,
+    /// How many tasks the last claim brought: about how many the next will.
+    claimed_last: usize,
     /// Tasks and bytes that left since the shell last asked.
     freed: Usage,
     /// Intakes that are open, kept by the shell.
@@ -127,6 +129,7 @@ impl Store {
             paused: false,
             armed_ms: i64::MIN,
             hint: false,
+            claimed_last: 0,
             freed: Usage::default(),
             intakes: 0,
             retired: false,
