@@ -19,6 +19,9 @@ use crate::store::{self, DELAY_MAX, DeadWalk, ListScan, StatsScan, Store, Usage}
 /// Items of a batch handled under one lock.
 const CHUNK: usize = 4096;
 
+/// Items that are looked up together.
+const BLOCK: usize = 64;
+
 /// A delay queue in this process's memory.
 ///
 /// Tasks do not survive the process. Cloning is done by sharing it in an `Arc`.
@@ -95,6 +98,7 @@ impl MemoryBackend {
         &self,
         queue: &QueueName,
         items: &[L],
+        lease_of: impl Fn(&L) -> &Lease + Clone,
         each: impl Fn(&mut Store, crate::now::Now, &L) -> Result<R>,
     ) -> Result<Vec<Result<R>>> {
         let mut results = Vec::with_capacity(items.len());
@@ -104,7 +108,10 @@ impl MemoryBackend {
             }
             let now = self.shared.now();
             let done = self.shared.on_existing(queue, |store| {
-                results.extend(chunk.iter().map(|item| each(store, now, item)));
+                for block in chunk.chunks(BLOCK) {
+                    store.touch_leased(block.iter().map(&lease_of));
+                    results.extend(block.iter().map(|item| each(store, now, item)));
+                }
                 store.sweep_after(chunk.len());
             });
             match done {
@@ -271,14 +278,14 @@ impl DelayBackend for MemoryBackend {
         let settle_one = |store: &mut Store, now, (lease, verdict): &(Lease, Verdict)| {
             store.settle(now, caps, lease, verdict.clone())
         };
-        self.on_leases(queue, &verdicts, settle_one).await
+        self.on_leases(queue, &verdicts, |(lease, _)| lease, settle_one).await
     }
 
     async fn extend(&self, queue: &QueueName, leases: Vec<Lease>, by: Duration) -> Result<Vec<Result<Lease>>> {
         self.shared.open()?;
         self.shared.caps.check_lease(by)?;
         self.shared.caps.check_batch(leases.len())?;
-        self.on_leases(queue, &leases, |store, now, lease: &Lease| store.extend(now, lease, by)).await
+        self.on_leases(queue, &leases, |lease| lease, |store, now, lease: &Lease| store.extend(now, lease, by)).await
     }
 
     async fn change(&self, queue: &QueueName, select: Select, change: Change) -> Result<Changed> {

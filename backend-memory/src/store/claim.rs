@@ -8,7 +8,7 @@ use crate::wheel::Key;
 
 use super::dead::Burial;
 use super::leases::Live;
-use super::task::{Extra, NOWHERE};
+use super::task::{Entry, Extra, NOWHERE};
 use super::wheels::Head;
 use super::{BUDGET, Store, WALL_CHECK_MS, receipt};
 
@@ -51,7 +51,7 @@ impl Store {
             budget = budget.saturating_sub(block.len());
             finished = block.is_empty();
             claimed.deliveries.reserve(block.len().max(expected - claimed.deliveries.len().min(expected)));
-            self.touch(&block);
+            self.touch(block.iter().map(|head| head.key.slot()));
             let copies = self.copy_payloads(&block);
             for (at, &head) in block.iter().enumerate() {
                 let index = head.key.slot();
@@ -94,15 +94,15 @@ impl Store {
         false
     }
 
-    /// Loads what the tasks of a block lie in, in loops so short that the processor fetches many at a time: tasks that are
-    /// due together lie anywhere, and waiting for memory one by one would be most of a claim's time.
-    fn touch(&self, block: &[Head]) {
-        let entry = |head: &Head| self.tasks.get(head.key.slot());
-        let entries = block.iter().filter_map(entry).fold(0, |sum, entry| sum ^ entry.seq);
+    /// Loads what some tasks lie in, in loops so short that the processor fetches many at a time: tasks that are due
+    /// together lie anywhere, and waiting for memory one by one would be most of a claim's time.
+    pub(super) fn touch(&self, tasks: impl Iterator<Item = u32> + Clone) {
+        let entries = tasks.filter_map(|index| self.tasks.get(index));
         let line = |bytes: &[u8]| bytes.iter().step_by(64).fold(0, |sum, byte| sum ^ byte);
-        let payloads =
-            block.iter().filter_map(entry).fold(0, |sum, entry| sum ^ line(self.payloads.get(entry.payload())));
-        std::hint::black_box((entries, payloads));
+        let payload = |entry: &Entry| line(self.payloads.get(entry.payload()));
+        let seqs = entries.clone().fold(0, |sum, entry| sum ^ entry.seq);
+        let payloads = entries.fold(0, |sum, entry| sum ^ payload(entry));
+        std::hint::black_box((seqs, payloads));
     }
 
     /// The small payloads of a block in one allocation: one for each would cost as much as the rest of the claim. The

@@ -52,6 +52,12 @@ impl Store {
         Ok(extended)
     }
 
+    /// Loads the tasks of some leases, before they are settled one by one.
+    pub(crate) fn touch_leased<'l>(&self, leases: impl Iterator<Item = &'l Lease> + Clone) {
+        let index = |lease: &Lease| lease.receipt.words().and_then(|[index, _]| u32::try_from(index).ok());
+        self.touch(leases.filter_map(index));
+    }
+
     /// Sweeping that comes with settling `settled` leases.
     pub(crate) fn sweep_after(&mut self, settled: usize) {
         self.sweep((settled * 4).max(64));
