@@ -5,22 +5,24 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use delayline_core::{
-    AdminOp, Capabilities, Change, Changed, DeadLetterOp, DeadLetters, DeadSelect, DelayBackend, Error, ErrorKind,
-    Intake, IntakeOptions, Lease, NewTask, OnConflict, Outcome, Page, QueueName, QueueStats, Result, Scheduled, Select,
-    TaskId, TaskView, Verdict, limits,
+    Action, AdminOp, Capabilities, Change, ChangeOutcome, Changed, DeadLetterOp, DeadLetters, DeadSelect, DelayBackend,
+    Error, ErrorKind, GroupName, Intake, IntakeOptions, Lease, NewTask, OnConflict, Outcome, Page, QueueName,
+    QueueStats, Result, Scheduled, Select, TaskId, TaskRef, TaskView, Verdict, limits,
 };
 
 use crate::config::MemoryConfig;
 use crate::intake::MemoryIntake;
 use crate::operations::{Begun, Progress};
 use crate::shared::Shared;
-use crate::store::{self, DELAY_MAX, DeadWalk, ListScan, StatsScan, Store, Usage};
+use crate::store::{self, DELAY_MAX, DeadFilter, DeadWalk, GroupWalk, ListScan, StatsScan, Store, Usage};
 
 /// Items of a batch handled under one lock.
 const CHUNK: usize = 4096;
 
 /// Items that are looked up together.
 const BLOCK: usize = 64;
+
+type Outcomes = Vec<Result<ChangeOutcome>>;
 
 /// A delay queue in this process's memory.
 ///
@@ -81,10 +83,12 @@ impl MemoryBackend {
                 }
                 if !all_fit {
                     // What this one replaced makes room for the next.
-                    self.shared.release(store.take_freed());
+                    self.shared.moved(store.take_moved());
                 }
                 results.push(result);
             }
+            // Replacing leaves stale keys too.
+            store.sweep_after(chunk);
         });
         if done.is_err() && all_fit {
             unused = wanted;
@@ -126,78 +130,44 @@ impl MemoryBackend {
     async fn change_tasks(
         &self,
         queue: &QueueName,
-        tasks: Vec<delayline_core::TaskRef>,
-        change: Change,
-    ) -> Result<Changed> {
+        tasks: &[TaskRef],
+        action: Action,
+        outcomes: &mut Outcomes,
+    ) -> Result<()> {
         let caps = &self.shared.caps;
-        caps.check_batch(tasks.len())?;
-        let begun =
-            self.shared.operations.begin(self.shared.now(), change.operation, (queue, change.action), tasks.len())?;
-        let mut running = match begun {
-            Begun::Done(changed) => return Ok(changed),
-            Begun::Run(running) => running,
-        };
-        let mut outcomes = match running.progress.take() {
-            Some(Progress::Tasks(outcomes)) => outcomes,
-            Some(Progress::Group(_)) => return Err(Error::new(ErrorKind::Invalid, "the operation was a group change")),
-            None => Vec::with_capacity(tasks.len()),
-        };
         while outcomes.len() < tasks.len() {
             let chunk = &tasks[outcomes.len()..tasks.len().min(outcomes.len() + CHUNK)];
             let now = self.shared.now();
             let done = self.shared.on_existing(queue, |store| {
-                let change_one = |task| store.change_task(now, caps, task, change.action);
-                chunk.iter().map(change_one).collect::<Vec<_>>()
+                chunk.iter().for_each(|task| outcomes.push(store.change_task(now, caps, task, action)));
             })?;
-            outcomes.extend(
-                done.unwrap_or_else(|| chunk.iter().map(|_| Ok(delayline_core::ChangeOutcome::NotFound)).collect()),
-            );
+            if done.is_none() {
+                outcomes.extend(chunk.iter().map(|_| Ok(ChangeOutcome::NotFound)));
+            }
             if outcomes.len() < tasks.len() {
-                running.progress = Some(Progress::Tasks(outcomes.clone()));
                 tokio::task::yield_now().await;
             }
         }
-        let mut changed = Changed::default();
-        outcomes.iter().for_each(|outcome| changed.count(outcome));
-        changed.outcomes = outcomes;
-        running.finish(self.shared.now(), &changed);
-        Ok(changed)
+        Ok(())
     }
 
     async fn change_group(
         &self,
         queue: &QueueName,
-        group: delayline_core::GroupName,
-        change: Change,
-    ) -> Result<Changed> {
-        let begun = self.shared.operations.begin(self.shared.now(), change.operation, (queue, change.action), 0)?;
-        let mut running = match begun {
-            Begun::Done(changed) => return Ok(changed),
-            Begun::Run(running) => running,
-        };
-        let mut walk = match running.progress.take() {
-            Some(Progress::Group(walk)) => walk,
-            Some(Progress::Tasks(_)) => {
-                return Err(Error::new(ErrorKind::Invalid, "the operation was a change of single tasks"));
-            }
-            None => match self.shared.on_existing(queue, |store| store.walk())? {
-                Some(walk) => walk,
-                None => return Ok(Changed::default()),
-            },
-        };
+        group: &GroupName,
+        action: Action,
+        walk: &mut GroupWalk,
+    ) -> Result<()> {
         loop {
             let now = self.shared.now();
-            let through = self.shared.on_existing(queue, |store| {
-                store.change_group(now, &self.shared.caps, &group, change.action, &mut walk)
-            })?;
+            let through = self
+                .shared
+                .on_existing(queue, |store| store.change_group(now, &self.shared.caps, group, action, walk))?;
             if through.unwrap_or(true) {
-                break;
+                return Ok(());
             }
-            running.progress = Some(Progress::Group(walk.clone()));
             tokio::task::yield_now().await;
         }
-        running.finish(self.shared.now(), &walk.changed);
-        Ok(walk.changed)
     }
 
     /// Walks over the dead letters in bounded steps; each answers whether it was the last.
@@ -222,13 +192,25 @@ impl MemoryBackend {
             Some(rate) if rate.is_finite() && rate > 0.0 => 1e6 / rate,
             Some(rate) => return Err(Error::new(ErrorKind::Invalid, format!("{rate} a second is no rate"))),
         };
-        let letters = self.stats(queue).await?.dead;
+        let letters = self.shared.on_existing(queue, |store| store.dead_len())?.unwrap_or(0);
         if letters as f64 * gap_us > DELAY_MAX.as_micros() as f64 {
             return Err(self.shared.caps.out_of_range());
         }
         // All are staggered from one instant.
         let now = self.shared.now();
-        self.walk_dead(queue, |store, walk| store.redrive(now, &select, gap_us, walk)).await
+        let filter = self.filter(select)?;
+        self.walk_dead(queue, |store, walk| store.redrive(now, &filter, gap_us, walk)).await
+    }
+
+    fn filter(&self, select: DeadSelect) -> Result<DeadFilter> {
+        match select {
+            DeadSelect::All => Ok(DeadFilter::All),
+            DeadSelect::Ids(ids) => {
+                self.shared.caps.check_batch(ids.len())?;
+                Ok(DeadFilter::Ids(ids.into_iter().collect()))
+            }
+            _ => Err(Error::unsupported("this selection of dead letters")),
+        }
     }
 }
 
@@ -291,10 +273,30 @@ impl DelayBackend for MemoryBackend {
     async fn change(&self, queue: &QueueName, select: Select, change: Change) -> Result<Changed> {
         self.shared.open()?;
         store::check_change(self.shared.now(), &self.shared.caps, change.action)?;
-        match select {
-            Select::Tasks(tasks) => self.change_tasks(queue, tasks, change).await,
-            Select::Group(group) => self.change_group(queue, group, change).await,
+        if let Select::Tasks(tasks) = &select {
+            self.shared.caps.check_batch(tasks.len())?;
         }
+        let fresh = || match &select {
+            Select::Tasks(_) => Ok(Progress::Tasks(Vec::new())),
+            Select::Group(_) => {
+                Ok(Progress::Group(self.shared.on_existing(queue, |store| store.walk())?.unwrap_or_default()))
+            }
+        };
+        let begun = self.shared.operations.begin(self.shared.now(), (queue, &select, &change), fresh)?;
+        let mut running = match begun {
+            Begun::Done(changed) => return Ok(changed),
+            Begun::Run(running) => running,
+        };
+        match (&select, &mut running.progress) {
+            (Select::Tasks(tasks), Progress::Tasks(done)) => {
+                self.change_tasks(queue, tasks, change.action, done).await?;
+            }
+            (Select::Group(group), Progress::Group(walk)) => {
+                self.change_group(queue, group, change.action, walk).await?;
+            }
+            _ => return Err(Error::new(ErrorKind::Invalid, "the operation was a change of another kind")),
+        }
+        Ok(running.finish(self.shared.now()))
     }
 
     async fn find(&self, queue: &QueueName, id: &TaskId) -> Result<Option<TaskView>> {
@@ -322,7 +324,10 @@ impl DelayBackend for MemoryBackend {
                 Ok(answer)
             }
             DeadLetterOp::Redrive { select, rate } => self.redrive(queue, select, rate).await,
-            DeadLetterOp::Purge { select } => self.walk_dead(queue, |store, walk| store.purge(&select, walk)).await,
+            DeadLetterOp::Purge { select } => {
+                let filter = self.filter(select)?;
+                self.walk_dead(queue, |store, walk| store.purge(&filter, walk)).await
+            }
             _ => Err(Error::unsupported("this operation on dead letters")),
         }
     }

@@ -39,7 +39,9 @@ impl MemoryConfig {
         self
     }
 
-    /// The most bytes in all queues together: payloads, headers and callers' keys, and 64 a task.
+    /// The most bytes in all queues together: payloads, 64 for each task, and for one with a key of its own, a group,
+    /// headers, an expiry, a payload over 1 KiB or a failed attempt, those texts and 160 more, as for each dead letter. The
+    /// texts of failures may go beyond it.
     #[must_use]
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;

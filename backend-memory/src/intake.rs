@@ -52,7 +52,7 @@ impl Intake for MemoryIntake {
     }
 
     async fn wait(&mut self, at_most: Duration) {
-        // Either way the caller claims next: a ring, the time, or a bell that is gone because the backend is.
+        // Either way the caller claims next. The bell is there for as long as the intake, which holds its queue.
         let _ = tokio::time::timeout(at_most, self.bell.changed()).await;
     }
 

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_1_delays_are_rounded_up_and_no_delay_is_now() {
+    fn time_4_delays_are_rounded_up_and_no_delay_is_now() {
         let now = Now { mono_us: 10_700, wall_us: 0, offset_ms: 0 };
         assert_eq!(now.mono_after(Duration::ZERO), 10);
         assert_eq!(now.mono_after(Duration::from_nanos(1)), 11);

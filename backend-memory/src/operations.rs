@@ -1,10 +1,13 @@
 //! Changes that were given an operation id: how far they came, so that repeating one changes no task twice.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use delayline_core::{Action, ChangeOutcome, Changed, Error, ErrorKind, OperationId, QueueName, Result};
+use delayline_core::{
+    Action, Change, ChangeOutcome, Changed, Error, ErrorKind, OperationId, QueueName, Result, Select,
+};
 use parking_lot::Mutex;
 
 use crate::now::Now;
@@ -23,15 +26,26 @@ pub(crate) struct Operations(Arc<Mutex<Table>>);
 struct Table {
     records: HashMap<OperationId, Record>,
     weight: usize,
+    /// When it is worth looking for what is past its window again.
+    look_at_us: u64,
 }
 
 #[derive(Debug)]
 struct Record {
-    queue: QueueName,
-    action: Action,
+    what: What,
     until_us: u64,
     weight: usize,
     state: State,
+}
+
+/// What an operation id was given to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct What {
+    queue: QueueName,
+    action: Action,
+    /// Of the group's name, or of all tasks: two changes of one id that differ only here are told apart by it.
+    selected: u64,
+    answers: usize,
 }
 
 #[derive(Debug)]
@@ -44,7 +58,7 @@ enum State {
 }
 
 /// How far a change has come.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum Progress {
     Tasks(Vec<Result<ChangeOutcome>>),
     Group(GroupWalk),
@@ -61,45 +75,68 @@ pub(crate) enum Begun {
 /// A change at work. Dropped unfinished, it leaves its progress for a repetition.
 #[derive(Debug)]
 pub(crate) struct Running {
-    pub(crate) progress: Option<Progress>,
+    pub(crate) progress: Progress,
     remembered: Option<(OperationId, Arc<Mutex<Table>>)>,
 }
 
+impl What {
+    fn of(queue: &QueueName, select: &Select, change: &Change) -> Self {
+        // The same keys in every process run: it need only tell apart, not withstand anybody.
+        let mut hasher = DefaultHasher::new();
+        let answers = match select {
+            Select::Group(name) => {
+                name.hash(&mut hasher);
+                0
+            }
+            Select::Tasks(tasks) => {
+                tasks.iter().for_each(|task| (&task.id, &task.receipt).hash(&mut hasher));
+                tasks.len()
+            }
+        };
+        Self { queue: queue.clone(), action: change.action, selected: hasher.finish(), answers }
+    }
+}
+
 impl Operations {
-    /// Begins a change, which will hold at most `answers` answers.
+    /// Begins a change, with the progress that `fresh` gives if it is new.
     pub(crate) fn begin(
         &self,
         now: Now,
-        operation: Option<OperationId>,
-        (queue, action): (&QueueName, Action),
-        answers: usize,
+        (queue, select, change): (&QueueName, &Select, &Change),
+        fresh: impl FnOnce() -> Result<Progress>,
     ) -> Result<Begun> {
-        let Some(id) = operation else { return Ok(Begun::Run(Running { progress: None, remembered: None })) };
+        let Some(id) = change.operation else {
+            return Ok(Begun::Run(Running { progress: fresh()?, remembered: None }));
+        };
+        let what = What::of(queue, select, change);
         let mut table = self.0.lock();
-        table.forget_old(now);
+        table.forget_old(now, 1 + what.answers);
+        let until_us = now.mono_us + WINDOW.as_micros() as u64;
         let progress = match table.records.get_mut(&id) {
-            Some(record) if record.queue != *queue || record.action != action => {
+            Some(record) if record.what != what => {
                 return Err(Error::new(ErrorKind::Invalid, format!("operation {id} was another change")));
             }
-            Some(record) => match std::mem::replace(&mut record.state, State::Running) {
-                State::Running => return Err(Error::new(ErrorKind::Busy, format!("operation {id} is running"))),
-                State::Stopped(progress) => Some(progress),
-                State::Done(changed) => {
-                    record.state = State::Done(changed.clone());
-                    return Ok(Begun::Done(changed));
+            Some(record) => {
+                record.until_us = until_us;
+                match std::mem::replace(&mut record.state, State::Running) {
+                    State::Running => return Err(Error::new(ErrorKind::Busy, format!("operation {id} is running"))),
+                    State::Stopped(progress) => progress,
+                    State::Done(changed) => {
+                        record.state = State::Done(changed.clone());
+                        return Ok(Begun::Done(changed));
+                    }
                 }
-            },
+            }
             None => {
-                let weight = 1 + answers;
+                let weight = 1 + what.answers;
                 if table.weight + weight > WEIGHT_MAX {
-                    let what = format!("{WEIGHT_MAX} remembered changes; they are forgotten after {WINDOW:?}");
-                    return Err(crate::store::full(&what));
+                    let limit = format!("{WEIGHT_MAX} remembered changes; they are forgotten after {WINDOW:?}");
+                    return Err(crate::store::full(&limit));
                 }
+                let progress = fresh()?;
                 table.weight += weight;
-                let until_us = now.mono_us + WINDOW.as_micros() as u64;
-                let record = Record { queue: queue.clone(), action, until_us, weight, state: State::Running };
-                table.records.insert(id, record);
-                None
+                table.records.insert(id, Record { what, until_us, weight, state: State::Running });
+                progress
             }
         };
         Ok(Begun::Run(Running { progress, remembered: Some((id, self.0.clone())) }))
@@ -107,48 +144,53 @@ impl Operations {
 }
 
 impl Table {
-    /// Forgets what is past its window; looks only once that is worth it.
-    fn forget_old(&mut self, now: Now) {
-        let records = &mut self.records;
+    /// Forgets what is past its window, once a second and when room is wanted: the look costs a look at each.
+    fn forget_old(&mut self, now: Now, wanted: usize) {
+        if now.mono_us < self.look_at_us && self.weight + wanted <= WEIGHT_MAX {
+            return;
+        }
+        self.look_at_us = now.mono_us + 1_000_000;
         let mut freed = 0;
-        records.retain(|_, record| {
+        self.records.retain(|_, record| {
             let keep = record.until_us > now.mono_us || matches!(record.state, State::Running);
             freed += if keep { 0 } else { record.weight };
             keep
         });
         self.weight -= freed;
-        if records.capacity() > 64 && records.len() * 8 < records.capacity() {
-            records.shrink_to(records.len() * 2);
+        if self.records.capacity() > 64 && self.records.len() * 8 < self.records.capacity() {
+            self.records.shrink_to(self.records.len() * 2);
         }
     }
 }
 
 impl Running {
-    /// Remembers the answer.
-    pub(crate) fn finish(mut self, now: Now, changed: &Changed) {
-        self.progress = None;
+    /// Remembers the answer, and gives it.
+    pub(crate) fn finish(mut self, now: Now) -> Changed {
+        let changed = match std::mem::replace(&mut self.progress, Progress::Tasks(Vec::new())) {
+            Progress::Group(walk) => walk.changed,
+            Progress::Tasks(outcomes) => {
+                let mut changed = Changed::default();
+                outcomes.iter().for_each(|outcome| changed.count(outcome));
+                changed.outcomes = outcomes;
+                changed
+            }
+        };
         if let Some((id, table)) = self.remembered.take()
             && let Some(record) = table.lock().records.get_mut(&id)
         {
             record.until_us = now.mono_us + WINDOW.as_micros() as u64;
             record.state = State::Done(changed.clone());
         }
+        changed
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         let Some((id, table)) = self.remembered.take() else { return };
-        let mut table = table.lock();
-        match (self.progress.take(), table.records.get_mut(&id)) {
-            (Some(progress), Some(record)) => record.state = State::Stopped(progress),
-            // Nothing was changed yet: as if it had never begun.
-            (None, Some(_)) => {
-                if let Some(record) = table.records.remove(&id) {
-                    table.weight -= record.weight;
-                }
-            }
-            (_, None) => {}
+        if let Some(record) = table.lock().records.get_mut(&id) {
+            let progress = std::mem::replace(&mut self.progress, Progress::Tasks(Vec::new()));
+            record.state = State::Stopped(progress);
         }
     }
 }

@@ -112,9 +112,9 @@ impl Shared {
 
     fn work_on<R>(&self, slot: &QueueSlot, mut store: MutexGuard<'_, Store>, work: impl FnOnce(&mut Store) -> R) -> R {
         let done = work(&mut store);
-        let (ring, freed, idle) = (store.take_hint(), store.take_freed(), store.is_idle());
+        let (ring, moved, idle) = (store.take_hint(), store.take_moved(), store.is_idle());
         drop(store);
-        self.used.release(freed);
+        self.moved(moved);
         if ring {
             slot.bell.send_replace(());
         }
@@ -160,6 +160,12 @@ impl Shared {
         Ok(())
     }
 
+    /// Counts what left a queue, and what came without being reserved.
+    pub(crate) fn moved(&self, (freed, grown): (Usage, Usage)) {
+        self.used.take(grown);
+        self.used.release(freed);
+    }
+
     /// Gives back room that was reserved and not used.
     pub(crate) fn release(&self, unused: Usage) {
         self.used.release(unused);
@@ -200,7 +206,6 @@ impl Shared {
                 store.replace_with(fresh)
             });
             self.used.release(old.usage());
-            slot.bell.send_replace(());
         }
     }
 
@@ -246,6 +251,13 @@ impl Shared {
 }
 
 impl Used {
+    fn take(&self, grown: Usage) {
+        if grown != Usage::default() {
+            self.tasks.fetch_add(grown.tasks, Ordering::Relaxed);
+            self.bytes.fetch_add(grown.bytes, Ordering::Relaxed);
+        }
+    }
+
     fn release(&self, freed: Usage) {
         if freed != Usage::default() {
             self.tasks.fetch_sub(freed.tasks, Ordering::Relaxed);
@@ -267,6 +279,7 @@ fn capabilities(config: &MemoryConfig) -> Capabilities {
     // No hint is ever lost within a process; tasks that wait for the wall clock are looked at every 30 s.
     caps.sweep = Duration::from_secs(3600);
     caps.operation_window = crate::operations::WINDOW;
+    caps.extend = Support::Definite;
     caps.cancel = Support::Definite;
     caps.reschedule = Support::Definite;
     caps.groups = Support::Definite;
@@ -275,6 +288,7 @@ fn capabilities(config: &MemoryConfig) -> Capabilities {
     caps.inspect = Support::Definite;
     caps.dead_letters = Support::Definite;
     caps.pause = Support::Definite;
+    caps.delete = Support::Definite;
     caps.stats = Support::Definite;
     caps
 }

@@ -190,7 +190,7 @@ async fn time_3_a_wall_clock_set_back_makes_nothing_early_and_a_delay_does_not_c
 }
 
 #[tokio::test(start_paused = true)]
-async fn live_1_a_wall_clock_set_forward_is_noticed_within_30_seconds() {
+async fn live_9_a_wall_clock_set_forward_is_noticed_within_30_seconds() {
     let clock = Arc::new(TestClock::at("2030-06-01T09:00:00Z".parse().unwrap()));
     let backend = MemoryBackend::with_config(MemoryConfig::default().clock(clock.clone()));
     let mut intake = open(&backend).await;
@@ -208,7 +208,7 @@ async fn live_1_a_wall_clock_set_forward_is_noticed_within_30_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn live_2_a_hint_between_claim_and_wait_is_not_lost() {
+async fn live_4_a_hint_between_claim_and_wait_is_not_lost() {
     let backend = MemoryBackend::new();
     let mut intake = open(&backend).await;
     let far = put(&backend, NewTask::new(ms(10_000), "")).await.unwrap();
@@ -221,7 +221,9 @@ async fn live_2_a_hint_between_claim_and_wait_is_not_lost() {
 
     put(&backend, NewTask::new(ms(5_000), "")).await.unwrap();
     assert!(ready(intake.wait(ms(9_000))).is_some(), "an earlier task");
+    put(&backend, NewTask::new(ms(4_900), "")).await.unwrap();
     look(&mut intake);
+    assert!(ready(intake.wait(ms(4_000))).is_none(), "a claim has seen it since");
     put(&backend, NewTask::new(ms(7_000), "")).await.unwrap();
     assert!(ready(intake.wait(ms(4_000))).is_none(), "a later task wakes nobody");
 
@@ -244,7 +246,7 @@ async fn live_2_a_hint_between_claim_and_wait_is_not_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn live_3_one_stalled_intake_keeps_nothing_from_another() {
+async fn live_10_one_stalled_intake_keeps_nothing_from_another() {
     let backend = MemoryBackend::new();
     let mut stalled = open(&backend).await;
     claim(&mut stalled, 1).await;
@@ -284,7 +286,7 @@ async fn close_1_wakes_who_waits_and_answers_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dup_1_the_fence_rises_with_every_claim_also_when_an_id_or_queue_is_used_again() {
+async fn dup_6_the_fence_rises_with_every_claim_also_when_an_id_or_queue_is_used_again() {
     let clock = Arc::new(TestClock::at("2030-06-01T09:00:00Z".parse().unwrap()));
     let backend = MemoryBackend::with_config(MemoryConfig::default().clock(clock.clone()));
     let mut last = 0;
@@ -303,7 +305,7 @@ async fn dup_1_the_fence_rises_with_every_claim_also_when_an_id_or_queue_is_used
 }
 
 #[tokio::test(start_paused = true)]
-async fn dup_2_a_stale_lease_changes_nothing_and_an_expired_one_nobody_took_still_settles() {
+async fn dup_4_a_stale_lease_changes_nothing_and_an_expired_one_nobody_took_still_settles() {
     let backend = MemoryBackend::new();
     let mut intake = open(&backend).await;
     put(&backend, NewTask::new(ms(0), "")).await.unwrap();
@@ -323,7 +325,7 @@ async fn dup_2_a_stale_lease_changes_nothing_and_an_expired_one_nobody_took_stil
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancel_1_in_flight_is_marked_told_at_the_extension_and_never_redelivered() {
+async fn cancel_3_in_flight_is_marked_told_at_the_extension_and_never_redelivered() {
     let backend = MemoryBackend::new();
     let mut intake = open(&backend).await;
     for verdict in [None, Some(Verdict::Release), Some(Verdict::Retry { after: ms(0), reason: "again".into() })] {
@@ -345,7 +347,7 @@ async fn cancel_1_in_flight_is_marked_told_at_the_extension_and_never_redelivere
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancel_2_a_repeated_operation_changes_each_task_once_also_when_it_was_dropped_half_way() {
+async fn cancel_7_a_repeated_operation_changes_each_task_once_also_when_it_was_dropped_half_way() {
     let backend = MemoryBackend::new();
     let room = GroupName::new("room").unwrap();
     let batch = (0..10_000).map(|_| NewTask::new(Duration::from_secs(3600), "").group(room.clone())).collect();
@@ -371,7 +373,7 @@ async fn cancel_2_a_repeated_operation_changes_each_task_once_also_when_it_was_d
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancel_3_an_operation_id_names_one_change() {
+async fn cancel_8_an_operation_id_names_one_change() {
     let backend = MemoryBackend::new();
     let task = put(&backend, NewTask::new(Duration::from_secs(60), "")).await.unwrap();
     let select = || Select::Tasks(vec![task.clone()]);
@@ -387,7 +389,7 @@ async fn cancel_3_an_operation_id_names_one_change() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dead_letters_are_redriven_at_a_rate_and_page_by_page() {
+async fn loss_8_dead_letters_are_redriven_at_a_rate_and_page_by_page() {
     let backend = MemoryBackend::new();
     let mut intake = open(&backend).await;
     let batch = (0..3_000).map(|i| NewTask::new(ms(0), format!("{i}"))).collect();
@@ -463,7 +465,7 @@ async fn drop_1_a_schedule_or_settle_dropped_anywhere_did_each_item_or_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_id_in_use_is_kept_or_replaced_and_a_replaced_lease_is_lost() {
+async fn dup_9_an_id_in_use_is_kept_or_replaced_and_a_replaced_lease_is_lost() {
     let backend = MemoryBackend::new();
     let mut intake = open(&backend).await;
     let debounce = |text: &'static str| NewTask::new(ms(1_000), text).id(key("room")).replace();
@@ -481,4 +483,80 @@ async fn an_id_in_use_is_kept_or_replaced_and_a_replaced_lease_is_lost() {
     assert_eq!(settle(&backend, task, Verdict::Complete).await.unwrap_err().kind(), ErrorKind::LeaseLost);
     tokio::time::advance(ms(1_000)).await;
     assert_eq!(claim(&mut intake, 9).await.deliveries.remove(0).payload, "e");
+}
+
+#[tokio::test(start_paused = true)]
+async fn dup_10_the_id_of_a_task_cancelled_in_flight_is_free_at_once() {
+    for lease_ended in [false, true] {
+        let backend = MemoryBackend::new();
+        let mut intake = open(&backend).await;
+        put(&backend, NewTask::new(ms(0), "old").id(key("k"))).await.unwrap();
+        let old = claim(&mut intake, 1).await.deliveries.remove(0);
+        backend.change(&q(), Select::Tasks(vec![key("k").into()]), Change::cancel()).await.unwrap();
+        if lease_ended {
+            tokio::time::advance(LEASE).await;
+        }
+        let new =
+            backend.schedule(&q(), vec![NewTask::new(ms(0), "new").id(key("k"))]).await.unwrap().remove(0).unwrap();
+        assert_eq!(new.outcome, Outcome::Created);
+        assert_eq!(settle(&backend, old, Verdict::Complete).await.unwrap_err().kind(), ErrorKind::LeaseLost);
+        assert_eq!(claim(&mut intake, 9).await.deliveries.remove(0).payload, "new");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dup_5_a_lease_of_another_queue_settles_nothing() {
+    let clock = Arc::new(TestClock::at("2030-06-01T09:00:00Z".parse().unwrap()));
+    let backend = MemoryBackend::with_config(MemoryConfig::default().clock(clock));
+    let mut leases = vec![];
+    let queues = ["a", "b"].map(|name| QueueName::new(name).unwrap());
+    for queue in &queues {
+        backend.schedule(queue, vec![NewTask::new(ms(0), "")]).await.unwrap();
+        let mut intake = backend.intake(queue, IntakeOptions::default()).await.unwrap();
+        leases.push(claim(&mut intake, 1).await.deliveries.remove(0).lease);
+    }
+    assert_eq!((leases[0].fence, &leases[0].receipt), (leases[1].fence, &leases[1].receipt), "alike but for their ids");
+    let lost = backend.settle(&queues[1], vec![(leases[0].clone(), Verdict::Complete)]).await.unwrap().remove(0);
+    assert_eq!(lost.unwrap_err().kind(), ErrorKind::LeaseLost);
+}
+
+#[tokio::test(start_paused = true)]
+async fn live_5_after_a_step_of_the_wall_clock_an_earlier_delay_still_wakes() {
+    for forward in [true, false] {
+        let clock = Arc::new(TestClock::at("2030-06-01T09:00:00Z".parse().unwrap()));
+        let backend = MemoryBackend::with_config(MemoryConfig::default().clock(clock.clone()));
+        let mut intake = open(&backend).await;
+        put(&backend, NewTask::new(Duration::from_secs(600), "")).await.unwrap();
+        claim(&mut intake, 1).await;
+        let hour = Duration::from_secs(3600);
+        if forward {
+            clock.step_forward(hour)
+        } else {
+            clock.step_back(hour)
+        }
+        put(&backend, NewTask::new(ms(5_000), "")).await.unwrap();
+        assert!(ready(intake.wait(Duration::from_secs(600))).is_some());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancel_9_an_operation_id_given_to_another_selection_is_refused_and_keeps_its_progress() {
+    let backend = MemoryBackend::new();
+    let room = |name: &str| GroupName::new(name).unwrap();
+    for name in ["a", "b"] {
+        let batch = (0..5_000).map(|_| NewTask::new(Duration::from_secs(60), "").group(room(name))).collect();
+        backend.schedule(&q(), batch).await.unwrap();
+    }
+    let shift = Change::shift(Shift::Later(Duration::from_secs(60))).operation(OperationId::random());
+    assert!(ready(backend.change(&q(), Select::Group(room("a")), shift.clone())).is_none());
+    for other in [Select::Group(room("b")), Select::Tasks(vec![key("x").into()])] {
+        let refused = backend.change(&q(), other, shift.clone()).await;
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Invalid);
+    }
+    let changed = backend.change(&q(), Select::Group(room("a")), shift).await.unwrap();
+    assert_eq!(changed.changed, 5_000);
+    tokio::time::advance(Duration::from_secs(119)).await;
+    assert_eq!(backend.stats(&q()).await.unwrap().due, 5_000, "room b at once, room a each a minute later");
+    tokio::time::advance(Duration::from_secs(2)).await;
+    assert_eq!(backend.stats(&q()).await.unwrap().due, 10_000, "none twice");
 }

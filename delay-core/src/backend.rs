@@ -72,8 +72,8 @@ pub trait DelayBackend: fmt::Debug + Send + Sync + 'static {
     /// - A lease that has expired but whose task nobody else has claimed still settles.
     /// - A task that was cancelled while in flight ends here, whatever the verdict.
     /// - [`Retry`](Verdict::Retry) when the attempts are used up buries the task, here or by the next claim that meets it.
-    /// - **Repeated** after a lost answer, a `Complete` answers [`Ambiguous`](crate::ErrorKind::Ambiguous) where the
-    ///   store can't tell, never a false `LeaseLost`.
+    /// - **Repeated** after a lost answer, a `Complete` that has taken effect answers `Ok` or
+    ///   [`Ambiguous`](crate::ErrorKind::Ambiguous), never a false `LeaseLost`. Repeated after an `Ok`, it answers `LeaseLost`.
     ///
     /// # Errors
     /// Of an item: [`LeaseLost`](crate::ErrorKind::LeaseLost), which changed nothing;

@@ -32,6 +32,8 @@ pub struct Capabilities {
     pub retry_window: Duration,
     /// How long the [`OperationId`](crate::OperationId) of a change is remembered, so that no task changes twice.
     pub operation_window: Duration,
+    /// `extend`.
+    pub extend: Support,
     /// Cancelling a task.
     pub cancel: Support,
     /// Moving and shifting a task.
@@ -50,21 +52,23 @@ pub struct Capabilities {
     pub inspect: Support,
     /// Listing, redriving and purging dead letters.
     pub dead_letters: Support,
-    /// `pause` and `resume`.
+    /// Pausing and resuming a queue.
     pub pause: Support,
+    /// Deleting a queue.
+    pub delete: Support,
     /// `stats` and `queues`.
     pub stats: Support,
 }
 
 impl Capabilities {
-    /// For backend authors: a backend that only schedules, hands out and settles. What it has beyond that is set on
+    /// For backend authors: a backend that only schedules, hands out and settles, in any order. What it has beyond that is set on
     /// the value, so that what is added here later is not claimed by anybody who doesn't have it.
     #[must_use]
     pub fn minimal(name: &'static str) -> Self {
         Self {
             name,
             durability: Durability::Process,
-            order: Order::Exact,
+            order: Order::Any,
             resolution: Duration::from_millis(1),
             lateness: Duration::from_millis(1),
             delay_max: Duration::from_secs(365 * 86_400),
@@ -74,6 +78,7 @@ impl Capabilities {
             sweep: Duration::from_secs(30),
             retry_window: Duration::ZERO,
             operation_window: Duration::ZERO,
+            extend: Support::Unsupported,
             cancel: Support::Unsupported,
             reschedule: Support::Unsupported,
             groups: Support::Unsupported,
@@ -84,6 +89,7 @@ impl Capabilities {
             inspect: Support::Unsupported,
             dead_letters: Support::Unsupported,
             pause: Support::Unsupported,
+            delete: Support::Unsupported,
             stats: Support::Unsupported,
         }
     }
@@ -204,4 +210,6 @@ pub enum Order {
     PerShard(u32),
     /// Tasks whose visibility is farther apart than this are in order.
     Within(Duration),
+    /// No order is promised.
+    Any,
 }

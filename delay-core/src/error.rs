@@ -40,7 +40,7 @@ pub enum ErrorKind {
     TooLarge,
     /// The store is at its limit of tasks or bytes; there is room again once tasks have been completed.
     Full,
-    /// An argument that can never be right: a malformed name, an expiry before the due time, an empty selection.
+    /// An argument that can never be right: a malformed name, an expiry before the due time.
     Invalid,
     /// A payload could not be encoded, or not be decoded.
     Codec,

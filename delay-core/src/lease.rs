@@ -12,8 +12,8 @@ use crate::{GroupName, Headers, Receipt, TaskId, Timestamp};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Claim {
-    /// At most this many tasks; 0 claims nothing. More than
-    /// [`Capabilities::batch_max`](crate::Capabilities) is taken as that.
+    /// At most this many tasks; 0 claims nothing. A backend may bring fewer at once than are due, and says that more are
+    /// there.
     pub max: usize,
     /// At most this many bytes of payload in all, though always one task.
     pub max_bytes: usize,

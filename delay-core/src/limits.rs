@@ -1,5 +1,5 @@
-//! The limits that hold on every backend (BOUND). A backend may declare smaller ones in its
-//! [`Capabilities`](crate::Capabilities), never larger.
+//! The limits that hold on every backend (BOUND). Those that differ, of payloads, batches, delays and leases, are in its
+//! [`Capabilities`](crate::Capabilities).
 
 /// Longest queue name, in bytes.
 pub const QUEUE_NAME_BYTES_MAX: usize = 128;

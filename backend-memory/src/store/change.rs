@@ -6,12 +6,13 @@ use crate::now::{Now, Place};
 
 use super::Store;
 use super::schedule::{in_range, place_of};
+use super::task::Entry;
 
 /// Members changed under one lock.
 const CHUNK: usize = 4096;
 
 /// How far a group change has come; kept between its chunks, and under its operation id.
-#[derive(Clone, Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct GroupWalk {
     /// The next sequence to look at.
     from: u64,
@@ -84,11 +85,12 @@ impl Store {
                 self.remove(index);
                 return Ok(ChangeOutcome::Changed);
             }
+            Action::MoveTo(_) | Action::Shift(_) if leased => return Ok(ChangeOutcome::InFlight),
             Action::MoveTo(due) => place_of(now, caps, due)?,
             Action::Shift(by) => shifted(now, caps, place, by)?,
         };
-        if leased {
-            return Ok(ChangeOutcome::InFlight);
+        if target == place && !self.tasks.get(index).is_some_and(Entry::in_flight) {
+            return Ok(ChangeOutcome::Changed);
         }
         self.hide(index);
         // A lease that ended unsettled is lost by the move.

@@ -8,9 +8,9 @@ use crate::wheel::Key;
 
 use super::dead::Burial;
 use super::leases::Live;
-use super::task::{Entry, Extra, NOWHERE};
+use super::task::{Entry, Extra, NOWHERE, index_of};
 use super::wheels::Head;
-use super::{BUDGET, Store, WALL_CHECK_MS, receipt};
+use super::{BUDGET, Store, WALL_CHECK, receipt};
 
 /// How far a claim came under one lock.
 #[derive(Debug)]
@@ -51,10 +51,10 @@ impl Store {
             budget = budget.saturating_sub(block.len());
             finished = block.is_empty();
             claimed.deliveries.reserve(block.len().max(expected - claimed.deliveries.len().min(expected)));
-            self.touch(block.iter().map(|head| head.key.slot()));
+            self.touch(block.iter().map(|head| index_of(head.key)));
             let copies = self.copy_payloads(&block);
             for (at, &head) in block.iter().enumerate() {
-                let index = head.key.slot();
+                let index = index_of(head.key);
                 match self.judge(now, head) {
                     Judged::Stale => self.wheels.took_stale(head.wall),
                     Judged::Cancelled => self.remove(index),
@@ -108,7 +108,7 @@ impl Store {
     /// The small payloads of a block in one allocation: one for each would cost as much as the rest of the claim. The
     /// tasks of a block share the copy, 64 KiB at most, until the last is dropped.
     fn copy_payloads(&self, block: &[Head]) -> Copies {
-        let own = |head: &Head| self.tasks.get(head.key.slot()).filter(|entry| entry.owns(head.key, head.wall));
+        let own = |head: &Head| self.tasks.get(index_of(head.key)).filter(|entry| entry.owns(head.key, head.wall));
         let payload = |head: &Head| own(head).map_or(&[][..], |entry| self.payloads.get(entry.payload()));
         let mut bytes = Vec::with_capacity(block.iter().map(|head| payload(head).len()).sum());
         let mut ends = Vec::with_capacity(block.len());
@@ -120,7 +120,7 @@ impl Store {
     }
 
     fn judge(&self, now: Now, head: Head) -> Judged {
-        let Some(entry) = self.tasks.get(head.key.slot()).filter(|entry| entry.owns(head.key, head.wall)) else {
+        let Some(entry) = self.tasks.get(index_of(head.key)).filter(|entry| entry.owns(head.key, head.wall)) else {
             return Judged::Stale;
         };
         if entry.cancelled() {
@@ -142,7 +142,7 @@ impl Store {
 
     /// Puts a task whose key was taken out under a lease.
     fn deliver(&mut self, now: Now, head: Head, lease: Length, small: Bytes) -> Option<ClaimedTask> {
-        let index = head.key.slot();
+        let index = index_of(head.key);
         let due = Place { wall: head.wall, ms: head.key.due_ms() };
         self.last_fence = now.wall_us.max(self.last_fence + 1);
         let fence = self.last_fence;
@@ -179,15 +179,14 @@ impl Store {
         let nothing = self.paused || self.tasks.len() == 0;
         let (mono, wall) = if nothing { (None, None) } else { self.wheels.next() };
         let lease = if nothing { None } else { self.leases.next_end_ms().map(Place::mono) };
-        let wall_check = std::time::Duration::from_millis(WALL_CHECK_MS as u64);
+        let wall_check = WALL_CHECK;
         let in_mono = mono.map(|place| now.until(place));
         let in_wall = wall.map(|place| now.until(place).min(wall_check));
         claimed.next_due_in = in_mono.into_iter().chain(in_wall).chain(lease.map(|end| now.until(end))).min();
-        let line_now = now.line_ms(Place::mono(now.mono_ms()));
-        let wakes_at = claimed
+        let wakes_at_us = claimed
             .next_due_in
-            .map_or(i64::MAX, |wait| line_now.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)));
-        self.armed_ms = self.armed_ms.max(wakes_at);
+            .map_or(u64::MAX, |wait| now.mono_us.saturating_add(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX)));
+        self.armed_us = self.armed_us.max(wakes_at_us);
         claimed
     }
 
@@ -196,11 +195,11 @@ impl Store {
         let Some(entry) = self.tasks.get(index) else { return };
         let (id, due, payload) = (self.id_of(index, entry), self.due_of(entry), self.payload_of(entry));
         if let Some((entry, extra)) = self.detach(index) {
-            self.drop_payload(&entry);
+            self.free(&entry, &extra);
             let attempts = entry.attempt();
-            let dropped = self.dead.add(now, Burial { id, due, payload, attempts, extra, cause, reason });
-            self.freed.tasks += dropped.tasks;
-            self.freed.bytes += dropped.bytes;
+            let (added, dropped) = self.dead.add(now, Burial { id, due, payload, attempts, extra, cause, reason });
+            self.grown += added;
+            self.freed += dropped;
         }
     }
 }

@@ -1,14 +1,14 @@
 //! Tasks that will not run any more: kept, bounded, shown, redriven, purged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
-use delayline_core::{Attempts, BuryCause, DeadLetter, DeadSelect, Due, NewTask, OnConflict, Reason, TaskId};
+use delayline_core::{Attempts, BuryCause, DeadLetter, Due, NewTask, OnConflict, Reason, TaskId};
 
 use crate::now::{Now, Place};
 
 use super::task::Extra;
-use super::{Store, TASK_BYTES, Usage};
+use super::{EXTRA_BYTES, Store, TASK_BYTES, Usage};
 
 /// Dead letters handled under one lock.
 const CHUNK: usize = 1024;
@@ -40,6 +40,13 @@ pub(super) struct Burial {
     pub(super) reason: Option<Reason>,
 }
 
+/// Which dead letters.
+#[derive(Debug)]
+pub(crate) enum DeadFilter {
+    All,
+    Ids(HashSet<TaskId>),
+}
+
 /// How far a redrive or purge has come.
 #[derive(Debug)]
 pub(crate) struct DeadWalk {
@@ -69,8 +76,8 @@ impl DeadStore {
         usage
     }
 
-    /// Buries a task that was taken out of the store; answers what had to be dropped for it.
-    pub(super) fn add(&mut self, now: Now, burial: Burial) -> Usage {
+    /// Buries a task that was taken out of the store; answers what that counts, and what had to be dropped for it.
+    pub(super) fn add(&mut self, now: Now, burial: Burial) -> (Usage, Usage) {
         let Burial { id, due, payload, attempts, extra, cause, reason } = burial;
         let reason = reason.or(extra.last_failure).unwrap_or_default();
         let buried_at = delayline_core::Timestamp::from_unix_micros(now.wall_us as i64);
@@ -79,32 +86,38 @@ impl DeadStore {
         letter.attempts = attempts;
         letter.headers = extra.headers;
         letter.group = extra.group;
-        self.letters.insert(self.next, Box::new(Dead { letter, max_attempts: extra.max_attempts }));
+        let dead = Box::new(Dead { letter, max_attempts: extra.max_attempts });
+        let (mut added, mut dropped) = (Usage::default(), Usage::default());
+        added.add(dead.bytes());
+        self.letters.insert(self.next, dead);
         self.next += 1;
-        let mut dropped = Usage::default();
         while self.letters.len() > self.max {
             if let Some((_, oldest)) = self.letters.pop_first() {
                 dropped.add(oldest.bytes());
                 self.dropped += 1;
             }
         }
-        dropped
+        (added, dropped)
+    }
+
+    /// Goes on with the numbers of another store, so that a place in its listing is no place in this one's.
+    pub(super) fn continue_after(&mut self, other: &Self) {
+        self.next = other.next;
     }
 }
 
 impl Dead {
-    /// The same as the task counted while it was pending.
     fn bytes(&self) -> u64 {
-        let key = self.letter.id.as_key().map_or(0, str::len);
-        TASK_BYTES + (self.letter.payload.len() + key + self.letter.headers.byte_len()) as u64
+        let DeadLetter { id, reason, payload, headers, group, .. } = &self.letter;
+        let texts =
+            id.as_key().map_or(0, str::len) + reason.as_str().len() + group.as_ref().map_or(0, |g| g.as_str().len());
+        TASK_BYTES + EXTRA_BYTES + (payload.len() + texts + headers.byte_len()) as u64
     }
 
-    fn is_in(&self, select: &DeadSelect) -> bool {
-        match select {
-            DeadSelect::All => true,
-            DeadSelect::Ids(ids) => ids.contains(&self.letter.id),
-            // The enum may grow; what is not known is not touched.
-            _ => false,
+    fn is_in(&self, filter: &DeadFilter) -> bool {
+        match filter {
+            DeadFilter::All => true,
+            DeadFilter::Ids(ids) => ids.contains(&self.letter.id),
         }
     }
 }
@@ -125,8 +138,8 @@ impl Store {
     }
 
     /// Deletes the next dead letters; true when it is through.
-    pub(crate) fn purge(&mut self, select: &DeadSelect, walk: &mut DeadWalk) -> bool {
-        let (chunk, through) = self.dead_chunk(select, walk);
+    pub(crate) fn purge(&mut self, filter: &DeadFilter, walk: &mut DeadWalk) -> bool {
+        let (chunk, through) = self.dead_chunk(filter, walk);
         for at in chunk {
             if let Some(dead) = self.dead.letters.remove(&at) {
                 self.freed.add(dead.bytes());
@@ -137,29 +150,30 @@ impl Store {
     }
 
     /// Schedules the next dead letters again, the i-th after `i` times `gap_us`; true when it is through.
-    pub(crate) fn redrive(&mut self, now: Now, select: &DeadSelect, gap_us: f64, walk: &mut DeadWalk) -> bool {
-        let (chunk, through) = self.dead_chunk(select, walk);
+    pub(crate) fn redrive(&mut self, now: Now, filter: &DeadFilter, gap_us: f64, walk: &mut DeadWalk) -> bool {
+        let (chunk, through) = self.dead_chunk(filter, walk);
         for at in chunk {
-            let taken = self.dead.letters.get(&at).is_some_and(|dead| self.has(&dead.letter.id));
-            let Some(dead) = (if taken { None } else { self.dead.letters.remove(&at) }) else {
+            let Some(dead) = self.dead.letters.remove(&at) else { continue };
+            if !self.can_accept() || !self.make_way(&dead.letter.id) {
+                self.dead.letters.insert(at, dead);
                 walk.kept += 1;
                 continue;
-            };
+            }
+            self.freed.add(dead.bytes());
             let wait = std::time::Duration::from_micros((walk.affected as f64 * gap_us) as u64);
             let Dead { letter, max_attempts } = *dead;
             let mut task = NewTask::new(Due::NOW, letter.payload).id(letter.id).headers(letter.headers);
             task.group = letter.group;
             task.on_conflict = OnConflict::Keep;
             task.max_attempts = max_attempts.and_then(|n| Attempts::new(n).ok()).unwrap_or_default();
-            match self.accept(now, Place::mono(now.mono_after(wait)), None, task) {
-                Ok(_) => walk.affected += 1,
-                Err(_) => walk.kept += 1,
-            }
+            self.grown.add(super::bytes_of(&task));
+            self.accept(now, Place::mono(now.mono_after(wait)), None, task);
+            walk.affected += 1;
         }
         through
     }
 
-    pub(super) fn dead_len(&self) -> u64 {
+    pub(crate) fn dead_len(&self) -> u64 {
         self.dead.len() as u64
     }
 
@@ -168,13 +182,13 @@ impl Store {
     }
 
     /// The selected ones among the next letters, and whether they were the last.
-    fn dead_chunk(&self, select: &DeadSelect, walk: &mut DeadWalk) -> (Vec<u64>, bool) {
+    fn dead_chunk(&self, filter: &DeadFilter, walk: &mut DeadWalk) -> (Vec<u64>, bool) {
         let mut seen = 0;
         let mut chunk = Vec::new();
         for (at, dead) in self.dead.letters.range(walk.from..walk.until).take(CHUNK) {
             seen += 1;
             walk.from = at + 1;
-            if dead.is_in(select) {
+            if dead.is_in(filter) {
                 chunk.push(*at);
             }
         }

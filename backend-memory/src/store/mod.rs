@@ -6,7 +6,7 @@
 //! 2. A lease is just a later due time: claiming moves the entry to the lease's end, so that a lease that ends is a task
 //!    that falls due. `in_flight` says that the place is a lease's end; there is a `Live` exactly then.
 //! 3. `keys`, `groups`, `extras` and `payloads` hold exactly what their entries say; `detach` is the one way out.
-//! 4. `armed_ms` is no earlier than any time that a sleeping intake wakes at by itself. What becomes visible before it
+//! 4. `armed_us`, on the monotonic clock, is no earlier than any time that a sleeping intake wakes at by itself. What becomes visible before it
 //!    raises `hint`, which the shell passes on after it has let go of the lock.
 //!
 //! Work that grows with the number of tasks is cut by a budget, so that no call holds the lock for more than a few
@@ -37,22 +37,26 @@ pub(crate) use change::GroupWalk;
 pub(crate) use change::check as check_change;
 pub(crate) use claim::{CLAIM_MAX, ClaimStep};
 use dead::DeadStore;
-pub(crate) use dead::DeadWalk;
+pub(crate) use dead::{DeadFilter, DeadWalk};
 use ids::{IdCodec, KeyMap};
 use leases::{Leases, Live};
 pub(crate) use schedule::bytes_of;
-use task::{Entry, Extra, NOWHERE};
+use task::{Entry, Extra, NOWHERE, index_of};
 pub(crate) use view::{ListScan, StatsScan};
 use wheels::Wheels;
 
 /// What each task counts beside payload, headers and key, against `max_bytes`.
 pub(crate) const TASK_BYTES: u64 = 64;
 
+/// What a task counts beside that for having any of a key of its own, group, headers, expiry, another number of attempts,
+/// a large payload, or a failure; and a dead letter always.
+pub(crate) const EXTRA_BYTES: u64 = 160;
+
 /// The farthest a due time may lie ahead: 2^40 - 1 ms, 34.8 years.
 pub(crate) const DELAY_MAX: Duration = Duration::from_millis((1 << 40) - 1);
 
 /// A wall-clock step is noticed within this time: no sleep is longer while tasks wait for the wall clock.
-pub(crate) const WALL_CHECK_MS: i64 = 30_000;
+pub(crate) const WALL_CHECK: Duration = Duration::from_secs(30);
 
 /// Keys handled per lock by anything that grows with the number of tasks.
 const BUDGET: usize = 32 * 1024;
@@ -72,12 +76,13 @@ pub(crate) struct Store {
     next_seq: u64,
     last_fence: u64,
     paused: bool,
-    armed_ms: i64,
+    armed_us: u64,
     hint: bool,
     /// How many tasks the last claim brought: about how many the next will.
     claimed_last: usize,
-    /// Tasks and bytes that left since the shell last asked.
+    /// Tasks and bytes that left since the shell last asked, and such as came without its having reserved them.
     freed: Usage,
+    grown: Usage,
     /// Intakes that are open, kept by the shell.
     pub(crate) intakes: usize,
     /// Set by the shell when this store is no longer in its registry; whoever finds it looks again.
@@ -95,6 +100,13 @@ impl Usage {
     pub(crate) fn add(&mut self, bytes: u64) {
         self.tasks += 1;
         self.bytes += bytes;
+    }
+}
+
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.tasks += other.tasks;
+        self.bytes += other.bytes;
     }
 }
 
@@ -127,10 +139,11 @@ impl Store {
             next_seq: floors.seq,
             last_fence: floors.fence,
             paused: false,
-            armed_ms: i64::MIN,
+            armed_us: 0,
             hint: false,
             claimed_last: 0,
             freed: Usage::default(),
+            grown: Usage::default(),
             intakes: 0,
             retired: false,
         }
@@ -146,6 +159,7 @@ impl Store {
         fresh.retired = self.retired;
         fresh.next_seq = self.next_seq;
         fresh.last_fence = self.last_fence;
+        fresh.dead.continue_after(&self.dead);
         fresh.hint = true;
         std::mem::replace(self, fresh)
     }
@@ -170,8 +184,9 @@ impl Store {
         std::mem::take(&mut self.hint)
     }
 
-    pub(crate) fn take_freed(&mut self) -> Usage {
-        std::mem::take(&mut self.freed)
+    /// What left, and what came without being reserved, since this was last asked.
+    pub(crate) fn take_moved(&mut self) -> (Usage, Usage) {
+        (std::mem::take(&mut self.freed), std::mem::take(&mut self.grown))
     }
 
     /// Everything that it holds, as `max_tasks` and `max_bytes` count it.
@@ -285,12 +300,10 @@ impl Store {
 
     /// Rings for who sleeps beyond the time at which something has become visible.
     fn ring_for(&mut self, now: Now, place: Place) {
-        let mut wake_at = now.line_ms(place);
-        if place.wall {
-            wake_at = wake_at.min(now.line_ms(Place::mono(now.mono_ms())) + WALL_CHECK_MS);
-        }
-        if wake_at < self.armed_ms {
-            self.armed_ms = i64::MIN;
+        let wait = if place.wall { now.until(place).min(WALL_CHECK) } else { now.until(place) };
+        let wake_at_us = now.mono_us.saturating_add(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX));
+        if wake_at_us < self.armed_us {
+            self.armed_us = 0;
             self.hint = true;
         }
     }
@@ -315,13 +328,20 @@ impl Store {
     /// Takes a task out for good, whose key has been taken out or declared stale.
     fn remove(&mut self, index: u32) {
         if let Some((entry, extra)) = self.detach(index) {
-            self.drop_payload(&entry);
-            self.freed.add(TASK_BYTES + u64::from(entry.payload().len) + extra_bytes(&extra));
+            self.free(&entry, &extra);
         }
     }
 
-    /// Frees the small payload of an entry that was taken out.
-    fn drop_payload(&mut self, entry: &Entry) {
+    /// Ends a task wherever it is.
+    fn finish(&mut self, index: u32) {
+        self.hide(index);
+        self.remove(index);
+    }
+
+    /// Frees the small payload of a task that was taken out, and counts it as gone.
+    fn free(&mut self, entry: &Entry, extra: &Extra) {
+        let extra = if extra.is_empty() { 0 } else { extra_bytes(extra) };
+        self.freed.add(TASK_BYTES + u64::from(entry.payload().len) + extra);
         self.payloads.remove(entry.payload());
         if self.tasks.len() == 0 {
             self.payloads.trim();
@@ -329,7 +349,7 @@ impl Store {
     }
 
     /// Takes a task out whose key has been taken out or declared stale, while its small payload stays where it is and what
-    /// it counts stays counted.
+    /// it counts stays counted, until `free`.
     fn detach(&mut self, index: u32) -> Option<(Entry, Extra)> {
         let entry = self.tasks.remove(index)?;
         self.leases.remove(entry.live);
@@ -354,15 +374,17 @@ impl Store {
     /// Drops stale keys once they outnumber the live ones; a bounded part of that work for each call.
     fn sweep(&mut self, share: usize) {
         let tasks = &self.tasks;
-        self.wheels.sweep(share, |key, wall| tasks.get(key.slot()).is_some_and(|entry| entry.owns(key, wall)));
+        self.wheels.sweep(share, |key, wall| tasks.get(index_of(key)).is_some_and(|entry| entry.owns(key, wall)));
     }
 }
 
 /// What an extra part counts against `max_bytes`.
 fn extra_bytes(extra: &Extra) -> u64 {
     let id = extra.id.as_ref().and_then(TaskId::as_key).map_or(0, str::len);
+    let group = extra.group.as_ref().map_or(0, |group| group.as_str().len());
     let payload = extra.payload.as_ref().map_or(0, Bytes::len);
-    (id + payload + extra.headers.byte_len()) as u64
+    let reason = extra.last_failure.as_ref().map_or(0, |reason| reason.as_str().len());
+    EXTRA_BYTES + (id + group + payload + reason + extra.headers.byte_len()) as u64
 }
 
 /// Where a task lies: an index, and the sequence that tells it from the next one at that index.

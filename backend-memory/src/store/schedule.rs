@@ -1,18 +1,29 @@
 //! Tasks on their way in.
 
-use delayline_core::{Capabilities, Due, Error, ErrorKind, NewTask, OnConflict, Outcome, Result, Scheduled, TaskId};
+use delayline_core::{
+    Attempts, Capabilities, Due, Error, ErrorKind, NewTask, OnConflict, Outcome, Result, Scheduled, TaskId,
+};
 
 use crate::now::{Now, Place};
 use crate::payloads::SMALL_BYTES_MAX;
 use crate::wheel::Key;
 
-use super::task::{Entry, Extra, NOWHERE};
-use super::{DELAY_MAX, Store, TASK_BYTES, Usage};
+use super::task::{Entry, Extra, TASKS_MAX};
+use super::{DELAY_MAX, EXTRA_BYTES, Store, TASK_BYTES, Usage};
 
 /// What a task counts against `max_bytes`.
 pub(crate) fn bytes_of(task: &NewTask) -> u64 {
-    let id = task.id.as_ref().and_then(TaskId::as_key).map_or(0, str::len);
-    TASK_BYTES + (task.payload.len() + id + task.headers.byte_len()) as u64
+    let plain = task.id.is_none()
+        && task.group.is_none()
+        && task.expires.is_none()
+        && task.headers.is_empty()
+        && task.payload.len() <= SMALL_BYTES_MAX
+        && task.max_attempts == Attempts::default();
+    let key = task.id.as_ref().and_then(TaskId::as_key).map_or(0, str::len);
+    let group = task.group.as_ref().map_or(0, |group| group.as_str().len());
+    let texts = (key + group + task.headers.byte_len()) as u64;
+    let extra = if plain { 0 } else { EXTRA_BYTES + texts };
+    TASK_BYTES + extra + task.payload.len() as u64
 }
 
 impl Store {
@@ -25,29 +36,35 @@ impl Store {
             return Err(Error::new(ErrorKind::Invalid, "the task expires before it is due"));
         }
         let mut outcome = Outcome::Created;
+        if !self.can_accept() {
+            return Err(super::full("sequence numbers or places"));
+        }
         if let Some(id) = &task.id
+            && !self.make_way(id)
             && let Some(there) = self.by_id(id)
         {
             match task.on_conflict {
                 OnConflict::Keep => return self.existing(now, there),
                 OnConflict::Replace => {
-                    self.hide(there);
-                    self.remove(there);
+                    self.finish(there);
                     outcome = Outcome::Replaced;
                 }
             }
         }
-        let index = self.accept(now, place, expires, task)?;
+        let index = self.accept(now, place, expires, task);
         let entry = self.tasks.get(index).ok_or_else(vanished)?;
         Ok(Scheduled::new(self.task_ref(now, index, entry, place), outcome))
     }
 
-    /// Puts a task in whose id is free: a new one, or a dead letter that is redriven.
-    pub(super) fn accept(&mut self, now: Now, place: Place, expires: Option<Place>, task: NewTask) -> Result<u32> {
+    /// Whether there is a number and a place for one more task: after 142 years at a million a second, or for more than
+    /// 268 million tasks at once, there is not.
+    pub(super) fn can_accept(&self) -> bool {
+        self.next_seq <= Key::MAX_SEQ && self.tasks.len() < TASKS_MAX
+    }
+
+    /// Puts a task in whose id is free: a new one, or a dead letter that is redriven. There must be room.
+    pub(super) fn accept(&mut self, now: Now, place: Place, expires: Option<Place>, task: NewTask) -> u32 {
         let seq = self.next_seq;
-        if seq > Key::MAX_SEQ || self.tasks.len() >= NOWHERE as usize {
-            return Err(super::full("sequence numbers"));
-        }
         self.next_seq += 1;
         let (small, large) = match task.payload.len() {
             0..=SMALL_BYTES_MAX => (self.payloads.insert(&task.payload), None),
@@ -82,18 +99,29 @@ impl Store {
             }
         }
         self.show_at(now, index, place);
-        Ok(index)
+        index
+    }
+
+    /// Whether an id is free. A task that was cancelled in flight has no claim on its id any more: it goes, and its lease
+    /// is lost.
+    pub(super) fn make_way(&mut self, id: &TaskId) -> bool {
+        match self.by_id(id) {
+            None => true,
+            Some(there) if self.tasks.get(there).is_some_and(Entry::cancelled) => {
+                self.finish(there);
+                true
+            }
+            Some(_) => false,
+        }
     }
 
     /// What the task counts whose id this one has, if there is one.
     pub(crate) fn held_by(&self, task: &NewTask) -> Option<Usage> {
         let entry = self.tasks.get(self.by_id(task.id.as_ref()?)?)?;
+        if entry.cancelled() {
+            return None;
+        }
         Some(Usage { tasks: 1, bytes: self.bytes_of(entry) })
-    }
-
-    /// Whether a task with this id is pending or in flight.
-    pub(super) fn has(&self, id: &TaskId) -> bool {
-        self.by_id(id).is_some()
     }
 
     fn existing(&self, now: Now, index: u32) -> Result<Scheduled> {

@@ -69,12 +69,8 @@ impl Store {
         let index = self.by_receipt(&lease.receipt)?;
         let entry = self.tasks.get(index)?;
         let live = self.leases.get(entry.live)?;
-        (entry.in_flight() && live.fence == lease.fence).then_some(index)
-    }
-
-    fn finish(&mut self, index: u32) {
-        self.hide(index);
-        self.remove(index);
+        // Another queue's lease may have the same receipt and fence.
+        (entry.in_flight() && live.fence == lease.fence && self.id_of(index, entry) == lease.id).then_some(index)
     }
 
     fn retry(&mut self, now: Now, index: u32, place: Place, reason: Reason) {
@@ -84,12 +80,20 @@ impl Store {
             return self.bury(now, index, BuryCause::AttemptsUsedUp, Some(reason));
         }
         self.end_lease(index);
-        if !reason.as_str().is_empty()
-            && let Some(extra) = self.extra_mut(index)
-        {
-            extra.last_failure = Some(reason);
+        if !reason.as_str().is_empty() {
+            self.note_failure(index, reason);
         }
         self.show_at(now, index, place);
+    }
+
+    fn note_failure(&mut self, index: u32, reason: Reason) {
+        let bytes = |store: &Self| store.tasks.get(index).map_or(0, |entry| store.bytes_of(entry));
+        let before = bytes(self);
+        if let Some(extra) = self.extra_mut(index) {
+            extra.last_failure = Some(reason);
+        }
+        self.freed.bytes += before;
+        self.grown.bytes += bytes(self);
     }
 
     /// Ends a lease without counting its attempt.

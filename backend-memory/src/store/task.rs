@@ -16,6 +16,19 @@ const WALL: u64 = 1 << MS_BITS;
 const IN_FLIGHT: u64 = 1 << (MS_BITS + 1);
 const CANCELLED: u64 = 1 << (MS_BITS + 2);
 const GENERATED: u64 = 1 << (MS_BITS + 3);
+const TURN_SHIFT: u32 = MS_BITS + 4;
+const TURN_MASK: u64 = 0xf << TURN_SHIFT;
+
+/// Bits of a key's slot that say where the task lies; those above hold its turn.
+const INDEX_BITS: u32 = 28;
+
+/// The most tasks in a queue, so that every index fits.
+pub(super) const TASKS_MAX: usize = (1 << INDEX_BITS) - 1024;
+
+/// Where the task of a key lies.
+pub(super) fn index_of(key: Key) -> u32 {
+    key.slot() & ((1 << INDEX_BITS) - 1)
+}
 
 const ATTEMPT_BITS: u32 = 16;
 
@@ -26,7 +39,8 @@ const ATTEMPT_BITS: u32 = 16;
 #[derive(Debug)]
 pub(super) struct Entry {
     /// When it is next visible, in the low 44 bits (due, retry or lease end), and flags: on which clock, in flight,
-    /// cancelled in flight, id given by us.
+    /// cancelled in flight, id given by us. Above them its turn: 4 bits that count its changes of place, so that a
+    /// task which is moved away and back does not make its old key valid again.
     visible: u64,
     /// Given at acceptance, never twice in a queue; kept until the task ends.
     pub(super) seq: u64,
@@ -93,18 +107,25 @@ impl Entry {
 
     pub(super) fn set_place(&mut self, place: Place) {
         debug_assert!(place.ms <= MS_MASK, "a due time beyond the wheel");
-        let flags = self.visible & !(MS_MASK | WALL);
+        let turn = (self.visible >> TURN_SHIFT).wrapping_add(1) << TURN_SHIFT & TURN_MASK;
+        let flags = self.visible & !(MS_MASK | WALL | TURN_MASK) | turn;
         self.visible = flags | (if place.wall { WALL } else { 0 }) | (place.ms & MS_MASK);
     }
 
     /// The key by which the wheel knows this entry, which lies at `index`.
     pub(super) fn key(&self, index: u32) -> Key {
-        Key::new(self.visible & MS_MASK, self.seq, index)
+        Key::new(self.visible & MS_MASK, self.seq, self.turn() << INDEX_BITS | index)
     }
 
     /// Whether a key from the wheel of one clock is this entry's present one.
     pub(super) fn owns(&self, key: Key, wall: bool) -> bool {
-        self.seq == key.seq() && self.visible & (MS_MASK | WALL) == key.due_ms() | if wall { WALL } else { 0 }
+        self.seq == key.seq()
+            && self.visible & (MS_MASK | WALL) == key.due_ms() | if wall { WALL } else { 0 }
+            && self.turn() == key.slot() >> INDEX_BITS
+    }
+
+    fn turn(&self) -> u32 {
+        ((self.visible & TURN_MASK) >> TURN_SHIFT) as u32
     }
 
     pub(super) fn in_flight(&self) -> bool {
@@ -166,7 +187,12 @@ mod tests {
             (Place::mono(3), 10_000, Some((1 << 48) - 1))
         );
         assert!(entry.in_flight() && entry.cancelled());
-        assert!(entry.owns(Key::new(3, 7, 0), false) && !entry.owns(Key::new(3, 7, 0), true));
+        let key = entry.key(5);
+        assert_eq!((key.due_ms(), key.seq(), index_of(key)), (3, 7, 5));
+        assert!(entry.owns(key, false) && !entry.owns(key, true));
+        entry.set_place(Place::mono(4));
+        entry.set_place(Place::mono(3));
+        assert!(!entry.owns(key, false), "away and back is another turn");
         entry.set_in_flight(false);
         entry.set_attempt(1);
         assert_eq!((entry.place(), entry.attempt(), entry.generated_ms()), (Place::mono(3), 1, Some((1 << 48) - 1)));

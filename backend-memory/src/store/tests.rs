@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use delayline_core::{
-    Action, Attempts, BuryCause, Capabilities, ChangeOutcome, Claim, DeadSelect, Due, ErrorKind, GroupName, Lease,
-    NewTask, OnConflict, Outcome, Page, Shift, TaskId, TaskRef, Timestamp, Verdict,
+    Action, Attempts, BuryCause, Capabilities, ChangeOutcome, Claim, Due, ErrorKind, GroupName, Lease, NewTask,
+    OnConflict, Outcome, Page, Shift, TaskId, TaskRef, Timestamp, Verdict,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -209,7 +209,7 @@ impl World {
             }
             Op::Purge => {
                 let mut walk = self.store.dead_walk();
-                assert!(self.store.purge(&DeadSelect::All, &mut walk));
+                assert!(self.store.purge(&DeadFilter::All, &mut walk));
                 assert_eq!(walk.affected, self.model.dead.len() as u64);
                 self.model.dead.clear();
             }
@@ -247,6 +247,7 @@ impl World {
             return;
         }
         let scheduled = result.unwrap();
+        self.make_way(id.as_ref());
         let there = id.as_ref().and_then(|id| self.model.tasks.iter().position(|t| t.id == *id));
         match (there, replace) {
             (Some(there), false) => {
@@ -280,6 +281,11 @@ impl World {
             cancelled: false,
         });
         self.refs.push(scheduled.task);
+    }
+
+    /// A task that was cancelled in flight has no claim on its id.
+    fn make_way(&mut self, id: Option<&TaskId>) {
+        self.model.tasks.retain(|task| !(task.cancelled && Some(&task.id) == id));
     }
 
     fn claim(&mut self, max: usize, lease: u64) {
@@ -449,11 +455,11 @@ impl World {
             3 => Place { ms: task.place.ms + ms, ..task.place },
             _ => Place { ms: task.place.ms.saturating_sub(ms), ..task.place },
         };
-        if action >= 3 && self.now.until(target) > DELAY_MAX {
-            return Err(ErrorKind::OutOfRange);
-        }
         if leased {
             return Ok(ChangeOutcome::InFlight);
+        }
+        if action >= 3 && self.now.until(target) > DELAY_MAX {
+            return Err(ErrorKind::OutOfRange);
         }
         self.model.tasks[at] = Task { place: target, lease: None, ..task };
         Ok(ChangeOutcome::Changed)
@@ -497,10 +503,11 @@ impl World {
 
     fn redrive(&mut self) {
         let mut walk = self.store.dead_walk();
-        assert!(self.store.redrive(self.now, &DeadSelect::All, 1000.0, &mut walk));
+        assert!(self.store.redrive(self.now, &DeadFilter::All, 1000.0, &mut walk));
         let mut affected = 0;
         let dead = std::mem::take(&mut self.model.dead);
         for buried in dead {
+            self.make_way(Some(&buried.id));
             if self.model.tasks.iter().any(|t| t.id == buried.id) {
                 self.model.dead.push(buried);
                 continue;
@@ -538,7 +545,7 @@ impl World {
                 assert_eq!(view.payload, task.payload);
             }
         }
-        let mut expected: Vec<_> = self.model.tasks.iter().collect();
+        let mut expected: Vec<_> = self.model.tasks.iter().filter(|t| !t.cancelled || self.leased(t)).collect();
         expected.sort_by_key(|task| self.rank(task));
         // Pages of three give the same as one of all.
         let mut listed = vec![];
@@ -573,7 +580,8 @@ impl World {
         let grouped = self.model.tasks.iter().filter(|t| t.group.is_some()).count();
         assert_eq!(store.groups.values().map(BTreeMap::len).sum::<usize>(), grouped);
         assert!(store.groups.values().all(|members| !members.is_empty()));
-        let freed = store.take_freed();
+        let (freed, grown) = store.take_moved();
+        self.used += grown;
         self.used.tasks -= freed.tasks;
         self.used.bytes -= freed.bytes;
         assert_eq!(self.used, store.usage(), "what was reserved and not freed is what is there");
@@ -639,7 +647,7 @@ fn leak_1_nothing_is_left_when_every_task_is_done() {
 }
 
 #[test]
-fn bound_4_the_oldest_dead_letters_go_when_there_are_too_many() {
+fn bound_7_the_oldest_dead_letters_go_when_there_are_too_many() {
     let mut world = World::new();
     world.store = Store::new(world.now, Floors::default(), 3, &mut fastrand::Rng::with_seed(1));
     for n in 0..5 {
@@ -652,5 +660,59 @@ fn bound_4_the_oldest_dead_letters_go_when_there_are_too_many() {
     }
     let (page, _) = world.store.dead_page(None, 10);
     assert_eq!(page.iter().map(|d| d.id.to_string()).collect::<Vec<_>>(), ["key-2", "key-3", "key-4"]);
-    assert_eq!((world.store.dead_dropped(), world.store.take_freed().tasks), (2, 2));
+    assert_eq!((world.store.dead_dropped(), world.store.take_moved().0.tasks), (2, 7));
+}
+
+#[test]
+fn time_9_a_task_may_run_in_the_very_millisecond_of_its_expiry_and_not_in_the_next() {
+    for (late_ms, delivered) in [(0, 1), (1, 0)] {
+        let mut world = World::new();
+        world.schedule(None, true, 8, None, Some(8), 3, false);
+        world.now.mono_us += 8_000;
+        world.now.wall_us += 8_000 - 700 + late_ms * 1000;
+        let ClaimStep::Done(claimed) = world.store.claim(world.now, Claim::new(9, Duration::from_secs(1))) else {
+            panic!()
+        };
+        assert_eq!((claimed.deliveries.len(), claimed.buried), (delivered, 1 - delivered as u64));
+    }
+}
+
+#[test]
+fn bound_8_a_claim_stops_at_its_bytes_and_the_rest_comes_next() {
+    let mut world = World::new();
+    for _ in 0..200 {
+        world.schedule(None, false, 0, None, None, 3, false);
+    }
+    let mut seen = vec![];
+    // A payload has 1,200 bytes and more; at least one comes, however small the limit.
+    for limit in [1, 5_000, 200_000, usize::MAX] {
+        let claim = Claim::new(1_000, Duration::from_secs(30)).max_bytes(limit);
+        let ClaimStep::Done(claimed) = world.store.claim(world.now, claim) else { panic!() };
+        let bytes: usize = claimed.deliveries.iter().map(|d| d.payload.len()).sum();
+        assert!(bytes <= limit || claimed.deliveries.len() == 1);
+        assert!(!claimed.deliveries.is_empty());
+        assert_eq!(claimed.next_due_in == Some(Duration::ZERO), limit < usize::MAX);
+        seen.extend(claimed.deliveries);
+    }
+    assert_eq!(seen.len(), 200, "nothing is lost at a limit");
+    assert!(seen.is_sorted_by_key(|d| d.lease.receipt.words().unwrap()[1]), "nor out of order");
+}
+
+#[test]
+fn leak_7_a_task_replaced_or_moved_for_ever_leaves_no_keys_behind() {
+    let keys = |world: &World| world.store.wheels.counts().iter().map(|(keys, _)| keys).sum::<usize>();
+    let mut world = World::new();
+    for _ in 0..10_000 {
+        world.schedule(Some(1), false, 60_000, None, None, 3, true);
+        world.store.sweep_after(1);
+    }
+    assert!(keys(&world) < 500, "{} keys after replacing", keys(&world));
+    let task = world.refs.last().unwrap().clone();
+    for i in 0..10_000u64 {
+        // The same instant again and again, then away and back.
+        let at = world.now.wall_ms() + if i < 5_000 { 70_000 } else { 70_000 + i % 2 };
+        let action = Action::MoveTo(Due::At(Timestamp::from_unix_millis(at as i64)));
+        assert_eq!(world.store.change_task(world.now, &world.caps, &task, action).unwrap(), ChangeOutcome::Changed);
+    }
+    assert!(keys(&world) < 500, "{} keys after moving", keys(&world));
 }

@@ -43,7 +43,7 @@ impl Store {
     pub(crate) fn list_piece(&self, now: Now, scan: &mut ListScan) -> bool {
         let end = self.tasks.end().min(scan.at.saturating_add(PIECE));
         for index in scan.at..end {
-            let Some(entry) = self.tasks.get(index) else { continue };
+            let Some(entry) = self.tasks.get(index).filter(|entry| !self.is_over(now, entry)) else { continue };
             let rank = (now.line_ms(entry.place()), entry.seq);
             if scan.after.is_none_or(|after| rank > after) {
                 scan.best.push((rank.0, rank.1, index));
@@ -71,9 +71,12 @@ impl Store {
     pub(crate) fn find(&self, now: Now, id: &TaskId) -> Option<TaskView> {
         let index = self.by_id(id)?;
         let entry = self.tasks.get(index)?;
-        // Cancelled, and its lease is over: only the next claim is needed to forget it.
-        let over = entry.cancelled() && !self.leased(now, entry);
-        (!over).then(|| self.view(now, index, entry))
+        (!self.is_over(now, entry)).then(|| self.view(now, index, entry))
+    }
+
+    /// Whether it was cancelled and its lease has ended: only the next claim is needed to forget it.
+    fn is_over(&self, now: Now, entry: &Entry) -> bool {
+        entry.cancelled() && !self.leased(now, entry)
     }
 
     /// Counts the next places; true when all were seen.
