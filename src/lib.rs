@@ -22,6 +22,11 @@
 
 mod connect;
 
+/// The README's example, compiled and run with the tests.
+#[cfg(all(doctest, feature = "memory"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use connect::connect;
 pub use delayline_core::*;
 

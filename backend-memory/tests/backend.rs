@@ -521,7 +521,7 @@ async fn dup_5_a_lease_of_another_queue_settles_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn live_5_after_a_step_of_the_wall_clock_an_earlier_delay_still_wakes() {
+async fn live_2_after_a_step_of_the_wall_clock_an_earlier_delay_still_wakes() {
     for forward in [true, false] {
         let clock = Arc::new(TestClock::at("2030-06-01T09:00:00Z".parse().unwrap()));
         let backend = MemoryBackend::with_config(MemoryConfig::default().clock(clock.clone()));
@@ -540,7 +540,7 @@ async fn live_5_after_a_step_of_the_wall_clock_an_earlier_delay_still_wakes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancel_9_an_operation_id_given_to_another_selection_is_refused_and_keeps_its_progress() {
+async fn cancel_8_an_operation_id_given_to_another_selection_is_refused_and_keeps_its_progress() {
     let backend = MemoryBackend::new();
     let room = |name: &str| GroupName::new(name).unwrap();
     for name in ["a", "b"] {

@@ -664,7 +664,7 @@ fn bound_7_the_oldest_dead_letters_go_when_there_are_too_many() {
 }
 
 #[test]
-fn time_9_a_task_may_run_in_the_very_millisecond_of_its_expiry_and_not_in_the_next() {
+fn time_8_a_task_may_run_in_the_very_millisecond_of_its_expiry_and_not_in_the_next() {
     for (late_ms, delivered) in [(0, 1), (1, 0)] {
         let mut world = World::new();
         world.schedule(None, true, 8, None, Some(8), 3, false);
@@ -678,7 +678,7 @@ fn time_9_a_task_may_run_in_the_very_millisecond_of_its_expiry_and_not_in_the_ne
 }
 
 #[test]
-fn bound_8_a_claim_stops_at_its_bytes_and_the_rest_comes_next() {
+fn bound_9_a_claim_stops_at_its_bytes_and_the_rest_comes_next() {
     let mut world = World::new();
     for _ in 0..200 {
         world.schedule(None, false, 0, None, None, 3, false);
