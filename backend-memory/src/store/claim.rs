@@ -27,7 +27,7 @@ pub(crate) enum ClaimStep {
 const BLOCK: usize = 64;
 
 /// The most tasks handed out under one lock.
-pub(crate) const CLAIM_MAX: usize = 10_000;
+pub(crate) const CLAIM_MAX: usize = 4_096;
 
 impl Store {
     /// Takes what is due, `max` at most. `max` has been limited to `CLAIM_MAX`.
