@@ -42,7 +42,8 @@ impl Claim {
 pub struct Claimed {
     /// The tasks, in hand-out order.
     pub deliveries: Vec<ClaimedTask>,
-    /// How long until another task is visible, zero if one is now; `None` if nothing is in sight.
+    /// How long the caller may wait unless hinted: at most until another task is visible, zero if one is now; `None` if
+    /// nothing is in sight.
     pub next_due_in: Option<Duration>,
     /// How many tasks this claim buried, because their attempts were used up or they had expired.
     pub buried: u64,

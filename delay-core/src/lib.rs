@@ -53,6 +53,7 @@ mod backend;
 mod capabilities;
 mod change;
 mod codec;
+mod commit;
 mod consume;
 mod error;
 mod lease;

@@ -1,5 +1,7 @@
 //! Pulling: what comes, when it comes, and what a dropped call leaves behind.
 
+#![allow(clippy::unwrap_used, reason = "in helpers of tests too")]
+
 mod support;
 
 use std::sync::Arc;
@@ -152,7 +154,7 @@ async fn each_verdict_does_what_it_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dup_1_a_lease_that_went_to_somebody_else_settles_nothing() {
+async fn dup_4_a_lease_that_went_to_somebody_else_settles_nothing() {
     let queue = Probe::new().queue("q");
     let mut consumer = queue.consumer().lease(SECOND).open().await.unwrap();
     fill(&queue, [7]).await;
@@ -183,7 +185,7 @@ async fn a_lease_can_be_extended_and_tells_of_a_cancel() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_payload_that_can_not_be_decoded_is_buried_and_never_surfaces() {
+async fn loss_10_a_payload_that_can_not_be_decoded_is_buried_and_never_surfaces() {
     let probe = Probe::new();
     let raw = Queue::<Bytes>::with_codec(probe.clone(), "q", Raw).unwrap();
     let queue = probe.queue("q");
@@ -255,7 +257,7 @@ async fn an_error_that_will_not_pass_is_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bound_6_a_backend_that_hints_for_nothing_is_not_spun_on() {
+async fn idle_3_a_backend_that_hints_for_nothing_is_not_spun_on() {
     let probe = Probe::new();
     let queue = probe.queue("q");
     // Every wait returns at once.
@@ -297,11 +299,13 @@ async fn settling_is_not_repeated_beyond_the_lease() {
 
     let delivery = consumer.next().await.unwrap();
     probe.on.settle.always(Some(Fault::Hang));
+    let began = Instant::now();
     assert_eq!(delivery.complete().await.unwrap_err().kind(), ErrorKind::Ambiguous, "an answer comes, or this does");
+    assert!(began.elapsed() <= 21 * SECOND, "{:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
-async fn dup_2_a_complete_whose_answer_was_lost_is_no_lost_lease() {
+async fn dup_14_a_complete_whose_answer_was_lost_is_no_lost_lease() {
     let probe = Probe::new();
     let queue = probe.queue("q");
     let mut consumer = queue.consumer().open().await.unwrap();
@@ -383,4 +387,17 @@ async fn many_are_settled_in_one_call_with_an_answer_for_each() {
     queue.backend().close().await.unwrap();
     let all = rest.into_iter().map(|delivery| (delivery, Verdict::Complete)).collect();
     assert_eq!(consumer.settle_all(all).await.unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_outcome_after_a_long_outage_is_asked_for_again() {
+    let probe = Probe::new();
+    let queue = probe.queue("q");
+    let mut consumer = queue.consumer().lease(600 * SECOND).open().await.unwrap();
+    fill(&queue, [7]).await;
+    let delivery = consumer.next().await.unwrap();
+    probe.on.settle.plan((0..20).map(|_| Fault::Fail(ErrorKind::Unavailable)));
+    probe.on.settle.plan([Fault::Fail(ErrorKind::Ambiguous)]);
+    delivery.complete().await.unwrap();
+    assert_eq!(probe.on.settle.calls(), 22);
 }

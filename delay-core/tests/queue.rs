@@ -1,5 +1,7 @@
 //! Scheduling, changing and looking, through the typed queue.
 
+#![allow(clippy::unwrap_used, reason = "in helpers of tests too")]
+
 mod support;
 
 use std::sync::Arc;
@@ -40,7 +42,7 @@ async fn every_option_reaches_the_store() {
 }
 
 #[tokio::test]
-async fn clear_3_a_wrong_option_is_reported_when_awaited_and_sends_nothing() {
+async fn clear_6_a_wrong_option_is_reported_when_awaited_and_sends_nothing() {
     let probe = Probe::new();
     let queue = probe.queue("q");
     let e = queue.schedule(&7).id("").group("g").await.unwrap_err();
@@ -53,7 +55,7 @@ async fn clear_3_a_wrong_option_is_reported_when_awaited_and_sends_nothing() {
 }
 
 #[tokio::test]
-async fn bound_5_many_tasks_travel_in_calls_of_batch_max_with_errors_in_their_places() {
+async fn bound_4_many_tasks_travel_in_calls_of_batch_max_with_errors_in_their_places() {
     let probe = Probe::with(|caps| caps.batch_max = 10);
     let queue = probe.queue("q");
     let tasks = (0..25).map(|n| if n % 7 == 3 { Task::new(n).id("") } else { Task::new(n).id(format!("t{n}")) });
@@ -70,7 +72,7 @@ async fn bound_5_many_tasks_travel_in_calls_of_batch_max_with_errors_in_their_pl
 }
 
 #[tokio::test]
-async fn bound_5_many_large_tasks_travel_in_calls_of_bounded_bytes() {
+async fn bound_4_many_large_tasks_travel_in_calls_of_bounded_bytes() {
     let probe = Probe::new();
     let queue = Queue::<Bytes>::with_codec(probe.clone(), "q", Raw).unwrap();
     let large = Bytes::from(vec![7; 1 << 20]);

@@ -1,5 +1,7 @@
 //! Running handlers: what becomes of their tasks, and of everybody else's.
 
+#![allow(clippy::unwrap_used, reason = "in helpers of tests too")]
+
 mod support;
 
 use std::sync::Arc;
@@ -34,7 +36,7 @@ async fn with_worker<T>(worker: WorkerBuilder, and: impl Future<Output = T>) -> 
 }
 
 #[tokio::test(start_paused = true)]
-async fn live_4_a_task_due_in_30_days_runs_then_and_idle_1_nothing_is_asked_beyond_sweeps() {
+async fn live_1_a_task_due_in_30_days_runs_then_and_idle_1_nothing_is_asked_beyond_sweeps() {
     let probe = Probe::new();
     let queue = probe.queue("q");
     queue.schedule(&7).after(30 * DAY).await.unwrap();
@@ -146,7 +148,7 @@ async fn the_retry_back_off_grows_until_the_attempts_are_used_up() {
     });
     let report = worker.build().unwrap().run().await.unwrap();
     assert_eq!((report.retried, report.buried), (4, 1));
-    let runs = runs.lock();
+    let runs = runs.lock().clone();
     assert_eq!(runs.iter().map(|run| run.0).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
     for pair in runs.windows(2) {
         let (waited, delay) = (pair[1].1 - pair[0].1, policy.delay(pair[0].0));
@@ -171,7 +173,9 @@ async fn two_queues_share_one_slot_and_both_go_on() {
     };
     let worker = Worker::builder().concurrency(1).until_empty(true);
     let worker = worker.queue(&a, note(&order)).queue(&b, note(&order)).build().unwrap();
+    let began = Instant::now();
     assert_eq!(worker.run().await.unwrap().completed, 40);
+    assert!(began.elapsed() < SECOND, "the one that is empty first keeps no slot while it waits");
     let order = order.lock();
     assert!(order[..20].iter().filter(|n| **n >= 100).count() >= 9, "in turns: {order:?}");
     assert!(probe.on.claim.batches().iter().all(|max| *max == 1), "bound_7: never more than there are slots");
@@ -201,7 +205,7 @@ async fn live_6_a_store_that_hangs_does_not_hold_up_the_other_queue() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bound_7_no_task_is_claimed_before_there_is_a_slot_for_it() {
+async fn bound_12_no_task_is_claimed_before_there_is_a_slot_for_it() {
     let probe = Probe::new();
     let queue = probe.queue("q");
     fill(&queue, 0..100).await;
@@ -233,7 +237,7 @@ async fn a_lease_is_extended_for_as_long_as_its_handler_runs() {
     let worker =
         Worker::builder().lease(9 * SECOND).until_empty(true).queue(&queue, |n, context: Context| async move {
             let first = context.lease();
-            tokio::time::sleep(600 * SECOND + u64::from(n) * Duration::from_millis(10)).await;
+            tokio::time::sleep(600 * SECOND + n * Duration::from_millis(10)).await;
             assert!(context.lease().expires_at > first.expires_at && context.lease().fence == first.fence);
             assert!(!context.lost().is_cancelled());
         });
@@ -263,7 +267,7 @@ async fn a_handler_learns_that_its_task_was_cancelled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_learns_that_its_lease_is_lost() {
+async fn dup_15_a_handler_learns_that_its_lease_is_lost() {
     let probe = Probe::new();
     let queue = probe.queue("q");
     fill(&queue, [7]).await;
@@ -367,7 +371,7 @@ async fn settling_waits_out_an_outage_and_a_refused_verdict_becomes_a_retry() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dup_3_a_completion_whose_answer_was_lost_is_neither_done_nor_lost() {
+async fn dup_14_a_completion_whose_answer_was_lost_is_neither_done_nor_lost() {
     let probe = Probe::new();
     let queue = probe.queue("q");
     fill(&queue, [7]).await;
@@ -406,7 +410,7 @@ async fn a_batch_handler_gets_what_is_due_at_once_and_answers_for_each() {
     let mut again: Vec<u32> = batches.drain(2..).flatten().collect();
     again.sort_unstable();
     assert_eq!(again, [7, 8, 9, 10, 11]);
-    assert_eq!((report.completed, report.retried, report.panicked, report.undecodable), (12, 6, 5, 0));
+    assert_eq!((report.completed, report.retried, report.panicked, report.undecodable), (12, 5, 4, 1));
 }
 
 #[tokio::test(start_paused = true)]

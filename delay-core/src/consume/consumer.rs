@@ -253,7 +253,7 @@ pub(crate) fn undecodable_verdict(line: &Line, id: &crate::TaskId, e: &Error) ->
 
 fn bury(line: Arc<Line>, undecodable: Vec<Settling>) -> JoinHandle<()> {
     let bury = async move {
-        for e in settle(&line, undecodable).await.into_iter().filter_map(Result::err) {
+        for e in settle(&line, &undecodable).await.into_iter().filter_map(Result::err) {
             tracing::warn!(queue = %line.name, error = %e, "a task that can't be decoded could not be buried");
         }
     };
@@ -280,7 +280,7 @@ async fn settle_holds(line: Arc<Line>, holds: Vec<(Hold, Verdict)>) -> Result<Ve
             answers.push(Err(Error::new(ErrorKind::Invalid, "this delivery is another queue's")));
         }
     }
-    let settled = settle(&line, settlings).await;
+    let settled = settle(&line, &settlings).await;
     let closed = |answer: &Result<()>| answer.as_ref().is_err_and(|e| e.kind() == ErrorKind::Closed);
     let all_closed =
         settled.iter().all(closed).then(|| settled.iter().find_map(|a| a.as_ref().err().cloned())).flatten();

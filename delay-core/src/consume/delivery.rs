@@ -10,7 +10,7 @@ use tracing::Instrument;
 
 use super::RetryPolicy;
 use super::received::received_getters;
-use super::settle::{Settling, settle};
+use super::settle::{Settling, settle_one};
 use crate::queue::line::{Line, only};
 use crate::{ClaimedTask, Error, ErrorKind, Lease, Reason, Result, Verdict};
 
@@ -168,7 +168,7 @@ impl Hold {
     async fn settle(mut self, verdict: Verdict) -> Result<()> {
         let line = self.line.clone();
         let settling = self.say(verdict);
-        let answer = only(settle(&line, vec![settling]).await);
+        let answer = settle_one(&line, settling).await;
         self.heard(&answer);
         answer
     }
@@ -216,7 +216,7 @@ impl Drop for Hold {
         let line = self.line.clone();
         let settled = async move {
             let id = settling.lease.id.clone();
-            if let Err(e) = only(settle(&line, vec![settling]).await) {
+            if let Err(e) = settle_one(&line, settling).await {
                 tracing::debug!(queue = %line.name, %id, error = %e, "a dropped delivery could not be settled");
             }
         };

@@ -12,6 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::consume_budget;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
@@ -25,6 +26,8 @@ const SPIN_PAUSE_MAX: Duration = Duration::from_millis(25);
 const QUICK: Duration = Duration::from_millis(1);
 /// So many quick waits in a row that bring nothing are wrong hints.
 const QUICK_WAITS_MAX: u32 = 8;
+/// A backend that declares a longer sweep, or none at all, is asked once a day.
+const SWEEP_MAX: Duration = Duration::from_secs(86_400);
 /// A claim that gets no answer for this long is given up, so that a call that hangs is an outage like others.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -78,6 +81,8 @@ impl Fetcher {
     /// # Errors
     /// What will not pass.
     pub(crate) async fn claim(&mut self, claim: Claim) -> Result<Fetched> {
+        // A store that answers at once would otherwise let a loop of claims keep its thread to itself.
+        consume_budget().await;
         let span = tracing::debug_span!("claim", queue = %self.line.name, max = claim.max);
         let sent_at = Instant::now();
         let answer = match timeout(CLAIM_PATIENCE, self.try_claim(claim).instrument(span)).await {
@@ -160,7 +165,7 @@ impl Fetcher {
         if progress {
             self.fruitless = 0;
         }
-        let sweep = self.line.backend.capabilities().sweep;
+        let sweep = self.line.backend.capabilities().sweep.min(SWEEP_MAX);
         self.rest = match claimed.next_due_in {
             Some(Duration::ZERO) if progress => Rest::Not,
             Some(Duration::ZERO) => {

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn bound_4_no_policy_waits_not_at_all_or_for_ever() {
+    fn bound_10_no_policy_waits_not_at_all_or_for_ever() {
         for policy in [
             RetryPolicy::fixed(Duration::ZERO),
             RetryPolicy::custom(|_| Duration::ZERO),

@@ -1,16 +1,19 @@
 //! Settling with patience: what fails for a reason that may pass is repeated until the lease ends.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::retry::outage_delays;
-use crate::queue::line::Line;
+use crate::queue::line::{Line, only};
 use crate::{Error, ErrorKind, Lease, Result, Verdict};
 
 /// A settling that gets no answer is given up after this long or at the lease's end, whichever is later.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
-/// How many answers of "outcome unknown" to one verdict are taken before that is the outcome.
+/// A verdict whose outcome is unknown is sent this often at most: a store that can't tell will not learn it.
 const UNKNOWN_MAX: u32 = 5;
 
 /// One lease to be settled.
@@ -27,72 +30,90 @@ pub(crate) struct Settling {
 ///
 /// `Ambiguous` means that the verdict may have taken effect. So a `LeaseLost` after it is answered as `Ambiguous`: the
 /// first try may be what ended the lease.
-pub(crate) async fn settle(line: &Line, settlings: Vec<Settling>) -> Vec<Result<()>> {
-    let mut answers: Vec<Option<Result<()>>> = settlings.iter().map(|_| None).collect();
-    let mut open: Vec<Open> =
-        settlings.into_iter().enumerate().map(|(place, settling)| Open { place, settling, unknown: None }).collect();
-    let mut delays = outage_delays();
-    let mut unknown_count = 0;
-    while !open.is_empty() {
-        let tried = attempt(line, &open).await;
-        unknown_count += u32::from(tried.iter().any(|answer| kind_of(answer) == Some(ErrorKind::Ambiguous)));
-        let delay = delays.next().unwrap_or(ANSWER_PATIENCE);
-        let again_at = Instant::now() + delay;
-        open = open
-            .into_iter()
-            .zip(tried)
-            .filter_map(|(item, answer)| {
-                let may_repeat = again_at < item.settling.ends && unknown_count < UNKNOWN_MAX;
-                item.answered(answer, may_repeat, &mut answers)
-            })
-            .collect();
-        if !open.is_empty() {
-            sleep(delay).await;
-        }
-    }
-    let unanswered = || Err(crate::queue::line::unanswered());
-    answers.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect()
-}
-
-/// A settling without its final answer.
-struct Open {
-    place: usize,
-    settling: Settling,
-    /// The first answer by which it may have taken effect.
-    unknown: Option<Error>,
-}
-
-impl Open {
-    /// Takes an answer, and comes back if it is to be tried again.
-    fn answered(mut self, answer: Result<()>, may_repeat: bool, answers: &mut [Option<Result<()>>]) -> Option<Self> {
-        let last = match answer {
-            Err(e) if e.retryable() && may_repeat => {
-                if e.kind() == ErrorKind::Ambiguous {
-                    self.unknown.get_or_insert(e);
-                }
-                return Some(self);
-            }
-            Err(e) => Err(self.unknown.take().unwrap_or(e)),
-            Ok(()) => Ok(()),
-        };
-        answers[self.place] = Some(last);
-        None
-    }
-}
-
-async fn attempt(line: &Line, open: &[Open]) -> Vec<Result<()>> {
-    let verdicts = open.iter().map(|o| (o.settling.lease.clone(), o.settling.verdict.clone())).collect();
-    let last_end = open.iter().map(|o| o.settling.ends).max().unwrap_or_else(Instant::now);
-    let patience = last_end.saturating_duration_since(Instant::now()).max(ANSWER_PATIENCE);
-    match timeout(patience, line.settle(verdicts)).await {
+pub(crate) async fn settle(line: &Arc<Line>, settlings: &[Settling]) -> Vec<Result<()>> {
+    let verdicts = settlings.iter().map(|one| (one.lease.clone(), one.verdict.clone())).collect();
+    let last_end = settlings.iter().map(|one| one.ends).max().unwrap_or_else(Instant::now);
+    let first = match timeout(patience(last_end), line.settle(verdicts)).await {
         Ok(answers) => answers,
-        Err(_) => {
-            let e = Error::new(ErrorKind::Ambiguous, format!("settling got no answer within {patience:?}"));
-            open.iter().map(|_| Err(e.clone())).collect()
-        }
+        Err(_) => settlings.iter().map(|_| Err(no_answer())).collect(),
+    };
+    repeat(line, settlings, first).await
+}
+
+/// The same for one, which travels with those that others settle at the same time.
+pub(crate) async fn settle_one(line: &Arc<Line>, one: Settling) -> Result<()> {
+    let verdict = (one.lease.clone(), one.verdict.clone());
+    match timeout(patience(one.ends), line.settle_one(verdict)).await.unwrap_or_else(|_| Err(no_answer())) {
+        Ok(()) => Ok(()),
+        // Boxed, because it is rare and large, and every handler's task has room for it otherwise.
+        Err(e) => only(Box::pin(repeat(line, &[one], vec![Err(e)])).await),
     }
 }
 
-fn kind_of(answer: &Result<()>) -> Option<ErrorKind> {
-    answer.as_ref().err().map(Error::kind)
+/// Repeats what may pass, from the first answers on.
+async fn repeat(line: &Arc<Line>, settlings: &[Settling], mut answers: Vec<Result<()>>) -> Vec<Result<()>> {
+    // By place.
+    let mut unknown: HashMap<usize, Unknown> = HashMap::new();
+    // Made when it is needed first: most settlings succeed at once.
+    let mut delays = None;
+    while answers.iter().any(Result::is_err) {
+        for (place, answer) in answers.iter().enumerate() {
+            if let Err(e) = answer
+                && e.kind() == ErrorKind::Ambiguous
+            {
+                unknown.entry(place).or_insert_with(|| Unknown { first: e.clone(), count: 0 }).count += 1;
+            }
+        }
+        let delay = delays.get_or_insert_with(outage_delays).next().unwrap_or(ANSWER_PATIENCE);
+        let again = to_repeat(settlings, &answers, Instant::now() + delay, &unknown);
+        if again.is_empty() {
+            break;
+        }
+        sleep(delay).await;
+        // Each by itself, and so together with those of others.
+        let one_more = again.iter().map(|place| {
+            let one = &settlings[*place];
+            let verdict = (one.lease.clone(), one.verdict.clone());
+            timeout(patience(one.ends), line.settle_one(verdict))
+        });
+        for (place, answer) in again.iter().zip(join_all(one_more).await) {
+            answers[*place] = answer.unwrap_or_else(|_| Err(no_answer()));
+        }
+    }
+    for (place, unknown) in unknown {
+        if answers[place].is_err() {
+            answers[place] = Err(unknown.first);
+        }
+    }
+    answers
+}
+
+/// The answers by which a verdict may have taken effect.
+struct Unknown {
+    first: Error,
+    count: u32,
+}
+
+/// The places of those that are to be tried again.
+fn to_repeat(
+    settlings: &[Settling],
+    answers: &[Result<()>],
+    at: Instant,
+    unknown: &HashMap<usize, Unknown>,
+) -> Vec<usize> {
+    let may_pass = |(place, answer): (usize, &Result<()>)| {
+        let retryable = answer.as_ref().is_err_and(Error::retryable);
+        let asked_enough = unknown.get(&place).is_some_and(|unknown| unknown.count >= UNKNOWN_MAX);
+        (retryable && !asked_enough && at < settlings[place].ends).then_some(place)
+    };
+    answers.iter().enumerate().filter_map(may_pass).collect()
+}
+
+/// How long to wait for an answer.
+fn patience(ends: Instant) -> Duration {
+    ends.saturating_duration_since(Instant::now()).max(ANSWER_PATIENCE)
+}
+
+fn no_answer() -> Error {
+    Error::new(ErrorKind::Ambiguous, "the settling got no answer within its lease")
 }

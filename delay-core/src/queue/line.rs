@@ -4,32 +4,39 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::commit::{Committer, Kind, Sending, Submit, submit};
 use crate::{DelayBackend, Error, ErrorKind, Lease, NewTask, QueueName, Result, RetryPolicy, Scheduled, Verdict};
 
 /// One queue on one backend, shared by a `Queue`, its clones, consumers and deliveries.
 pub(crate) struct Line {
     pub(crate) backend: Arc<dyn DelayBackend>,
     pub(crate) name: QueueName,
+    schedules: Committer<OneTask>,
+    settles: Committer<OneVerdict>,
 }
 
 impl Line {
     pub(crate) fn new(backend: Arc<dyn DelayBackend>, name: QueueName) -> Self {
-        Self { backend, name }
+        Self { backend, name, schedules: Committer::default(), settles: Committer::default() }
     }
 
-    /// Schedules one task.
-    pub(crate) async fn schedule(&self, task: NewTask) -> Result<Scheduled> {
-        only(self.backend.schedule(&self.name, vec![task]).await?)
+    /// Schedules one task, together with those that others schedule at the same time.
+    pub(crate) fn schedule(self: &Arc<Self>, task: NewTask) -> Submit<'_, OneTask> {
+        submit(self, task)
     }
 
-    /// Settles any number of leases, in calls of at most `batch_max`. One answer for each, in order; where a whole call
-    /// failed, its items have that error.
-    pub(crate) async fn settle(&self, verdicts: Vec<(Lease, Verdict)>) -> Vec<Result<()>> {
+    /// Settles one lease, together with those that others settle at the same time.
+    pub(crate) fn settle_one(self: &Arc<Self>, verdict: (Lease, Verdict)) -> Submit<'_, OneVerdict> {
+        submit(self, verdict)
+    }
+
+    /// Settles many leases, in calls of at most `batch_max`. One answer for each, in order; where a whole call failed, its
+    /// items have that error.
+    pub(crate) async fn settle(&self, mut verdicts: Vec<(Lease, Verdict)>) -> Vec<Result<()>> {
         let mut answers = Vec::with_capacity(verdicts.len());
-        let mut rest = verdicts;
-        while !rest.is_empty() {
-            let later = rest.split_off(rest.len().min(self.batch_max()));
-            let chunk = std::mem::replace(&mut rest, later);
+        while !verdicts.is_empty() {
+            let later = verdicts.split_off(verdicts.len().min(self.batch_max()));
+            let chunk = std::mem::replace(&mut verdicts, later);
             let asked = chunk.len();
             answers.extend(spread(self.backend.settle(&self.name, chunk).await, asked));
         }
@@ -58,6 +65,50 @@ impl fmt::Debug for Line {
             .field("backend", &self.backend.capabilities().name)
             .field("name", &self.name)
             .finish_non_exhaustive()
+    }
+}
+
+/// Scheduling, as a call that can be joined.
+pub(crate) struct OneTask;
+
+impl Kind for OneTask {
+    type Item = NewTask;
+    type Answer = Scheduled;
+
+    fn committer(line: &Line) -> &Committer<Self> {
+        &line.schedules
+    }
+
+    fn size(task: &NewTask) -> usize {
+        super::schedule::size(task)
+    }
+
+    fn send(line: &Line, tasks: Vec<NewTask>) -> Sending<'_, Scheduled> {
+        line.backend.schedule(&line.name, tasks)
+    }
+}
+
+/// Settling, as a call that can be joined.
+pub(crate) struct OneVerdict;
+
+impl Kind for OneVerdict {
+    type Item = (Lease, Verdict);
+    type Answer = ();
+
+    fn committer(line: &Line) -> &Committer<Self> {
+        &line.settles
+    }
+
+    fn size((_, verdict): &Self::Item) -> usize {
+        const LEASE: usize = 128;
+        match verdict {
+            Verdict::Retry { reason, .. } | Verdict::Bury { reason } => LEASE + reason.as_str().len(),
+            Verdict::Complete | Verdict::Snooze { .. } | Verdict::Release => LEASE,
+        }
+    }
+
+    fn send(line: &Line, verdicts: Vec<Self::Item>) -> Sending<'_, ()> {
+        line.backend.settle(&line.name, verdicts)
     }
 }
 

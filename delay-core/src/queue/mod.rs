@@ -21,8 +21,8 @@ use crate::{
 
 /// A queue of delayed tasks of one type, on any backend.
 ///
-/// It is a cheap handle: a clone is the same queue. Nothing is sent when it is made; a queue exists as soon as it is
-/// named. Its calls can be made from any number of tasks at once.
+/// It is a cheap handle: a clone is the same queue, and shares its [group commit](Self::schedule). Nothing is sent when it
+/// is made; a queue exists as soon as it is named. Its calls can be made from any number of tasks at once.
 ///
 /// # Errors
 /// Every call answers what its method of [`DelayBackend`] answers; [`Capabilities`](crate::Capabilities) tell beforehand
@@ -79,7 +79,10 @@ impl<T: 'static> Queue<T> {
 
     /// Describes one task; awaiting the answer schedules it.
     ///
-    /// The payload is encoded at once, and what is wrong with it or with an option is reported when awaited.
+    /// The payload is encoded at once, and what is wrong with it or with an option is reported when awaited. Calls that
+    /// are made at the same time through one `Queue` and its clones travel as one (group commit), without a linger: while
+    /// one is under way, what arrives forms the next. So many concurrent callers are nearly as fast as
+    /// [`schedule_all`](Self::schedule_all), and a lone one pays nothing.
     ///
     /// ```no_run
     /// # use std::{sync::Arc, time::Duration};
@@ -91,7 +94,8 @@ impl<T: 'static> Queue<T> {
     /// ```
     ///
     /// # Errors
-    /// Those of [`DelayBackend::schedule`], and [`Codec`](crate::ErrorKind::Codec).
+    /// Those of [`DelayBackend::schedule`], and [`Codec`](crate::ErrorKind::Codec). A call that travels with others answers
+    /// [`Ambiguous`](crate::ErrorKind::Ambiguous) after 30 s without an answer.
     pub fn schedule(&self, payload: &T) -> Schedule<'_, T> {
         Schedule::new(self, self.encode(payload))
     }

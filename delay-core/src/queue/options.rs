@@ -128,7 +128,7 @@ macro_rules! task_options {
             self
         }
 
-        /// Buried rather than run from then on. Must not lie before the due time.
+        /// The last moment at which it may be handed out; later it is buried. Must not lie before the due time.
         pub fn expires(mut self, expires: impl Into<$crate::Due>) -> Self {
             self.options.expires(expires.into());
             self

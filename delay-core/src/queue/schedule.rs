@@ -6,12 +6,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use tracing::Instrument;
+use tracing::Span;
 
 use super::Queue;
-use super::line::{Line, spread};
+use super::line::{Line, OneTask, spread};
 use super::options::{Options, task_options};
-use crate::{NewTask, Result, Scheduled};
+use crate::commit::Submit;
+use crate::{Error, NewTask, Result, Scheduled};
 
 /// A task that is being described; awaiting it schedules it. Made by [`Queue::schedule`].
 #[must_use = "a task is scheduled when this is awaited"]
@@ -37,7 +38,7 @@ impl<'q, T: 'static> IntoFuture for Schedule<'q, T> {
         let line = self.queue.line();
         let task = self.options.into_task(self.payload);
         let span = tracing::debug_span!("schedule", queue = %line.name);
-        Scheduling(Box::pin(async move { line.schedule(task?).await }.instrument(span)))
+        Scheduling { span, call: task.map(|task| line.schedule(task)).map_err(Some) }
     }
 }
 
@@ -52,13 +53,22 @@ impl<T: 'static> fmt::Debug for Schedule<'_, T> {
 /// # Cancel safety
 /// Dropped, the task was accepted or not. To be able to repeat the call, give the task an id.
 #[must_use = "futures do nothing unless polled"]
-pub struct Scheduling<'q>(Pin<Box<dyn Future<Output = Result<Scheduled>> + Send + 'q>>);
+pub struct Scheduling<'q> {
+    span: Span,
+    /// What is wrong with the task, where it can't be sent.
+    call: Result<Submit<'q, OneTask>, Option<Error>>,
+}
 
 impl Future for Scheduling<'_> {
     type Output = Result<Scheduled>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx)
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let _in_span = this.span.enter();
+        match &mut this.call {
+            Ok(call) => Pin::new(call).poll(cx),
+            Err(refused) => refused.take().map_or(Poll::Pending, |e| Poll::Ready(Err(e))),
+        }
     }
 }
 
@@ -141,7 +151,7 @@ pub(super) async fn schedule_all(
 fn next_chunk(
     tasks: &mut std::iter::Peekable<impl Iterator<Item = Result<NewTask>>>,
     batch_max: usize,
-) -> (Vec<NewTask>, Vec<Option<crate::Error>>) {
+) -> (Vec<NewTask>, Vec<Option<Error>>) {
     let (mut chunk, mut places, mut bytes) = (Vec::new(), Vec::new(), 0);
     while chunk.len() < batch_max {
         let fits = |task: &Result<NewTask>| match task {
@@ -166,7 +176,7 @@ pub(crate) fn size(task: &NewTask) -> usize {
     task.payload.len() + task.headers.byte_len() + 64
 }
 
-fn fill(answers: &mut Vec<Result<Scheduled>>, places: Vec<Option<crate::Error>>, sent: Vec<Result<Scheduled>>) {
+fn fill(answers: &mut Vec<Result<Scheduled>>, places: Vec<Option<Error>>, sent: Vec<Result<Scheduled>>) {
     let mut sent = sent.into_iter();
     answers.extend(places.into_iter().map(|place| match place {
         Some(e) => Err(e),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::handler::{Handler, batch, single};
+use super::handler::Handler;
 use super::idle::Idle;
 use super::lane::{Lane, Shared};
 use super::report::Counts;
@@ -37,8 +37,7 @@ pub struct WorkerBuilder {
 
 struct LaneSpec {
     line: Arc<Line>,
-    handler: Arc<Handler>,
-    batch: Option<usize>,
+    handler: Handler,
 }
 
 impl WorkerBuilder {
@@ -63,8 +62,8 @@ impl WorkerBuilder {
         H: Fn(T, Context) -> F + Send + Sync + 'static,
         F: Future<Output: Into<Handled>> + Send + 'static,
     {
-        let handler = single(queue.clone(), handler);
-        self.lanes.push(LaneSpec { line: queue.line().clone(), handler, batch: None });
+        let handler = Handler::one(queue.clone(), handler);
+        self.lanes.push(LaneSpec { line: queue.line().clone(), handler });
         self
     }
 
@@ -78,8 +77,8 @@ impl WorkerBuilder {
         H: Fn(Vec<(T, Context)>) -> F + Send + Sync + 'static,
         F: Future<Output = Vec<Handled>> + Send + 'static,
     {
-        let handler = batch(queue.clone(), handler);
-        self.lanes.push(LaneSpec { line: queue.line().clone(), handler, batch: Some(max) });
+        let handler = Handler::many(queue.clone(), max, handler);
+        self.lanes.push(LaneSpec { line: queue.line().clone(), handler });
         self
     }
 
@@ -144,7 +143,7 @@ impl WorkerBuilder {
             return Err(Error::new(ErrorKind::OutOfRange, message));
         }
         for lane in &self.lanes {
-            if lane.batch == Some(0) {
+            if matches!(lane.handler, Handler::Many { max: 0, .. }) {
                 return Err(Error::new(ErrorKind::Config, format!("a batch of 0 tasks of `{}`", lane.line.name)));
             }
             lane.line.backend.capabilities().check_lease(self.lease)?;
@@ -159,8 +158,8 @@ impl WorkerBuilder {
             idle: self.until_empty.then(|| Idle::new(self.lanes.len())),
         });
         let lane = |(number, spec): (usize, LaneSpec)| {
-            let LaneSpec { line, handler, batch } = spec;
-            Arc::new(Lane { number, line, handler, batch, registry: Arc::default(), shared: shared.clone() })
+            let LaneSpec { line, handler } = spec;
+            Arc::new(Lane { number, line, handler, registry: Arc::default(), shared: shared.clone() })
         };
         Ok(Worker {
             lanes: self.lanes.into_iter().enumerate().map(lane).collect(),

@@ -1,12 +1,13 @@
 //! What a handler knows of its task beside the payload.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::lane::Shared;
 use crate::consume::received::received_getters;
 use crate::queue::line::Line;
 use crate::{ClaimedTask, Lease};
@@ -33,12 +34,11 @@ use crate::{ClaimedTask, Lease};
 #[derive(Clone)]
 pub struct Context {
     in_flight: Arc<InFlight>,
-    shutdown: CancellationToken,
 }
 
 impl Context {
-    pub(super) fn new(in_flight: Arc<InFlight>, shutdown: CancellationToken) -> Self {
-        Self { in_flight, shutdown }
+    pub(super) fn new(in_flight: Arc<InFlight>) -> Self {
+        Self { in_flight }
     }
 
     received_getters!();
@@ -46,27 +46,27 @@ impl Context {
     /// The lease as it was last given or extended.
     #[must_use]
     pub fn lease(&self) -> Lease {
-        self.in_flight.lease.lock().lease.clone()
+        self.in_flight.current_lease().lease
     }
 
     /// Cancelled when the lease was lost, or ended because it could not be extended: the task may be running elsewhere,
     /// and what this handler returns will most likely count no more.
     #[must_use]
     pub fn lost(&self) -> &CancellationToken {
-        &self.in_flight.lost
+        self.in_flight.lost.token()
     }
 
     /// Cancelled when an extension of the lease learnt that the task was cancelled: it is not delivered again, whatever
     /// the handler returns.
     #[must_use]
     pub fn cancelled(&self) -> &CancellationToken {
-        &self.in_flight.cancelled
+        self.in_flight.cancelled.token()
     }
 
     /// Cancelled when the worker shuts down: the handler may go on until the shutdown deadline.
     #[must_use]
     pub fn shutdown(&self) -> &CancellationToken {
-        &self.shutdown
+        &self.in_flight.shared.shutdown
     }
 
     fn task(&self) -> &ClaimedTask {
@@ -91,11 +91,12 @@ impl fmt::Debug for Context {
 /// A claimed task while its handler runs.
 pub(super) struct InFlight {
     pub(super) line: Arc<Line>,
+    pub(super) shared: Arc<Shared>,
     /// As it was claimed, without its payload.
     pub(super) task: ClaimedTask,
     pub(super) lease: Mutex<CurrentLease>,
-    pub(super) lost: CancellationToken,
-    pub(super) cancelled: CancellationToken,
+    lost: Signal,
+    cancelled: Signal,
 }
 
 /// A lease, and when it ends on this process's clock, at the earliest.
@@ -106,8 +107,34 @@ pub(super) struct CurrentLease {
 }
 
 impl InFlight {
-    pub(super) fn new(line: Arc<Line>, task: ClaimedTask, ends: Instant) -> Self {
+    pub(super) fn new(line: Arc<Line>, shared: Arc<Shared>, task: ClaimedTask, ends: Instant) -> Self {
         let lease = Mutex::new(CurrentLease { lease: task.lease.clone(), ends });
-        Self { line, task, lease, lost: CancellationToken::new(), cancelled: CancellationToken::new() }
+        Self { line, shared, task, lease, lost: Signal::default(), cancelled: Signal::default() }
+    }
+
+    pub(super) fn current_lease(&self) -> CurrentLease {
+        self.lease.lock().clone()
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.0.get().is_some_and(CancellationToken::is_cancelled)
+    }
+
+    pub(super) fn tell_lost(&self) {
+        self.lost.token().cancel();
+    }
+
+    pub(super) fn tell_cancelled(&self) {
+        self.cancelled.token().cancel();
+    }
+}
+
+/// A token that is made when it is first asked for: most handlers never do.
+#[derive(Default)]
+struct Signal(OnceLock<CancellationToken>);
+
+impl Signal {
+    fn token(&self) -> &CancellationToken {
+        self.0.get_or_init(CancellationToken::new)
     }
 }

@@ -81,6 +81,7 @@ mod tests {
         idle.found_empty(0, round);
         idle.handler_started(); // of queue 1, and it schedules into queue 0
         idle.found_empty(1, round);
+        idle.found_empty(0, round);
         assert!(!idle.done.is_cancelled(), "one is running");
         idle.handler_ended();
         idle.found_empty(1, round);

@@ -21,10 +21,13 @@ pub(super) struct Keeper {
     pub(super) lease: Duration,
 }
 
+/// A lease to be extended.
+type Extend = (Key, Arc<InFlight>, Lease);
+
 /// What the leases need, and when.
 struct Needs {
     /// To be extended now.
-    extend: Vec<(Key, Lease)>,
+    extend: Vec<Extend>,
     /// When the next one is to be extended.
     next: Option<Instant>,
     /// When the first one ends that is not lost already.
@@ -65,7 +68,7 @@ impl Keeper {
         let soon = now + self.lease / 10;
         let (mut due, mut lost) = (false, Vec::new());
         self.registry.for_each(|key, in_flight| {
-            if in_flight.lost.is_cancelled() {
+            if in_flight.is_lost() {
                 return;
             }
             let current = in_flight.lease.lock();
@@ -80,7 +83,7 @@ impl Keeper {
             }
             due |= extend_at <= now;
             if extend_at <= soon {
-                needs.extend.push((key, current.lease.clone()));
+                needs.extend.push((key, in_flight.clone(), current.lease.clone()));
             }
             earliest(&mut needs.next, extend_at);
         });
@@ -94,18 +97,18 @@ impl Keeper {
     }
 
     /// Extends the leases in as few calls as possible.
-    async fn extend(&self, leases: Vec<(Key, Lease)>) -> Extended {
+    async fn extend(&self, leases: Vec<Extend>) -> Extended {
         let mut all = Extended::default();
         for chunk in leases.chunks(self.line.batch_max()) {
             let sent_at = Instant::now();
-            let asked = chunk.iter().map(|(_, lease)| lease.clone()).collect();
+            let asked = chunk.iter().map(|(.., lease)| lease.clone()).collect();
             let answer = self.line.backend.extend(&self.line.name, asked, self.lease).await;
             if let Err(e) = &answer {
                 tracing::debug!(queue = %self.line.name, error = %e, "extending leases failed");
             }
-            for ((key, _), answer) in chunk.iter().zip(spread(answer, chunk.len())) {
+            for ((key, in_flight, _), answer) in chunk.iter().zip(spread(answer, chunk.len())) {
                 // A task that was settled meanwhile is not here any more, and its answer of no interest.
-                self.registry.if_here(*key, |in_flight| self.heard(in_flight, answer, sent_at, &mut all));
+                self.registry.if_here(*key, in_flight, || self.heard(in_flight, answer, sent_at, &mut all));
             }
         }
         if all.unsupported {
@@ -118,7 +121,7 @@ impl Keeper {
         match answer {
             Ok(lease) => {
                 if lease.cancelled {
-                    in_flight.cancelled.cancel();
+                    in_flight.tell_cancelled();
                 }
                 let mut current = in_flight.lease.lock();
                 current.ends = current.ends.max(sent_at + self.lease);
@@ -134,7 +137,7 @@ impl Keeper {
 
     fn tell_lost(&self, in_flight: &InFlight, why: &str) {
         tracing::warn!(queue = %self.line.name, id = %in_flight.task.lease.id, why, "the lease of a running task is lost");
-        in_flight.lost.cancel();
+        in_flight.tell_lost();
     }
 
     /// Between tries of an extension that fails.

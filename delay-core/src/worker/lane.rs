@@ -1,6 +1,7 @@
 //! One queue of a worker: fetching its tasks and starting their handlers.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -10,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::context::InFlight;
 use super::handler::Handler;
 use super::idle::Idle;
-use super::registry::{Key, Registry};
+use super::registry::Registry;
 use super::report::Counts;
 use super::work::Work;
 use crate::consume::fetch::{Fetched, Fetcher};
@@ -37,9 +38,7 @@ pub(super) struct Lane {
     /// Its place among the worker's queues.
     pub(super) number: usize,
     pub(super) line: Arc<Line>,
-    pub(super) handler: Arc<Handler>,
-    /// How many tasks one handler takes at once; `None` is one at a time.
-    pub(super) batch: Option<usize>,
+    pub(super) handler: Handler,
     pub(super) registry: Arc<Registry>,
     pub(super) shared: Arc<Shared>,
 }
@@ -55,7 +54,10 @@ impl Lane {
     pub(super) async fn pump(self: &Arc<Self>, fetcher: &mut Fetcher) -> Result<()> {
         loop {
             let slots = self.slots(fetcher.in_outage()).await?;
-            let max = self.batch.unwrap_or(slots.num_permits());
+            let max = match &self.handler {
+                Handler::One(_) => slots.num_permits(),
+                Handler::Many { max, .. } => *max,
+            };
             let round = self.shared.idle.as_ref().map(|idle| (idle, idle.round()));
             let Fetched { tasks, ends } = fetcher.claim(Claim::new(max, self.shared.lease)).await?;
             // The slots that are left over are given back here.
@@ -80,7 +82,7 @@ impl Lane {
         let closed = |_| Error::new(ErrorKind::Closed, "the worker has ended");
         let mut slots = all.clone().acquire_owned().await.map_err(closed)?;
         // While the store can't be reached, one slot is enough to find out, and the others are left to other queues.
-        if self.batch.is_none() && !one_will_do {
+        if matches!(self.handler, Handler::One(_)) && !one_will_do {
             let more = all.available_permits().min(self.line.batch_max() - 1);
             if let Ok(more) = all.clone().try_acquire_many_owned(u32::try_from(more).unwrap_or(0)) {
                 slots.merge(more);
@@ -91,54 +93,62 @@ impl Lane {
 
     /// Starts the handlers of tasks that were claimed.
     fn start(self: &Arc<Self>, tasks: Vec<ClaimedTask>, ends: Instant, mut slots: OwnedSemaphorePermit) {
-        let mut works = tasks.into_iter().map(|mut task| {
+        self.shared.counts.claimed.fetch_add(tasks.len() as u64, Ordering::Relaxed);
+        let works = tasks.into_iter().map(|mut task| {
             let payload = std::mem::take(&mut task.payload);
-            let in_flight = Arc::new(InFlight::new(self.line.clone(), task, ends));
+            let in_flight = Arc::new(InFlight::new(self.line.clone(), self.shared.clone(), task, ends));
             Work { key: self.registry.insert(in_flight.clone()), in_flight, payload }
         });
-        match self.batch {
-            Some(_) => {
-                let all: Vec<Work> = works.collect();
-                if !all.is_empty() {
-                    self.spawn(all, &mut slots);
-                }
-            }
-            None => works.by_ref().for_each(|work| self.spawn(vec![work], &mut slots)),
+        match &self.handler {
+            Handler::One(_) => works.for_each(|work| self.start_one(work, slots.split(1))),
+            Handler::Many { .. } => self.start_many(works.collect(), slots.split(1)),
         }
     }
 
-    fn spawn(self: &Arc<Self>, works: Vec<Work>, slots: &mut OwnedSemaphorePermit) {
-        let slot = slots.split(1);
-        debug_assert!(slot.is_some(), "a claim brings no more tasks than it asked for");
-        let keys: Vec<Key> = works.iter().map(|work| work.key).collect();
-        let running = self.shared.idle.is_some().then(|| Running::new(self.clone()));
-        let lane = self.clone();
+    fn start_one(self: &Arc<Self>, work: Work, slot: Option<OwnedSemaphorePermit>) {
+        let (lane, running) = (self.clone(), self.running(slot));
+        let (key, in_flight) = (work.key, work.in_flight.clone());
         let handler = tokio::spawn(async move {
-            lane.work(works).await;
-            // Only now, so that the shutdown waits for the settling too.
-            drop((slot, running));
+            lane.work_one(work).await;
+            drop(running);
         });
-        for key in keys {
-            self.registry.spawned(key, handler.abort_handle());
+        self.registry.spawned(key, &in_flight, handler.abort_handle());
+    }
+
+    fn start_many(self: &Arc<Self>, works: Vec<Work>, slot: Option<OwnedSemaphorePermit>) {
+        if works.is_empty() {
+            return;
         }
+        let (lane, running) = (self.clone(), self.running(slot));
+        let tasks: Vec<_> = works.iter().map(|work| (work.key, work.in_flight.clone())).collect();
+        let handler = tokio::spawn(async move {
+            lane.work_many(works).await;
+            drop(running);
+        });
+        for (key, in_flight) in tasks {
+            self.registry.spawned(key, &in_flight, handler.abort_handle());
+        }
+    }
+
+    /// Without a slot, where a backend handed out more than it was asked for: better than to keep the task waiting.
+    fn running(self: &Arc<Self>, slot: Option<OwnedSemaphorePermit>) -> Running {
+        if let Some(idle) = &self.shared.idle {
+            idle.handler_started();
+        }
+        Running { shared: self.shared.clone(), _slot: slot }
     }
 }
 
-/// Counts a handler as running until dropped, however that comes.
-struct Running(Arc<Lane>);
-
-impl Running {
-    fn new(lane: Arc<Lane>) -> Self {
-        if let Some(idle) = &lane.shared.idle {
-            idle.handler_started();
-        }
-        Self(lane)
-    }
+/// A handler that runs or settles, and its slot: the shutdown waits for the settling too. It ends when this is dropped,
+/// however that comes.
+struct Running {
+    shared: Arc<Shared>,
+    _slot: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(idle) = &self.0.shared.idle {
+        if let Some(idle) = &self.shared.idle {
             idle.handler_ended();
         }
     }

@@ -22,11 +22,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::runtime::Handle;
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout};
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::timeout;
 use tracing::Instrument;
 
 pub use self::builder::WorkerBuilder;
@@ -94,8 +94,9 @@ impl Worker {
     /// Dropped, it claims no more, stops its handlers and gives their tasks back in the background.
     pub async fn run(self) -> Result<WorkerReport> {
         let run = Run::start(self);
-        let ended = run.pump().await;
-        run.finish().await;
+        let (ended, fetchers) = run.pump().await;
+        // At the same time, so that the deadline counts from the beginning of the shutdown.
+        join(close(fetchers), run.finish()).await;
         let report = run.worker.shared.counts.report();
         tracing::info!(?report, "the worker has ended");
         ended.map(|()| report)
@@ -130,7 +131,7 @@ impl Run {
     }
 
     /// Fetches tasks and starts handlers, until that is to end.
-    async fn pump(&self) -> Result<()> {
+    async fn pump(&self) -> (Result<()>, Vec<Fetcher>) {
         let Worker { lanes, shared, options, .. } = &self.worker;
         let mut fetchers: Vec<_> = lanes.iter().map(|lane| Fetcher::new(lane.line.clone(), options.clone())).collect();
         let ended = {
@@ -152,33 +153,40 @@ impl Run {
         };
         // Also where it ends for another reason: no handler is to be started, and those that run are to be told.
         shared.shutdown.cancel();
-        let closed = timeout(STOP_PATIENCE, join_all(fetchers.into_iter().map(Fetcher::close))).await;
-        for e in closed.into_iter().flatten().filter_map(Result::err) {
-            tracing::debug!(error = %e, "an intake could not be closed in good order");
-        }
-        ended
+        (ended, fetchers)
     }
 
     /// Lets handlers finish until the deadline, then stops them and gives their tasks back.
     async fn finish(&self) {
         let Worker { shared, shutdown_deadline, .. } = &self.worker;
         if !self.all_ended_within(*shutdown_deadline).await {
-            let stopped = self.stop();
-            let began = Instant::now();
-            self.all_ended_within(STOP_PATIENCE).await;
-            let _ = timeout(STOP_PATIENCE, give_back(stopped)).await;
-            self.all_ended_within(STOP_PATIENCE.saturating_sub(began.elapsed())).await;
+            if let Some(given_back) = self.stop() {
+                // It fails only when the runtime shuts down.
+                let _ = given_back.await;
+            }
+            // What was settling had as long as that.
+            shared.give_up.cancel();
         }
-        shared.give_up.cancel();
     }
 
     async fn all_ended_within(&self, patience: Duration) -> bool {
         timeout(patience, self.worker.shared.slots.acquire_many(self.worker.concurrency)).await.is_ok()
     }
 
-    /// Stops all handlers. What they worked on is to be given back.
-    fn stop(&self) -> Vec<(Arc<Lane>, Vec<Stopped>)> {
-        self.worker.lanes.iter().map(|lane| (lane.clone(), lane.registry.stop_all())).collect()
+    /// Stops all handlers, and gives back in the background what they worked on; that ends within twice the
+    /// `STOP_PATIENCE`.
+    fn stop(&self) -> Option<JoinHandle<()>> {
+        let lanes = &self.worker.lanes;
+        let stopped: Vec<_> = lanes.iter().map(|lane| (lane.clone(), lane.registry.stop_all())).collect();
+        let (slots, concurrency) = (self.worker.shared.slots.clone(), self.worker.concurrency);
+        if slots.available_permits() == concurrency as usize {
+            return None;
+        }
+        Some(self.runtime.spawn(async move {
+            // Until the last handler has let go: its slot is free only after it was dropped.
+            let all_ended = timeout(STOP_PATIENCE, slots.acquire_many(concurrency)).await.is_ok();
+            let _ = timeout(STOP_PATIENCE, give_back(stopped, all_ended)).await;
+        }))
     }
 }
 
@@ -186,23 +194,25 @@ impl Drop for Run {
     fn drop(&mut self) {
         self.keepers.iter().for_each(AbortHandle::abort);
         self.worker.shared.shutdown.cancel();
-        let stopped = self.stop();
-        if stopped.iter().all(|(_, tasks)| tasks.is_empty()) {
-            return;
-        }
-        let (slots, concurrency) = (self.worker.shared.slots.clone(), self.worker.concurrency);
-        self.runtime.spawn(async move {
-            let _ = timeout(STOP_PATIENCE, slots.acquire_many(concurrency)).await;
-            let _ = timeout(STOP_PATIENCE, give_back(stopped)).await;
-        });
+        self.stop();
+    }
+}
+
+/// Closes intakes in good order; what takes too long is only dropped.
+async fn close(fetchers: Vec<Fetcher>) {
+    let closed = timeout(STOP_PATIENCE, join_all(fetchers.into_iter().map(Fetcher::close))).await;
+    for e in closed.into_iter().flatten().filter_map(Result::err) {
+        tracing::debug!(error = %e, "an intake could not be closed in good order");
     }
 }
 
 /// Releases tasks whose handlers were stopped. One that is still running, because it does not yield, keeps its task until
 /// the lease ends: given back now, it would run twice at once.
-async fn give_back(stopped: Vec<(Arc<Lane>, Vec<Stopped>)>) {
+async fn give_back(stopped: Vec<(Arc<Lane>, Vec<Stopped>)>, all_ended: bool) {
     let release = |(lane, tasks): (Arc<Lane>, Vec<Stopped>)| async move {
-        let (ended, running): (Vec<_>, Vec<_>) = tasks.into_iter().partition(Stopped::has_ended);
+        // The runtime says that a task has ended a moment after it was dropped, so it is asked only where some have not.
+        let ended = |task: &Stopped| all_ended || task.has_ended();
+        let (ended, running): (Vec<_>, Vec<_>) = tasks.into_iter().partition(ended);
         if !running.is_empty() {
             tracing::warn!(queue = %lane.line.name, count = running.len(), "handlers that do not yield can't be stopped");
         }

@@ -1,9 +1,8 @@
 //! The tasks of one queue whose handlers run: who may settle them, and which leases want extending.
 //!
-//! Invariant: whoever removes a task from here settles it, and nobody else. So a handler that returns, the shutdown and
-//! the keeper can't settle the same task twice, and an extension that comes back after that is ignored.
+//! Invariant: whoever takes a task out of here settles it, and nobody else. So a handler that returns and the shutdown
+//! never settle the same task, and an extension that comes back after that is ignored.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -12,20 +11,20 @@ use tokio::task::AbortHandle;
 
 use super::context::{CurrentLease, InFlight};
 
-/// Names a task in a registry.
-pub(super) type Key = u64;
+/// A task's place in the registry, which is used again once it was taken out.
+pub(super) type Key = usize;
 
 #[derive(Default)]
 pub(super) struct Registry {
-    entries: Mutex<Entries>,
+    places: Mutex<Places>,
     /// Told when a task comes in: the keeper sleeps as long as there is none to care for.
     pub(super) came_in: Notify,
 }
 
 #[derive(Default)]
-struct Entries {
-    last_key: Key,
-    tasks: HashMap<Key, Entry>,
+struct Places {
+    all: Vec<Option<Entry>>,
+    free: Vec<Key>,
 }
 
 struct Entry {
@@ -35,53 +34,76 @@ struct Entry {
 }
 
 impl Registry {
-    /// Takes a task in before its handler is spawned.
+    /// Takes a task in, before its handler is spawned.
     pub(super) fn insert(&self, in_flight: Arc<InFlight>) -> Key {
-        let mut entries = self.entries.lock();
-        entries.last_key += 1;
-        let key = entries.last_key;
-        entries.tasks.insert(key, Entry { in_flight, handler: None });
+        let mut places = self.places.lock();
+        let entry = Some(Entry { in_flight, handler: None });
+        let key = match places.free.pop() {
+            Some(key) => {
+                places.all[key] = entry;
+                key
+            }
+            None => {
+                places.all.push(entry);
+                places.all.len() - 1
+            }
+        };
+        drop(places);
         self.came_in.notify_one();
         key
     }
 
-    /// Notes how to stop the handler, unless it has ended already.
-    pub(super) fn spawned(&self, key: Key, handler: AbortHandle) {
-        if let Some(entry) = self.entries.lock().tasks.get_mut(&key) {
+    /// Notes how to stop the handler of a task, unless that has ended already.
+    pub(super) fn spawned(&self, key: Key, in_flight: &Arc<InFlight>, handler: AbortHandle) {
+        if let Some(entry) = self.places.lock().entry(key, in_flight) {
             entry.handler = Some(handler);
         }
     }
 
-    /// Takes a task out, to settle it.
+    /// Takes a task out, to settle it; `None` if the shutdown did.
     pub(super) fn take(&self, key: Key) -> Option<CurrentLease> {
-        let entry = self.entries.lock().tasks.remove(&key)?;
-        let lease = entry.in_flight.lease.lock().clone();
-        Some(lease)
+        let entry = {
+            let mut places = self.places.lock();
+            let entry = places.all.get_mut(key)?.take()?;
+            places.free.push(key);
+            entry
+        };
+        Some(entry.in_flight.current_lease())
     }
 
-    /// Takes all tasks out and stops their handlers.
+    /// Takes all tasks out and stops their handlers. None comes in afterwards.
     pub(super) fn stop_all(&self) -> Vec<Stopped> {
-        let tasks = std::mem::take(&mut self.entries.lock().tasks);
-        let stop = |entry: Entry| {
-            if let Some(handler) = &entry.handler {
+        let places = std::mem::take(&mut *self.places.lock());
+        let stop = |Entry { in_flight, handler }: Entry| {
+            if let Some(handler) = &handler {
                 handler.abort();
             }
-            let lease = entry.in_flight.lease.lock().clone();
-            Stopped { lease, handler: entry.handler }
+            Stopped { lease: in_flight.current_lease(), handler }
         };
-        tasks.into_values().map(stop).collect()
+        places.all.into_iter().flatten().map(stop).collect()
     }
 
     /// Calls `look` for each task, under the lock: it must not wait.
     pub(super) fn for_each(&self, mut look: impl FnMut(Key, &Arc<InFlight>)) {
-        self.entries.lock().tasks.iter().for_each(|(key, entry)| look(*key, &entry.in_flight));
+        for (key, entry) in self.places.lock().all.iter().enumerate() {
+            if let Some(entry) = entry {
+                look(key, &entry.in_flight);
+            }
+        }
     }
 
     /// Calls `act` if the task is still here, under the lock: it must not wait.
-    pub(super) fn if_here(&self, key: Key, act: impl FnOnce(&InFlight)) {
-        if let Some(entry) = self.entries.lock().tasks.get(&key) {
-            act(&entry.in_flight);
+    pub(super) fn if_here(&self, key: Key, in_flight: &Arc<InFlight>, act: impl FnOnce()) {
+        if self.places.lock().entry(key, in_flight).is_some() {
+            act();
         }
+    }
+}
+
+impl Places {
+    /// The entry of this task, and not of one that has taken its place.
+    fn entry(&mut self, key: Key, in_flight: &Arc<InFlight>) -> Option<&mut Entry> {
+        self.all.get_mut(key)?.as_mut().filter(|entry| Arc::ptr_eq(&entry.in_flight, in_flight))
     }
 }
 

@@ -24,13 +24,29 @@ pub struct WorkerReport {
     pub undecodable: u64,
     /// Attempts that ended in a panic; their tasks also count as retried or buried.
     pub panicked: u64,
-    /// Not known to be settled, because the store did not answer or was closed. Their leases end by themselves.
+    /// Not known to be settled: the store did not answer or was closed, or the handler could not be stopped. Their leases
+    /// end by themselves.
     pub unsettled: u64,
+}
+
+impl WorkerReport {
+    fn accounted_for(&self) -> u64 {
+        self.completed
+            + self.retried
+            + self.snoozed
+            + self.buried
+            + self.released
+            + self.already_settled
+            + self.lease_lost
+            + self.undecodable
+    }
 }
 
 /// The same, while it runs.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
+    /// All that were claimed.
+    pub(super) claimed: AtomicU64,
     pub(super) completed: AtomicU64,
     pub(super) retried: AtomicU64,
     pub(super) snoozed: AtomicU64,
@@ -40,13 +56,12 @@ pub(super) struct Counts {
     pub(super) lease_lost: AtomicU64,
     pub(super) undecodable: AtomicU64,
     pub(super) panicked: AtomicU64,
-    pub(super) unsettled: AtomicU64,
 }
 
 impl Counts {
     pub(super) fn report(&self) -> WorkerReport {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        WorkerReport {
+        let mut report = WorkerReport {
             completed: read(&self.completed),
             retried: read(&self.retried),
             snoozed: read(&self.snoozed),
@@ -56,8 +71,10 @@ impl Counts {
             lease_lost: read(&self.lease_lost),
             undecodable: read(&self.undecodable),
             panicked: read(&self.panicked),
-            unsettled: read(&self.unsettled),
-        }
+            unsettled: 0,
+        };
+        report.unsettled = read(&self.claimed).saturating_sub(report.accounted_for());
+        report
     }
 }
 

@@ -1,6 +1,7 @@
 //! Running one handler and settling what came of it.
 
 use std::any::Any;
+use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -11,14 +12,14 @@ use futures_util::FutureExt;
 use tracing::{Instrument, Span};
 
 use super::context::{CurrentLease, InFlight};
-use super::handler::Outcome;
+use super::handler::{Handler, Outcome};
 use super::lane::Lane;
 use super::registry::Key;
 use super::report::{Counts, one_more};
 use super::{Context, Handled};
-use crate::consume::settle::{Settling, settle};
+use crate::consume::settle::{Settling, settle, settle_one};
 use crate::consume::{refused, undecodable_verdict};
-use crate::{ErrorKind, Reason, Result, Verdict};
+use crate::{Error, ErrorKind, Reason, Result, Verdict};
 
 /// A claimed task on its way to its handler.
 pub(super) struct Work {
@@ -26,9 +27,6 @@ pub(super) struct Work {
     pub(super) in_flight: Arc<InFlight>,
     pub(super) payload: Bytes,
 }
-
-/// Which count a task adds to.
-type Count = fn(&Counts) -> &AtomicU64;
 
 /// How a handler ended.
 enum Ended {
@@ -38,89 +36,125 @@ enum Ended {
     NotStarted,
 }
 
-/// What is to be said of a task, and which count it adds to once that took effect.
+/// What is to be said of a task.
 struct Say {
     in_flight: Arc<InFlight>,
     lease: CurrentLease,
     verdict: Verdict,
-    counted: Count,
+    done: Done,
+    /// Whether it stands for a verdict that was refused.
+    is_replacement: bool,
 }
 
+/// What happened to a task once its verdict took effect: in a word, and where it is counted.
+type Done = (&'static str, fn(&Counts) -> &AtomicU64);
+const COMPLETED: Done = ("completed", |counts| &counts.completed);
+const RETRIED: Done = ("retried", |counts| &counts.retried);
+const SNOOZED: Done = ("snoozed", |counts| &counts.snoozed);
+const BURIED: Done = ("buried", |counts| &counts.buried);
+const RELEASED: Done = ("released", |counts| &counts.released);
+const UNDECODABLE: Done = ("buried", |counts| &counts.undecodable);
+
 impl Lane {
-    /// Runs the handler of tasks that came together, and settles them.
-    pub(super) async fn work(&self, works: Vec<Work>) {
-        let (tasks, payloads): (Vec<_>, Vec<_>) =
-            works.into_iter().map(|work| ((work.key, work.in_flight), work.payload)).unzip();
-        let ended = self.run_handler(&tasks, payloads).await;
-        let say = |((key, in_flight), ended): ((Key, Arc<InFlight>), Ended)| {
-            // Where it is not here any more, the shutdown took it.
-            let lease = self.registry.take(key)?;
-            let (verdict, counted) = self.verdict(&in_flight, ended)?;
-            Some(Say { in_flight, lease, verdict, counted })
+    /// Runs the handler of one task, and settles it.
+    pub(super) async fn work_one(&self, Work { key, in_flight, payload }: Work) {
+        let ended = match &self.handler {
+            Handler::One(run) if !self.shared.shutdown.is_cancelled() => {
+                let (context, lease) = (Context::new(in_flight.clone()), &in_flight.task.lease);
+                let span =
+                    tracing::info_span!("task", queue = %self.line.name, id = %lease.id, attempt = lease.attempt);
+                // In a block, because the call itself may panic too, before there is a future.
+                match caught(async { run(payload, context).await }, span).await {
+                    Ok(outcome) => Ended::Returned(outcome),
+                    Err(message) => Ended::Panicked(message),
+                }
+            }
+            // A handler of many has no part in this.
+            Handler::One(_) | Handler::Many { .. } => Ended::NotStarted,
         };
-        let says = tasks.into_iter().zip(ended).filter_map(say).collect();
+        let Some(say) = self.say(key, in_flight, ended) else { return };
         tokio::select! {
             biased;
-            () = self.settle(says) => {}
+            () = self.settle_one(say) => {}
             () = self.shared.give_up.cancelled() => {}
         }
     }
 
-    async fn run_handler(&self, tasks: &[(Key, Arc<InFlight>)], payloads: Vec<Bytes>) -> Vec<Ended> {
-        if self.shared.shutdown.is_cancelled() {
-            return tasks.iter().map(|_| Ended::NotStarted).collect();
-        }
-        let contexts = tasks.iter().map(|(_, task)| Context::new(task.clone(), self.shared.shutdown.clone()));
-        let given = payloads.into_iter().zip(contexts).collect();
-        // The call itself may panic too, before there is a future.
-        let handling = AssertUnwindSafe(async { (self.handler)(given).await });
-        match handling.catch_unwind().instrument(self.span(tasks)).await {
-            Ok(outcomes) => outcomes.into_iter().map(Ended::Returned).collect(),
-            Err(panic) => {
-                let message: Arc<str> = message_of(&*panic).into();
-                tasks.iter().map(|_| Ended::Panicked(message.clone())).collect()
+    async fn settle_one(&self, mut say: Say) {
+        loop {
+            let answer = settle_one(&self.line, say.settling()).await;
+            match self.settled(say, answer) {
+                Some(replacement) => say = replacement,
+                None => return,
             }
         }
     }
 
-    fn span(&self, tasks: &[(Key, Arc<InFlight>)]) -> Span {
-        let queue = &self.line.name;
-        match tasks {
-            [(_, task)] => {
-                let lease = &task.task.lease;
-                tracing::info_span!("task", %queue, id = %lease.id, attempt = lease.attempt)
-            }
-            _ => tracing::info_span!("tasks", %queue, count = tasks.len()),
+    /// Runs the handler of tasks that came together, and settles them in as few calls as possible.
+    pub(super) async fn work_many(&self, works: Vec<Work>) {
+        let mut tasks = Vec::with_capacity(works.len());
+        let given = works.into_iter().map(|work| {
+            tasks.push((work.key, work.in_flight.clone()));
+            (work.payload, Context::new(work.in_flight))
+        });
+        let given = given.collect();
+        let ended = self.run_many(given, tasks.len()).await;
+        let say = |((key, in_flight), ended)| self.say(key, in_flight, ended);
+        let says = tasks.into_iter().zip(ended).filter_map(say).collect();
+        tokio::select! {
+            biased;
+            () = self.settle_many(says) => {}
+            () = self.shared.give_up.cancelled() => {}
         }
     }
 
-    /// What to tell the store; nothing, where the handler has settled its task itself.
-    fn verdict(&self, task: &InFlight, ended: Ended) -> Option<(Verdict, Count)> {
-        let lease = &task.task.lease;
-        let (queue, id, attempt) = (&self.line.name, &lease.id, lease.attempt);
+    async fn settle_many(&self, mut says: Vec<Say>) {
+        while !says.is_empty() {
+            let settlings: Vec<Settling> = says.iter().map(Say::settling).collect();
+            let answers = settle(&self.line, &settlings).await;
+            says = says.into_iter().zip(answers).filter_map(|(say, answer)| self.settled(say, answer)).collect();
+        }
+    }
+
+    async fn run_many(&self, given: Vec<(Bytes, Context)>, count: usize) -> Vec<Ended> {
+        let run = match &self.handler {
+            Handler::Many { run, .. } if !self.shared.shutdown.is_cancelled() => run,
+            Handler::One(_) | Handler::Many { .. } => return (0..count).map(|_| Ended::NotStarted).collect(),
+        };
+        let span = tracing::info_span!("tasks", queue = %self.line.name, count);
+        // Apart from the handler, so that what can't be decoded is known even where the handler panics.
+        let decoded = match caught(async { run(given) }, span.clone()).await {
+            Ok(decoded) => decoded,
+            Err(message) => return (0..count).map(|_| Ended::Panicked(message.clone())).collect(),
+        };
+        let handled = caught(decoded.handling, span).await;
+        spread(decoded.undecodable, handled)
+    }
+
+    /// What to tell the store. Nothing, where the handler has settled its task itself, or the shutdown took it.
+    fn say(&self, key: Key, in_flight: Arc<InFlight>, ended: Ended) -> Option<Say> {
+        let lease = self.registry.take(key)?;
+        let (verdict, done) = self.verdict(&in_flight, ended)?;
+        Some(Say { in_flight, lease, verdict, done, is_replacement: false })
+    }
+
+    fn verdict(&self, task: &InFlight, ended: Ended) -> Option<(Verdict, Done)> {
+        let (queue, id, attempt) = (&self.line.name, &task.task.lease.id, task.task.lease.attempt);
         Some(match ended {
-            Ended::NotStarted => (Verdict::Release, |counts| &counts.released),
+            Ended::NotStarted => (Verdict::Release, RELEASED),
             Ended::Panicked(message) => {
                 one_more(&self.shared.counts.panicked);
                 tracing::warn!(%queue, %id, attempt, %message, "the handler panicked");
                 self.retry(task, None, Reason::new(format!("panicked: {message}")))
             }
-            Ended::Returned(Outcome::Undecodable(e)) => {
-                (undecodable_verdict(&self.line, id, &e), |counts| &counts.undecodable)
-            }
+            Ended::Returned(Outcome::Undecodable(e)) => (undecodable_verdict(&self.line, id, &e), UNDECODABLE),
             Ended::Returned(Outcome::Handled(handled)) => match handled {
-                Handled::Complete => {
-                    tracing::debug!(%queue, %id, attempt, "completed");
-                    (Verdict::Complete, |counts| &counts.completed)
-                }
+                Handled::Complete => (Verdict::Complete, COMPLETED),
                 Handled::Retry { after, reason } => self.retry(task, after, reason),
-                Handled::Snooze(after) => {
-                    tracing::debug!(%queue, %id, attempt, ?after, "snoozed");
-                    (Verdict::Snooze { after }, |counts| &counts.snoozed)
-                }
+                Handled::Snooze(after) => (Verdict::Snooze { after }, SNOOZED),
                 Handled::Bury(reason) => {
                     tracing::warn!(%queue, %id, attempt, %reason, "buried by its handler");
-                    (Verdict::Bury { reason }, |counts| &counts.buried)
+                    (Verdict::Bury { reason }, BURIED)
                 }
                 Handled::AlreadySettled => {
                     one_more(&self.shared.counts.already_settled);
@@ -130,26 +164,16 @@ impl Lane {
         })
     }
 
-    fn retry(&self, task: &InFlight, after: Option<Duration>, reason: Reason) -> (Verdict, Count) {
+    fn retry(&self, task: &InFlight, after: Option<Duration>, reason: Reason) -> (Verdict, Done) {
         let (queue, id, attempt) = (&self.line.name, &task.task.lease.id, task.task.lease.attempt);
         let after = after.unwrap_or_else(|| self.line.retry_delay(&self.shared.retry, attempt));
-        if attempt >= task.task.max_attempts {
+        let is_last = attempt >= task.task.max_attempts;
+        if is_last {
             tracing::warn!(%queue, %id, attempt, %reason, "buried, because its attempts are used up");
-            return (Verdict::Retry { after, reason }, |counts| &counts.buried);
+        } else {
+            tracing::debug!(%queue, %id, attempt, %reason, ?after, "the attempt failed");
         }
-        tracing::debug!(%queue, %id, attempt, %reason, ?after, "to be tried again");
-        (Verdict::Retry { after, reason }, |counts| &counts.retried)
-    }
-
-    async fn settle(&self, says: Vec<Say>) {
-        let settlings = says.iter().map(Say::settling).collect();
-        let answers = settle(&self.line, settlings).await;
-        let refused = says.into_iter().zip(answers).filter_map(|(say, answer)| self.settled(say, answer)).collect();
-        let again: Vec<Say> = refused;
-        let settlings = again.iter().map(Say::settling).collect();
-        for (say, answer) in again.into_iter().zip(settle(&self.line, settlings).await) {
-            self.settled(say, answer);
-        }
+        (Verdict::Retry { after, reason }, if is_last { BURIED } else { RETRIED })
     }
 
     /// Counts an answer. A verdict that the store refuses, such as a snooze beyond its range, becomes a retry.
@@ -157,29 +181,30 @@ impl Lane {
         let counts = &self.shared.counts;
         let (queue, id) = (&self.line.name, &say.lease.lease.id);
         let Err(e) = answer else {
-            one_more((say.counted)(counts));
+            let (word, count) = say.done;
+            tracing::debug!(%queue, %id, "{word}");
+            one_more(count(counts));
             return None;
         };
-        if refused(&e) {
+        if refused(&e) && !say.is_replacement {
             tracing::warn!(%queue, %id, error = %e, "the verdict was refused; the task is tried again instead");
-            let (verdict, counted) = self.retry(&say.in_flight, None, Reason::new(e.to_string()));
-            return Some(Say { verdict, counted, ..say });
+            let (verdict, done) = self.retry(&say.in_flight, None, Reason::new(e.to_string()));
+            return Some(Say { verdict, done, is_replacement: true, ..say });
         }
+        self.not_settled(&say, &e);
+        None
+    }
+
+    fn not_settled(&self, say: &Say, e: &Error) {
+        let (queue, id) = (&self.line.name, &say.lease.lease.id);
         match e.kind() {
             ErrorKind::LeaseLost => {
-                one_more(&counts.lease_lost);
+                one_more(&self.shared.counts.lease_lost);
                 tracing::warn!(%queue, %id, error = %e, "not settled, because its lease was lost");
             }
-            ErrorKind::Ambiguous => {
-                one_more(&counts.unsettled);
-                tracing::debug!(%queue, %id, error = %e, "not known to be settled");
-            }
-            _ => {
-                one_more(&counts.unsettled);
-                tracing::warn!(%queue, %id, error = %e, "not settled; its lease ends by itself");
-            }
+            ErrorKind::Ambiguous => tracing::debug!(%queue, %id, error = %e, "not known to be settled"),
+            _ => tracing::warn!(%queue, %id, error = %e, "not settled; its lease ends by itself"),
         }
-        None
     }
 }
 
@@ -189,10 +214,34 @@ impl Say {
     }
 }
 
+/// Runs a handler in its span; the message, if it panics.
+async fn caught<T>(handling: impl Future<Output = T>, span: Span) -> Result<T, Arc<str>> {
+    AssertUnwindSafe(handling).catch_unwind().instrument(span).await.map_err(|panic| message_of(&*panic).into())
+}
+
 /// What a panic says.
 fn message_of(panic: &(dyn Any + Send)) -> &str {
     if let Some(message) = panic.downcast_ref::<&str>() {
         return message;
     }
     panic.downcast_ref::<String>().map_or("without a message", String::as_str)
+}
+
+/// Puts the answers of a batch handler to its tasks, of which it was not given those that can't be decoded.
+fn spread(undecodable: Vec<Option<Error>>, handled: Result<Vec<Handled>, Arc<str>>) -> Vec<Ended> {
+    let given = undecodable.iter().filter(|e| e.is_none()).count();
+    let (answers, panicked) = match handled {
+        Ok(answers) => (answers, None),
+        Err(message) => (Vec::new(), Some(message)),
+    };
+    let answered = answers.len();
+    let mut answers = answers.into_iter();
+    let mut one = |undecodable| match (undecodable, &panicked) {
+        (Some(e), _) => Ended::Returned(Outcome::Undecodable(e)),
+        (None, Some(message)) => Ended::Panicked(message.clone()),
+        (None, None) => Ended::Returned(Outcome::Handled(answers.next().unwrap_or_else(|| {
+            Handled::retry(format!("the batch handler gave {answered} answers for {given} tasks"))
+        }))),
+    };
+    undecodable.into_iter().map(&mut one).collect()
 }

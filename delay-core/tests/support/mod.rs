@@ -1,5 +1,5 @@
 //! What the tests of the caller's side share: a memory backend behind a probe that counts, fails, hangs and takes time.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses its part")]
 
 use std::collections::VecDeque;
 use std::sync::Arc;

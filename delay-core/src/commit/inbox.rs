@@ -1,0 +1,107 @@
+//! What waits to be sent, and who waits for it. Synchronous, under its committer's lock.
+
+use std::collections::VecDeque;
+
+use tokio::sync::oneshot;
+
+use super::Kind;
+use crate::Result;
+use crate::queue::schedule::CALL_BYTES_MAX;
+
+type Caller<K> = oneshot::Sender<Result<<K as Kind>::Answer>>;
+
+pub(super) struct Inbox<K: Kind> {
+    /// By number.
+    entries: VecDeque<Entry<K>>,
+    last_number: u64,
+    /// Whether there is a task that empties this, or is about to be.
+    has_task: bool,
+    out: Out,
+}
+
+struct Entry<K: Kind> {
+    number: u64,
+    item: K::Item,
+    caller: Caller<K>,
+}
+
+/// The batch that was sent last.
+#[derive(Default)]
+struct Out {
+    /// The numbers of its items lie in between, these two included.
+    first: u64,
+    last: u64,
+    /// How many callers have not left.
+    waiting: usize,
+}
+
+/// What is sent in one call.
+pub(super) struct Batch<K: Kind> {
+    pub(super) items: Vec<K::Item>,
+    pub(super) callers: Vec<Caller<K>>,
+}
+
+impl<K: Kind> Inbox<K> {
+    pub(super) fn new() -> Self {
+        Self { entries: VecDeque::new(), last_number: 0, has_task: false, out: Out::default() }
+    }
+
+    /// Takes an item in and names it, and tells whether the task is to be spawned now.
+    pub(super) fn push(&mut self, item: K::Item, caller: Caller<K>) -> (u64, bool) {
+        self.last_number += 1;
+        self.entries.push_back(Entry { number: self.last_number, item, caller });
+        let is_first = !std::mem::replace(&mut self.has_task, true);
+        (self.last_number, is_first)
+    }
+
+    /// Takes out the item of a caller that leaves, if it was not sent yet, and tells whether that was the last caller of
+    /// the batch that is out.
+    pub(super) fn leave(&mut self, number: u64) -> (Option<K::Item>, bool) {
+        if let Ok(place) = self.entries.binary_search_by_key(&number, |entry| entry.number) {
+            return (self.entries.remove(place).map(|entry| entry.item), false);
+        }
+        // Otherwise it was answered, by a batch before.
+        if number >= self.out.first && number <= self.out.last {
+            self.out.waiting -= 1;
+            return (None, self.out.waiting == 0);
+        }
+        (None, false)
+    }
+
+    /// Whether all callers of the batch that is out have left.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.out.waiting == 0
+    }
+
+    /// The next items, the oldest first: at most `batch_max`, and no more bytes than a call may have. If there are none,
+    /// the task ends.
+    pub(super) fn next_batch(&mut self, batch_max: usize) -> Option<Batch<K>> {
+        let mut bytes = 0;
+        let fits = |entry: &&Entry<K>| {
+            bytes += K::size(&entry.item);
+            bytes <= CALL_BYTES_MAX
+        };
+        // One always goes, however large.
+        let len = self.entries.iter().take(batch_max).take_while(fits).count().max(1).min(self.entries.len());
+        let (Some(first), Some(last)) = (self.entries.front(), self.entries.get(len.wrapping_sub(1))) else {
+            self.has_task = false;
+            self.give_memory_back();
+            return None;
+        };
+        self.out = Out { first: first.number, last: last.number, waiting: len };
+        let (items, callers) = self.entries.drain(..len).map(|entry| (entry.item, entry.caller)).unzip();
+        Some(Batch { items, callers })
+    }
+
+    /// The task has ended: whoever still waits for one.
+    pub(super) fn abort(&mut self) -> Vec<Caller<K>> {
+        self.has_task = false;
+        self.entries.drain(..).map(|entry| entry.caller).collect()
+    }
+
+    /// After a burst.
+    fn give_memory_back(&mut self) {
+        const KEPT_MAX: usize = 64;
+        self.entries.shrink_to(KEPT_MAX);
+    }
+}
