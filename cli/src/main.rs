@@ -1,1 +1,34 @@
-fn main() {}
+//! The command line of delayline. Standard output carries what programs read; everything for people goes to standard error.
+
+mod args;
+mod console;
+mod demo;
+mod exit;
+mod input;
+mod logging;
+mod output;
+mod progress;
+mod run;
+mod signal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Args, Command};
+use crate::exit::Exit;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let done = match args.command {
+        Command::Run(run) => run::main(&args.global, *run),
+        Command::Demo(demo) => demo::main(&args.global, *demo),
+    };
+    match done {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            console::last_words(&failure);
+            Exit::Failed.into()
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! The exam: who is scheduled, moved, cancelled and shifted when, and the worker that hands in who is left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use delayline::{
+    CancellationToken, ChangeOutcome, Context, GroupName, Handled, Outcome, Queue, RetryPolicy, Shift, Task, TaskId,
+    TaskRef, Worker, WorkerReport,
+};
+use tokio::task::{JoinError, JoinSet, yield_now};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::args::DemoArgs;
+use super::checks::Ledger;
+use super::panics::panic_on_purpose;
+use super::plan::{FirstAttempt, Plan, Visit};
+use super::show::{Show, count};
+use crate::exit::Failure;
+use crate::run::words::span;
+
+/// So many calls of single candidates are under way at once.
+const LANES: usize = 8;
+/// The wait after a failure is as long, or up to twice that.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(1);
+/// When all are due and nothing happens for so long, the rest counts as lost.
+const PATIENCE: Duration = Duration::from_secs(30);
+const EXAM: &str = "exam-1";
+const WARM_UP: &str = "warm-up";
+const WARM_UP_TASKS: u32 = 256;
+
+/// One exam.
+pub(super) struct Exam {
+    pub(super) args: DemoArgs,
+    pub(super) plan: Plan,
+    pub(super) queue: Queue<u32>,
+    pub(super) ledger: Ledger,
+    pub(super) show: Show,
+}
+
+/// What a candidate does, or has done, at a time of its own.
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    GetExtraTime,
+    HandIn,
+}
+
+impl Exam {
+    /// Does a little of everything, so that what is allocated once is there.
+    pub(super) async fn warm_up(&self) -> Result<(), Failure> {
+        let id = |n: u32| TaskId::new(format!("{WARM_UP}/{n}"));
+        let tasks = (0..WARM_UP_TASKS).map(|n| {
+            let task = Task::new(n).after(Duration::from_millis(20)).id(format!("{WARM_UP}/{n}"));
+            if self.plan.steps.groups { task.group(WARM_UP) } else { task }
+        });
+        let refs = created(self.queue.schedule_all(tasks).await?)?;
+        for n in (0..WARM_UP_TASKS).step_by(4) {
+            if self.plan.steps.early {
+                self.queue.cancel(self.task(&refs, n, id(n)?)).await?;
+            }
+            if self.plan.steps.extra {
+                self.queue.move_to(self.task(&refs, n + 1, id(n + 1)?), Duration::from_millis(30)).await?;
+            }
+        }
+        if self.plan.steps.groups {
+            self.queue.shift_group(&GroupName::new(WARM_UP)?, Shift::Later(Duration::from_millis(5))).await?;
+        }
+        let worker = Worker::builder()
+            .queue(&self.queue, |n: u32, context: Context| async move {
+                yield_now().await;
+                if n == 2 && context.attempt() == 1 {
+                    Handled::retry_after(RETRY_AFTER / 10, "")
+                } else {
+                    Handled::Complete
+                }
+            })
+            .concurrency(self.args.concurrency as usize)
+            .until_empty(true)
+            .build()?;
+        worker.run().await?;
+        Ok(())
+    }
+
+    /// Takes back what may be left in a store that outlives this process.
+    pub(super) async fn clear_away(&self) -> delayline::Result<()> {
+        if self.plan.steps.groups && self.plan.steps.early {
+            for group in [WARM_UP, EXAM] {
+                self.queue.cancel_group(&GroupName::new(group)?).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Plays it, until everyone is handed in.
+    pub(super) async fn play(self: &Arc<Self>) -> Result<Duration, Failure> {
+        let begun = Instant::now();
+        let refs: Arc<[TaskRef]> = self.schedule(begun).await?.into();
+        let mut worker = JoinSet::new();
+        worker.spawn(self.worker()?.run());
+        tokio::try_join!(self.happen(begun, &refs), self.hand_in_all(worker, begun))?;
+        Ok(begun.elapsed())
+    }
+
+    async fn schedule(&self, begun: Instant) -> Result<Vec<TaskRef>, Failure> {
+        let end = begun + self.args.exam;
+        self.ledger.everyone_until(end);
+        let tasks = (0..self.args.candidates).map(|candidate| {
+            self.show.one_more();
+            // Read when the task is about to be sent, so that whoever waits for its turn is due with the others.
+            let left = end.saturating_duration_since(Instant::now());
+            let task = Task::new(candidate).after(left).id(format!("{EXAM}/{candidate}"));
+            if self.plan.steps.groups { task.group(EXAM) } else { task }
+        });
+        let refs = created(self.queue.schedule_all(tasks).await?)?;
+        (0..self.args.candidates).for_each(|candidate| self.ledger.accepted(candidate));
+        let (scheduled, exam, took) = (count(refs.len() as u64), span(self.args.exam), span(begun.elapsed()));
+        self.show.tell(
+            begun.elapsed(),
+            format_args!("{scheduled} hand-ins scheduled for the end of the exam, in {exam}; that took {took}"),
+        );
+        // Most backends find a task by its id alone.
+        let needed = self.queue.backend().capabilities().change_needs_receipt;
+        Ok(if needed { refs } else { Vec::new() })
+    }
+
+    /// All that happens in the room until the last one's time is up.
+    async fn happen(self: &Arc<Self>, begun: Instant, refs: &Arc<[TaskRef]>) -> Result<(), Failure> {
+        let steps = self.plan.steps;
+        if !steps.early {
+            self.show.remark("this backend can't cancel, so nobody hands in early");
+        }
+        if !steps.extra {
+            self.show.remark("this backend can't move tasks, so there is no extra time");
+        } else if !steps.groups {
+            self.show.remark("this backend has no groups, so there is no more time for everyone");
+        }
+        let hand_in = self.turns(Turn::HandIn, begun, refs);
+        let extra_time = self.turns(Turn::GetExtraTime, begun, refs);
+        let announce = async {
+            all(extra_time).await?;
+            if !self.plan.extra.is_empty() {
+                let (moved, by) = (count(self.ledger.counts().moved), span(self.args.extra_time));
+                self.show
+                    .tell(begun.elapsed(), format_args!("{moved} candidates got {by} extra time, each by its own id"));
+            }
+            let mut end = begun + self.args.exam;
+            if steps.groups && self.args.more_time > Duration::ZERO {
+                sleep_until(begun + self.args.exam / 2).await;
+                self.more_time(begun).await?;
+                end += self.args.more_time;
+            }
+            self.time_is_up(begun, end).await;
+            Ok(())
+        };
+        tokio::try_join!(all(hand_in), announce)?;
+        Ok(())
+    }
+
+    /// Lets all have their turns, each at its time.
+    fn turns(self: &Arc<Self>, turn: Turn, begun: Instant, refs: &Arc<[TaskRef]>) -> JoinSet<Result<(), Failure>> {
+        let mut lanes = JoinSet::new();
+        for lane in 0..LANES {
+            let (exam, refs) = (self.clone(), refs.clone());
+            lanes.spawn(async move {
+                let visits = match turn {
+                    Turn::GetExtraTime => &exam.plan.extra,
+                    Turn::HandIn => &exam.plan.early,
+                };
+                for &Visit { at, candidate } in visits.iter().skip(lane).step_by(LANES) {
+                    sleep_until(begun + at).await;
+                    let task = exam.task(&refs, candidate, TaskId::new(format!("{EXAM}/{candidate}"))?);
+                    match turn {
+                        Turn::GetExtraTime => exam.extra_time(candidate, task, begun).await?,
+                        Turn::HandIn => exam.hand_in(candidate, task).await?,
+                    }
+                }
+                Ok(())
+            });
+        }
+        lanes
+    }
+
+    fn task(&self, refs: &[TaskRef], candidate: u32, id: TaskId) -> TaskRef {
+        refs.get(candidate as usize).cloned().unwrap_or_else(|| id.into())
+    }
+
+    async fn extra_time(&self, candidate: u32, task: TaskRef, begun: Instant) -> Result<(), Failure> {
+        if !self.ledger.is_writing(candidate) {
+            return Ok(());
+        }
+        let until = begun + self.args.exam + self.args.extra_time;
+        let left = until.saturating_duration_since(Instant::now());
+        if let Some(answer) = answered(self.queue.move_to(task, left).await)? {
+            self.ledger.moved(candidate, answer, until);
+        }
+        Ok(())
+    }
+
+    async fn hand_in(&self, candidate: u32, task: TaskRef) -> Result<(), Failure> {
+        let answer = answered(self.queue.cancel(task).await)?;
+        self.ledger.cancelled(candidate, answer);
+        Ok(())
+    }
+
+    async fn more_time(&self, begun: Instant) -> Result<(), Failure> {
+        let asked = Instant::now();
+        let shifted = self.queue.shift_group(&GroupName::new(EXAM)?, Shift::Later(self.args.more_time)).await?;
+        let now = Instant::now();
+        if shifted.refused == 0 && shifted.requested == 0 {
+            self.ledger.shifted(self.args.more_time, now, shifted.changed);
+        }
+        let (by, changed, took) = (span(self.args.more_time), count(shifted.changed), span(now - asked));
+        self.show
+            .tell(begun.elapsed(), format_args!("{by} more time for everyone in the room: {changed} shifted in {took}"));
+        if let Some(refusal) = shifted.first_refusal {
+            self.show.remark(format_args!("{} could not be shifted: {refusal}", count(shifted.refused)));
+        }
+        Ok(())
+    }
+
+    async fn time_is_up(&self, begun: Instant, end: Instant) {
+        sleep_until(end).await;
+        let due = self.ledger.whose_time_is_up(Instant::now());
+        self.show.tell(begun.elapsed(), format_args!("time is up: {} still write, and are handed in", count(due)));
+        if self.ledger.counts().moved > 0 {
+            sleep_until(end + self.args.extra_time).await;
+            let more = self.ledger.whose_time_is_up(Instant::now()).saturating_sub(due);
+            self.show.tell(begun.elapsed(), format_args!("extra time is up: {} more are handed in", count(more)));
+        }
+    }
+
+    fn worker(self: &Arc<Self>) -> Result<Worker, Failure> {
+        let exam = self.clone();
+        let handler = move |candidate: u32, context: Context| {
+            let exam = exam.clone();
+            async move { exam.attempt(candidate, &context).await }
+        };
+        Ok(Worker::builder()
+            .queue(&self.queue, handler)
+            .concurrency(self.args.concurrency as usize)
+            .retry(RetryPolicy::exponential(RETRY_AFTER, RETRY_AFTER_MAX).seeded(self.args.seed))
+            .shutdown(CancellationToken::new())
+            .until_empty(true)
+            .build()?)
+    }
+
+    /// One attempt to hand in a candidate.
+    async fn attempt(&self, candidate: u32, context: &Context) -> Handled {
+        let Some(&first_attempt) = self.plan.first_attempt.get(candidate as usize) else {
+            return Handled::retry("no candidate of this exam");
+        };
+        self.ledger.begins(candidate, Instant::now(), context.lateness());
+        // Where a real one would wait for the archive: others run meanwhile.
+        yield_now().await;
+        match first_attempt {
+            FirstAttempt::Fails if context.attempt() == 1 => {
+                self.ledger.fails(candidate, Instant::now() + RETRY_AFTER);
+                Handled::retry("the archive does not answer")
+            }
+            FirstAttempt::Panics if context.attempt() == 1 => {
+                self.ledger.fails(candidate, Instant::now() + RETRY_AFTER);
+                panic_on_purpose()
+            }
+            FirstAttempt::Works | FirstAttempt::Fails | FirstAttempt::Panics => {
+                self.ledger.completes(candidate);
+                Handled::Complete
+            }
+        }
+    }
+
+    /// Waits until the worker has nothing left to do, or does nothing any more.
+    async fn hand_in_all(
+        &self,
+        mut worker: JoinSet<delayline::Result<WorkerReport>>,
+        begun: Instant,
+    ) -> Result<(), Failure> {
+        tokio::select! {
+            Some(ended) = worker.join_next() => {
+                ended.map_err(broken)??;
+            }
+            () = self.standstill(begun) => {
+                self.show.tell(begun.elapsed(), format_args!("nothing has happened for {}", span(PATIENCE)));
+            }
+        }
+        Ok(())
+    }
+
+    async fn standstill(&self, begun: Instant) {
+        sleep_until(begun + self.args.exam + self.args.extra_time + self.args.more_time).await;
+        loop {
+            let before = self.ledger.counts();
+            sleep(PATIENCE).await;
+            if self.ledger.counts() == before {
+                return;
+            }
+        }
+    }
+}
+
+/// The tasks, if the backend took all of them as new ones.
+fn created(answers: Vec<delayline::Result<delayline::Scheduled>>) -> Result<Vec<TaskRef>, Failure> {
+    let all = answers.len();
+    let refused = answers.iter().filter(|answer| answer.is_err()).count() as u64;
+    let mut refs = Vec::with_capacity(all);
+    for answer in answers {
+        let scheduled = answer.map_err(|e| {
+            Failure::from(e.context(format_args!("{} of {} tasks were refused", count(refused), count(all as u64))))
+        })?;
+        if scheduled.outcome != Outcome::Created {
+            let id = scheduled.id().to_text();
+            return Err(Failure::new(format!("there is a task `{id}` already; say another queue with --queue")));
+        }
+        refs.push(scheduled.task);
+    }
+    Ok(refs)
+}
+
+/// The answer to a change; none where it was lost, or nothing could be done just now.
+fn answered(answer: delayline::Result<ChangeOutcome>) -> Result<Option<ChangeOutcome>, Failure> {
+    match answer {
+        Ok(outcome) => Ok(Some(outcome)),
+        Err(e) if e.retryable() => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Waits for all lanes.
+async fn all(mut lanes: JoinSet<Result<(), Failure>>) -> Result<(), Failure> {
+    while let Some(lane) = lanes.join_next().await {
+        lane.map_err(broken)??;
+    }
+    Ok(())
+}
+
+fn broken(e: JoinError) -> Failure {
+    Failure::new(format!("a part of the demo broke off: {e}"))
+}

@@ -1,0 +1,120 @@
+//! The heap of this process, counted: every byte that is asked for and given back while the demo runs.
+//!
+//! Other commands pay one load and a branch for each allocation. What was allocated before counting began and is freed
+//! later makes the count smaller, so only differences mean something; a base keeps them from going below zero.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
+
+/// The system's allocator, and a count of what is in use.
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+static COUNTS: AtomicBool = AtomicBool::new(false);
+static LIVE: AtomicIsize = AtomicIsize::new(0);
+static PEAK: AtomicIsize = AtomicIsize::new(0);
+
+/// Begins to count.
+pub(crate) fn start() {
+    COUNTS.store(true, Ordering::Relaxed);
+}
+
+/// Bytes in use that were allocated since counting began.
+pub(crate) fn live() -> u64 {
+    bytes(&LIVE)
+}
+
+/// The most that was in use since [`reset_peak`].
+pub(crate) fn peak() -> u64 {
+    bytes(&PEAK)
+}
+
+/// Forgets the peak before this moment.
+pub(crate) fn reset_peak() {
+    PEAK.store(LIVE.load(Ordering::Relaxed), Ordering::Relaxed);
+}
+
+fn bytes(count: &AtomicIsize) -> u64 {
+    u64::try_from(count.load(Ordering::Relaxed)).unwrap_or(0)
+}
+
+#[inline]
+fn grown(by: usize) {
+    if COUNTS.load(Ordering::Relaxed) {
+        // No layout is larger than `isize::MAX`.
+        let live = LIVE.fetch_add(by as isize, Ordering::Relaxed) + by as isize;
+        if live > PEAK.load(Ordering::Relaxed) {
+            PEAK.fetch_max(live, Ordering::Relaxed);
+        }
+    }
+}
+
+#[inline]
+fn shrunk(by: usize) {
+    if COUNTS.load(Ordering::Relaxed) {
+        LIVE.fetch_sub(by as isize, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: every method passes its arguments to the system's allocator as they are and returns its answer as it is, so
+// it keeps the contract as far as that does. Counting touches atomics only: it neither allocates nor panics.
+#[allow(unsafe_code, reason = "an allocator can't be written without; the demo's heap is measured with it")]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise, passed on.
+        let block = unsafe { System.alloc(layout) };
+        if !block.is_null() {
+            grown(layout.size());
+        }
+        block
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise, passed on.
+        let block = unsafe { System.alloc_zeroed(layout) };
+        if !block.is_null() {
+            grown(layout.size());
+        }
+        block
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.dealloc(block, layout) };
+        shrunk(layout.size());
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise, passed on.
+        let moved = unsafe { System.realloc(block, layout, new_size) };
+        if !moved.is_null() {
+            if new_size >= layout.size() {
+                grown(new_size - layout.size());
+            } else {
+                shrunk(layout.size() - new_size);
+            }
+        }
+        moved
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_allocated_and_freed_is_seen() {
+        const BIG: usize = 64 << 20;
+        start();
+        // Other tests of this process allocate meanwhile, but nothing of that size.
+        let before = live();
+        reset_peak();
+        let block = vec![1_u8; BIG];
+        assert!(live() >= before + BIG as u64 / 2);
+        drop(block);
+        assert!(live() <= before + BIG as u64 / 2);
+        assert!(peak() >= before + BIG as u64 / 2);
+    }
+}

@@ -1,0 +1,139 @@
+//! `delayline demo`: the exam that this project comes from, played in seconds, and what it proves.
+//!
+//! [`plan`] draws who does what and when, [`exam`] plays it through the library as an application would, [`checks`] keeps
+//! books beside it that find what was lost, came twice or came early, and [`heap`] counts the bytes. [`show`] says how it
+//! goes, [`report`] how it went.
+
+pub(crate) mod args;
+mod checks;
+mod exam;
+pub(crate) mod heap;
+mod panics;
+mod plan;
+mod report;
+mod show;
+
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::time::Duration;
+
+use delayline::{Durability, Queue, Support};
+use tokio::time::{Instant, sleep};
+
+use self::args::DemoArgs;
+use self::checks::Ledger;
+use self::exam::Exam;
+use self::plan::{Plan, Steps};
+use self::report::{Heap, Report};
+use self::show::Show;
+use crate::args::Global;
+use crate::console::Console;
+use crate::exit::{Exit, Failure};
+use crate::logging;
+use crate::signal::{Cause, Stop, listen};
+
+/// What has ended is freed by then.
+const SETTLED: Duration = Duration::from_millis(50);
+
+/// Runs the command.
+pub(crate) fn main(global: &Global, args: DemoArgs) -> Result<Exit, Failure> {
+    heap::start();
+    let console = Arc::new(Console::new(args.quiet));
+    logging::start(global.verbose, console.clone())?;
+    let stop = Stop::new()?;
+    listen(stop.clone(), {
+        let console = console.clone();
+        move || console.leave()
+    })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::io("cannot start the runtime", &e))?;
+    let _silence = panics::Silence::new();
+    let exit = runtime.block_on(demo(global, args, console, stop));
+    runtime.shutdown_background();
+    exit
+}
+
+async fn demo(global: &Global, args: DemoArgs, console: Arc<Console>, stop: Stop) -> Result<Exit, Failure> {
+    let exam = Arc::new(prepare(global, args, &console).await?);
+    let played = tokio::select! {
+        played = play(&exam) => Some(played),
+        () = exam.show.draw(&exam.ledger, exam.args.candidates) => unreachable!("it goes on for ever"),
+        () = stop.stopped() => None,
+    };
+    exam.show.end();
+    match played {
+        Some(Ok(played)) => finish(&exam, &console, &played),
+        cut_short => {
+            if exam.queue.backend().capabilities().durability > Durability::Process {
+                exam.clear_away().await?;
+            }
+            match cut_short {
+                Some(failed) => failed.map(|_| Exit::Failed),
+                None => Ok(stopped(&stop, &console)),
+            }
+        }
+    }
+}
+
+async fn prepare(global: &Global, args: DemoArgs, console: &Arc<Console>) -> Result<Exam, Failure> {
+    let queue = Queue::new(delayline::connect(&global.backend).await?, args.queue.clone())?;
+    expect_empty(&queue).await?;
+    let plan = Plan::new(&args, Steps::of(queue.backend().capabilities()));
+    let ledger = Ledger::new(args.candidates, Instant::now());
+    // A program that reads the result has no use for the story.
+    let speaks = !args.quiet && (!args.json || io::stderr().is_terminal());
+    let show = Show::new(console.clone(), speaks, speaks && !args.no_progress);
+    Ok(Exam { args, plan, queue, ledger, show })
+}
+
+async fn expect_empty(queue: &Queue<u32>) -> Result<(), Failure> {
+    if queue.backend().capabilities().stats == Support::Unsupported {
+        return Ok(());
+    }
+    let stats = queue.stats().await?;
+    match stats.scheduled + stats.due + stats.in_flight {
+        0 => Ok(()),
+        tasks => Err(Failure::new(format!(
+            "the queue `{}` holds {tasks} tasks, and the demo needs an empty one; say another with --queue",
+            queue.name()
+        ))),
+    }
+}
+
+struct Played {
+    heap: Heap,
+    took: Duration,
+}
+
+/// The exam, between two looks at the heap. Plan and books are allocated before the first, and kept beyond the last.
+async fn play(exam: &Arc<Exam>) -> Result<Played, Failure> {
+    exam.warm_up().await?;
+    sleep(SETTLED).await;
+    heap::reset_peak();
+    let before = heap::live();
+    let took = exam.play().await?;
+    sleep(SETTLED).await;
+    let (peak, after) = (heap::peak(), heap::live());
+    Ok(Played { heap: Heap { before, peak, after }, took })
+}
+
+fn finish(exam: &Exam, console: &Console, played: &Played) -> Result<Exit, Failure> {
+    let verdict = exam.ledger.verdict();
+    let report = Report::new(exam.args.candidates, &verdict, played.heap, played.took);
+    report.write(exam.args.json)?;
+    if verdict.is_clean() {
+        return Ok(Exit::Done);
+    }
+    report::accuse(console, &verdict);
+    Ok(Exit::Failed)
+}
+
+fn stopped(stop: &Stop, console: &Console) -> Exit {
+    console.say("the demo was stopped, so there is no result");
+    match stop.cause() {
+        Some(Cause::Signal(signal)) => Exit::Interrupted(*signal),
+        Some(Cause::OutputClosed | Cause::Failed(_)) | None => Exit::Failed,
+    }
+}

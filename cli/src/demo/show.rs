@@ -1,0 +1,91 @@
+//! What is seen of the exam while it goes on: a line for each thing that happens, and a bar where there is a terminal.
+
+use std::fmt;
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use indicatif::{HumanCount, ProgressBar};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::checks::Ledger;
+use crate::console::Console;
+use crate::progress::bar;
+
+const REDRAW_EVERY: Duration = Duration::from_millis(100);
+
+/// Tells people how it goes.
+pub(super) struct Show {
+    console: Arc<Console>,
+    bar: Option<ProgressBar>,
+    speaks: bool,
+    handed_to_backend: AtomicU64,
+}
+
+impl Show {
+    pub(super) fn new(console: Arc<Console>, speaks: bool, has_bar: bool) -> Self {
+        let bar = if has_bar { bar(&console) } else { None };
+        Self { console, bar, speaks, handed_to_backend: AtomicU64::new(0) }
+    }
+
+    /// Something happened, so long after the beginning.
+    pub(super) fn tell(&self, after: Duration, what: impl fmt::Display) {
+        if self.speaks {
+            self.console.write(format!("{:>6.1}s  {what}\n", after.as_secs_f64()).as_bytes());
+        }
+    }
+
+    /// Something that has no time.
+    pub(super) fn remark(&self, what: impl fmt::Display) {
+        if self.speaks {
+            self.console.write(format!("         {what}\n").as_bytes());
+        }
+    }
+
+    /// One more task is on its way to the backend.
+    pub(super) fn one_more(&self) {
+        self.handed_to_backend.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Keeps the bar up to date, for ever.
+    pub(super) async fn draw(&self, ledger: &Ledger, candidates: u32) {
+        let Some(bar) = &self.bar else { return pending().await };
+        let begun = Instant::now();
+        bar.set_length(candidates.into());
+        let mut ticks = interval(REDRAW_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let counts = ledger.counts();
+            if counts.scheduled == 0 {
+                let sent = self.handed_to_backend.load(Ordering::Relaxed);
+                bar.set_position(sent);
+                bar.set_message(format!("{} of {} scheduled", count(sent), count(candidates.into())));
+            } else {
+                let done = counts.cancelled + counts.delivered;
+                bar.set_position(done.min(counts.scheduled));
+                bar.set_message(format!(
+                    "{:.1}s: {} handed in early, {} by the worker, {} writing",
+                    begun.elapsed().as_secs_f64(),
+                    count(counts.cancelled),
+                    count(counts.delivered),
+                    count(counts.scheduled.saturating_sub(done))
+                ));
+            }
+            bar.tick();
+        }
+    }
+
+    /// Takes the bar off.
+    pub(super) fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// A number as people read it: 30,000.
+pub(super) fn count(number: u64) -> HumanCount {
+    HumanCount(number)
+}

@@ -1,0 +1,167 @@
+//! Tasks as JSON lines: one object a line.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::task::{FIELDS, Fields};
+
+/// The line as serde sees it. What each value has to be is checked afterwards, so that a wrong one is named.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an object such as {\"after\": \"5s\", \"payload\": 1}")]
+struct Object<'a> {
+    #[serde(borrow, default)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    after: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    at: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    payload: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    group: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    expires: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// The fields of a line, or what is wrong with it.
+pub(super) fn fields(line: &str) -> Result<Fields<'_>, String> {
+    if line.trim_start().starts_with('[') {
+        return Err("a JSON array; a line has to be one object (`jq -c '.[]'` makes such lines of an array)".into());
+    }
+    let object: Object<'_> = serde_json::from_str(line).map_err(|e| problem(&e))?;
+    Ok(Fields {
+        id: text("id", object.id)?,
+        after: match object.after.map(RawValue::get) {
+            Some("0") => Some("0".into()),
+            _ => text("after", object.after)?,
+        },
+        at: text("at", object.at)?,
+        group: text("group", object.group)?,
+        expires: text("expires", object.expires)?,
+        payload: object.payload.map_or_else(|| b"null".to_vec(), |raw| compact(raw.get())),
+    })
+}
+
+fn text<'a>(field: &str, value: Option<&'a RawValue>) -> Result<Option<Cow<'a, str>>, String> {
+    let Some(value) = value.map(RawValue::get) else { return Ok(None) };
+    let found = match value.as_bytes().first() {
+        Some(b'"') => return serde_json::from_str::<Text<'_>>(value).map(|text| Some(text.0)).map_err(|e| problem(&e)),
+        Some(b'{') => "an object",
+        Some(b'[') => "an array",
+        Some(b't' | b'f') => "a boolean",
+        // A number without a unit is the likely mistake with durations.
+        _ if field == "after" || field == "expires" => {
+            return Err(format!("`{field}`: {value} is no text such as \"{value}s\" or \"{value}ms\""));
+        }
+        _ => return Err(format!("`{field}`: {value} is a number; write it as \"{value}\"")),
+    };
+    Err(format!("`{field}` is {found}, and has to be a text"))
+}
+
+/// What serde says, for a reader who sees one line and not its place in our code.
+fn problem(e: &serde_json::Error) -> String {
+    let text = e.to_string();
+    let what = text.rfind(" at line ").map_or(text.as_str(), |at| &text[..at]);
+    let what: Cow<'_, str> = match what.split_once(", expected one of ") {
+        Some((unknown, _)) if unknown.starts_with("unknown field") => format!("{unknown}; there are {FIELDS}").into(),
+        Some(_) | None => what.into(),
+    };
+    let kind = if e.is_data() { "" } else { "malformed JSON: " };
+    format!("{kind}{what}{}", Column(e.column()))
+}
+
+struct Column(usize);
+
+impl fmt::Display for Column {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 0 { Ok(()) } else { write!(f, " (column {})", self.0) }
+    }
+}
+
+/// The same JSON without white space between its parts. Numbers keep every digit, and objects the order of their keys.
+fn compact(json: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(json.len());
+    let (mut in_string, mut escaped) = (false, false);
+    for &byte in json.as_bytes() {
+        if in_string {
+            in_string = escaped || byte != b'"';
+            escaped = !escaped && byte == b'\\';
+        } else if byte.is_ascii_whitespace() {
+            continue;
+        } else {
+            in_string = byte == b'"';
+        }
+        out.push(byte);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_line_with_everything() {
+        let line =
+            r#" {"id":"a\u00e9","after":"5s","payload":{"b": [1.0, 1e400], "a":" \" x"},"group":"g","expires":"1h"}"#;
+        let fields = fields(line).unwrap();
+        assert_eq!(fields.id.as_deref(), Some("aé"));
+        assert_eq!(fields.after.as_deref(), Some("5s"));
+        assert_eq!(fields.group.as_deref(), Some("g"));
+        assert_eq!(fields.expires.as_deref(), Some("1h"));
+        assert_eq!(fields.payload, br#"{"b":[1.0,1e400],"a":" \" x"}"#);
+    }
+
+    #[test]
+    fn null_is_as_good_as_nothing_and_0_needs_no_quotes() {
+        let fields = fields(r#"{"after": 0, "id": null, "payload": null, "group": null}"#).unwrap();
+        assert_eq!((fields.id, fields.group, fields.after.as_deref()), (None, None, Some("0")));
+        assert_eq!(fields.payload, b"null");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_without_a_line_number_of_its_own() {
+        for (line, says) in [
+            ("{", "malformed JSON: EOF while parsing an object (column 1)"),
+            ("hello", "malformed JSON: expected value (column 1)"),
+            (r#"{"after":"1s"} x"#, "malformed JSON: trailing characters"),
+            ("5", "invalid type: integer `5`, expected an object such as"),
+            (r#"[{"after":"1s"}]"#, "one object"),
+            (r#"{"afer":"1s"}"#, "unknown field `afer`; there are `id`, `after`"),
+            (r#"{"after":"1s","after":"2s"}"#, "duplicate field `after`"),
+            (r#"{"after":5}"#, r#"`after`: 5 is no text such as "5s""#),
+            (r#"{"after":"1s","id":17}"#, r#"`id`: 17 is a number; write it as "17""#),
+            (r#"{"after":"1s","group":["a"]}"#, "`group` is an array, and has to be a text"),
+            (r#"{"after":true}"#, "`after` is a boolean"),
+            (r#"{"at":{}}"#, "`at` is an object"),
+        ] {
+            let e = fields(line).unwrap_err();
+            assert!(e.contains(says) && !e.contains("at line"), "{line}: {e}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_payload_comes_through_as_the_same_value(
+            key in ".*", text in ".*", number in any::<i64>(), spaces in "[ \t\r]{0,3}"
+        ) {
+            let value = serde_json::json!({ key: [text, number, null, { "x": true }] });
+            let pretty = serde_json::to_string_pretty(&value).unwrap().replace('\n', &spaces);
+            let line = format!("{{\"after\":\"1s\",{spaces}\"payload\":{pretty}}}");
+            let read = fields(&line).unwrap().payload;
+            prop_assert_eq!(read, serde_json::to_vec(&value).unwrap());
+        }
+
+        #[test]
+        fn no_line_makes_it_panic(line in ".*") {
+            let _ = fields(&line);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! From the fields of a line to a task: everything that can be said of a line without the store.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use delayline::{Attempts, Capabilities, Clock, Due, GroupName, NewTask, SystemClock, TaskId, Timestamp};
+
+/// What a line may hold, as documented.
+pub(super) const FIELDS: &str = "`id`, `after`, `at`, `payload`, `group` and `expires`";
+
+/// The fields of one line as text. What is empty or missing is `None`.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Fields<'a> {
+    pub(super) id: Option<Cow<'a, str>>,
+    pub(super) after: Option<Cow<'a, str>>,
+    pub(super) at: Option<Cow<'a, str>>,
+    pub(super) group: Option<Cow<'a, str>>,
+    pub(super) expires: Option<Cow<'a, str>>,
+    /// JSON, compact; `null` where none was given.
+    pub(super) payload: Vec<u8>,
+}
+
+/// What tasks are measured by.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    capabilities: Capabilities,
+    max_attempts: Attempts,
+    clock: SystemClock,
+}
+
+impl Rules {
+    pub(crate) fn new(capabilities: Capabilities, max_attempts: Attempts) -> Self {
+        Self { capabilities, max_attempts, clock: SystemClock::new() }
+    }
+
+    /// The task that a line describes, or what is wrong with the line.
+    pub(super) fn task(&self, fields: Fields<'_>) -> Result<NewTask, String> {
+        let due = match (fields.after, fields.at) {
+            (Some(after), None) => Due::After(duration("after", &after)?),
+            (None, Some(at)) => Due::At(instant("at", &at)?),
+            (Some(_), Some(_)) => return Err("both `after` and `at` are given; a task has one of the two".into()),
+            (None, None) => return Err("neither `after` nor `at` says when it is due".into()),
+        };
+        let mut task = NewTask::new(due, Bytes::from(fields.payload)).max_attempts(self.max_attempts);
+        task.id = fields.id.map(TaskId::new).transpose().map_err(message)?;
+        task.group = fields.group.map(GroupName::new).transpose().map_err(message)?;
+        task.expires = fields.expires.map(|text| expiry(&text)).transpose()?;
+        self.capabilities.check(&task).map_err(message)?;
+        self.check_instants(&task)?;
+        Ok(task)
+    }
+
+    /// What the backend will say when it looks at its clock, said before anything is scheduled.
+    fn check_instants(&self, task: &NewTask) -> Result<(), String> {
+        let is_after = |due| matches!(due, Due::After(_));
+        if is_after(task.due) && task.expires.is_none_or(is_after) {
+            return Ok(());
+        }
+        let now = self.clock.wall();
+        let instant = |due| match due {
+            Due::After(delay) => now.saturating_add(delay),
+            Due::At(at) => at,
+        };
+        let (due, expires) = (instant(task.due), task.expires.map(instant));
+        let too_far = |at: Timestamp| at.saturating_since(now) > self.capabilities.delay_max;
+        if too_far(due) || expires.is_some_and(too_far) {
+            return Err(message(self.capabilities.out_of_range()));
+        }
+        if expires.is_some_and(|expires| expires < due) {
+            return Err("the task expires before it is due".to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn duration(field: &str, text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text.trim())
+        .map_err(|e| format!("`{field}`: {} is no duration such as 1500ms, 2h or 1h 30m: {e}", shown(text)))
+}
+
+fn instant(field: &str, text: &str) -> Result<Timestamp, String> {
+    text.trim().parse().map_err(|e: delayline::Error| format!("`{field}`: {}", e.message()))
+}
+
+fn expiry(text: &str) -> Result<Due, String> {
+    if let Ok(after) = humantime::parse_duration(text.trim()) {
+        return Ok(Due::After(after));
+    }
+    text.trim().parse().map(Due::At).map_err(|_: delayline::Error| {
+        let text = shown(text);
+        format!("`expires`: {text} is neither a duration such as 2h nor an RFC 3339 time such as 2030-01-31T12:00:00Z")
+    })
+}
+
+/// The beginning of a text, in quotes.
+fn shown(text: &str) -> String {
+    let end = text.floor_char_boundary(64);
+    format!("{:?}{}", &text[..end], if end < text.len() { "…" } else { "" })
+}
+
+fn message(e: delayline::Error) -> String {
+    e.message().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules() -> Rules {
+        let mut capabilities = Capabilities::minimal("test");
+        capabilities.delay_max = Duration::from_secs(34 * 366 * 86_400);
+        capabilities.groups = delayline::Support::Definite;
+        capabilities.payload_bytes_max = 10;
+        Rules::new(capabilities, Attempts::default())
+    }
+
+    fn fields<'a>(given: &[(&str, &'a str)]) -> Fields<'a> {
+        let mut fields = Fields { payload: b"null".to_vec(), ..Fields::default() };
+        for &(name, value) in given {
+            let slot = match name {
+                "id" => &mut fields.id,
+                "after" => &mut fields.after,
+                "at" => &mut fields.at,
+                "group" => &mut fields.group,
+                "expires" => &mut fields.expires,
+                _ => unreachable!(),
+            };
+            *slot = Some(value.into());
+        }
+        fields
+    }
+
+    #[test]
+    fn due_times_are_read_as_documented() {
+        for (text, millis) in
+            [("0", 0), ("0s", 0), ("1500ms", 1500), ("2h", 7_200_000), ("1h 30m", 5_400_000), (" 5s ", 5000)]
+        {
+            let task = rules().task(fields(&[("after", text)])).unwrap();
+            assert_eq!(task.due, Due::After(Duration::from_millis(millis)), "{text}");
+        }
+        let task = rules().task(fields(&[("at", "2030-01-31T13:00:00+01:00"), ("expires", "2030-02-01T00:00:00Z")]));
+        let task = task.unwrap();
+        assert_eq!(task.due, Due::At("2030-01-31T12:00:00Z".parse().unwrap()));
+        assert_eq!(task.expires, Some(Due::At("2030-02-01T00:00:00Z".parse().unwrap())));
+        let past = rules().task(fields(&[("at", "1999-01-01T00:00:00Z"), ("expires", "2h")])).unwrap();
+        assert_eq!(past.expires, Some(Due::After(Duration::from_secs(7200))));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let long = "x".repeat(257);
+        for (given, says) in [
+            (&[][..], "neither `after` nor `at`"),
+            (&[("after", "1s"), ("at", "2030-01-31T12:00:00Z")], "both `after` and `at`"),
+            (&[("after", "soon")], "`after`: \"soon\" is no duration"),
+            (&[("after", "5")], "time unit needed, for example 5sec"),
+            (&[("after", "-5s")], "is no duration"),
+            (&[("after", "200y")], "more than 34 years ahead"),
+            (&[("at", "2226-01-01T00:00:00Z")], "more than 34 years ahead"),
+            (&[("at", "tomorrow")], "`at`: `tomorrow` is no RFC 3339 time"),
+            (&[("at", "2030-01-31T12:00:00")], "is no RFC 3339 time"),
+            (&[("after", "1s"), ("expires", "never")], "`expires`: \"never\" is neither"),
+            (&[("after", "2s"), ("expires", "1s")], "expires before it is due"),
+            (&[("after", "2s"), ("expires", "1999-01-01T00:00:00Z")], "expires before it is due"),
+            (&[("at", "2030-01-31T12:00:00Z"), ("expires", "0s")], "expires before it is due"),
+            (&[("after", "2s"), ("expires", "2226-01-01T00:00:00Z")], "more than 34 years ahead"),
+            (&[("after", "1s"), ("id", &long)], "has 257 bytes, the limit is 256"),
+            (&[("after", "1s"), ("id", "a\nb")], "control character"),
+            (&[("after", "1s"), ("group", "a\tb")], "control character"),
+        ] {
+            let e = rules().task(fields(given)).unwrap_err();
+            assert!(e.contains(says), "{given:?}: {e}");
+        }
+        let large = Fields { payload: b"\"123456789\"".to_vec(), ..fields(&[("after", "1s")]) };
+        assert_eq!(rules().task(large).unwrap_err(), "a payload of 11 bytes; the limit is 10");
+    }
+}

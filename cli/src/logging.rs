@@ -1,0 +1,61 @@
+//! Logs of the libraries, on standard error.
+
+use std::io;
+use std::sync::Arc;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::console::Console;
+use crate::exit::Failure;
+
+/// The variable that says in detail what is logged.
+const VARIABLE: &str = "DELAYLINE_LOG";
+
+/// What becomes of single tasks, the summary and the list of dead letters say.
+const QUIET: &str = "warn,delayline_core::worker=error,delayline_core::consume::fetch=error";
+
+/// Begins to log: as the variable says, or as much as `-v` was given.
+pub(crate) fn start(verbose: u8, console: Arc<Console>) -> Result<(), Failure> {
+    let filter = match std::env::var(VARIABLE) {
+        Ok(text) if !text.is_empty() => EnvFilter::builder()
+            .parse(&text)
+            .map_err(|e| Failure::new(format!("{VARIABLE} can't be understood: {e}")))?,
+        Ok(_) | Err(_) => EnvFilter::new(match verbose {
+            0 => QUIET,
+            1 => "info",
+            2 => "debug",
+            _ => "trace",
+        }),
+    };
+    let terminal = console.is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty()))
+        .with_writer(Log(console))
+        .try_init()
+        .map_err(|e| Failure::new(format!("cannot log: {e}")))
+}
+
+/// Writes whole records around the progress bar.
+struct Log(Arc<Console>);
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Record<'a>;
+    fn make_writer(&'a self) -> Record<'a> {
+        Record(&self.0)
+    }
+}
+
+struct Record<'a>(&'a Console);
+
+impl io::Write for Record<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,267 @@
+//! Standard output, a contract with programs: one JSON object a line for each task, documented in `docs/cli.md`.
+//!
+//! A thread of its own does the writing, in pieces that a pipe takes without waiting, so that a reader who has stopped
+//! reading can't keep the run from being stopped, and it is known which lines got out.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use delayline::{Delivery, GroupName, QueueName, TaskId, Timestamp};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::console::Console;
+use crate::exit::Failure;
+use crate::signal::{Cause, Stop};
+
+/// The most that a pipe takes without waiting once it says that it can take something (PIPE_BUF on Linux).
+const PIECE: usize = 4096;
+/// When the run is stopped, how long a line that is half out may take to get out whole.
+const HALF_A_LINE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// A delivery as programs see it. The order of the fields is part of the contract.
+#[derive(Serialize)]
+struct Line<'a> {
+    id: &'a TaskId,
+    queue: &'a QueueName,
+    payload: Payload<'a>,
+    due_at: Timestamp,
+    delivered_at: Timestamp,
+    lateness_ms: f64,
+    attempt: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<&'a GroupName>,
+}
+
+/// The payload as JSON. One that is none, which another program may have put into a shared queue, is shown as text.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Payload<'a> {
+    Json(&'a RawValue),
+    Text(String),
+}
+
+/// Lines to be written, and where each of them ends.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Lines {
+    pub(crate) fn push(&mut self, delivery: &Delivery<Bytes>) -> Result<(), Failure> {
+        let payload = delivery.payload();
+        let line = Line {
+            id: delivery.id(),
+            queue: delivery.queue(),
+            payload: match serde_json::from_slice(payload) {
+                Ok(json) => Payload::Json(json),
+                Err(_) => Payload::Text(String::from_utf8_lossy(payload).into_owned()),
+            },
+            due_at: delivery.due_at(),
+            delivered_at: delivery.delivered_at(),
+            lateness_ms: delivery.lateness().as_micros() as f64 / 1000.0,
+            attempt: delivery.attempt(),
+            group: delivery.group(),
+        };
+        serde_json::to_writer(&mut self.bytes, &line)
+            .map_err(|e| Failure::new(format!("task {} can't be written as JSON: {e}", line.id)))?;
+        self.bytes.push(b'\n');
+        self.ends.push(self.bytes.len());
+        Ok(())
+    }
+}
+
+/// How far writing came.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// So many lines are out, in order.
+    pub(crate) lines: usize,
+    /// Whether that was the end of it: by an error, or because the run was stopped.
+    pub(crate) ended: Option<Ended>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Ended {
+    Stopped,
+    Closed,
+    Failed(Failure),
+}
+
+type Job = (Lines, oneshot::Sender<Written>);
+
+/// The way to standard output.
+#[derive(Debug)]
+pub(crate) struct Output {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Output {
+    pub(crate) fn open(console: Arc<Console>, stop: Stop) -> Result<Self, Failure> {
+        let cannot = |e: io::Error| Failure::io("cannot write to stdout", &e);
+        let file = File::from(io::stdout().as_fd().try_clone_to_owned().map_err(cannot)?);
+        let waits = !file.metadata().map_err(cannot)?.is_file();
+        if waits {
+            watch(file.try_clone().map_err(cannot)?, stop.clone())?;
+        }
+        let (jobs, mut queue) = mpsc::channel::<Job>(1);
+        let mut writer = Writer { file, waits, stop, give_up_at: None };
+        let write = move || {
+            while let Some((lines, done)) = queue.blocking_recv() {
+                let _ = done.send(console.without_bar(|| writer.write(&lines)));
+            }
+        };
+        spawn("output", write)?;
+        Ok(Self { jobs })
+    }
+
+    /// Writes lines, all of them or up to where it ends.
+    pub(crate) async fn write(&self, lines: Lines) -> Written {
+        let (done, written) = oneshot::channel();
+        let gone = || Written { lines: 0, ended: Some(Ended::Failed(Failure::new("the thread for stdout has ended"))) };
+        if self.jobs.send((lines, done)).await.is_err() {
+            return gone();
+        }
+        written.await.unwrap_or_else(|_| gone())
+    }
+}
+
+/// Stops the run when the reader of a pipe goes away, also while there is nothing to write.
+fn watch(file: File, stop: Stop) -> Result<(), Failure> {
+    spawn("output-watch", move || {
+        let gone = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
+        while !stop.is_stopped() {
+            let mut fds =
+                [PollFd::new(file.as_fd(), PollFlags::empty()), PollFd::new(stop.wake().as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) if fds[0].revents().is_some_and(|events| events.intersects(gone)) => {
+                    stop.stop(Cause::OutputClosed);
+                }
+                Ok(_) | Err(Errno::EINTR) => {}
+                // What is wrong with it shows when something is written.
+                Err(_) => return,
+            }
+        }
+    })
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+    thread::Builder::new().name(name.into()).spawn(work).map_err(|e| Failure::io("cannot start a thread", &e))?;
+    Ok(())
+}
+
+struct Writer {
+    file: File,
+    /// Whether it can keep a writer waiting, as pipes and terminals do.
+    waits: bool,
+    stop: Stop,
+    /// Set once the run is stopped.
+    give_up_at: Option<Instant>,
+}
+
+impl Writer {
+    fn write(&mut self, lines: &Lines) -> Written {
+        let mut at = 0;
+        let ended = loop {
+            let line = lines.ends.partition_point(|end| *end <= at);
+            let Some(&line_end) = lines.ends.get(line) else { break None };
+            let line_begins = line.checked_sub(1).map_or(0, |before| lines.ends[before]);
+            let stopped = self.stop.is_stopped();
+            if stopped && at == line_begins {
+                break Some(Ended::Stopped);
+            }
+            let until = match (stopped, self.waits) {
+                (true, _) => line_end,
+                (false, true) => piece_end(&lines.ends, at, line_end),
+                (false, false) => lines.bytes.len(),
+            };
+            match self.write_piece(&lines.bytes[at..until]) {
+                Ok(Some(written)) => at += written,
+                Ok(None) => break Some(Ended::Stopped),
+                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => break Some(Ended::Closed),
+                Err(e) => break Some(Ended::Failed(Failure::io("cannot write to stdout", &e))),
+            }
+        };
+        Written { lines: lines.ends.partition_point(|end| *end <= at), ended }
+    }
+
+    /// Writes some of it; `None` if the run is stopped and there was no room for it.
+    fn write_piece(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        let piece = if !self.waits {
+            bytes
+        } else if self.wait_for_room()? {
+            &bytes[..bytes.len().min(PIECE)]
+        } else {
+            return Ok(None);
+        };
+        match self.file.write(piece) {
+            // It may have been set up by others not to wait.
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(Some(0)),
+            written => written.map(Some),
+        }
+    }
+
+    fn wait_for_room(&mut self) -> io::Result<bool> {
+        loop {
+            let patience = self.stop.is_stopped().then(|| {
+                let give_up_at = *self.give_up_at.get_or_insert_with(|| Instant::now() + HALF_A_LINE_PATIENCE);
+                give_up_at.saturating_duration_since(Instant::now())
+            });
+            let output = PollFd::new(self.file.as_fd(), PollFlags::POLLOUT);
+            let wake = PollFd::new(self.stop.wake().as_fd(), PollFlags::POLLIN);
+            let ready = match patience {
+                None => poll_first(&mut [output, wake], PollTimeout::NONE)?,
+                Some(patience) => {
+                    let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO);
+                    let ready = poll_first(&mut [output], timeout)?;
+                    if !ready && patience.is_zero() {
+                        return Ok(false);
+                    }
+                    ready
+                }
+            };
+            if ready {
+                return Ok(true);
+            }
+        }
+    }
+}
+
+/// Where the next piece for a pipe ends: with a line, where a whole one fits, so that it gets out in one step or not at
+/// all.
+fn piece_end(ends: &[usize], at: usize, line_end: usize) -> usize {
+    let fitting = ends[..ends.partition_point(|end| *end <= at + PIECE)].last();
+    fitting.copied().filter(|end| *end > at).unwrap_or(line_end)
+}
+
+/// Whether something came for the first of these; an error shows when it is written to.
+fn poll_first(fds: &mut [PollFd<'_>], timeout: PollTimeout) -> io::Result<bool> {
+    match poll(fds, timeout) {
+        Ok(_) => Ok(fds[0].any().unwrap_or(true)),
+        Err(Errno::EINTR) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_end_with_lines_where_they_can() {
+        let ends = [100, 4000, 4200, 20_000];
+        assert_eq!(piece_end(&ends, 0, 100), 4000);
+        assert_eq!(piece_end(&ends, 4000, 4200), 4200);
+        assert_eq!(piece_end(&ends, 4200, 20_000), 20_000, "which is written in several pieces");
+        assert_eq!(piece_end(&ends, 16_000, 20_000), 20_000);
+    }
+}

@@ -1,0 +1,271 @@
+//! Tasks on their way into the backend: a batch that was read is one call, so that its delays count from one instant.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use delayline::{Change, Due, ErrorKind, NewTask, Outcome, Result, Scheduled, Select, TaskRef};
+use tokio::time::Instant;
+
+use super::Run;
+use crate::exit::Failure;
+use crate::input::{Batch, Input};
+
+/// Batches up to this size are kept until the backend has answered, to be tried again when it is full for the moment.
+/// For one that is larger, and finds the backend empty, being full is no question of time.
+const KEPT_MAX: usize = 100_000;
+/// So many tasks at once are tried again.
+const AGAIN: usize = 1024;
+/// With `--strict` everything is held in memory before anything runs.
+const STRICT_TASKS_MAX: usize = 10_000_000;
+/// What a full backend is given at most to have room again without this program's doing.
+const ROOM_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What was read, or is still being read, and was not accepted when the run stopped.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    pub(crate) tasks: VecDeque<NewTask>,
+    pub(crate) input: Input,
+}
+
+/// How checking and accepting everything before anything runs came out.
+#[derive(Debug)]
+pub(crate) enum Strict {
+    Accepted,
+    /// Lines are bad, and nothing was scheduled, or it was taken back.
+    Refused,
+    /// Stopped before it was read through; nothing was scheduled.
+    Stopped(VecDeque<NewTask>),
+}
+
+/// Passes on what is read until the input ends or the run is stopped.
+pub(crate) async fn as_it_comes(run: &Run, mut input: Input) -> Result<Rest, Failure> {
+    let mut accepter = Accepter::new(run, &input);
+    loop {
+        let batch = tokio::select! {
+            biased;
+            () = run.stop.stopped() => break,
+            batch = input.batches.recv() => batch,
+        };
+        let Some(batch) = batch.transpose()? else {
+            run.ledger.input_ended();
+            break;
+        };
+        accepter.accept(batch).await?;
+        if !accepter.waiting.is_empty() {
+            break;
+        }
+    }
+    let tasks = accepter.waiting.into_iter().map(|(_, task)| task).collect();
+    Ok(Rest { tasks, input })
+}
+
+/// Reads everything, and only then passes it on, all of it or nothing.
+pub(crate) async fn strictly(run: &Run, input: &mut Input) -> Result<Strict, Failure> {
+    let (mut batches, mut tasks) = (Vec::new(), 0);
+    loop {
+        let batch = tokio::select! {
+            biased;
+            () = run.stop.stopped() => {
+                return Ok(Strict::Stopped(batches.into_iter().flat_map(|batch: Batch| batch.tasks).collect()));
+            }
+            batch = input.batches.recv() => batch,
+        };
+        let Some(batch) = batch.transpose()? else { break };
+        tasks += batch.tasks.len();
+        if tasks > STRICT_TASKS_MAX {
+            let limit = format!("--strict holds all tasks in memory first, {STRICT_TASKS_MAX} at most; there are more");
+            return Err(Failure::new(limit));
+        }
+        batches.push(batch);
+    }
+    if run.stop.is_stopped() {
+        return Ok(Strict::Stopped(batches.into_iter().flat_map(|batch| batch.tasks).collect()));
+    }
+    if run.console.bad_lines() > 0 {
+        return Ok(Strict::Refused);
+    }
+    let mut accepter = Accepter::new(run, input);
+    accepter.all_or_nothing = true;
+    accepter.one_instant = true;
+    for batch in batches {
+        accepter.accept(batch).await?;
+    }
+    if run.console.bad_lines() == 0 {
+        run.ledger.input_ended();
+        return Ok(Strict::Accepted);
+    }
+    accepter.take_back().await?;
+    Ok(Strict::Refused)
+}
+
+struct Accepter<'a> {
+    run: &'a Run,
+    name: String,
+    /// All of a file counts from its beginning; what comes as it is made, from its own.
+    one_instant: bool,
+    /// From when the delays count: the first call.
+    from: Option<Instant>,
+    /// With their lines, in order: read, and not accepted yet.
+    waiting: VecDeque<(u64, NewTask)>,
+    /// So many tasks were outstanding at most when the backend was full.
+    full_at: u64,
+    all_or_nothing: bool,
+    accepted: Vec<TaskRef>,
+}
+
+impl<'a> Accepter<'a> {
+    fn new(run: &'a Run, input: &Input) -> Self {
+        Self {
+            run,
+            name: input.name.clone(),
+            one_instant: !input.is_stream,
+            from: None,
+            waiting: VecDeque::new(),
+            full_at: 0,
+            all_or_nothing: false,
+            accepted: Vec::new(),
+        }
+    }
+
+    /// Passes on a batch. While the backend is full it waits; `waiting` has what is left then when the run is stopped.
+    async fn accept(&mut self, batch: Batch) -> Result<(), Failure> {
+        if !self.one_instant {
+            self.from = None;
+        }
+        let at_once = self.run.backend.capabilities().batch_max;
+        let Batch { mut tasks, mut lines } = batch;
+        while !tasks.is_empty() {
+            let behind = tasks.len().min(at_once);
+            // Of a batch that fits into one call, nothing is moved.
+            let (more_tasks, more_lines) = (tasks.split_off(behind), lines.split_off(behind));
+            self.call(tasks, lines).await?;
+            (tasks, lines) = (more_tasks, more_lines);
+        }
+        while !self.waiting.is_empty() {
+            tokio::select! {
+                biased;
+                () = self.run.stop.stopped() => return Ok(()),
+                () = self.run.ledger.less_than(self.full_at) => {}
+                () = tokio::time::sleep(ROOM_PATIENCE) => {}
+            }
+            self.try_again().await?;
+        }
+        Ok(())
+    }
+
+    /// Tries what waits, as far as it finds room.
+    async fn try_again(&mut self) -> Result<(), Failure> {
+        loop {
+            let again = self.waiting.len().min(AGAIN);
+            let mut behind = self.waiting.split_off(again);
+            let (lines, tasks) = std::mem::take(&mut self.waiting).into_iter().unzip();
+            self.call(tasks, lines).await?;
+            let is_full = !self.waiting.is_empty();
+            self.waiting.append(&mut behind);
+            if is_full || self.waiting.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// One call of the backend. What it is too full for goes to `waiting`.
+    async fn call(&mut self, mut tasks: Vec<NewTask>, lines: Vec<u64>) -> Result<(), Failure> {
+        let run = self.run;
+        let there = run.ledger.counts().outstanding();
+        let may_wait = !self.all_or_nothing && (tasks.len() <= KEPT_MAX || there > 0);
+        let kept = if may_wait { tasks.clone() } else { Vec::new() };
+        match self.from {
+            None => self.from = Some(Instant::now()),
+            Some(from) => {
+                // The same for all, or ties would come apart.
+                let past = from.elapsed();
+                tasks.iter_mut().for_each(|task| count_from_before(task, past));
+            }
+        }
+        let answers = match run.backend.schedule(&run.queue, tasks).await {
+            Ok(answers) => answers,
+            Err(e) if e.retryable() && may_wait && e.kind() != ErrorKind::Ambiguous => {
+                self.waiting.extend(lines.into_iter().zip(kept));
+                return Ok(());
+            }
+            Err(e) => return Err(e.into()),
+        };
+        let mut kept = kept.into_iter();
+        let (mut accepted, mut ids) = (0, Vec::new());
+        for (answer, line) in answers.into_iter().zip(lines) {
+            let task = kept.next();
+            match self.judge(answer, line)? {
+                Judged::Accepted(task) => {
+                    accepted += 1;
+                    if run.to_be_saved.is_some() {
+                        ids.push(task.id.clone());
+                    }
+                    if self.all_or_nothing {
+                        self.accepted.push(task);
+                    }
+                }
+                Judged::Refused(problem) => run.console.bad_line(&self.name, line, &problem),
+                Judged::Full(problem) => match task {
+                    // Something has to go for it to have room, and there is nothing.
+                    Some(task) if there + accepted > 0 => {
+                        self.waiting.push_back((line, task));
+                    }
+                    Some(_) | None => run.console.bad_line(&self.name, line, &problem),
+                },
+            }
+        }
+        self.full_at = there + accepted;
+        run.ledger.accepted(accepted);
+        run.ledger.begin();
+        match &run.to_be_saved {
+            Some(to_be_saved) => to_be_saved.keep(run, ids).await,
+            None => Ok(()),
+        }
+    }
+
+    fn judge(&self, answer: Result<Scheduled>, line: u64) -> Result<Judged, Failure> {
+        match answer {
+            Ok(scheduled) if scheduled.outcome == Outcome::Existing => {
+                Ok(Judged::Refused(format!("id `{}` is in the queue already", scheduled.id())))
+            }
+            Ok(scheduled) => Ok(Judged::Accepted(scheduled.task)),
+            Err(e) if e.kind() == ErrorKind::Ambiguous => Err(Failure::from(
+                e.context(format_args!("{}:{line}: whether it was accepted is not known", self.name)),
+            )),
+            Err(e) if e.retryable() => Ok(Judged::Full(e.message().to_owned())),
+            Err(e) => Ok(Judged::Refused(e.message().to_owned())),
+        }
+    }
+
+    /// Cancels what was accepted. Nobody was given any of it yet.
+    async fn take_back(&mut self) -> Result<(), Failure> {
+        let run = self.run;
+        let mut accepted = std::mem::take(&mut self.accepted);
+        while !accepted.is_empty() {
+            let rest = accepted.split_off(accepted.len().min(run.backend.capabilities().batch_max));
+            run.backend.change(&run.queue, Select::Tasks(accepted), Change::cancel()).await?;
+            accepted = rest;
+        }
+        run.ledger.taken_back();
+        Ok(())
+    }
+}
+
+enum Judged {
+    Accepted(TaskRef),
+    Refused(String),
+    Full(String),
+}
+
+/// Makes the delays of a task count from so long ago.
+fn count_from_before(task: &mut NewTask, past: Duration) {
+    task.due = shorter(task.due, past);
+    task.expires = task.expires.map(|expires| shorter(expires, past));
+}
+
+fn shorter(due: Due, past: Duration) -> Due {
+    match due {
+        Due::After(delay) => Due::After(delay.saturating_sub(past)),
+        Due::At(at) => Due::At(at),
+    }
+}

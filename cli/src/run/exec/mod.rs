@@ -1,0 +1,69 @@
+//! Handing tasks out to commands: a worker of the library, whose handler runs one command for each task.
+
+mod command;
+mod groups;
+mod pump;
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use delayline::{CancellationToken, Context, Queue, Raw, RetryPolicy, Worker};
+
+use self::command::Runner;
+pub(crate) use self::groups::Groups;
+use super::Run;
+use super::words::{many, span};
+use crate::args::ExecArgs;
+use crate::exit::Failure;
+use crate::signal::Cause;
+
+/// No wait between two attempts is longer.
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(3600);
+
+/// Runs a command for each task when it is due, until all are done or the run is stopped. Commands that run then have
+/// the grace time to end; what is unfinished after it is killed and given back.
+pub(crate) async fn deliver(run: &Run, command: &str, args: &ExecArgs, groups: Arc<Groups>) -> Result<(), Failure> {
+    let queue = Queue::with_codec(run.backend.clone(), &run.queue, Raw)?;
+    let runner = Arc::new(Runner::new(command.to_owned(), args.timeout, run.console.clone(), groups));
+    let ledger = run.ledger.clone();
+    let handler = move |payload: Bytes, context: Context| {
+        let (runner, ledger) = (runner.clone(), ledger.clone());
+        async move {
+            let _running = ledger.running();
+            ledger.late([(context.due_at(), context.lateness())]);
+            runner.run(&payload, &context).await
+        }
+    };
+    let shutdown = CancellationToken::new();
+    let worker = Worker::builder()
+        .queue(&queue, handler)
+        .concurrency(args.concurrency.map_or_else(concurrency, |n| n as usize))
+        .retry(RetryPolicy::exponential(args.retry_delay, RETRY_DELAY_MAX.max(args.retry_delay)))
+        .shutdown(shutdown.clone())
+        .shutdown_deadline(args.grace)
+        .build()?;
+    let mut working = pin!(worker.run());
+    tokio::select! {
+        biased;
+        () = run.stop.stopped() => announce_grace(run, args.grace),
+        () = run.ledger.all_done() => {}
+        ended = &mut working => return Ok(ended.map(|_| ())?),
+    }
+    shutdown.cancel();
+    Ok(working.await.map(|_| ())?)
+}
+
+fn announce_grace(run: &Run, grace: Duration) {
+    let running = run.ledger.counts().running;
+    if running > 0 && matches!(run.stop.cause(), Some(Cause::Signal(_))) {
+        let commands = many(running, "command", "commands");
+        let grace = span(grace);
+        run.console.say(format_args!("waiting up to {grace} for {commands} to end; Ctrl-C again kills what runs"));
+    }
+}
+
+fn concurrency() -> usize {
+    std::thread::available_parallelism().map_or(4, |cores| 2 * cores.get())
+}

@@ -1,0 +1,235 @@
+//! What a run knows of its tasks: how many were accepted, and what became of them. The one place that says when all
+//! are done.
+//!
+//! It counts, because a memory backend holds nobody else's tasks. A queue that is shared will need it to tell its own
+//! ids from others'; then this file changes, and no other.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use delayline::{Clock, SystemClock, Timestamp};
+use hdrhistogram::Histogram;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Due times are shown in whole milliseconds, and a little off where the clocks drift.
+const SHOWN_TOLERANCE: Duration = Duration::from_millis(10);
+
+/// Counts that every part of a run shares.
+pub(crate) struct Ledger {
+    accepted: AtomicU64,
+    completed: AtomicU64,
+    retried: AtomicU64,
+    dead: AtomicU64,
+    running: AtomicU64,
+    begun: AtomicBool,
+    input_ended: AtomicBool,
+    lateness_us: Mutex<Histogram<u64>>,
+    next_due: Mutex<NextDue>,
+    changed: watch::Sender<()>,
+    began: Instant,
+    began_at: Timestamp,
+}
+
+/// When the next task is due.
+#[derive(Clone, Copy, Default)]
+struct NextDue {
+    told: Option<Instant>,
+    found: Option<Instant>,
+}
+
+/// One look at the counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Taken in by the backend.
+    pub(crate) accepted: u64,
+    /// Delivered, or completed by a command.
+    pub(crate) completed: u64,
+    /// Attempts that failed and were followed by another.
+    pub(crate) retried: u64,
+    /// Ended as dead letters.
+    pub(crate) dead: u64,
+    /// Commands that run now.
+    pub(crate) running: u64,
+}
+
+impl Counts {
+    /// Accepted, and neither completed nor dead yet.
+    pub(crate) fn outstanding(&self) -> u64 {
+        self.accepted.saturating_sub(self.completed + self.dead)
+    }
+}
+
+impl Ledger {
+    pub(crate) fn new() -> Self {
+        Self {
+            accepted: AtomicU64::new(0),
+            completed: AtomicU64::new(0),
+            retried: AtomicU64::new(0),
+            dead: AtomicU64::new(0),
+            running: AtomicU64::new(0),
+            begun: AtomicBool::new(false),
+            input_ended: AtomicBool::new(false),
+            lateness_us: Mutex::new(Histogram::new(3).expect("3 digits are within what a histogram can have")),
+            next_due: Mutex::default(),
+            changed: watch::Sender::new(()),
+            began: Instant::now(),
+            began_at: SystemClock::new().wall().saturating_sub(SHOWN_TOLERANCE),
+        }
+    }
+
+    pub(crate) fn accepted(&self, tasks: u64) {
+        self.add(&self.accepted, tasks);
+    }
+
+    pub(crate) fn completed(&self, tasks: u64) {
+        self.add(&self.completed, tasks);
+    }
+
+    pub(crate) fn retried(&self, tasks: u64) {
+        self.add(&self.retried, tasks);
+    }
+
+    pub(crate) fn dead(&self, tasks: u64) {
+        self.add(&self.dead, tasks);
+    }
+
+    /// What had been accepted was taken back before any of it was handed out.
+    pub(crate) fn taken_back(&self) {
+        self.accepted.store(0, Ordering::SeqCst);
+    }
+
+    /// The first call that accepts tasks has ended, or there will be none.
+    pub(crate) fn begin(&self) {
+        self.begun.store(true, Ordering::SeqCst);
+        self.changed.send_replace(());
+    }
+
+    /// Returns when handing out may begin. While a call accepts tasks, those that it has accepted already could be handed
+    /// out before others that are due earlier.
+    pub(crate) async fn begun(&self) {
+        self.until(|| self.begun.load(Ordering::SeqCst)).await;
+    }
+
+    /// Everything that the input held has been accepted or refused.
+    pub(crate) fn input_ended(&self) {
+        self.input_ended.store(true, Ordering::SeqCst);
+        self.begin();
+    }
+
+    pub(crate) fn has_input_ended(&self) -> bool {
+        self.input_ended.load(Ordering::SeqCst)
+    }
+
+    /// Counts a running command until the guard is dropped.
+    pub(crate) fn running(&self) -> impl Drop + use<'_> {
+        struct Running<'a>(&'a AtomicU64);
+        impl Drop for Running<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        self.running.fetch_add(1, Ordering::Relaxed);
+        Running(&self.running)
+    }
+
+    /// Notes how late tasks were handed out, each with its due time. What was overdue before the run began says nothing
+    /// about its punctuality, and is left out.
+    pub(crate) fn late(&self, tasks: impl IntoIterator<Item = (Timestamp, Duration)>) {
+        let mut histogram = self.lateness_us.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, late) in tasks.into_iter().filter(|(due_at, _)| *due_at >= self.began_at) {
+            // It grows with what it is given; what is beyond any number it can have is not worth a word.
+            let _ = histogram.record(u64::try_from(late.as_micros()).unwrap_or(u64::MAX));
+        }
+    }
+
+    /// The median, the 99th percentile and the maximum; `None` if nothing was handed out.
+    pub(crate) fn lateness(&self) -> Option<[Duration; 3]> {
+        let histogram = self.lateness_us.lock().unwrap_or_else(PoisonError::into_inner);
+        if histogram.is_empty() {
+            return None;
+        }
+        let at = |quantile| Duration::from_micros(histogram.value_at_quantile(quantile).min(histogram.max()));
+        Some([at(0.5), at(0.99), at(1.0)])
+    }
+
+    /// Notes when there may be something due, as a claim has told.
+    pub(crate) fn tell_next_due(&self, due_in: Option<Duration>) {
+        let told = due_in.and_then(|wait| Instant::now().checked_add(wait));
+        *self.next_due() = NextDue { told, found: None };
+    }
+
+    /// What the last claim has told.
+    pub(crate) fn told_next_due(&self) -> Option<Instant> {
+        self.next_due().told
+    }
+
+    /// Notes when it really will, unless a claim has told something else meanwhile.
+    pub(crate) fn found_next_due(&self, told: Option<Instant>, due_in: Option<Duration>) {
+        let mut next_due = self.next_due();
+        if next_due.told == told {
+            next_due.found = due_in.and_then(|wait| Instant::now().checked_add(wait));
+        }
+    }
+
+    /// How long until the next task is due, as far as is known.
+    pub(crate) fn next_due_in(&self) -> Option<Duration> {
+        let NextDue { told, found } = *self.next_due();
+        found.or(told).map(|due| due.saturating_duration_since(Instant::now()))
+    }
+
+    fn next_due(&self) -> MutexGuard<'_, NextDue> {
+        self.next_due.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        // What ends first, so that a task is never seen to end before it was accepted.
+        let (completed, dead) = (self.completed.load(Ordering::SeqCst), self.dead.load(Ordering::SeqCst));
+        Counts {
+            accepted: self.accepted.load(Ordering::SeqCst),
+            completed,
+            retried: self.retried.load(Ordering::Relaxed),
+            dead,
+            running: self.running.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How long the run has taken so far.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Returns when the input has ended and everything in it is completed or dead.
+    pub(crate) async fn all_done(&self) {
+        self.until(|| self.has_input_ended() && self.counts().outstanding() == 0).await;
+    }
+
+    /// Returns when fewer tasks than that are outstanding.
+    pub(crate) async fn less_than(&self, outstanding: u64) {
+        self.until(|| self.counts().outstanding() < outstanding).await;
+    }
+
+    async fn until(&self, is_so: impl Fn() -> bool) {
+        let mut changed = self.changed.subscribe();
+        while !is_so() {
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn add(&self, count: &AtomicU64, tasks: u64) {
+        if tasks > 0 {
+            count.fetch_add(tasks, Ordering::SeqCst);
+            self.changed.send_replace(());
+        }
+    }
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger").field("counts", &self.counts()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,218 @@
+//! `delayline run`: reads tasks, passes them to a backend, and hands each out when it is due.
+//!
+//! Three things run at the same time: a thread reads the input ([`crate::input`]), a task passes what was read to the
+//! backend ([`accept`]), and another hands out what is due ([`stdout`] or [`exec`]). The [`ledger`] counts, and knows
+//! when all is done; a [`Stop`] ends them earlier, and then [`rest`] gathers what is left.
+
+mod accept;
+mod exec;
+pub(crate) mod ledger;
+mod next_due;
+mod report;
+mod rest;
+mod stdout;
+mod watched;
+pub(crate) mod words;
+
+use std::sync::Arc;
+
+use delayline::{Attempts, DelayBackend, Durability, QueueName};
+
+use self::accept::{Rest, Strict};
+use self::exec::Groups;
+use self::ledger::Ledger;
+use self::rest::{Left, Target};
+use self::watched::Watched;
+use crate::args::{Global, RunArgs};
+use crate::console::Console;
+use crate::exit::{Exit, Failure};
+use crate::input::{self, Input, Rules, Source};
+use crate::logging;
+use crate::progress::Progress;
+use crate::signal::{Cause, Stop, listen};
+
+/// What every part of a run shares.
+#[derive(Debug)]
+pub(crate) struct Run {
+    backend: Arc<dyn DelayBackend>,
+    queue: QueueName,
+    ledger: Arc<Ledger>,
+    console: Arc<Console>,
+    stop: Stop,
+    /// Where what is left is to be saved, and would be lost.
+    to_be_saved: Option<rest::Ids>,
+}
+
+/// Runs the command.
+pub(crate) fn main(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
+    let console = Arc::new(Console::new(args.quiet));
+    logging::start(global.verbose, console.clone())?;
+    let stop = Stop::new()?;
+    let groups = Arc::new(Groups::new());
+    listen(stop.clone(), {
+        let (groups, console) = (groups.clone(), console.clone());
+        move || {
+            groups.kill_all();
+            console.leave();
+        }
+    })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::io("cannot start the runtime", &e))?;
+    let exit = runtime.block_on(run(global, args, console, stop, groups));
+    // What still hangs in a pipe keeps nobody here.
+    runtime.shutdown_background();
+    exit
+}
+
+async fn run(
+    global: &Global,
+    args: RunArgs,
+    console: Arc<Console>,
+    stop: Stop,
+    groups: Arc<Groups>,
+) -> Result<Exit, Failure> {
+    let max_attempts = if args.exec.exec.is_some() { args.exec.max_attempts } else { Attempts::default() };
+    let ledger = Arc::new(Ledger::new());
+    let inner = delayline::connect(&global.backend).await?;
+    let backend = Arc::new(Watched::new(inner, ledger.clone(), max_attempts));
+    let target = args.save_rest.clone().map(Target::new).transpose()?;
+    let is_lost = backend.capabilities().durability == Durability::Process;
+    let to_be_saved = (target.is_some() && is_lost).then(rest::Ids::default);
+    let run = Arc::new(Run { backend, queue: args.queue.clone(), ledger, console, stop, to_be_saved });
+    let source = Source::named(args.file.clone());
+    // Nobody wants a bar where they are typing.
+    let is_typed = source == Source::Stdin && std::io::IsTerminal::is_terminal(&std::io::stdin());
+    if is_typed {
+        run.console.note("reading tasks from the terminal, one JSON object a line; Ctrl-D ends the input");
+    }
+    let input = open(&run, &args, &source, max_attempts)?;
+    let name = input.name.clone();
+
+    let progress = match args.quiet || args.no_progress || is_typed {
+        true => None,
+        false => Progress::start(&run.console, run.ledger.clone(), done(&args)),
+    };
+    let rest = tokio::select! {
+        rest = work(&run, input, &args, groups) => rest,
+        () = next_due::follow(&run), if progress.is_some() => unreachable!("it goes on for ever"),
+    };
+    drop(progress);
+
+    let rest = match rest {
+        Worked::Refused => {
+            let bad = words::many(run.console.bad_lines(), "bad line", "bad lines");
+            run.console.say(format_args!("{name}: {bad}, so nothing was run (--strict)"));
+            return Ok(Exit::BadLines);
+        }
+        Worked::Through(rest) => rest,
+    };
+    finish(&run, &args, &name, rest, target.as_ref()).await
+}
+
+fn open(run: &Run, args: &RunArgs, source: &Source, max_attempts: Attempts) -> Result<Input, Failure> {
+    let options = input::Options {
+        format: args.format.unwrap_or_else(|| source.format()),
+        rules: Rules::new(run.backend.capabilities().clone(), max_attempts),
+        to_the_end: args.save_rest.is_some(),
+    };
+    input::open(source, options, run.console.clone(), run.stop.clone())
+}
+
+/// How reading and handing out went.
+enum Worked {
+    /// To the end, or until the run was stopped; then this was read and not accepted.
+    Through(Option<Rest>),
+    /// Lines were bad, and nothing was to be run then.
+    Refused,
+}
+
+async fn work(run: &Arc<Run>, mut input: Input, args: &RunArgs, groups: Arc<Groups>) -> Worked {
+    if args.strict {
+        match accept::strictly(run, &mut input).await {
+            Ok(Strict::Accepted) => {
+                deliver(run, args, groups).await;
+                return Worked::Through(None);
+            }
+            Ok(Strict::Refused) => return Worked::Refused,
+            Ok(Strict::Stopped(tasks)) => return Worked::Through(Some(Rest { tasks, input })),
+            Err(failure) => {
+                run.stop.stop(Cause::Failed(failure));
+                return Worked::Through(None);
+            }
+        }
+    }
+    let accepting = tokio::spawn({
+        let run = run.clone();
+        async move {
+            let rest = accept::as_it_comes(&run, input).await;
+            rest.map_err(|failure| run.stop.stop(Cause::Failed(failure))).ok()
+        }
+    });
+    deliver(run, args, groups).await;
+    Worked::Through(accepting.await.unwrap_or_else(|e| {
+        run.stop.stop(Cause::Failed(Failure::new(format!("accepting tasks ended in a panic: {e}"))));
+        None
+    }))
+}
+
+/// Hands out until all is done, or the run is stopped, which a failure does.
+async fn deliver(run: &Arc<Run>, args: &RunArgs, groups: Arc<Groups>) {
+    tokio::select! {
+        () = run.stop.stopped() => return,
+        () = run.ledger.begun() => {}
+    }
+    let delivered = match &args.exec.exec {
+        Some(command) => exec::deliver(run, command, &args.exec, groups).await,
+        None => stdout::deliver(run).await,
+    };
+    if let Err(failure) = delivered {
+        run.stop.stop(Cause::Failed(failure));
+    }
+}
+
+/// Says how it went, saves what is left, and finds the exit code.
+async fn finish(
+    run: &Run,
+    args: &RunArgs,
+    name: &str,
+    rest: Option<Rest>,
+    target: Option<&Target>,
+) -> Result<Exit, Failure> {
+    let mut exit = report::exit(run);
+    if let Some(cause) = run.stop.cause() {
+        if let Cause::Failed(failure) = cause {
+            run.console.say(failure);
+        }
+        let input_ended = run.ledger.has_input_ended();
+        let left = match rest::gather(run, rest, target).await {
+            Ok(left) => left,
+            Err(failure) => {
+                run.console.say(failure);
+                return Ok(Exit::Failed);
+            }
+        };
+        // Whoever read the output may leave when all of it is there.
+        let was_read = *cause == Cause::OutputClosed && input_ended && left == Left::default();
+        if !was_read {
+            report::left(run, cause, left, target);
+            exit = match cause {
+                Cause::Signal(signal) => Exit::Interrupted(*signal),
+                Cause::OutputClosed | Cause::Failed(_) => Exit::Failed,
+            };
+        }
+    } else if run.ledger.counts().accepted == 0 && run.console.bad_lines() == 0 {
+        run.console.note(format_args!("{name} holds no tasks, so there is nothing to do"));
+        return Ok(exit);
+    }
+    report::dead_letters(run).await?;
+    if run.ledger.counts().accepted > 0 || run.console.bad_lines() > 0 {
+        report::summary(run, done(args));
+    }
+    Ok(exit)
+}
+
+fn done(args: &RunArgs) -> &'static str {
+    if args.exec.exec.is_some() { "completed" } else { "delivered" }
+}

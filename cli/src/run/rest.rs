@@ -1,0 +1,264 @@
+//! What is left when a run is cut short: how much it is, and a file that `run` accepts again.
+
+use std::fs::{File, Permissions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use delayline::{Clock, Due, GroupName, NewTask, SystemClock, TaskId, TaskView, Timestamp};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tempfile::NamedTempFile;
+
+use super::Run;
+use super::accept::Rest;
+use super::next_due::next_due_in;
+use crate::exit::Failure;
+use crate::input::Batch;
+
+/// A reader that has not let go after this long is waiting for something that does not come.
+const INPUT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Saving so many tasks takes long enough for somebody to wonder.
+const TAKES_A_WHILE: u64 = 200_000;
+/// Ids of tasks that are gone are looked for when there may be so many of them.
+const GONE_MAX: usize = 1_000_000;
+
+/// The ids of tasks that would be lost with this process, in the order in which they were accepted. For going through
+/// many tasks, finding each is quicker than listing them page by page, where every page looks at all of them.
+#[derive(Debug, Default)]
+pub(crate) struct Ids(Mutex<Vec<TaskId>>);
+
+impl Ids {
+    /// Keeps more ids, and forgets those of tasks that are gone once they are the larger part.
+    pub(crate) async fn keep(&self, run: &Run, more: impl IntoIterator<Item = TaskId>) -> Result<(), Failure> {
+        let outstanding = usize::try_from(run.ledger.counts().outstanding()).unwrap_or(usize::MAX);
+        let may_be_gone = {
+            let mut ids = self.lock();
+            ids.extend(more);
+            if ids.len() < outstanding.saturating_mul(2).saturating_add(GONE_MAX) {
+                return Ok(());
+            }
+            std::mem::take(&mut *ids)
+        };
+        let mut there = Vec::new();
+        for id in may_be_gone {
+            if run.backend.find(&run.queue, &id).await?.is_some() {
+                there.push(id);
+            }
+        }
+        *self.lock() = there;
+        Ok(())
+    }
+
+    fn all(&self) -> Vec<TaskId> {
+        std::mem::take(&mut self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<TaskId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is left of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Left {
+    /// In the backend.
+    pub(crate) accepted: u64,
+    /// Read, and not in the backend yet.
+    pub(crate) unaccepted: u64,
+    /// How long until the first of those in the backend is due.
+    pub(crate) next_due_in: Option<Duration>,
+}
+
+impl Left {
+    pub(crate) fn all(self) -> u64 {
+        self.accepted + self.unaccepted
+    }
+}
+
+/// A line of the file, in the form of the input.
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a TaskId>,
+    at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<&'a GroupName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<Timestamp>,
+}
+
+/// Where the rest is to be saved.
+#[derive(Clone, Debug)]
+pub(crate) struct Target(PathBuf);
+
+impl Target {
+    /// Finds out beforehand whether a file can be written there, rather than when it is too late.
+    pub(crate) fn new(path: PathBuf) -> Result<Self, Failure> {
+        let target = Self(path);
+        if target.0.is_dir() {
+            return Err(target.cannot(&io::Error::other("it is a directory")));
+        }
+        target.temporary()?;
+        Ok(target)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// A file beside the target, which is gone unless it is put in its place.
+    fn temporary(&self) -> Result<NamedTempFile, Failure> {
+        let folder = match self.0.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            Some(_) | None => Path::new("."),
+        };
+        tempfile::Builder::new()
+            .prefix(".delayline-rest-")
+            // As for any new file; the process's mask takes away from it.
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(folder)
+            .map_err(|e| self.cannot(&e))
+    }
+
+    fn cannot(&self, e: &io::Error) -> Failure {
+        Failure::io(format_args!("cannot save the rest to {}", self.0.display()), e)
+    }
+}
+
+/// Finds out what is left, and saves it if there is a target. Tasks that stay in a store which outlives this process
+/// are counted, and not saved.
+pub(crate) async fn gather(run: &Run, rest: Option<Rest>, target: Option<&Target>) -> Result<Left, Failure> {
+    let mut left = Left { accepted: run.ledger.counts().outstanding(), ..Left::default() };
+    if left.accepted > 0 {
+        left.next_due_in = next_due_in(run).await?;
+    }
+    let mut file = match target {
+        Some(target) => Some(Saving::begin(target)?),
+        None => None,
+    };
+    if let (Some(file), Some(ids)) = (&mut file, &run.to_be_saved) {
+        if left.accepted >= TAKES_A_WHILE {
+            run.console.say(format_args!("saving {} tasks; Ctrl-C again gives them up", left.accepted));
+        }
+        file.pending(run, ids).await?;
+    }
+    if let Some(mut rest) = rest {
+        let mut batch: Vec<NewTask> = rest.tasks.into();
+        loop {
+            left.unaccepted += batch.len() as u64;
+            if let Some(file) = &mut file {
+                file.unaccepted(&batch)?;
+            }
+            match next_batch(&mut rest.input.batches, rest.input.is_stream).await {
+                Some(next) => batch = next.tasks,
+                None => break,
+            }
+        }
+    }
+    if let Some(file) = file {
+        file.done(left)?;
+    }
+    Ok(left)
+}
+
+/// What the reader had read already.
+async fn next_batch(
+    batches: &mut tokio::sync::mpsc::Receiver<Result<Batch, Failure>>,
+    is_stream: bool,
+) -> Option<Batch> {
+    let next = if is_stream {
+        tokio::time::timeout(INPUT_PATIENCE, batches.recv()).await.ok().flatten()
+    } else {
+        batches.recv().await
+    };
+    next.and_then(Result::ok)
+}
+
+/// The file while it is being written. It takes the target's place in one step, or not at all.
+struct Saving<'a> {
+    target: &'a Target,
+    file: BufWriter<NamedTempFile>,
+    clock: SystemClock,
+}
+
+impl<'a> Saving<'a> {
+    fn begin(target: &'a Target) -> Result<Self, Failure> {
+        Ok(Self { target, file: BufWriter::new(target.temporary()?), clock: SystemClock::new() })
+    }
+
+    /// What waits in the backend, in the order in which it was read.
+    async fn pending(&mut self, run: &Run, ids: &Ids) -> Result<(), Failure> {
+        for id in ids.all() {
+            if let Some(task) = run.backend.find(&run.queue, &id).await? {
+                self.view(&task)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn view(&mut self, task: &TaskView) -> Result<(), Failure> {
+        let due = task.task.due_at.unwrap_or(task.visible_at);
+        self.write(&Line {
+            id: Some(&task.task.id),
+            at: due_before(due, task.expires_at),
+            payload: payload_of(&task.payload),
+            group: task.group.as_ref(),
+            expires: task.expires_at,
+        })
+    }
+
+    /// What was read and never accepted: its delays count from now.
+    fn unaccepted(&mut self, tasks: &[NewTask]) -> Result<(), Failure> {
+        let now = self.clock.wall();
+        let instant = |due| match due {
+            Due::After(delay) => now.saturating_add(delay),
+            Due::At(at) => at,
+        };
+        for task in tasks {
+            let expires = task.expires.map(instant);
+            self.write(&Line {
+                id: task.id.as_ref(),
+                at: due_before(instant(task.due), expires),
+                payload: payload_of(&task.payload),
+                group: task.group.as_ref(),
+                expires,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, line: &Line<'_>) -> Result<(), Failure> {
+        serde_json::to_writer(&mut self.file, line)
+            .map_err(io::Error::from)
+            .and_then(|()| self.file.write_all(b"\n"))
+            .map_err(|e| self.target.cannot(&e))
+    }
+
+    /// Puts the file in its place; with nothing in it there is no point in that.
+    fn done(self, left: Left) -> Result<(), Failure> {
+        let target = self.target;
+        let file = self.file.into_inner().map_err(|e| target.cannot(e.error()))?;
+        if left.all() == 0 {
+            return Ok(());
+        }
+        file.as_file().sync_all().map_err(|e| target.cannot(&e))?;
+        let _: File = file.persist(&target.0).map_err(|e| target.cannot(&e.error))?;
+        Ok(())
+    }
+}
+
+/// `null` says no more than nothing does.
+fn payload_of(payload: &[u8]) -> Option<&RawValue> {
+    if payload == b"null" { None } else { serde_json::from_slice(payload).ok() }
+}
+
+/// A retry may wait beyond the time at which its task expires; on a line, that would be a mistake.
+fn due_before(due: Timestamp, expires: Option<Timestamp>) -> Timestamp {
+    expires.map_or(due, |expires| due.min(expires))
+}

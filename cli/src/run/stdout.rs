@@ -1,0 +1,48 @@
+//! Handing tasks out on standard output.
+
+use std::time::Duration;
+
+use delayline::{Queue, Raw, Verdict};
+
+use super::Run;
+use crate::exit::Failure;
+use crate::output::{Ended, Lines, Output};
+use crate::signal::Cause;
+
+/// Tasks claimed, written and settled together.
+const BATCH: usize = 1024;
+/// Long enough for a reader who takes a break.
+const LEASE: Duration = Duration::from_secs(600);
+
+/// Writes each task when it is due, until all are done or the run is stopped. A task is completed after its line is
+/// out; what was claimed and not written is given back.
+pub(crate) async fn deliver(run: &Run) -> Result<(), Failure> {
+    let queue = Queue::with_codec(run.backend.clone(), &run.queue, Raw)?;
+    let lease = LEASE.min(run.backend.capabilities().lease_max);
+    let mut consumer = queue.consumer().lease(lease).open().await?;
+    let output = Output::open(run.console.clone(), run.stop.clone())?;
+    loop {
+        let batch = tokio::select! {
+            biased;
+            () = run.stop.stopped() => break,
+            () = run.ledger.all_done() => break,
+            batch = consumer.next_batch(BATCH) => batch?,
+        };
+        let mut lines = Lines::default();
+        batch.iter().try_for_each(|delivery| lines.push(delivery))?;
+        let written = output.write(lines).await;
+        run.ledger.late(batch.iter().take(written.lines).map(|task| (task.due_at(), task.lateness())));
+        let verdict = |at| if at < written.lines { Verdict::Complete } else { Verdict::Release };
+        let settled = batch.into_iter().enumerate().map(|(at, delivery)| (delivery, verdict(at))).collect();
+        for unsettled in consumer.settle_all(settled).await?.into_iter().filter_map(Result::err) {
+            // It was written, and will be again.
+            tracing::warn!(queue = %run.queue, error = %unsettled, "a task that was delivered could not be completed");
+        }
+        match written.ended {
+            None | Some(Ended::Stopped) => {}
+            Some(Ended::Closed) => run.stop.stop(Cause::OutputClosed),
+            Some(Ended::Failed(failure)) => return Err(failure),
+        }
+    }
+    Ok(consumer.close().await?)
+}

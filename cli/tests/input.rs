@@ -1,0 +1,210 @@
+//! What is wrong with an input is said, with its place; the rest runs, or nothing does.
+
+mod support;
+
+use support::{Folder, delayline, delayline_with};
+
+/// A bad line, and what is said of it.
+const BAD: [(&str, &str); 24] = [
+    ("{\"after\":\"1s\"", "malformed JSON: EOF while parsing an object (column 13)"),
+    ("hello", "malformed JSON: expected value (column 1)"),
+    ("17", "invalid type: integer `17`, expected an object such as {\"after\": \"5s\", \"payload\": 1} (column 2)"),
+    ("[{\"after\":\"1s\"}]", "a JSON array; a line has to be one object (`jq -c '.[]'` makes such lines of an array)"),
+    (
+        "{\"after\":\"1s\",\"at\":\"2030-01-31T12:00:00Z\"}",
+        "both `after` and `at` are given; a task has one of the two",
+    ),
+    ("{\"payload\":1}", "neither `after` nor `at` says when it is due"),
+    (
+        "{\"afer\":\"1s\"}",
+        "unknown field `afer`; there are `id`, `after`, `at`, `payload`, `group` and `expires` (column 7)",
+    ),
+    ("{\"after\":\"1s\",\"after\":\"2s\"}", "duplicate field `after` (column 21)"),
+    ("{\"after\":\"soon\"}", "`after`: \"soon\" is no duration such as 1500ms, 2h or 1h 30m: expected number at 0"),
+    (
+        "{\"after\":\"5\"}",
+        "`after`: \"5\" is no duration such as 1500ms, 2h or 1h 30m: time unit needed, for example 5sec or 5ms",
+    ),
+    ("{\"after\":5}", "`after`: 5 is no text such as \"5s\" or \"5ms\""),
+    ("{\"at\":\"tomorrow\"}", "`at`: `tomorrow` is no RFC 3339 time such as 2030-01-31T12:00:00Z"),
+    ("{\"after\":\"200y\"}", "the due time lies more than 34 years ahead, which is the limit"),
+    ("{\"at\":\"2300-01-01T00:00:00Z\"}", "the due time lies more than 34 years ahead, which is the limit"),
+    ("{\"after\":\"2s\",\"expires\":\"1s\"}", "the task expires before it is due"),
+    ("{\"after\":\"2s\",\"expires\":\"1999-01-01T00:00:00Z\"}", "the task expires before it is due"),
+    (
+        "{\"after\":\"2s\",\"expires\":\"later\"}",
+        "`expires`: \"later\" is neither a duration such as 2h nor an RFC 3339 time such as 2030-01-31T12:00:00Z",
+    ),
+    ("{\"after\":\"0\",\"id\":\"\"}", "a task id can't be empty"),
+    ("{\"after\":\"0\",\"id\":\"a\\u0007b\"}", "task id `a\u{fffd}b` holds a control character"),
+    ("{\"after\":\"0\",\"id\":17}", "`id`: 17 is a number; write it as \"17\""),
+    ("{\"after\":\"0\",\"group\":\"\"}", "a group name can't be empty"),
+    ("{\"after\":\"0\",\"group\":[1]}", "`group` is an array, and has to be a text"),
+    ("{\"after\":\"0\",\"id\":\"good\"}", "id `good` was used on line 1 already"),
+    ("\"\u{1b}[31m", "malformed JSON: control character (\\u0000-\\u001F) found while parsing a string (column 2)"),
+];
+
+#[test]
+fn each_bad_line_is_named_and_the_others_run() {
+    let mut input = String::from("\u{feff}{\"id\":\"good\",\"after\":\"0\"}\r\n\n  \t\n");
+    BAD.iter().for_each(|(line, _)| input.push_str(&format!("{line}\n")));
+    input.push_str("{\"id\":\"last\",\"after\":\"0\"}");
+    let folder = Folder::new();
+    let file = folder.file("tasks.jsonl", &input);
+
+    let ran = delayline(&["run", &file], b"");
+    assert_eq!(ran.code, 3);
+    assert_eq!(ran.ids(), ["good", "last"]);
+    let said: Vec<&str> = ran.stderr.lines().collect();
+    for (place, (line, says)) in BAD.iter().enumerate() {
+        assert_eq!(said[place], format!("{file}:{}: {says}", place + 4), "{line}");
+    }
+    assert!(said[BAD.len()].starts_with("delayline: 2 delivered in "), "{}", ran.stderr);
+    assert!(said[BAD.len()].contains(", 24 bad lines;"), "{}", ran.stderr);
+
+    // The same through a pipe, and strictly: nothing runs.
+    let piped = delayline(&["run", "-"], input.as_bytes());
+    assert_eq!((piped.code, piped.ids().len()), (3, 2));
+    assert!(piped.stderr.contains(&format!("stdin:4: {}\n", BAD[0].1)), "{}", piped.stderr);
+    let strict = delayline(&["run", "--strict", &file], b"");
+    assert_eq!((strict.code, strict.stdout.as_str()), (3, ""));
+    assert_eq!(&strict.stderr.lines().collect::<Vec<_>>()[..BAD.len()], &said[..BAD.len()]);
+    assert!(strict.stderr.ends_with(&format!("delayline: {file}: 24 bad lines, so nothing was run (--strict)\n")));
+}
+
+#[test]
+fn lines_that_no_text_can_show_are_bad_too() {
+    let large = format!("{{\"after\":\"0\",\"payload\":\"{}\"}}\n", "x".repeat(1024 * 1024 - 1));
+    let long = format!("{{\"after\":\"0\",\"payload\":\"{}\"}}\n", "x".repeat(16 * 1024 * 1024));
+    let whole = format!("{{\"after\":\"0\",\"id\":\"whole\",\"payload\":\"{}\"}}\n", "x".repeat(1024 * 1024 - 2));
+    let mut input = b"{\"after\":\"0\",\"payload\":\"\xff\"}\n".to_vec();
+    for line in [&large, &long, &whole] {
+        input.extend_from_slice(line.as_bytes());
+    }
+    let ran = delayline(&["run", "-"], &input);
+    assert_eq!((ran.code, ran.ids()), (3, vec!["whole".to_owned()]));
+    let said: Vec<&str> = ran.stderr.lines().collect();
+    assert_eq!(
+        said[..3],
+        [
+            "stdin:1: not valid UTF-8 (byte 25)",
+            "stdin:2: a payload of 1048577 bytes; the limit is 1048576",
+            "stdin:3: longer than 16 MiB, which is the limit of a line",
+        ]
+    );
+}
+
+#[test]
+fn bad_rows_of_a_table_are_named_by_their_first_line() {
+    let table = "id,after,payload\n\
+                 a,0,\"two\nlines\"\n\
+                 b,0\n\
+                 c,1x,\n\
+                 a,0,\n\
+                 d,0,\"never closed\n\
+                 e,0,x\n";
+    let ran = delayline(&["run", "--format", "csv"], table.as_bytes());
+    assert_eq!((ran.code, ran.ids()), (3, vec!["a".to_owned()]));
+    for says in [
+        "stdin:4: a row of 2 cells, where the header row has 3\n",
+        "stdin:5: `after`: \"1x\" is no duration",
+        "stdin:6: id `a` was used on line 2 already\n",
+        "stdin:7: a quoted cell is not closed before the input ends, at line 8\n",
+    ] {
+        assert!(ran.stderr.contains(says), "{says}: {}", ran.stderr);
+    }
+    let header = delayline(&["run", "--format", "csv"], b"id,afer\na,0\n");
+    assert_eq!((header.code, header.stdout.as_str()), (3, ""));
+    assert!(header.stderr.starts_with("stdin:1: unknown column `afer` in the header row; there are "));
+}
+
+#[test]
+fn strict_runs_a_good_input_and_takes_back_what_only_the_backend_refuses() {
+    let good =
+        delayline(&["run", "--strict", "-"], b"{\"id\":\"a\",\"after\":\"20ms\"}\n{\"id\":\"b\",\"after\":\"0\"}\n");
+    assert_eq!((good.code, good.ids()), (0, vec!["b".to_owned(), "a".to_owned()]));
+    let full =
+        delayline(&["--backend", "memory:?max_tasks=2", "run", "--strict"], "{\"after\":\"0\"}\n".repeat(3).as_bytes());
+    assert_eq!((full.code, full.stdout.as_str()), (3, ""));
+    assert!(full.stderr.contains("stdin:3: "), "{}", full.stderr);
+    assert!(full.stderr.contains("1 bad line, so nothing was run (--strict)"), "{}", full.stderr);
+}
+
+#[test]
+fn a_backend_that_is_full_is_waited_for() {
+    let ran = delayline(&["--backend", "memory:?max_tasks=10", "run"], "{\"after\":\"5ms\"}\n".repeat(500).as_bytes());
+    assert_eq!((ran.code, ran.delivered().len()), (0, 500), "{}", ran.stderr);
+}
+
+#[test]
+fn an_empty_input_is_nothing_to_do() {
+    let folder = Folder::new();
+    for content in ["", "\n \n\r\n", "\u{feff}"] {
+        let file = folder.file("empty.jsonl", content);
+        let ran = delayline(&["run", &file], b"");
+        assert_eq!((ran.code, ran.stdout.as_str()), (0, ""), "{content:?}");
+        assert_eq!(ran.stderr, format!("delayline: {file} holds no tasks, so there is nothing to do\n"));
+    }
+    assert_eq!(delayline(&["run", "-q"], b"").stderr, "");
+    let table = delayline(&["run", "--format", "csv"], b"id,after\n");
+    assert_eq!((table.code, table.stdout.as_str()), (0, ""), "{}", table.stderr);
+}
+
+#[test]
+fn what_can_not_start_says_so_in_one_line() {
+    let folder = Folder::new();
+    let here = folder.path("");
+    let good = folder.file("tasks.jsonl", "{\"after\":\"0\"}\n");
+    let missing = folder.path("missing.jsonl");
+    let nowhere = folder.path("no/where.jsonl");
+    for (args, says) in [
+        (&["run", &missing][..], format!("cannot read {missing}: No such file or directory")),
+        (&["run", &here], format!("cannot read {here}: it is a directory")),
+        (&["run", &good, "--save-rest", &here], format!("cannot save the rest to {here}: it is a directory")),
+        (
+            &["run", &good, "--save-rest", &nowhere],
+            format!("cannot save the rest to {nowhere}: No such file or directory"),
+        ),
+        (
+            &["--backend", "kafka://me:hunter2@host", "run", &good],
+            "no backend has the URL scheme `kafka`; compiled in: memory".to_owned(),
+        ),
+        (
+            &["run", &good, "--backend", "memory:?max=1"],
+            "a memory URL has no option `max`; there are max_tasks, max_bytes, max_queues, dead_letters_max and \
+             payload_bytes_max"
+                .to_owned(),
+        ),
+    ] {
+        let ran = delayline(args, b"");
+        assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{args:?}");
+        assert_eq!(ran.stderr, format!("delayline: {says}\n"), "{args:?}");
+    }
+    let planned = delayline_with(&["run", &good], b"", &[("DELAYLINE_BACKEND", "redis://me:hunter2@host")]);
+    assert_eq!(planned.code, 1);
+    assert!(planned.stderr.starts_with("delayline: `redis:` URLs belong to the Cargo feature `redis`"));
+    assert!(!planned.stderr.contains("hunter2"));
+    let log = delayline_with(&["run", &good], b"", &[("DELAYLINE_LOG", "no=such=level")]);
+    assert_eq!(log.code, 1);
+    assert!(log.stderr.starts_with("delayline: DELAYLINE_LOG can't be understood"), "{}", log.stderr);
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_2_and_help_with_0() {
+    for args in [&[][..], &["fly"], &["run", "--strictly"], &["run", "--concurrency", "3"], &["run", "--queue", "a b"]]
+    {
+        let ran = delayline(args, b"");
+        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{args:?}: {}", ran.stderr);
+        assert!(!ran.stderr.is_empty());
+    }
+    let secret = [("DELAYLINE_BACKEND", "redis://me:hunter2@host")];
+    for args in [&["--help"][..], &["run", "--help"], &["run", "-h"], &["--version"]] {
+        let ran = delayline_with(args, b"", &secret);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{args:?}");
+        assert!(!ran.stdout.contains("hunter2"));
+    }
+    let help = delayline(&["run", "--help"], b"").stdout;
+    for part in ["Examples:", "Input:", "Output:", "Exit codes:", "DELAYLINE_BACKEND", "DELAYLINE_ATTEMPT"] {
+        assert!(help.contains(part), "{part}");
+    }
+}
