@@ -8,8 +8,15 @@ use serde_json::Value;
 use support::{Ended, delayline, parse, start};
 
 /// A short exam.
-const SHORT: [&str; 7] =
-    ["demo", "--candidates=2000", "--exam=1s", "--more-time=300ms", "--extra-time=200ms", "--fail-percent=5", "--seed=7"];
+const SHORT: [&str; 7] = [
+    "demo",
+    "--candidates=2000",
+    "--exam=1s",
+    "--more-time=300ms",
+    "--extra-time=200ms",
+    "--fail-percent=5",
+    "--seed=7",
+];
 
 fn short(more: &[&str]) -> Ended {
     delayline(&[&SHORT[..], more].concat(), b"")

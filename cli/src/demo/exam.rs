@@ -210,8 +210,10 @@ impl Exam {
             self.ledger.shifted(self.args.more_time, now, shifted.changed);
         }
         let (by, changed, took) = (span(self.args.more_time), count(shifted.changed), span(now - asked));
-        self.show
-            .tell(begun.elapsed(), format_args!("{by} more time for everyone in the room: {changed} shifted in {took}"));
+        self.show.tell(
+            begun.elapsed(),
+            format_args!("{by} more time for everyone in the room: {changed} shifted in {took}"),
+        );
         if let Some(refusal) = shifted.first_refusal {
             self.show.remark(format_args!("{} could not be shifted: {refusal}", count(shifted.refused)));
         }
