@@ -113,7 +113,12 @@ impl Shared {
     fn work_on<R>(&self, slot: &QueueSlot, mut store: MutexGuard<'_, Store>, work: impl FnOnce(&mut Store) -> R) -> R {
         let done = work(&mut store);
         let (ring, moved, idle) = (store.take_hint(), store.take_moved(), store.is_idle());
-        drop(store);
+        if store.take_long() {
+            // In the plain way a thread that does one long piece of work after another can keep others out for long.
+            MutexGuard::unlock_fair(store);
+        } else {
+            drop(store);
+        }
         self.moved(moved);
         if ring {
             slot.bell.send_replace(());

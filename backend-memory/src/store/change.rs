@@ -46,6 +46,7 @@ impl Store {
             walk.changed.count(&outcome);
             walk.from = seq + 1;
         }
+        self.note_work(chunk.len());
         self.sweep(4 * chunk.len());
         chunk.len() < CHUNK
     }

@@ -38,7 +38,8 @@ impl Store {
         }
         let lease = Length::of(now, claim.lease);
         let max = claim.max.min(CLAIM_MAX);
-        let mut budget = BUDGET.max(2 * max);
+        let full_budget = BUDGET.max(2 * max);
+        let mut budget = full_budget;
         let mut bytes = 0;
         let mut finished = false;
         let expected = self.claimed_last.min(max);
@@ -75,6 +76,7 @@ impl Store {
             }
         }
         self.claimed_last = claimed.deliveries.len();
+        self.note_work(full_budget - budget);
         self.sweep(claimed.deliveries.len().max(1024));
         if claimed.deliveries.is_empty() && !finished {
             return ClaimStep::Again { buried: claimed.buried };

@@ -58,6 +58,9 @@ pub(crate) const DELAY_MAX: Duration = Duration::from_millis((1 << 40) - 1);
 /// A wall-clock step is noticed within this time: no sleep is longer while tasks wait for the wall clock.
 pub(crate) const WALL_CHECK: Duration = Duration::from_secs(30);
 
+/// Work of this many tasks or keys is long: some 0.1 ms.
+const LONG: usize = 512;
+
 /// Keys handled per lock by anything that grows with the number of tasks.
 const BUDGET: usize = 32 * 1024;
 
@@ -78,6 +81,8 @@ pub(crate) struct Store {
     paused: bool,
     armed_us: u64,
     hint: bool,
+    /// The work under this lock was long: whoever waits for the lock is next.
+    long: bool,
     /// How many tasks the last claim brought: about how many the next will.
     claimed_last: usize,
     /// Tasks and bytes that left since the shell last asked, and such as came without its having reserved them.
@@ -141,6 +146,7 @@ impl Store {
             paused: false,
             armed_us: 0,
             hint: false,
+            long: false,
             claimed_last: 0,
             freed: Usage::default(),
             grown: Usage::default(),
@@ -182,6 +188,11 @@ impl Store {
     /// Whether intakes are to be woken, since the last time this was asked.
     pub(crate) fn take_hint(&mut self) -> bool {
         std::mem::take(&mut self.hint)
+    }
+
+    /// Whether the work since this was last asked was long.
+    pub(crate) fn take_long(&mut self) -> bool {
+        std::mem::take(&mut self.long)
     }
 
     /// What left, and what came without being reserved, since this was last asked.
@@ -369,6 +380,11 @@ impl Store {
             }
         }
         Some((entry, extra))
+    }
+
+    /// Notes how much was done under this lock: tasks, or keys moved.
+    fn note_work(&mut self, units: usize) {
+        self.long |= units >= LONG;
     }
 
     /// Drops stale keys once they outnumber the live ones; a bounded part of that work for each call.

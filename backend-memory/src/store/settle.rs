@@ -60,6 +60,7 @@ impl Store {
 
     /// Sweeping that comes with settling `settled` leases.
     pub(crate) fn sweep_after(&mut self, settled: usize) {
+        self.note_work(settled);
         self.sweep((settled * 4).max(64));
     }
 
