@@ -197,7 +197,8 @@ impl Store {
         let Some(entry) = self.tasks.get(index) else { return };
         let (id, due, payload) = (self.id_of(index, entry), self.due_of(entry), self.payload_of(entry));
         if let Some((entry, extra)) = self.detach(index) {
-            self.free(&entry, &extra);
+            self.free(&entry, extra.as_ref());
+            let extra = extra.unwrap_or_default();
             let attempts = entry.attempt();
             let (added, dropped) = self.dead.add(now, Burial { id, due, payload, attempts, extra, cause, reason });
             self.grown += added;

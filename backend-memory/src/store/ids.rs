@@ -134,9 +134,9 @@ mod tests {
         }
         for (i, id) in ids.iter().enumerate() {
             assert_eq!(map.find(id, |at| at == i as u32), Some(i as u32));
-            assert_eq!(map.find(id, |_| false), None);
             map.remove(id, i as u32);
-            assert_eq!(map.find(id, |_| true), None);
+            // Another key may have the same 32 bits of hash, which is what the place is asked for.
+            assert_eq!(map.find(id, |at| at == i as u32), None);
         }
         assert!(map.tables.iter().map(HashTable::capacity).sum::<usize>() < 64 * 128);
     }

@@ -339,7 +339,7 @@ impl Store {
     /// Takes a task out for good, whose key has been taken out or declared stale.
     fn remove(&mut self, index: u32) {
         if let Some((entry, extra)) = self.detach(index) {
-            self.free(&entry, &extra);
+            self.free(&entry, extra.as_ref());
         }
     }
 
@@ -350,9 +350,8 @@ impl Store {
     }
 
     /// Frees the small payload of a task that was taken out, and counts it as gone.
-    fn free(&mut self, entry: &Entry, extra: &Extra) {
-        let extra = if extra.is_empty() { 0 } else { extra_bytes(extra) };
-        self.freed.add(TASK_BYTES + u64::from(entry.payload().len) + extra);
+    fn free(&mut self, entry: &Entry, extra: Option<&Extra>) {
+        self.freed.add(TASK_BYTES + u64::from(entry.payload().len) + extra.map_or(0, extra_bytes));
         self.payloads.remove(entry.payload());
         if self.tasks.len() == 0 {
             self.payloads.trim();
@@ -361,25 +360,28 @@ impl Store {
 
     /// Takes a task out whose key has been taken out or declared stale, while its small payload stays where it is and what
     /// it counts stays counted, until `free`.
-    fn detach(&mut self, index: u32) -> Option<(Entry, Extra)> {
+    fn detach(&mut self, index: u32) -> Option<(Entry, Option<Extra>)> {
         let entry = self.tasks.remove(index)?;
         self.leases.remove(entry.live);
-        let extra = self.extras.remove(entry.extra).unwrap_or_default();
+        let Some(extra) = self.extras.remove(entry.extra) else { return Some((entry, None)) };
         if let Some(id) = &extra.id {
             self.keys.remove(id, index);
         }
-        if let Some(name) = &extra.group
-            && let Some(members) = self.groups.get_mut(name)
-        {
-            members.remove(&entry.seq);
-            if members.is_empty() {
-                self.groups.remove(name);
-                if self.groups.capacity() > 64 && self.groups.len() * 8 < self.groups.capacity() {
-                    self.groups.shrink_to(self.groups.len() * 2);
-                }
+        if let Some(name) = &extra.group {
+            self.leave_group(name, entry.seq);
+        }
+        Some((entry, Some(extra)))
+    }
+
+    fn leave_group(&mut self, name: &GroupName, seq: u64) {
+        let Some(members) = self.groups.get_mut(name) else { return };
+        members.remove(&seq);
+        if members.is_empty() {
+            self.groups.remove(name);
+            if self.groups.capacity() > 64 && self.groups.len() * 8 < self.groups.capacity() {
+                self.groups.shrink_to(self.groups.len() * 2);
             }
         }
-        Some((entry, extra))
     }
 
     /// Notes how much was done under this lock: tasks, or keys moved.

@@ -13,17 +13,23 @@ use super::{DELAY_MAX, EXTRA_BYTES, Store, TASK_BYTES, Usage};
 
 /// What a task counts against `max_bytes`.
 pub(crate) fn bytes_of(task: &NewTask) -> u64 {
-    let plain = task.id.is_none()
+    let payload = task.payload.len() as u64;
+    if is_plain(task) {
+        return TASK_BYTES + payload;
+    }
+    let key = task.id.as_ref().and_then(TaskId::as_key).map_or(0, str::len);
+    let group = task.group.as_ref().map_or(0, |group| group.as_str().len());
+    TASK_BYTES + EXTRA_BYTES + (key + group + task.headers.byte_len()) as u64 + payload
+}
+
+/// Whether a task needs no `Extra`.
+fn is_plain(task: &NewTask) -> bool {
+    task.id.is_none()
         && task.group.is_none()
         && task.expires.is_none()
         && task.headers.is_empty()
         && task.payload.len() <= SMALL_BYTES_MAX
-        && task.max_attempts == Attempts::default();
-    let key = task.id.as_ref().and_then(TaskId::as_key).map_or(0, str::len);
-    let group = task.group.as_ref().map_or(0, |group| group.as_str().len());
-    let texts = (key + group + task.headers.byte_len()) as u64;
-    let extra = if plain { 0 } else { EXTRA_BYTES + texts };
-    TASK_BYTES + extra + task.payload.len() as u64
+        && task.max_attempts == Attempts::default()
 }
 
 impl Store {
@@ -66,10 +72,20 @@ impl Store {
     pub(super) fn accept(&mut self, now: Now, place: Place, expires: Option<Place>, task: NewTask) -> u32 {
         let seq = self.next_seq;
         self.next_seq += 1;
+        let plain = is_plain(&task);
         let (small, large) = match task.payload.len() {
             0..=SMALL_BYTES_MAX => (self.payloads.insert(&task.payload), None),
             _ => (self.payloads.insert(&[]), Some(task.payload)),
         };
+        let mut entry = Entry::new(place, seq, small);
+        if task.id.is_none() {
+            entry.set_generated_ms(now.wall_ms());
+        }
+        if plain {
+            let index = self.tasks.insert(entry);
+            self.show_at(now, index, place);
+            return index;
+        }
         let attempts = task.max_attempts.get();
         let extra = Extra {
             id: task.id,
@@ -80,23 +96,16 @@ impl Store {
             max_attempts: (attempts != delayline_core::limits::ATTEMPTS_DEFAULT).then_some(attempts),
             last_failure: None,
         };
-        let index = self.tasks.insert(Entry::new(place, seq, small));
-        if extra.id.is_none()
-            && let Some(entry) = self.tasks.get_mut(index)
-        {
-            entry.set_generated_ms(now.wall_ms());
-        }
+        let index = self.tasks.insert(entry);
         if let Some(id) = &extra.id {
             self.keys.insert(id, index);
         }
         if let Some(group) = &extra.group {
             self.groups.entry(group.clone()).or_default().insert(seq, index);
         }
-        if !extra.is_empty() {
-            let at = self.extras.insert(extra);
-            if let Some(entry) = self.tasks.get_mut(index) {
-                entry.extra = at;
-            }
+        let at = self.extras.insert(extra);
+        if let Some(entry) = self.tasks.get_mut(index) {
+            entry.extra = at;
         }
         self.show_at(now, index, place);
         index

@@ -70,18 +70,6 @@ pub(super) struct Extra {
     pub(super) last_failure: Option<Reason>,
 }
 
-impl Extra {
-    pub(super) fn is_empty(&self) -> bool {
-        self.id.is_none()
-            && self.payload.is_none()
-            && self.headers.is_empty()
-            && self.group.is_none()
-            && self.expires.is_none()
-            && self.max_attempts.is_none()
-            && self.last_failure.is_none()
-    }
-}
-
 impl Entry {
     pub(super) fn new(place: Place, seq: u64, payload: PayloadAt) -> Self {
         let mut entry = Self {
