@@ -116,7 +116,7 @@ impl Exam {
         let (scheduled, exam, took) = (count(refs.len() as u64), span(self.args.exam), span(begun.elapsed()));
         self.show.tell(
             begun.elapsed(),
-            format_args!("{scheduled} hand-ins scheduled for the end of the exam, in {exam}; that took {took}"),
+            format_args!("{scheduled} hand-ins scheduled in {took}, for the end of a {exam} exam"),
         );
         // Most backends find a task by its id alone.
         let needed = self.queue.backend().capabilities().change_needs_receipt;

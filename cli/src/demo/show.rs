@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use indicatif::{HumanCount, ProgressBar};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::checks::Ledger;
 use crate::console::Console;
@@ -51,7 +51,6 @@ impl Show {
     /// Keeps the bar up to date, for ever.
     pub(super) async fn draw(&self, ledger: &Ledger, candidates: u32) {
         let Some(bar) = &self.bar else { return pending().await };
-        let begun = Instant::now();
         bar.set_length(candidates.into());
         let mut ticks = interval(REDRAW_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -65,9 +64,9 @@ impl Show {
             } else {
                 let done = counts.cancelled + counts.delivered;
                 bar.set_position(done.min(counts.scheduled));
+                // Short enough for 80 columns, which a bar must not wrap on.
                 bar.set_message(format!(
-                    "{:.1}s: {} handed in early, {} by the worker, {} writing",
-                    begun.elapsed().as_secs_f64(),
+                    "{} early, {} handed in, {} writing",
                     count(counts.cancelled),
                     count(counts.delivered),
                     count(counts.scheduled.saturating_sub(done))
