@@ -1,4 +1,4 @@
-//! The store against a model that is too simple to be wrong: a list of tasks, looked through for every operation.
+//! The store and a model beside it: a list of tasks, looked through for every operation.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use delayline_core::{
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::*;
+use super::super::*;
 
 /// Distances around every slot and level boundary of the wheel, in milliseconds.
 fn distance() -> impl Strategy<Value = u64> {
@@ -19,7 +19,7 @@ fn distance() -> impl Strategy<Value = u64> {
 }
 
 #[derive(Clone, Debug)]
-enum Op {
+pub(super) enum Op {
     Schedule {
         name: Option<u8>,
         at: bool,
@@ -66,7 +66,7 @@ enum Op {
     Look,
 }
 
-fn op() -> impl Strategy<Value = Op> {
+pub(super) fn op() -> impl Strategy<Value = Op> {
     let named = prop::option::of(0u8..4);
     prop_oneof![
         6 => (named.clone(), any::<bool>(), distance(), named.clone(), prop::option::weighted(0.2, distance()), 1u32..4, any::<bool>())
@@ -86,7 +86,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 #[derive(Clone, Debug)]
-struct Task {
+pub(super) struct Task {
     id: TaskId,
     order: u64,
     place: Place,
@@ -110,8 +110,8 @@ struct Buried {
     group: Option<u8>,
 }
 
-struct Model {
-    tasks: Vec<Task>,
+pub(super) struct Model {
+    pub(super) tasks: Vec<Task>,
     dead: Vec<Buried>,
     order: u64,
     fence: u64,
@@ -119,13 +119,13 @@ struct Model {
 }
 
 /// Both sides, the time, and every lease that was ever given.
-struct World {
-    store: Store,
-    model: Model,
-    caps: Capabilities,
-    now: Now,
-    refs: Vec<TaskRef>,
-    leases: Vec<Lease>,
+pub(super) struct World {
+    pub(super) store: Store,
+    pub(super) model: Model,
+    pub(super) caps: Capabilities,
+    pub(super) now: Now,
+    pub(super) refs: Vec<TaskRef>,
+    pub(super) leases: Vec<Lease>,
     /// What the shell would count: reserved less freed.
     used: Usage,
     scheduled: u32,
@@ -136,7 +136,7 @@ fn group_name(n: u8) -> GroupName {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let now = Now { mono_us: 5_000_300, wall_us: 1_800_000_000_000_700, offset_ms: 1_799_999_995_000 };
         let mut caps = Capabilities::minimal("model");
         caps.groups = delayline_core::Support::Definite;
@@ -176,7 +176,7 @@ impl World {
         (self.now.line_ms(task.place), task.order)
     }
 
-    fn run(&mut self, op: Op) {
+    pub(super) fn run(&mut self, op: Op) {
         match op {
             Op::Schedule { name, at, ms, group, expires, attempts, replace } => {
                 self.schedule(name, at, ms, group, expires, attempts, replace);
@@ -220,7 +220,7 @@ impl World {
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn schedule(
+    pub(super) fn schedule(
         &mut self,
         name: Option<u8>,
         at: bool,
@@ -363,7 +363,7 @@ impl World {
         self.model.tasks.iter().position(|t| t.id == lease.id && t.lease.is_some_and(|(fence, _)| fence == lease.fence))
     }
 
-    fn settle(&mut self, pick: usize, verdict: u8, ms: u64) {
+    pub(super) fn settle(&mut self, pick: usize, verdict: u8, ms: u64) {
         if self.leases.is_empty() {
             return;
         }
@@ -595,124 +595,4 @@ impl World {
             .collect();
         assert_eq!((dead, next), (expected, None));
     }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
-    #[test]
-    fn does_what_the_model_does(ops in prop::collection::vec(op(), 1..200)) {
-        let mut world = World::new();
-        ops.into_iter().for_each(|op| world.run(op));
-    }
-}
-
-#[test]
-fn leak_1_nothing_is_left_when_every_task_is_done() {
-    let mut world = World::new();
-    for round in 0..50u64 {
-        for i in 0..200 {
-            world.run(Op::Schedule {
-                name: None,
-                at: i % 2 == 0,
-                ms: i % 60 + round,
-                group: Some((i % 3) as u8),
-                expires: None,
-                attempts: 3,
-                replace: false,
-            });
-        }
-        world.run(Op::Pass { ms: 300 });
-        for _ in 0..50 {
-            world.run(Op::Claim { max: 5, lease: 30 });
-            for lease in std::mem::take(&mut world.leases) {
-                world.leases = vec![lease];
-                world.settle(0, 0, 0);
-            }
-            world.leases.clear();
-        }
-        // Only these have a claim for each task; the others are left to the next rounds.
-    }
-    while !world.model.tasks.is_empty() {
-        world.run(Op::Claim { max: 5, lease: 30 });
-        for lease in std::mem::take(&mut world.leases) {
-            world.leases = vec![lease];
-            world.settle(0, 0, 0);
-        }
-    }
-    let store = &world.store;
-    assert_eq!((store.tasks.len(), store.extras.len(), store.leases.len(), store.groups.len()), (0, 0, 0, 0));
-    assert!(store.is_idle());
-    let stale: usize = store.wheels.counts().iter().map(|(keys, _)| keys).sum();
-    assert!(stale < 300, "{stale} keys of finished tasks are still in the wheels");
-}
-
-#[test]
-fn bound_7_the_oldest_dead_letters_go_when_there_are_too_many() {
-    let mut world = World::new();
-    world.store = Store::new(world.now, Floors::default(), 3, &mut fastrand::Rng::with_seed(1));
-    for n in 0..5 {
-        world.schedule(Some(n), false, 0, None, None, 1, false);
-        let ClaimStep::Done(claimed) = world.store.claim(world.now, Claim::new(1, Duration::from_secs(1))) else {
-            panic!()
-        };
-        let verdict = Verdict::Bury { reason: "poison".into() };
-        world.store.settle(world.now, &world.caps, &claimed.deliveries[0].lease, verdict).unwrap();
-    }
-    let (page, _) = world.store.dead_page(None, 10);
-    assert_eq!(page.iter().map(|d| d.id.to_string()).collect::<Vec<_>>(), ["key-2", "key-3", "key-4"]);
-    assert_eq!((world.store.dead_dropped(), world.store.take_moved().0.tasks), (2, 7));
-}
-
-#[test]
-fn time_8_a_task_may_run_in_the_very_millisecond_of_its_expiry_and_not_in_the_next() {
-    for (late_ms, delivered) in [(0, 1), (1, 0)] {
-        let mut world = World::new();
-        world.schedule(None, true, 8, None, Some(8), 3, false);
-        world.now.mono_us += 8_000;
-        world.now.wall_us += 8_000 - 700 + late_ms * 1000;
-        let ClaimStep::Done(claimed) = world.store.claim(world.now, Claim::new(9, Duration::from_secs(1))) else {
-            panic!()
-        };
-        assert_eq!((claimed.deliveries.len(), claimed.buried), (delivered, 1 - delivered as u64));
-    }
-}
-
-#[test]
-fn bound_9_a_claim_stops_at_its_bytes_and_the_rest_comes_next() {
-    let mut world = World::new();
-    for _ in 0..200 {
-        world.schedule(None, false, 0, None, None, 3, false);
-    }
-    let mut seen = vec![];
-    // A payload has 1,200 bytes and more; at least one comes, however small the limit.
-    for limit in [1, 5_000, 200_000, usize::MAX] {
-        let claim = Claim::new(1_000, Duration::from_secs(30)).max_bytes(limit);
-        let ClaimStep::Done(claimed) = world.store.claim(world.now, claim) else { panic!() };
-        let bytes: usize = claimed.deliveries.iter().map(|d| d.payload.len()).sum();
-        assert!(bytes <= limit || claimed.deliveries.len() == 1);
-        assert!(!claimed.deliveries.is_empty());
-        assert_eq!(claimed.next_due_in == Some(Duration::ZERO), limit < usize::MAX);
-        seen.extend(claimed.deliveries);
-    }
-    assert_eq!(seen.len(), 200, "nothing is lost at a limit");
-    assert!(seen.is_sorted_by_key(|d| d.lease.receipt.words().unwrap()[1]), "nor out of order");
-}
-
-#[test]
-fn leak_7_a_task_replaced_or_moved_for_ever_leaves_no_keys_behind() {
-    let keys = |world: &World| world.store.wheels.counts().iter().map(|(keys, _)| keys).sum::<usize>();
-    let mut world = World::new();
-    for _ in 0..10_000 {
-        world.schedule(Some(1), false, 60_000, None, None, 3, true);
-        world.store.sweep_after(1);
-    }
-    assert!(keys(&world) < 500, "{} keys after replacing", keys(&world));
-    let task = world.refs.last().unwrap().clone();
-    for i in 0..10_000u64 {
-        // The same instant again and again, then away and back.
-        let at = world.now.wall_ms() + if i < 5_000 { 70_000 } else { 70_000 + i % 2 };
-        let action = Action::MoveTo(Due::At(Timestamp::from_unix_millis(at as i64)));
-        assert_eq!(world.store.change_task(world.now, &world.caps, &task, action).unwrap(), ChangeOutcome::Changed);
-    }
-    assert!(keys(&world) < 500, "{} keys after moving", keys(&world));
 }
