@@ -81,6 +81,8 @@ impl Lane {
         let all = &self.shared.slots;
         let closed = |_| Error::new(ErrorKind::Closed, "the worker has ended");
         let mut slots = all.clone().acquire_owned().await.map_err(closed)?;
+        // Handlers that end at about the same time are replaced by one claim rather than by one each.
+        tokio::task::yield_now().await;
         // While the store can't be reached, one slot is enough to find out, and the others are left to other queues.
         if matches!(self.handler, Handler::One(_)) && !one_will_do {
             let more = all.available_permits().min(self.line.batch_max() - 1);
