@@ -221,6 +221,7 @@ async fn live_4_a_hint_between_claim_and_wait_is_not_lost() {
 
     put(&backend, NewTask::new(ms(5_000), "")).await.unwrap();
     assert!(ready(intake.wait(ms(9_000))).is_some(), "an earlier task");
+    look(&mut intake);
     put(&backend, NewTask::new(ms(4_900), "")).await.unwrap();
     look(&mut intake);
     assert!(ready(intake.wait(ms(4_000))).is_none(), "a claim has seen it since");

@@ -72,6 +72,12 @@ async fn leak_2_the_heap_is_back_at_its_baseline() {
     cancelled(&backend, &queue, 1_000_000).await;
     assert_back(before, "1,000,000 cancelled long before they are due");
 
+    for _ in 0..200_000 {
+        let debounced = NewTask::new(Duration::from_secs(86_400), "again").id("one".try_into().unwrap()).replace();
+        backend.schedule(&queue, vec![debounced]).await.unwrap().remove(0).unwrap();
+    }
+    assert_back(before, "one task replaced 200,000 times");
+
     let one = backend.schedule(&queue, vec![NewTask::new(Duration::from_secs(86_400 * 365), "far")]).await.unwrap();
     let before_takes = live();
     timed_out(&mut *intake, 1_000_000).await;
