@@ -140,6 +140,7 @@ impl MemoryBackend {
             let now = self.shared.now();
             let done = self.shared.on_existing(queue, |store| {
                 chunk.iter().for_each(|task| outcomes.push(store.change_task(now, caps, task, action)));
+                store.sweep_after(chunk.len());
             })?;
             if done.is_none() {
                 outcomes.extend(chunk.iter().map(|_| Ok(ChangeOutcome::NotFound)));
@@ -193,7 +194,8 @@ impl MemoryBackend {
             Some(rate) => return Err(Error::new(ErrorKind::Invalid, format!("{rate} a second is no rate"))),
         };
         let letters = self.shared.on_existing(queue, |store| store.dead_len())?.unwrap_or(0);
-        if letters as f64 * gap_us > DELAY_MAX.as_micros() as f64 {
+        let longest_us = DELAY_MAX.as_micros() as f64;
+        if gap_us > longest_us || letters as f64 * gap_us > longest_us {
             return Err(self.shared.caps.out_of_range());
         }
         // All are staggered from one instant.
@@ -305,12 +307,22 @@ impl DelayBackend for MemoryBackend {
     }
 
     async fn list(&self, queue: &QueueName, page: Page) -> Result<Vec<TaskView>> {
-        let mut scan = ListScan::new(page.limit.min(limits::PAGE_MAX), page.after.as_ref());
-        let now = self.shared.now();
-        while !self.shared.on_existing(queue, |store| store.list_piece(now, &mut scan))?.unwrap_or(true) {
-            tokio::task::yield_now().await;
+        let limit = page.limit.min(limits::PAGE_MAX);
+        let mut after = page.after.as_ref().map(store::rank_of);
+        loop {
+            let mut scan = ListScan::new(limit, after);
+            let now = self.shared.now();
+            while !self.shared.on_existing(queue, |store| store.list_piece(now, &mut scan))?.unwrap_or(true) {
+                tokio::task::yield_now().await;
+            }
+            let last = scan.last();
+            let tasks = self.shared.on_existing(queue, |store| store.list_done(now, scan))?.unwrap_or_default();
+            match last {
+                // All that was found has gone meanwhile, and an empty page would look like the end.
+                Some(last) if tasks.is_empty() && limit > 0 => after = Some(last),
+                _ => return Ok(tasks),
+            }
         }
-        Ok(self.shared.on_existing(queue, |store| store.list_done(now, scan))?.unwrap_or_default())
     }
 
     async fn dead_letters(&self, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {

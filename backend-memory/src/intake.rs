@@ -33,9 +33,9 @@ impl Intake for MemoryIntake {
         claim.max = claim.max.min(CLAIM_MAX);
         let mut buried_before = 0;
         loop {
-            self.shared.open()?;
-            // Before the look, so that what rings during it is seen again rather than missed.
+            // Before any look, so that what rings during it is seen again rather than missed.
             self.bell.borrow_and_update();
+            self.shared.open()?;
             let now = self.shared.now();
             match self.shared.on_slot(&self.slot, |store| store.claim(now, claim)) {
                 ClaimStep::Done(mut claimed) => {

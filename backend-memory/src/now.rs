@@ -114,7 +114,10 @@ impl TimeBase {
         let wall_us = u64::try_from(self.clock.wall().unix_micros()).unwrap_or(0).min(US_MAX);
         let measured = (wall_us as i64).saturating_sub(mono_us as i64).div_euclid(1000);
         let mut offset_ms = self.offset_ms.load(Ordering::Relaxed);
-        if measured.saturating_sub(offset_ms).abs() > OFFSET_TOLERANCE_MS {
+        // A thread that was stopped between the two readings has measured its pause.
+        let paused = || self.clock.monotonic().as_micros().saturating_sub(u128::from(mono_us)) > 1_000;
+        let unknown = offset_ms == i64::MIN;
+        if measured.saturating_sub(offset_ms).abs() > OFFSET_TOLERANCE_MS && (unknown || !paused()) {
             self.offset_ms.store(measured, Ordering::Relaxed);
             offset_ms = measured;
         }

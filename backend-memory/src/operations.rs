@@ -17,7 +17,7 @@ use crate::store::GroupWalk;
 pub(crate) const WINDOW: Duration = Duration::from_secs(60);
 
 /// The most that is remembered: one for an operation, and one for each answer that it holds.
-const WEIGHT_MAX: usize = 1_000_000;
+const WEIGHT_MAX: usize = 2_000_000;
 
 #[derive(Debug, Default)]
 pub(crate) struct Operations(Arc<Mutex<Table>>);

@@ -152,7 +152,9 @@ impl Shared {
     pub(crate) fn reserve(&self, wanted: Usage, leaving: Usage) -> Result<()> {
         let take = |counter: &AtomicU64, by: u64, leaves: u64, max: u64| {
             counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(by).filter(|&after| after.saturating_sub(leaves) <= max)
+                // What makes nothing larger fits also where burials have gone beyond the limit.
+                used.checked_add(by)
+                    .filter(|&after| after.saturating_sub(leaves) <= max.max(if leaves > 0 { used } else { 0 }))
             })
         };
         if take(&self.used.tasks, wanted.tasks, leaving.tasks, self.config.max_tasks).is_err() {

@@ -561,3 +561,54 @@ async fn cancel_8_an_operation_id_given_to_another_selection_is_refused_and_keep
     tokio::time::advance(Duration::from_secs(2)).await;
     assert_eq!(backend.stats(&q()).await.unwrap().due, 10_000, "none twice");
 }
+
+#[tokio::test(start_paused = true)]
+async fn clear_9_a_task_that_stays_is_listed_also_when_the_end_of_a_page_moves_meanwhile() {
+    let backend = MemoryBackend::new();
+    let mut intake = open(&backend).await;
+    for (name, wait) in [("a", 0), ("b", 0), ("c", 10_000)] {
+        put(&backend, NewTask::new(ms(wait), "").id(key(name))).await.unwrap();
+    }
+    // So many that a listing takes more than one piece.
+    let fillers = (0..40_000).map(|_| NewTask::new(Duration::from_secs(3600), "")).collect();
+    backend.schedule(&q(), fillers).await.unwrap();
+    let queue = q();
+    let mut first = Box::pin(backend.list(&queue, Page::first(2)));
+    assert!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert_eq!(claim(&mut intake, 2).await.deliveries.len(), 2);
+    let first = first.await.unwrap();
+    assert_eq!(first.len(), 2);
+    let next = backend.list(&queue, Page::after(&first[1], 1)).await.unwrap();
+    assert_eq!(next[0].task.id, key("c"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_that_differs_only_in_its_version_is_another_id() {
+    let backend = MemoryBackend::new();
+    let given = put(&backend, NewTask::new(ms(60_000), "")).await.unwrap().id.to_string();
+    assert_eq!(&given[14..15], "7");
+    let other = key(&format!("{}4{}", &given[..14], &given[15..]));
+    assert_eq!(backend.find(&q(), &other).await.unwrap(), None);
+    assert!(backend.find(&q(), &key(&given)).await.unwrap().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn bound_11_a_whole_batch_can_be_changed_under_an_operation_id() {
+    let backend = MemoryBackend::new();
+    let all = vec![TaskRef::from(key("nobody")); backend.capabilities().batch_max];
+    let cancel = Change::cancel().operation(OperationId::random());
+    assert_eq!(backend.change(&q(), Select::Tasks(all), cancel).await.unwrap().not_found, 1_000_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bound_5_a_replacement_of_equal_size_fits_where_burials_went_beyond_the_limit() {
+    let backend = MemoryBackend::with_config(MemoryConfig::default().max_bytes(289));
+    let mut intake = open(&backend).await;
+    put(&backend, NewTask::new(ms(0), "")).await.unwrap();
+    let keyed = || NewTask::new(ms(60_000), "").id(key("a")).replace();
+    put(&backend, keyed()).await.unwrap();
+    let task = claim(&mut intake, 1).await.deliveries.remove(0);
+    settle(&backend, task, Verdict::Bury { reason: "poison".into() }).await.unwrap();
+    put(&backend, keyed()).await.unwrap();
+    assert_eq!(put(&backend, NewTask::new(ms(0), "")).await.unwrap_err().kind(), ErrorKind::Full);
+}

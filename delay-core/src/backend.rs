@@ -146,6 +146,7 @@ pub trait DelayBackend: fmt::Debug + Send + Sync + 'static {
     /// # Behavior
     /// - Pages are read while the queue works: a task that moves between two pages may be seen twice or not at all; one
     ///   that stays is seen once.
+    /// - A page may hold fewer than asked for; the listing has ended when one is empty.
     ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported), [`Unavailable`](crate::ErrorKind::Unavailable).

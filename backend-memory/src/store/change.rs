@@ -59,19 +59,18 @@ impl Store {
         task: &TaskRef,
         action: Action,
     ) -> Result<ChangeOutcome> {
-        let outcome = match self.by_ref(task) {
+        match self.by_ref(task) {
             Some(index) => self.change_at(now, caps, index, action),
             None => Ok(ChangeOutcome::NotFound),
-        };
-        self.sweep(64);
-        outcome
+        }
     }
 
     fn change_at(&mut self, now: Now, caps: &Capabilities, index: u32, action: Action) -> Result<ChangeOutcome> {
         let Some(entry) = self.tasks.get(index) else { return Ok(ChangeOutcome::NotFound) };
         let (place, leased, cancelled) = (entry.place(), self.leased(now, entry), entry.cancelled());
         if cancelled && !leased {
-            // Its lease ended after the cancel: there is nothing left to change, and the next claim removes it.
+            // Its lease ended after the cancel: there is nothing left to change.
+            self.finish(index);
             return Ok(ChangeOutcome::NotFound);
         }
         let target = match action {

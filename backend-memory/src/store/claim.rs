@@ -26,6 +26,9 @@ pub(crate) enum ClaimStep {
 /// Tasks that are looked up together.
 const BLOCK: usize = 64;
 
+/// What taking a task out for good costs, in keys moved.
+const BURIAL: usize = 15;
+
 /// The most tasks handed out under one lock.
 pub(crate) const CLAIM_MAX: usize = 4_096;
 
@@ -58,8 +61,12 @@ impl Store {
                 let index = index_of(head.key);
                 match self.judge(now, head) {
                     Judged::Stale => self.wheels.took_stale(head.wall),
-                    Judged::Cancelled => self.remove(index),
+                    Judged::Cancelled => {
+                        self.remove(index);
+                        budget = budget.saturating_sub(BURIAL);
+                    }
                     Judged::Bury(cause) => {
+                        budget = budget.saturating_sub(BURIAL);
                         self.bury(now, index, cause, None);
                         claimed.buried += 1;
                     }

@@ -15,12 +15,11 @@ const SEQ_BITS: u32 = 42;
 const FREE_BITS: u32 = 74;
 const TABLES: usize = 64;
 
-/// What a generated id says.
+/// Where an id that we gave says that its task is; whether it is ours, giving it again tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Told {
     pub(super) ms: u64,
     pub(super) index: u32,
-    pub(super) seq_low: u64,
 }
 
 #[derive(Debug)]
@@ -45,11 +44,7 @@ impl IdCodec {
         let bits = id.as_u128();
         let free = (bits >> 64 & 0xfff) << 62 | bits & ((1 << 62) - 1);
         let told = free.wrapping_sub(self.shift) & ((1 << FREE_BITS) - 1);
-        Told { ms: (bits >> 80) as u64, index: told as u32, seq_low: (told >> 32) as u64 }
-    }
-
-    pub(super) fn seq_low(seq: u64) -> u64 {
-        seq & ((1 << SEQ_BITS) - 1)
+        Told { ms: (bits >> 80) as u64, index: told as u32 }
     }
 }
 
@@ -114,7 +109,7 @@ mod tests {
             let (ms, index, seq) = (rng.u64(0..1 << 48), rng.u32(..), rng.u64(0..1 << 52));
             let id = codec.id(ms, index, seq);
             assert_eq!((id.get_version_num(), id.get_variant()), (7, uuid::Variant::RFC4122));
-            assert_eq!(codec.read(id), Told { ms, index, seq_low: IdCodec::seq_low(seq) });
+            assert_eq!(codec.read(id), Told { ms, index });
         }
     }
 

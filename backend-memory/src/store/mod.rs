@@ -42,7 +42,7 @@ use ids::{IdCodec, KeyMap};
 use leases::{Leases, Live};
 pub(crate) use schedule::bytes_of;
 use task::{Entry, Extra, NOWHERE, index_of};
-pub(crate) use view::{ListScan, StatsScan};
+pub(crate) use view::{ListScan, StatsScan, rank_of};
 use wheels::Wheels;
 
 /// What each task counts beside payload, headers and key, against `max_bytes`.
@@ -264,7 +264,7 @@ impl Store {
         if let Some(uuid) = id.as_uuid() {
             let told = self.codec.read(uuid);
             let given = self.tasks.get(told.index).is_some_and(|entry| {
-                entry.generated_ms() == Some(told.ms) && IdCodec::seq_low(entry.seq) == told.seq_low
+                entry.generated_ms() == Some(told.ms) && self.codec.id(told.ms, told.index, entry.seq) == uuid
             });
             if given {
                 return Some(told.index);

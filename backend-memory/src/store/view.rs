@@ -2,7 +2,7 @@
 
 use std::collections::BinaryHeap;
 
-use delayline_core::{Cursor, QueueStats, TaskId, TaskState, TaskView};
+use delayline_core::{Cursor, QueueStats, TaskId, TaskState, TaskView, Timestamp};
 
 use crate::now::{Now, Place};
 
@@ -12,12 +12,15 @@ use super::task::Entry;
 /// Places looked at under one lock.
 const PIECE: u32 = 16 * 1024;
 
+/// A place in a listing: visible at, sequence.
+pub(crate) type Rank = (i64, u64);
+
 /// Looks for the first `limit` tasks behind a cursor, by (visible at, sequence).
 #[derive(Debug)]
 pub(crate) struct ListScan {
     at: u32,
     limit: usize,
-    after: Option<(i64, u64)>,
+    after: Option<Rank>,
     /// The best so far; the worst of them on top.
     best: BinaryHeap<(i64, u64, u32)>,
 }
@@ -30,12 +33,20 @@ pub(crate) struct StatsScan {
 }
 
 impl ListScan {
-    pub(crate) fn new(limit: usize, after: Option<&Cursor>) -> Self {
-        let after = after.map(|cursor| {
-            (cursor.visible_at.unix_millis_floor(), cursor.receipt.words().map_or(u64::MAX, |[_, seq]| seq))
-        });
+    pub(crate) fn new(limit: usize, after: Option<Rank>) -> Self {
         Self { at: 0, limit, after, best: BinaryHeap::new() }
     }
+
+    /// The last place found, if there may be more behind it.
+    pub(crate) fn last(&self) -> Option<Rank> {
+        let last = self.best.peek().filter(|_| self.best.len() == self.limit)?;
+        Some((last.0, last.1))
+    }
+}
+
+/// The place that a cursor names.
+pub(crate) fn rank_of(cursor: &Cursor) -> Rank {
+    (cursor.visible_at.unix_millis_floor(), cursor.receipt.words().map_or(u64::MAX, |[_, seq]| seq))
 }
 
 impl Store {
@@ -56,16 +67,17 @@ impl Store {
         end >= self.tasks.end()
     }
 
-    /// The tasks that were found, as they are now.
+    /// The tasks that were found, as they are now, at the places where they were found: a task that moved meanwhile must
+    /// not take the next page's beginning along.
     pub(crate) fn list_done(&self, now: Now, scan: ListScan) -> Vec<TaskView> {
         let found = scan.best.into_sorted_vec();
-        found
-            .into_iter()
-            .filter_map(|(_, seq, index)| {
-                let entry = self.tasks.get(index).filter(|entry| entry.seq == seq)?;
-                Some(self.view(now, index, entry))
-            })
-            .collect()
+        let view_of = |(ms, seq, index): (i64, u64, u32)| {
+            let entry = self.tasks.get(index).filter(|entry| entry.seq == seq)?;
+            let mut view = self.view(now, index, entry);
+            view.visible_at = Timestamp::from_unix_millis(ms);
+            Some(view)
+        };
+        found.into_iter().filter_map(view_of).collect()
     }
 
     pub(crate) fn find(&self, now: Now, id: &TaskId) -> Option<TaskView> {

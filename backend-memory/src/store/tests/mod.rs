@@ -124,6 +124,7 @@ fn leak_7_a_task_replaced_or_moved_for_ever_leaves_no_keys_behind() {
         let at = world.now.wall_ms() + if i < 5_000 { 70_000 } else { 70_000 + i % 2 };
         let action = Action::MoveTo(Due::At(Timestamp::from_unix_millis(at as i64)));
         assert_eq!(world.store.change_task(world.now, &world.caps, &task, action).unwrap(), ChangeOutcome::Changed);
+        world.store.sweep_after(1);
     }
     assert!(keys(&world) < 500, "{} keys after moving", keys(&world));
 }

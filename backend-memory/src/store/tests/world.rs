@@ -439,6 +439,7 @@ impl World {
         let task = self.model.tasks[at].clone();
         let leased = self.leased(&task);
         if task.cancelled && !leased {
+            self.model.tasks.remove(at);
             return Ok(ChangeOutcome::NotFound);
         }
         let target = match action {
@@ -551,7 +552,7 @@ impl World {
         let mut listed = vec![];
         let mut page = Page::first(3);
         loop {
-            let mut scan = ListScan::new(page.limit, page.after.as_ref());
+            let mut scan = ListScan::new(page.limit, page.after.as_ref().map(rank_of));
             assert!(self.store.list_piece(self.now, &mut scan));
             let views = self.store.list_done(self.now, scan);
             let Some(last) = views.last() else { break };
