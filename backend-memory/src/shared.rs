@@ -153,8 +153,8 @@ impl Shared {
         let take = |counter: &AtomicU64, by: u64, leaves: u64, max: u64| {
             counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
                 // What makes nothing larger fits also where burials have gone beyond the limit.
-                used.checked_add(by)
-                    .filter(|&after| after.saturating_sub(leaves) <= max.max(if leaves > 0 { used } else { 0 }))
+                let limit = if leaves > 0 { max.max(used) } else { max };
+                used.checked_add(by).filter(|&after| after.saturating_sub(leaves) <= limit)
             })
         };
         if take(&self.used.tasks, wanted.tasks, leaving.tasks, self.config.max_tasks).is_err() {

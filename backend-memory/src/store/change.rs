@@ -1,6 +1,6 @@
 //! Changing tasks that wait, one at a time or a group in bounded chunks.
 
-use delayline_core::{Action, Capabilities, ChangeOutcome, Changed, Due, Error, GroupName, Result, Shift, TaskRef};
+use delayline_core::{Action, Capabilities, ChangeOutcome, Changed, Error, GroupName, Result, Shift, TaskRef};
 
 use crate::now::{Now, Place};
 
@@ -81,8 +81,7 @@ impl Store {
                 return Ok(ChangeOutcome::InFlight);
             }
             Action::Cancel => {
-                self.hide(index);
-                self.remove(index);
+                self.finish(index);
                 return Ok(ChangeOutcome::Changed);
             }
             Action::MoveTo(_) | Action::Shift(_) if leased => return Ok(ChangeOutcome::InFlight),
@@ -114,7 +113,7 @@ fn shifted(now: Now, caps: &Capabilities, place: Place, by: Shift) -> Result<Pla
 /// What can be checked of a change before any task is touched.
 pub(crate) fn check(now: Now, caps: &Capabilities, action: Action) -> Result<(), Error> {
     match action {
-        Action::MoveTo(due @ (Due::After(_) | Due::At(_))) => place_of(now, caps, due).map(drop),
+        Action::MoveTo(due) => place_of(now, caps, due).map(drop),
         Action::Cancel | Action::Shift(_) => Ok(()),
     }
 }

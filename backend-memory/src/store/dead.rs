@@ -140,6 +140,7 @@ impl Store {
     /// Deletes the next dead letters; true when it is through.
     pub(crate) fn purge(&mut self, filter: &DeadFilter, walk: &mut DeadWalk) -> bool {
         let (chunk, through) = self.dead_chunk(filter, walk);
+        self.note_work(CHUNK);
         for at in chunk {
             if let Some(dead) = self.dead.letters.remove(&at) {
                 self.freed.add(dead.bytes());
@@ -152,6 +153,7 @@ impl Store {
     /// Schedules the next dead letters again, the i-th after `i` times `gap_us`; true when it is through.
     pub(crate) fn redrive(&mut self, now: Now, filter: &DeadFilter, gap_us: f64, walk: &mut DeadWalk) -> bool {
         let (chunk, through) = self.dead_chunk(filter, walk);
+        self.note_work(CHUNK);
         for at in chunk {
             let Some(dead) = self.dead.letters.remove(&at) else { continue };
             if !self.can_accept() || !self.make_way(&dead.letter.id) {

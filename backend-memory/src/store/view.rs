@@ -51,7 +51,8 @@ pub(crate) fn rank_of(cursor: &Cursor) -> Rank {
 
 impl Store {
     /// Looks at the next places; true when all were seen.
-    pub(crate) fn list_piece(&self, now: Now, scan: &mut ListScan) -> bool {
+    pub(crate) fn list_piece(&mut self, now: Now, scan: &mut ListScan) -> bool {
+        self.note_work(PIECE as usize);
         let end = self.tasks.end().min(scan.at.saturating_add(PIECE));
         for index in scan.at..end {
             let Some(entry) = self.tasks.get(index).filter(|entry| !self.is_over(now, entry)) else { continue };
@@ -86,13 +87,14 @@ impl Store {
         (!self.is_over(now, entry)).then(|| self.view(now, index, entry))
     }
 
-    /// Whether it was cancelled and its lease has ended: only the next claim is needed to forget it.
+    /// Whether it was cancelled and its lease has ended: whoever meets it next forgets it.
     fn is_over(&self, now: Now, entry: &Entry) -> bool {
         entry.cancelled() && !self.leased(now, entry)
     }
 
     /// Counts the next places; true when all were seen.
-    pub(crate) fn stats_piece(&self, now: Now, scan: &mut StatsScan) -> bool {
+    pub(crate) fn stats_piece(&mut self, now: Now, scan: &mut StatsScan) -> bool {
+        self.note_work(PIECE as usize);
         let end = self.tasks.end().min(scan.at.saturating_add(PIECE));
         let stats = &mut scan.stats;
         for index in scan.at..end {
