@@ -1,0 +1,131 @@
+//! What is alive: blocks and bytes of the heap, tasks of the runtime, file descriptors, and what the harness counts.
+//!
+//! The counting allocator counts the whole process, so tests that look at the heap run alone in theirs
+//! ([`leak_suite!`](crate::leak_suite!)).
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use crate::harness::Resources;
+use crate::trial::Trial;
+
+static BLOCKS: AtomicI64 = AtomicI64::new(0);
+static BYTES: AtomicI64 = AtomicI64::new(0);
+
+/// The system's allocator, counting what is alive.
+#[derive(Debug)]
+pub struct Counting;
+
+// SAFETY: every call is passed on to the system's allocator unchanged; the counters are beside the point of safety.
+// `realloc` is left to the trait's default, which allocates and frees through these two.
+#[allow(unsafe_code, reason = "an allocator can't be written without")]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        BLOCKS.fetch_add(1, Ordering::Relaxed);
+        BYTES.fetch_add(layout.size() as i64, Ordering::Relaxed);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        BLOCKS.fetch_sub(1, Ordering::Relaxed);
+        BYTES.fetch_sub(layout.size() as i64, Ordering::Relaxed);
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+/// Whether the counting allocator is this process's.
+#[must_use]
+pub fn is_counting() -> bool {
+    BLOCKS.load(Ordering::Relaxed) != 0
+}
+
+/// What is alive at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Alive {
+    /// Blocks of the heap; zero if the counting allocator is not this process's.
+    pub blocks: i64,
+    /// Bytes of the heap.
+    pub bytes: i64,
+    /// Tasks of the tokio runtime.
+    pub tasks: usize,
+    /// Open file descriptors; zero where they can't be counted.
+    pub descriptors: usize,
+    /// What the harness counts of its clients and its server.
+    pub resources: Resources,
+}
+
+impl Alive {
+    /// Looks, once the runtime's other tasks have had their turn.
+    ///
+    /// # Panics
+    /// If the harness can't read its server.
+    pub async fn now(t: &Trial) -> Self {
+        // What was told to end gets the chance to.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(Duration::from_millis(if t.is_virtual() { 1 } else { 100 })).await;
+        let resources = t.harness().resources().await.expect("the harness's resources");
+        Self {
+            blocks: BLOCKS.load(Ordering::Relaxed),
+            bytes: BYTES.load(Ordering::Relaxed),
+            tasks: Handle::current().metrics().num_alive_tasks(),
+            descriptors: descriptors(),
+            resources,
+        }
+    }
+
+    /// Checks that there is no more than in `baseline` but for some slack of the heap, and tells what there is.
+    ///
+    /// # Panics
+    /// If there is.
+    pub fn assert_back(&self, baseline: &Self, slack: Slack, what: &str) {
+        let (blocks, bytes) = (self.blocks - baseline.blocks, self.bytes - baseline.bytes);
+        let more = self.resources.beyond(&baseline.resources);
+        println!("{what}: {blocks:+} blocks, {bytes:+} bytes; {self}");
+        assert!(blocks <= slack.blocks && bytes <= slack.bytes, "{what} left {blocks} blocks with {bytes} bytes");
+        assert!(self.tasks <= baseline.tasks, "{what} left {} tasks of the runtime", self.tasks - baseline.tasks);
+        assert!(
+            self.descriptors <= baseline.descriptors,
+            "{what} left {} file descriptors",
+            self.descriptors - baseline.descriptors
+        );
+        assert!(more.is_empty(), "{what} left {more}");
+    }
+}
+
+impl fmt::Display for Alive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { blocks, bytes, tasks, descriptors, resources } = self;
+        write!(f, "{blocks} blocks, {bytes} bytes, {tasks} tasks, {descriptors} descriptors")?;
+        if !resources.is_empty() {
+            write!(f, ", {resources}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What may be left on the heap of any amount of work: places where structures keep a little for the next task. It does not
+/// grow with the work.
+#[derive(Clone, Copy, Debug)]
+pub struct Slack {
+    /// Blocks.
+    pub blocks: i64,
+    /// Bytes.
+    pub bytes: i64,
+}
+
+impl Default for Slack {
+    fn default() -> Self {
+        Self { blocks: 100, bytes: 64 * 1024 }
+    }
+}
+
+fn descriptors() -> usize {
+    // The descriptor that reads the folder is counted too, the same each time.
+    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+}

@@ -1,0 +1,90 @@
+//! What happened: every call with its arguments, its answer and both times, in one list that checkers read and a file
+//! keeps.
+//!
+//! The idea is Jepsen's (Kingsbury, "Call me maybe", 2013): clients note when a call began and how it ended, and what
+//! ended without an answer stays in the list as [`Unknown`](What::Unknown), because it may have taken effect.
+
+mod event;
+mod file;
+mod recorder;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use delayline_core::{Capabilities, QueueName, Timestamp};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::harness::Harness;
+
+pub use event::{
+    Accepted, Answer, Change, ChangeAnswer, Content, Delivered, Due, Event, Extended, Held, Item, Op, Planned, Tally,
+    Verdict, What,
+};
+pub use file::{DeclaredOrder, Header, ReadError, Recording};
+pub use recorder::Recorded;
+
+/// A history that is being written, shared by all clients of one test.
+#[derive(Clone, Debug)]
+pub struct History(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    harness: Arc<dyn Harness>,
+    began: Instant,
+    calls: AtomicU64,
+    events: Mutex<Vec<Event>>,
+}
+
+impl History {
+    /// An empty one, whose time begins now.
+    #[must_use]
+    pub fn new(harness: Arc<dyn Harness>) -> Self {
+        let inner = Inner { harness, began: Instant::now(), calls: AtomicU64::new(0), events: Mutex::default() };
+        Self(Arc::new(inner))
+    }
+
+    /// Notes that a call begins, and gives it its number.
+    pub fn invoked(&self, client: u32, queue: &QueueName, op: Op) -> u64 {
+        let call = self.0.calls.fetch_add(1, Ordering::Relaxed);
+        self.push(call, What::Invoked { client, queue: queue.clone(), op });
+        call
+    }
+
+    /// Notes how a call ended.
+    pub fn ended(&self, call: u64, how: What) {
+        self.push(call, how);
+    }
+
+    /// Notes that a queue has been emptied: what is left in it from here on was lost.
+    pub fn drained(&self, queue: &QueueName) {
+        let call = self.0.calls.fetch_add(1, Ordering::Relaxed);
+        self.push(call, What::Drained { queue: queue.clone() });
+    }
+
+    /// Notes that the backend's wall clock was stepped.
+    pub fn wall_stepped(&self) {
+        let call = self.0.calls.fetch_add(1, Ordering::Relaxed);
+        self.push(call, What::WallStepped);
+    }
+
+    /// How many items the calls so far were answered for.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.0.events.lock().iter().map(|event| event.what.operations()).sum()
+    }
+
+    /// What was noted so far, with what its backend declares.
+    #[must_use]
+    pub fn recording(&self, test: &str, seed: u64, caps: &Capabilities) -> Recording {
+        Recording { header: Header::new(test, seed, caps), events: self.0.events.lock().clone() }
+    }
+
+    fn push(&self, call: u64, what: What) {
+        // Under the lock, so that the list is in the order of its times.
+        let mut events = self.0.events.lock();
+        let at_us = u64::try_from(self.0.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let wall: Timestamp = self.0.harness.wall();
+        events.push(Event { at_us, wall, call, what });
+    }
+}

@@ -1,0 +1,198 @@
+//! A client that notes every call it passes on. What is dropped is noted as unknown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use delayline_core::{
+    AdminOp, Capabilities, Change, Changed, Claim, Claimed, DeadLetterOp, DeadLetters, DeadSelect, DelayBackend, Error,
+    Intake, IntakeOptions, Lease, NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, TaskId, TaskView,
+    Verdict,
+};
+
+use super::event::micros;
+use super::{Accepted, Answer, Delivered, Extended, Held, History, Item, Op, Planned, What};
+
+/// A backend whose calls are written into a [`History`].
+///
+/// Calls that neither change nor hand out anything (`find`, `list`, `stats`, `queues`, `ping`) are passed on unnoted.
+#[derive(Debug)]
+pub struct Recorded {
+    inner: Arc<dyn DelayBackend>,
+    history: History,
+    client: u32,
+}
+
+impl Recorded {
+    /// Notes what `inner` does, as this client of the test.
+    #[must_use]
+    pub fn new(inner: Arc<dyn DelayBackend>, history: History, client: u32) -> Self {
+        Self { inner, history, client }
+    }
+
+    fn begin(&self, queue: &QueueName, op: Op) -> Call {
+        Call::begin(&self.history, self.client, queue, op)
+    }
+}
+
+/// A call under way; dropped before its end, its outcome is unknown.
+struct Call {
+    history: History,
+    number: u64,
+    open: bool,
+}
+
+impl Call {
+    fn begin(history: &History, client: u32, queue: &QueueName, op: Op) -> Self {
+        Self { number: history.invoked(client, queue, op), history: history.clone(), open: true }
+    }
+
+    fn end<T>(mut self, result: &Result<T>, answer: impl FnOnce(&T) -> Answer) {
+        self.open = false;
+        let how = match result {
+            Ok(value) => What::Ok(answer(value)),
+            Err(e) => What::of_error(e),
+        };
+        self.history.ended(self.number, how);
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if self.open {
+            self.history.ended(self.number, What::Unknown { why: "dropped".into() });
+        }
+    }
+}
+
+#[async_trait]
+impl DelayBackend for Recorded {
+    fn capabilities(&self) -> &Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn schedule(&self, queue: &QueueName, tasks: Vec<NewTask>) -> Result<Vec<Result<Scheduled>>> {
+        let call = self.begin(queue, Op::Schedule(tasks.iter().map(Planned::from).collect()));
+        let result = self.inner.schedule(queue, tasks).await;
+        call.end(&result, |items| {
+            Answer::Schedule(items.iter().map(|item| Item::of(item, |s| Accepted::from(s))).collect())
+        });
+        result
+    }
+
+    async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
+        let inner = self.inner.intake(queue, options).await?;
+        Ok(Box::new(RecordedIntake { inner, history: self.history.clone(), client: self.client, queue: queue.clone() }))
+    }
+
+    async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
+        let noted = verdicts.iter().map(|(lease, verdict)| (Held::from(lease), verdict.into())).collect();
+        let call = self.begin(queue, Op::Settle(noted));
+        let result = self.inner.settle(queue, verdicts).await;
+        call.end(&result, |items| Answer::Settle(items.iter().map(|item| Item::of(item, |()| ())).collect()));
+        result
+    }
+
+    async fn extend(&self, queue: &QueueName, leases: Vec<Lease>, by: Duration) -> Result<Vec<Result<Lease>>> {
+        let noted = leases.iter().map(Held::from).collect();
+        let call = self.begin(queue, Op::Extend { leases: noted, by_us: micros(by) });
+        let result = self.inner.extend(queue, leases, by).await;
+        call.end(&result, |items| {
+            Answer::Extend(items.iter().map(|item| Item::of(item, |lease| Extended::from(lease))).collect())
+        });
+        result
+    }
+
+    async fn change(&self, queue: &QueueName, select: Select, change: Change) -> Result<Changed> {
+        let call = self.begin(queue, Op::change(&select, &change));
+        let result = self.inner.change(queue, select, change).await;
+        call.end(&result, |changed| Answer::from(changed));
+        result
+    }
+
+    async fn find(&self, queue: &QueueName, id: &TaskId) -> Result<Option<TaskView>> {
+        self.inner.find(queue, id).await
+    }
+
+    async fn list(&self, queue: &QueueName, page: Page) -> Result<Vec<TaskView>> {
+        self.inner.list(queue, page).await
+    }
+
+    async fn dead_letters(&self, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
+        let ids = |select: &DeadSelect| match select {
+            DeadSelect::Ids(ids) => Ok(Some(ids.clone())),
+            DeadSelect::All => Ok(None),
+            _ => Err(Error::unsupported("a selection that the suite does not know")),
+        };
+        let noted = match &op {
+            DeadLetterOp::Redrive { select, rate } => Op::Redrive { ids: ids(select)?, rate: *rate },
+            DeadLetterOp::Purge { select } => Op::Purge { ids: ids(select)? },
+            _ => return self.inner.dead_letters(queue, op).await,
+        };
+        let call = self.begin(queue, noted);
+        let result = self.inner.dead_letters(queue, op).await;
+        call.end(&result, |dead| Answer::Dead { affected: dead.affected, kept: dead.kept });
+        result
+    }
+
+    async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
+        self.inner.stats(queue).await
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueName>> {
+        self.inner.queues().await
+    }
+
+    async fn administer(&self, queue: &QueueName, op: AdminOp) -> Result<()> {
+        let noted = match op {
+            AdminOp::Pause => Op::Pause,
+            AdminOp::Resume => Op::Resume,
+            AdminOp::Delete => Op::Delete,
+            _ => return Err(Error::unsupported("an operation that the suite does not know")),
+        };
+        let call = self.begin(queue, noted);
+        let result = self.inner.administer(queue, op).await;
+        call.end(&result, |()| Answer::Done);
+        result
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.inner.ping().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+}
+
+#[derive(Debug)]
+struct RecordedIntake {
+    inner: Box<dyn Intake>,
+    history: History,
+    client: u32,
+    queue: QueueName,
+}
+
+#[async_trait]
+impl Intake for RecordedIntake {
+    async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
+        let op = Op::Claim { max: claim.max, max_bytes: claim.max_bytes, lease_us: micros(claim.lease) };
+        let call = Call::begin(&self.history, self.client, &self.queue, op);
+        let result = self.inner.claim(claim).await;
+        call.end(&result, |claimed| Answer::Claim {
+            deliveries: claimed.deliveries.iter().map(Delivered::from).collect(),
+            next_due_us: claimed.next_due_in.map(micros),
+            buried: claimed.buried,
+            set_aside: claimed.set_aside,
+        });
+        result
+    }
+
+    async fn wait(&mut self, at_most: Duration) {
+        self.inner.wait(at_most).await;
+    }
+
+    async fn close(self: Box<Self>) -> Result<()> {
+        self.inner.close().await
+    }
+}

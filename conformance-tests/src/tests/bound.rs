@@ -1,0 +1,1 @@
+//! BOUND: everything has a limit, and a typed error at it.

@@ -1,0 +1,1 @@
+//! CANCEL: cancel, move and shift have a definite answer.

@@ -1,0 +1,1 @@
+//! CLEAR: what you are told is true.

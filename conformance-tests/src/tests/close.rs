@@ -1,0 +1,1 @@
+//! CLOSE: close ends, and gives back.

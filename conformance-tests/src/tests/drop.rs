@@ -1,0 +1,1 @@
+//! DROP: every future may be dropped at any await point.

@@ -1,0 +1,1 @@
+//! DUP: one live lease, and every redelivery has a cause.

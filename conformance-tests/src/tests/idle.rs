@@ -1,0 +1,1 @@
+//! IDLE: no polling.

@@ -1,0 +1,1 @@
+//! LIVE: sleepers wake in time, and after faults unaided.

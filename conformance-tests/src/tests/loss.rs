@@ -1,0 +1,1 @@
+//! LOSS: an accepted task is delivered until it ends.

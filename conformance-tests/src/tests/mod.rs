@@ -1,0 +1,17 @@
+//! The tests, by the family of the promise that they check. Each takes a [`Trial`](crate::Trial) and panics where the promise
+//! does not hold; what its history shows is looked at afterwards.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test is told by its name, and fails by panicking")]
+
+pub mod bound;
+pub mod cancel;
+pub mod clear;
+pub mod close;
+pub mod drop;
+pub mod dup;
+pub mod idle;
+pub mod leak;
+pub mod live;
+pub mod loss;
+pub mod model;
+pub mod order;
+pub mod time;

@@ -1,0 +1,1 @@
+//! MODEL: the trait against a reference that is too simple to be wrong.

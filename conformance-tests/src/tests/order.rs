@@ -1,0 +1,1 @@
+//! ORDER: by (visible at, sequence).

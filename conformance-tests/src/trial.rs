@@ -1,0 +1,405 @@
+//! What one test works with: recorded clients, queues of its own, a seed, and the waiting that every test does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use delayline_core::{
+    Capabilities, Claim, ClaimedTask, DelayBackend, Durability, Intake, IntakeOptions, NewTask, QueueName, Result,
+    Scheduled, Shift, TaskId, Timestamp, Verdict,
+};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::harness::{Fault, Harness, Time};
+use crate::history::{History, Recorded};
+
+/// A lease that does not end during a test.
+pub const LONG_LEASE: Duration = Duration::from_secs(600);
+
+/// One run of one test.
+#[derive(Debug)]
+pub struct Trial {
+    name: &'static str,
+    seed: u64,
+    harness: Arc<dyn Harness>,
+    history: History,
+    caps: Capabilities,
+    /// Every client that was opened, in the order of their numbers; the first is there from the start.
+    clients: Mutex<Vec<Arc<dyn DelayBackend>>>,
+    checked: AtomicU64,
+    untested: Mutex<Option<String>>,
+}
+
+impl Trial {
+    /// Opens the first client.
+    ///
+    /// # Errors
+    /// Those of [`Harness::open`].
+    pub async fn begin(name: &'static str, seed: u64, harness: Arc<dyn Harness>) -> Result<Self> {
+        let history = History::new(harness.clone());
+        let first = harness.open().await?;
+        let caps = first.capabilities().clone();
+        Ok(Self {
+            name,
+            seed,
+            harness,
+            history,
+            caps,
+            clients: Mutex::new(vec![first]),
+            checked: AtomicU64::new(0),
+            untested: Mutex::default(),
+        })
+    }
+
+    /// The test's name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The number that all its randomness comes from.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Its randomness; the same for each call.
+    #[must_use]
+    pub fn rng(&self) -> fastrand::Rng {
+        fastrand::Rng::with_seed(self.seed)
+    }
+
+    /// What the backend declares: the bounds that tests use.
+    #[must_use]
+    pub fn caps(&self) -> &Capabilities {
+        &self.caps
+    }
+
+    /// The harness.
+    #[must_use]
+    pub fn harness(&self) -> &Arc<dyn Harness> {
+        &self.harness
+    }
+
+    /// What is being noted.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The first client, recorded.
+    #[must_use]
+    pub fn backend(&self) -> Arc<dyn DelayBackend> {
+        let first = self.clients.lock()[0].clone();
+        Arc::new(Recorded::new(first, self.history.clone(), 0))
+    }
+
+    /// The first client as it is, for tests that measure.
+    #[must_use]
+    pub fn bare(&self) -> Arc<dyn DelayBackend> {
+        self.clients.lock()[0].clone()
+    }
+
+    /// Another client of the same store, recorded, as another process would open it; the first one again where the store
+    /// lives in its client.
+    ///
+    /// # Panics
+    /// If it can't be opened.
+    pub async fn another(&self) -> Arc<dyn DelayBackend> {
+        if !self.is_shared() {
+            return self.backend();
+        }
+        let inner = self.harness.open().await.expect("another client");
+        let mut clients = self.clients.lock();
+        clients.push(inner.clone());
+        let number = u32::try_from(clients.len() - 1).expect("few clients");
+        drop(clients);
+        Arc::new(Recorded::new(inner, self.history.clone(), number))
+    }
+
+    /// Whether several clients can work on one store.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.caps.durability != Durability::Process
+    }
+
+    /// A queue of this test's own.
+    #[must_use]
+    pub fn queue(&self, name: &str) -> QueueName {
+        let test: String = self.name.chars().take(60).collect();
+        QueueName::new(format!("{test}.{:016x}.{name}", self.seed)).expect("a short name of plain letters")
+    }
+
+    /// A task id.
+    #[must_use]
+    pub fn id(&self, key: impl AsRef<str>) -> TaskId {
+        TaskId::new(key).expect("a short key of plain letters")
+    }
+
+    /// The backend's wall clock.
+    #[must_use]
+    pub fn wall(&self) -> Timestamp {
+        self.harness.wall()
+    }
+
+    /// Steps the backend's wall clock; `false` if the harness can't, and then the test is reported as untested.
+    #[must_use]
+    pub fn step_wall(&self, by: Shift) -> bool {
+        let stepped = self.harness.step_wall(by);
+        if stepped {
+            self.history.wall_stepped();
+        } else {
+            self.untested("the harness can't step the backend's wall clock");
+        }
+        stepped
+    }
+
+    /// Does something to the server; `false` if the harness can't, and then the test is reported as untested.
+    ///
+    /// # Panics
+    /// If it went wrong.
+    #[must_use]
+    pub async fn inject(&self, fault: Fault) -> bool {
+        let injected = self.harness.inject(fault).await.expect("a fault that can be injected");
+        if !injected {
+            self.untested(format!("the harness has no fault {fault:?}"));
+        }
+        injected
+    }
+
+    /// So many units of time: what is one unit apart is told apart for certain, by a virtual clock or a real one.
+    #[must_use]
+    pub fn units(&self, n: u32) -> Duration {
+        Time::of(&*self.harness).unit() * n
+    }
+
+    /// Whether time is virtual, so that nothing takes time but waiting.
+    #[must_use]
+    pub fn is_virtual(&self) -> bool {
+        Time::of(&*self.harness) == Time::Virtual
+    }
+
+    /// `virtual_n` where time is virtual or `real_n`, for sizes that only cost something in real time.
+    #[must_use]
+    pub fn size(&self, virtual_n: usize, real_n: usize) -> usize {
+        if self.is_virtual() { virtual_n } else { real_n }
+    }
+
+    /// How long to wait for what must come, before giving up: far longer than a busy machine needs.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    /// Notes that this many things were checked beyond what the history holds.
+    pub fn checked(&self, n: u64) {
+        self.checked.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Things checked so far: answers in the history and those told to [`checked`](Self::checked).
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.history.operations() + self.checked.load(Ordering::Relaxed)
+    }
+
+    /// Notes that this harness can't do what the test needs.
+    pub fn untested(&self, why: impl Into<String>) {
+        self.untested.lock().get_or_insert_with(|| why.into());
+    }
+
+    /// What this harness could not do for the test.
+    #[must_use]
+    pub fn why_untested(&self) -> Option<String> {
+        self.untested.lock().clone()
+    }
+
+    /// Opens an intake.
+    ///
+    /// # Panics
+    /// If it can't be opened.
+    pub async fn intake(&self, backend: &Arc<dyn DelayBackend>, queue: &QueueName) -> Box<dyn Intake> {
+        backend.intake(queue, IntakeOptions::default()).await.expect("an intake")
+    }
+
+    /// Schedules one task that must be accepted.
+    ///
+    /// # Panics
+    /// If it is not.
+    pub async fn put(&self, backend: &Arc<dyn DelayBackend>, queue: &QueueName, task: NewTask) -> Scheduled {
+        self.try_put(backend, queue, task).await.expect("a task that is accepted")
+    }
+
+    /// Schedules one task.
+    ///
+    /// # Errors
+    /// Those of its item.
+    ///
+    /// # Panics
+    /// If the whole call fails, or does not answer for one item.
+    pub async fn try_put(
+        &self,
+        backend: &Arc<dyn DelayBackend>,
+        queue: &QueueName,
+        task: NewTask,
+    ) -> Result<Scheduled> {
+        let mut answers = backend.schedule(queue, vec![task]).await.expect("an answer to schedule");
+        assert_eq!(answers.len(), 1, "one answer for one task");
+        answers.remove(0)
+    }
+
+    /// Schedules tasks that must all be accepted, in calls of the declared batch size.
+    ///
+    /// # Panics
+    /// If one is not.
+    pub async fn put_all(
+        &self,
+        backend: &Arc<dyn DelayBackend>,
+        queue: &QueueName,
+        tasks: impl IntoIterator<Item = NewTask>,
+    ) -> Vec<Scheduled> {
+        let mut tasks = tasks.into_iter();
+        let mut scheduled = Vec::new();
+        loop {
+            let batch: Vec<NewTask> = tasks.by_ref().take(self.caps.batch_max.min(10_000)).collect();
+            if batch.is_empty() {
+                return scheduled;
+            }
+            let sent = batch.len();
+            let answers = backend.schedule(queue, batch).await.expect("an answer to schedule");
+            assert_eq!(answers.len(), sent, "one answer for each task");
+            scheduled.extend(answers.into_iter().map(|answer| answer.expect("a task that is accepted")));
+        }
+    }
+
+    /// What is due now, at most `max`, under a lease that does not end during the test.
+    ///
+    /// # Panics
+    /// If the claim fails.
+    pub async fn claim(&self, intake: &mut Box<dyn Intake>, max: usize) -> Vec<ClaimedTask> {
+        self.claim_for(intake, max, LONG_LEASE).await
+    }
+
+    /// What is due now, at most `max`, under a lease of this length.
+    ///
+    /// # Panics
+    /// If the claim fails.
+    pub async fn claim_for(&self, intake: &mut Box<dyn Intake>, max: usize, lease: Duration) -> Vec<ClaimedTask> {
+        intake.claim(Claim::new(max, lease.min(self.caps.lease_max))).await.expect("a claim").deliveries
+    }
+
+    /// Claims and waits as consumers do, until `n` tasks have come or the trial's patience has run out.
+    pub async fn take(&self, intake: &mut Box<dyn Intake>, n: usize) -> Vec<ClaimedTask> {
+        self.take_within(intake, n, LONG_LEASE, self.patience()).await
+    }
+
+    /// Claims and waits as consumers do, until `n` tasks have come or `at_most` has passed.
+    ///
+    /// # Panics
+    /// If a claim fails.
+    pub async fn take_within(
+        &self,
+        intake: &mut Box<dyn Intake>,
+        n: usize,
+        lease: Duration,
+        at_most: Duration,
+    ) -> Vec<ClaimedTask> {
+        let ends = Instant::now() + at_most;
+        let mut taken = Vec::new();
+        while taken.len() < n {
+            let left = ends.saturating_duration_since(Instant::now());
+            match self.take_some(intake, n - taken.len(), lease, left).await {
+                some if some.is_empty() => break,
+                some => taken.extend(some),
+            }
+        }
+        taken
+    }
+
+    /// Claims and waits as consumers do, until any task has come or `at_most` has passed; brings at most `max`.
+    ///
+    /// # Panics
+    /// If a claim fails.
+    pub async fn take_some(
+        &self,
+        intake: &mut Box<dyn Intake>,
+        max: usize,
+        lease: Duration,
+        at_most: Duration,
+    ) -> Vec<ClaimedTask> {
+        let ends = Instant::now() + at_most;
+        loop {
+            let claim = Claim::new(max, lease.min(self.caps.lease_max));
+            let claimed = intake.claim(claim).await.expect("a claim");
+            let left = ends.saturating_duration_since(Instant::now());
+            if !claimed.deliveries.is_empty() || left.is_zero() {
+                return claimed.deliveries;
+            }
+            intake.wait(claimed.next_due_in.unwrap_or(self.caps.sweep).min(self.caps.sweep).min(left)).await;
+        }
+    }
+
+    /// Settles one lease.
+    ///
+    /// # Errors
+    /// Those of its item.
+    ///
+    /// # Panics
+    /// If the whole call fails.
+    pub async fn settle(
+        &self,
+        backend: &Arc<dyn DelayBackend>,
+        queue: &QueueName,
+        task: &ClaimedTask,
+        verdict: Verdict,
+    ) -> Result<()> {
+        let mut answers =
+            backend.settle(queue, vec![(task.lease.clone(), verdict)]).await.expect("an answer to settle");
+        assert_eq!(answers.len(), 1, "one answer for one verdict");
+        answers.remove(0)
+    }
+
+    /// Completes tasks that must all be completed.
+    ///
+    /// # Panics
+    /// If one is not.
+    pub async fn complete(&self, backend: &Arc<dyn DelayBackend>, queue: &QueueName, tasks: &[ClaimedTask]) {
+        for batch in tasks.chunks(self.caps.batch_max.min(10_000)) {
+            let verdicts = batch.iter().map(|task| (task.lease.clone(), Verdict::Complete)).collect();
+            let answers = backend.settle(queue, verdicts).await.expect("an answer to settle");
+            assert_eq!(answers.len(), batch.len(), "one answer for each verdict");
+            answers.into_iter().for_each(|answer| answer.expect("a lease that can be completed"));
+        }
+    }
+
+    /// Takes and completes `expected` tasks, then looks that no other is due, and notes that the queue is empty: from then on
+    /// the checkers count what is left as lost. Gives up when its patience runs out, which the checkers will see as well.
+    pub async fn drain(&self, backend: &Arc<dyn DelayBackend>, queue: &QueueName, expected: usize) -> Vec<ClaimedTask> {
+        let mut intake = self.intake(backend, queue).await;
+        let mut done = Vec::new();
+        let ends = Instant::now() + self.patience();
+        while done.len() < expected {
+            let left = ends.saturating_duration_since(Instant::now());
+            let taken = self.take_some(&mut intake, (expected - done.len()).min(1_000), LONG_LEASE, left).await;
+            if taken.is_empty() {
+                break;
+            }
+            self.complete(backend, queue, &taken).await;
+            done.extend(taken);
+        }
+        let more = self.claim(&mut intake, 1).await;
+        self.complete(backend, queue, &more).await;
+        done.extend(more);
+        self.history.drained(queue);
+        done
+    }
+
+    /// Ends every client, and tells who did not end.
+    pub(crate) async fn close(&self) -> Result<()> {
+        let clients = std::mem::take(&mut *self.clients.lock());
+        for client in &clients {
+            client.close().await?;
+        }
+        Ok(())
+    }
+}
