@@ -1,0 +1,277 @@
+//! A backend of one's own, over a `BTreeMap`, and its proof: `cargo test -p delayline-conformance --example third_party`.
+//!
+//! It schedules, hands out and settles; everything else keeps the trait's default, which answers `Unsupported`, and its
+//! `Capabilities` say so. The suite holds it to both.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use delayline_conformance::{Harness, Time};
+use delayline_core::{
+    Capabilities, Claim, Claimed, ClaimedTask, Clock, DelayBackend, Due, Error, ErrorKind, Intake, IntakeOptions,
+    Lease, NewTask, Order, Outcome, QueueName, Receipt, Result, Scheduled, SystemClock, TaskRef, TestClock, Timestamp,
+    Verdict, async_trait,
+};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+/// The one index: (visible at in milliseconds of the wall clock, sequence).
+type Place = (i64, u64);
+
+struct Entry {
+    task: NewTask,
+    lease: Option<Lease>,
+    attempt: u32,
+    expires_ms: i64,
+}
+
+#[derive(Default)]
+struct State {
+    queues: HashMap<QueueName, BTreeMap<Place, Entry>>,
+    sequence: u64,
+    fence: u64,
+    closed: bool,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Rung whenever a task may have become visible; a receiver remembers what it has not seen (LIVE-4).
+    bell: watch::Sender<()>,
+    clock: Arc<TestClock>,
+}
+
+impl Shared {
+    fn open(&self) -> Result<parking_lot::MutexGuard<'_, State>> {
+        let state = self.state.lock();
+        if state.closed { Err(Error::new(ErrorKind::Closed, "the backend is closed")) } else { Ok(state) }
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.clock.wall().unix_millis_floor()
+    }
+
+    /// In whole milliseconds, rounded up (TIME-4).
+    fn after_ms(&self, after: Duration) -> i64 {
+        self.clock.wall().saturating_add(after).unix_millis_ceil()
+    }
+}
+
+struct Backend(Arc<Shared>, Capabilities);
+
+impl std::fmt::Debug for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a BTreeMap")
+    }
+}
+
+impl Backend {
+    fn new(clock: Arc<TestClock>) -> Self {
+        let mut capabilities = Capabilities::minimal("btreemap");
+        capabilities.order = Order::Exact;
+        let shared = Shared { state: Mutex::default(), bell: watch::Sender::new(()), clock };
+        Self(Arc::new(shared), capabilities)
+    }
+
+    /// When something is due, if that is not too far away (TIME-2).
+    fn place_ms(&self, due: Due) -> Result<i64> {
+        let ms = match due {
+            Due::After(after) => self.0.after_ms(after),
+            Due::At(at) => at.unix_millis_ceil(),
+        };
+        self.1.check_delay(due)?;
+        if ms > self.0.after_ms(self.1.delay_max) { Err(self.1.out_of_range()) } else { Ok(ms) }
+    }
+
+    fn schedule_one(&self, state: &mut State, queue: &QueueName, mut task: NewTask) -> Result<Scheduled> {
+        self.1.check(&task)?;
+        let due_ms = self.place_ms(task.due)?;
+        let expires_ms = task.expires.map_or(Ok(i64::MAX), |expires| self.place_ms(expires))?;
+        if expires_ms < due_ms {
+            return Err(Error::new(ErrorKind::Invalid, "the task expires before it is due"));
+        }
+        state.sequence += 1;
+        let id = task.id.get_or_insert_with(|| uuid::Uuid::new_v4().into()).clone();
+        let entry = Entry { task, lease: None, attempt: 0, expires_ms };
+        state.queues.entry(queue.clone()).or_default().insert((due_ms, state.sequence), entry);
+        Ok(Scheduled::new(TaskRef::new(id, Timestamp::from_unix_millis(due_ms), Receipt::NONE), Outcome::Created))
+    }
+
+    fn settle_one(&self, state: &mut State, queue: &QueueName, lease: &Lease, verdict: &Verdict) -> Result<()> {
+        let lost = Error::lease_lost;
+        let tasks = state.queues.get_mut(queue).ok_or_else(lost)?;
+        let [ms, sequence] = lease.receipt.words().ok_or_else(lost)?;
+        let place = (ms as i64, sequence);
+        // A task that was claimed again has another fence, though it may stand at the same place.
+        let entry = tasks.get_mut(&place).ok_or_else(lost)?;
+        if entry.lease.as_ref().is_none_or(|held| held.fence != lease.fence) {
+            return Err(lost());
+        }
+        let back_ms = match verdict {
+            Verdict::Complete | Verdict::Bury { .. } => None,
+            Verdict::Retry { .. } if entry.attempt >= entry.task.max_attempts.get() => None,
+            Verdict::Retry { after, .. } | Verdict::Snooze { after } => Some(self.place_ms((*after).into())?),
+            // Its old place is when it was due; the lease knows it no more, so it is kept in the task.
+            Verdict::Release => Some(self.place_ms(entry.task.due)?),
+        };
+        let mut entry = tasks.remove(&place).ok_or_else(lost)?;
+        if let Some(back_ms) = back_ms {
+            entry.lease = None;
+            entry.attempt -= u32::from(matches!(verdict, Verdict::Release | Verdict::Snooze { .. }));
+            entry.task.due = Due::At(Timestamp::from_unix_millis(back_ms));
+            tasks.insert((back_ms, sequence), entry);
+        } else if tasks.is_empty() {
+            state.queues.remove(queue);
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl DelayBackend for Backend {
+    fn capabilities(&self) -> &Capabilities {
+        &self.1
+    }
+
+    async fn schedule(&self, queue: &QueueName, tasks: Vec<NewTask>) -> Result<Vec<Result<Scheduled>>> {
+        self.1.check_batch(tasks.len())?;
+        let mut state = self.0.open()?;
+        let answers = tasks.into_iter().map(|task| self.schedule_one(&mut state, queue, task)).collect();
+        self.0.bell.send_replace(());
+        Ok(answers)
+    }
+
+    async fn intake(&self, queue: &QueueName, _: IntakeOptions) -> Result<Box<dyn Intake>> {
+        drop(self.0.open()?);
+        let bell = self.0.bell.subscribe();
+        Ok(Box::new(Puller { shared: self.0.clone(), caps: self.1.clone(), queue: queue.clone(), bell }))
+    }
+
+    async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
+        self.1.check_batch(verdicts.len())?;
+        let mut state = self.0.open()?;
+        let each = |(lease, verdict): (Lease, Verdict)| self.settle_one(&mut state, queue, &lease, &verdict);
+        let answers = verdicts.into_iter().map(each).collect();
+        self.0.bell.send_replace(());
+        Ok(answers)
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.0.open().map(drop)
+    }
+
+    async fn close(&self) -> Result<()> {
+        *self.0.state.lock() = State { closed: true, ..State::default() };
+        self.0.bell.send_replace(());
+        Ok(())
+    }
+}
+
+struct Puller {
+    shared: Arc<Shared>,
+    caps: Capabilities,
+    queue: QueueName,
+    bell: watch::Receiver<()>,
+}
+
+impl std::fmt::Debug for Puller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "an intake of {}", self.queue)
+    }
+}
+
+#[async_trait]
+impl Intake for Puller {
+    async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
+        self.caps.check_lease(claim.lease)?;
+        self.bell.mark_unchanged();
+        let mut guard = self.shared.open()?;
+        let state = &mut *guard;
+        let (now_ms, ends_ms) = (self.shared.now_ms(), self.shared.after_ms(claim.lease));
+        let (mut claimed, mut bytes) = (Claimed::default(), 0);
+        let Some(tasks) = state.queues.get_mut(&self.queue) else { return Ok(claimed) };
+        while let Some(first) = tasks.first_entry().filter(|first| first.key().0 <= now_ms) {
+            let entry = first.get();
+            bytes += entry.task.payload.len();
+            let spent = entry.attempt >= entry.task.max_attempts.get() || now_ms > entry.expires_ms;
+            let full = claimed.deliveries.len() == claim.max || (claim.max > 0 && bytes > claim.max_bytes);
+            if !spent && full && (claim.max == 0 || !claimed.deliveries.is_empty()) {
+                break;
+            }
+            let ((due_ms, sequence), mut entry) = first.remove_entry();
+            if spent {
+                claimed.buried += 1;
+                continue;
+            }
+            state.fence += 1;
+            entry.attempt += 1;
+            // Where a release puts it back.
+            let due_at = Timestamp::from_unix_millis(due_ms);
+            entry.task.due = Due::At(due_at);
+            let id = entry.task.id.clone().expect("it got one when it was scheduled");
+            let place = Receipt::from_words([ends_ms as u64, sequence]);
+            let lease = Lease::new(id, state.fence, entry.attempt, Timestamp::from_unix_millis(ends_ms), place);
+            let lateness = self.shared.clock.wall().saturating_since(due_at);
+            let mut task = ClaimedTask::new(lease.clone(), due_at, lateness, entry.task.payload.clone());
+            task.max_attempts = entry.task.max_attempts.get();
+            task.expires_at = entry.task.expires.map(|_| Timestamp::from_unix_millis(entry.expires_ms));
+            task.headers = entry.task.headers.clone();
+            claimed.deliveries.push(task);
+            entry.lease = Some(lease);
+            tasks.insert((ends_ms, sequence), entry);
+        }
+        let next = tasks.keys().next().map(|(ms, _)| Timestamp::from_unix_millis(*ms));
+        claimed.next_due_in = next.map(|at| at.saturating_since(self.shared.clock.wall()));
+        if tasks.is_empty() {
+            state.queues.remove(&self.queue);
+        }
+        Ok(claimed)
+    }
+
+    async fn wait(&mut self, at_most: Duration) {
+        let _ = tokio::time::timeout(at_most, self.bell.changed()).await;
+    }
+
+    async fn close(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// All that the suite has to know of it.
+#[derive(Debug, Default)]
+struct OverBTreeMap {
+    /// The wall clock as it stood at the start, and tokio's time from there: one line for delays and instants.
+    clock: OnceLock<Arc<TestClock>>,
+}
+
+impl OverBTreeMap {
+    fn clock(&self) -> &Arc<TestClock> {
+        self.clock.get_or_init(|| Arc::new(TestClock::at(SystemClock::new().wall())))
+    }
+}
+
+#[async_trait]
+impl Harness for OverBTreeMap {
+    async fn open(&self) -> Result<Arc<dyn DelayBackend>> {
+        Ok(Arc::new(Backend::new(self.clock().clone())))
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.clock().wall()
+    }
+
+    fn time(&self) -> Time {
+        Time::Virtual
+    }
+}
+
+#[cfg(test)]
+delayline_conformance::suite!(OverBTreeMap::default());
+
+fn main() {
+    for test in delayline_conformance::TESTS {
+        let report =
+            delayline_conformance::run_test(test, Arc::new(OverBTreeMap::default()), delayline_conformance::seed());
+        println!("{:<70} {:?}", report.test, report.outcome);
+    }
+}
