@@ -28,6 +28,8 @@ pub mod history;
 mod leak_main;
 pub mod need;
 mod run;
+#[cfg(feature = "servers")]
+pub mod servers;
 pub mod suite;
 pub mod tests;
 pub mod trial;
