@@ -27,6 +27,8 @@ pub mod heap;
 pub mod history;
 mod leak_main;
 pub mod need;
+#[cfg(feature = "servers")]
+pub mod proxy;
 mod run;
 #[cfg(feature = "servers")]
 pub mod servers;
