@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use delayline::{Attempts, QueueName};
 
+use crate::conform::args::ConformArgs;
 use crate::demo::args::DemoArgs;
 
 // Hand-wrapped, so that they look right on 80 columns: no line is longer than 79.
@@ -16,6 +17,7 @@ Exit codes:
   2    the command line is wrong
   3    lines of the input were bad; the others ran (with --strict, none ran)
   4    some tasks ended as dead letters, which are listed (comes before 3)
+  5    `conform`: a promise does not hold
   130  interrupted by Ctrl-C (143 by SIGTERM, 129 by SIGHUP)
 
 Environment:
@@ -110,6 +112,7 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     Run(Box<RunArgs>),
     Demo(Box<DemoArgs>),
+    Conform(Box<ConformArgs>),
 }
 
 /// Reads tasks, and hands each out when it is due: to stdout, or to a command.

@@ -18,6 +18,8 @@ pub(crate) enum Exit {
     BadLines,
     /// 4: some tasks ended as dead letters.
     DeadLetters,
+    /// 5: a promise does not hold.
+    PromiseBroken,
     /// 128 + n: interrupted by signal n, so 130 for Ctrl-C and 143 for SIGTERM.
     Interrupted(Signal),
 }
@@ -29,6 +31,7 @@ impl Exit {
             Self::Failed => 1,
             Self::BadLines => 3,
             Self::DeadLetters => 4,
+            Self::PromiseBroken => 5,
             Self::Interrupted(signal) => 128 + signal as u8,
         }
     }

@@ -1,6 +1,7 @@
 //! The command line of delayline. Standard output carries what programs read; everything for people goes to standard error.
 
 mod args;
+mod conform;
 mod console;
 mod demo;
 mod exit;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let done = match args.command {
         Command::Run(run) => run::main(&args.global, *run),
+        Command::Conform(conform) => conform::main(&args.global, &conform),
         Command::Demo(demo) => demo::main(&args.global, *demo),
     };
     match done {

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::time::Instant;
 
 use crate::check::{Violation, check};
 use crate::harness::{Harness, Time};
@@ -38,6 +39,8 @@ pub struct Report {
     pub outcome: Outcome,
     /// How many answers it checked.
     pub operations: u64,
+    /// How long it took, in real time.
+    pub took: Duration,
 }
 
 /// How a test ended.
@@ -107,6 +110,7 @@ pub fn run(name: &str, make: impl FnOnce() -> Arc<dyn Harness>) {
 /// Runs one test and tells what became of it. Takes as long as the test does, and no longer than five minutes.
 #[must_use]
 pub fn run_test(test: &'static Test, harness: Arc<dyn Harness>, seed: u64) -> Report {
+    let began = Instant::now();
     let watched = Arc::new(Watched::default());
     let (done, ended) = sync_channel(1);
     let body = {
@@ -127,7 +131,7 @@ pub fn run_test(test: &'static Test, harness: Arc<dyn Harness>, seed: u64) -> Re
         }
     };
     let operations = watched.0.lock().as_ref().map_or(0, |trial| trial.operations());
-    Report { test: test.name, seed, outcome, operations }
+    Report { test: test.name, seed, outcome, operations, took: began.elapsed() }
 }
 
 /// The seed from `DELAYLINE_SEED`, decimal or `0x` and hexadecimal, or a random one.
@@ -213,6 +217,7 @@ async fn closed(trial: &Trial) -> Result<(), String> {
         Ok(Err(e)) => return Err(format!("CLOSE-1: `close` failed: {e}")),
         Ok(Ok(())) => {}
     }
+    trial.tidy().await.map_err(|e| format!("the test's queues can't be deleted: {e}"))?;
     let alive = || Handle::current().metrics().num_alive_tasks();
     let mut patience = 100;
     while alive() > 0 {

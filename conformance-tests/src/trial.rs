@@ -1,12 +1,13 @@
 //! What one test works with: recorded clients, queues of its own, a seed, and the waiting that every test does.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use delayline_core::{
-    Capabilities, Claim, ClaimedTask, DelayBackend, Durability, Intake, IntakeOptions, NewTask, QueueName, Result,
-    Scheduled, Shift, TaskId, Timestamp, Verdict,
+    AdminOp, Capabilities, Claim, ClaimedTask, DelayBackend, Durability, Intake, IntakeOptions, NewTask, QueueName,
+    Result, Scheduled, Shift, Support, TaskId, Timestamp, Verdict,
 };
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -27,6 +28,8 @@ pub struct Trial {
     caps: Capabilities,
     /// Every client that was opened, in the order of their numbers; the first is there from the start.
     clients: Mutex<Vec<Arc<dyn DelayBackend>>>,
+    /// Every queue that was named, to be deleted from a store that outlives the test.
+    queues: Mutex<BTreeSet<QueueName>>,
     checked: AtomicU64,
     untested: Mutex<Option<String>>,
 }
@@ -47,6 +50,7 @@ impl Trial {
             history,
             caps,
             clients: Mutex::new(vec![first]),
+            queues: Mutex::default(),
             checked: AtomicU64::new(0),
             untested: Mutex::default(),
         })
@@ -128,7 +132,9 @@ impl Trial {
     #[must_use]
     pub fn queue(&self, name: &str) -> QueueName {
         let test: String = self.name.chars().take(60).collect();
-        QueueName::new(format!("{test}.{:016x}.{name}", self.seed)).expect("a short name of plain letters")
+        let queue = QueueName::new(format!("{test}.{:016x}.{name}", self.seed)).expect("a short name of plain letters");
+        self.queues.lock().insert(queue.clone());
+        queue
     }
 
     /// A task id.
@@ -392,6 +398,20 @@ impl Trial {
         done.extend(more);
         self.history.drained(queue);
         done
+    }
+
+    /// Deletes the test's queues from a store that outlives it.
+    pub(crate) async fn tidy(&self) -> Result<()> {
+        if !self.is_shared() || self.caps.delete != Support::Definite {
+            return Ok(());
+        }
+        // The test may have closed its own.
+        let client = self.harness.open().await?;
+        let queues = std::mem::take(&mut *self.queues.lock());
+        for queue in &queues {
+            client.administer(queue, AdminOp::Delete).await?;
+        }
+        client.close().await
     }
 
     /// Ends every client, and tells who did not end.
