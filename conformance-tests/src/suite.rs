@@ -165,6 +165,17 @@ macro_rules! __tests {
         live_worker::idle_3_a_store_that_hints_for_nothing_is_not_spun_on []
         // bound
         // close
+        close::close_1_close_ends_and_wakes_who_waits []
+        close::close_1_calls_under_way_end []
+        close::close_1_one_client_s_close_is_not_another_s []
+        close_worker::close_2_what_is_unfinished_at_the_deadline_is_given_back []
+        close_worker::close_2_another_worker_takes_over []
+        close_worker::close_3_handlers_are_told_and_may_finish []
+        close_worker::close_4_a_worker_that_is_shut_down_claims_no_more []
+        close_worker::close_5_a_store_that_hangs_does_not_keep_a_worker []
+        close_worker::close_6_a_task_whose_handler_was_not_started_is_given_back []
+        close_worker::close_8_a_closed_backend_ends_its_workers_and_consumers []
+        close::close_10_what_is_there_after_close_is_as_declared []
         // clear
         // model
     } };

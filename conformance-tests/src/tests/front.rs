@@ -127,7 +127,7 @@ impl Intake for FrontIntake {
         match self.hints {
             Hints::Passed => self.inner.wait(at_most).await,
             Hints::Lost => sleep(at_most).await,
-            Hints::Endless => tokio::task::yield_now().await,
+            Hints::Endless => {}
         }
     }
 

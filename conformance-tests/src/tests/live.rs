@@ -8,8 +8,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use delayline_core::{
-    AdminOp, CancellationToken, Change, ChangeOutcome, Claim, ClaimedTask, DeadLetterOp, DeadSelect, DelayBackend, Due, GroupName, Intake,
-    NewTask, Queue, QueueName, Select, Shift, TaskRef, Verdict,
+    AdminOp, CancellationToken, Change, ChangeOutcome, Claim, ClaimedTask, DeadLetterOp, DeadSelect, DelayBackend, Due,
+    GroupName, Intake, NewTask, Queue, QueueName, Select, Shift, TaskRef, Verdict,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;

@@ -9,6 +9,7 @@ pub mod cancel_races;
 pub mod cancel_shift;
 pub mod clear;
 pub mod close;
+pub mod close_worker;
 pub mod drop;
 pub mod dup;
 mod front;
