@@ -120,6 +120,7 @@ macro_rules! __tests {
         cancel_groups::cancel_6_a_cancelled_group_never_comes [Cancel Groups]
         cancel_groups::cancel_6_a_moved_group_is_due_then [Reschedule Groups]
         cancel_groups::cancel_6_a_group_is_shifted_under_load [Reschedule Groups]
+        cancel_groups::cancel_6_what_comes_after_a_change_began_is_left_alone [Reschedule Groups Operations Inspect]
         cancel_groups::cancel_7_a_repeated_operation_changes_nothing_twice [Reschedule Operations]
         cancel_groups::cancel_7_a_repetition_leaves_alone_what_came_meanwhile [Reschedule Groups Operations]
         cancel_groups::cancel_8_an_operation_id_names_one_change [Reschedule Operations]

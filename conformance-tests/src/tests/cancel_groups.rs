@@ -353,3 +353,27 @@ pub async fn cancel_10_a_group_counts_what_a_shift_out_of_range_refuses(t: &Tria
     assert_eq!(counts(&changed), [7, 0, 0, 0, 0]);
     assert_eq!(t.drain(&backend, &queue, 7).await.len(), 7);
 }
+
+pub async fn cancel_6_what_comes_after_a_change_began_is_left_alone(t: &Trial) {
+    let (backend, queue) = (t.backend(), t.queue("exam"));
+    let n = t.size(9_000, 2_000);
+    let members = t.put_all(&backend, &queue, tasks(t, n, t.units(5), Some("room"))).await;
+    let change = Change::shift(Shift::Later(t.units(5))).operation(operation(&mut t.rng()));
+    let select = Select::Group(group("room"));
+    dropped_at(1, backend.change(&queue, select.clone(), change.clone())).await;
+    // Whether it had begun when it was dropped can be seen of its members.
+    let first = backend.find(&queue, members[0].id()).await.expect("an answer").expect("a task that waits");
+    let had_begun = first.visible_at.saturating_since(due_of(&members[0].task)) >= t.units(4);
+    let late = t.put_all(&backend, &queue, tasks(t, n / 10, t.units(5), Some("room"))).await;
+    let changed = until_done(&backend, &queue, &select, &change).await.expect("an answer");
+    let both = n + n / 10;
+    if !had_begun {
+        // Then what was sent may begin at any time, before the late ones or after them.
+        assert!((n as u64..=both as u64).contains(&changed.changed), "{changed:?}");
+        assert_eq!(t.drain(&backend, &queue, both).await.len(), both);
+        return;
+    }
+    assert_eq!(counts(&changed), [n as u64, 0, 0, 0, 0], "those that were there when it began");
+    let (members, late) = (members.into_iter().map(|task| (task, 5)), late.into_iter().map(|task| (task, 0)));
+    all_shifted(t, &queue, &members.chain(late).collect::<Vec<_>>()).await;
+}
