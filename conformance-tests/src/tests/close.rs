@@ -42,7 +42,7 @@ pub async fn close_1_close_ends_and_wakes_who_waits(t: &Trial) {
         assert!(t.claim(&mut intake, 1).await.is_empty());
         let claim = claim_one(t);
         let waits = tokio::spawn(async move {
-            loop {
+            for _ in 0..10_000 {
                 intake.wait(FAR).await;
                 // A wait may return early, for the tasks that others put here.
                 match intake.claim(claim).await {
@@ -50,6 +50,7 @@ pub async fn close_1_close_ends_and_wakes_who_waits(t: &Trial) {
                     Err(e) => return (e, Instant::now(), intake),
                 }
             }
+            panic!("ten thousand waits returned before `close`, and nothing was there");
         });
         // Some are asleep by then, and some about to be.
         if i % 3 == 0 {

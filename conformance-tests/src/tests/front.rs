@@ -30,7 +30,7 @@ pub(super) enum Hints {
     Passed,
     /// All of them are lost.
     Lost,
-    /// Every wait ends at once.
+    /// Every wait ends at once, up to ten thousand of them: then somebody spins, and has been seen to.
     Endless,
 }
 
@@ -85,7 +85,7 @@ impl DelayBackend for Front {
     async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
         pass(&self.mood).await?;
         let inner = self.inner.intake(queue, options).await?;
-        Ok(Box::new(FrontIntake { inner, mood: self.mood.clone(), hints: self.hints }))
+        Ok(Box::new(FrontIntake { inner, mood: self.mood.clone(), hints: self.hints, waits: 0 }))
     }
 
     async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
@@ -114,6 +114,7 @@ struct FrontIntake {
     inner: Box<dyn Intake>,
     mood: Arc<Mutex<Mood>>,
     hints: Hints,
+    waits: u32,
 }
 
 #[async_trait]
@@ -127,7 +128,8 @@ impl Intake for FrontIntake {
         match self.hints {
             Hints::Passed => self.inner.wait(at_most).await,
             Hints::Lost => sleep(at_most).await,
-            Hints::Endless => {}
+            Hints::Endless if self.waits < 10_000 => self.waits += 1,
+            Hints::Endless => sleep(at_most).await,
         }
     }
 

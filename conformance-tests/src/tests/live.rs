@@ -36,7 +36,7 @@ pub(super) async fn sleeper(t: &Trial, backend: &Arc<dyn DelayBackend>, queue: &
     let (asleep, is_asleep) = oneshot::channel();
     let mut asleep = Some(asleep);
     let handle = tokio::spawn(async move {
-        loop {
+        for _ in 0..10_000 {
             let mut claimed = intake.claim(claim).await.expect("a claim");
             if let Some(task) = claimed.deliveries.pop() {
                 return (task, Instant::now());
@@ -51,6 +51,7 @@ pub(super) async fn sleeper(t: &Trial, backend: &Arc<dyn DelayBackend>, queue: &
                 wait.await;
             }
         }
+        panic!("ten thousand waits returned, and nothing was there");
     });
     is_asleep.await.expect("a sleeper");
     Sleeper(handle)

@@ -73,7 +73,7 @@ pub async fn live_10_a_busy_worker_keeps_nothing_from_another(t: &Trial) {
     let name = t.queue("busy");
     let n = t.size(200, 50) as u32;
     // The first has a handler for each of its slots that does not end; what it has no slot for goes to the second.
-    let (started, mut has_started) = mpsc::channel(10);
+    let (started, mut has_started) = mpsc::channel(n as usize);
     let queue = Queue::<u32>::new(first, &name).expect("a queue");
     let busy = Worker::builder().concurrency(2).shutdown(stop.clone()).queue(&queue, move |_, context| {
         let started = started.clone();
@@ -82,10 +82,11 @@ pub async fn live_10_a_busy_worker_keeps_nothing_from_another(t: &Trial) {
             context.shutdown().cancelled().await;
         }
     });
-    let busy = tokio::spawn(busy.build().expect("a worker").run());
-    for i in 0..2 {
+    // Half of them are there when it starts, far more than it has slots for.
+    for i in 0..n / 2 {
         queue.schedule(&i).await.expect("a task that is accepted");
     }
+    let busy = tokio::spawn(busy.build().expect("a worker").run());
     for _ in 0..2 {
         timeout(t.patience(), has_started.recv()).await.expect("it starts").expect("a handler");
     }
@@ -97,7 +98,7 @@ pub async fn live_10_a_busy_worker_keeps_nothing_from_another(t: &Trial) {
         }
     });
     let free = tokio::spawn(free.build().expect("a worker").run());
-    for i in 2..n {
+    for i in n / 2..n {
         queue.schedule(&i).await.expect("a task that is accepted");
     }
     let all_accepted = Instant::now();
