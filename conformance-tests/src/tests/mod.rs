@@ -4,13 +4,20 @@
 
 pub mod bound;
 pub mod cancel;
+pub mod cancel_groups;
+pub mod cancel_races;
+pub mod cancel_shift;
 pub mod clear;
 pub mod close;
+pub mod close_worker;
 pub mod drop;
 pub mod dup;
+mod front;
 pub mod idle;
 pub mod leak;
 pub mod live;
+pub mod live_more;
+pub mod live_worker;
 pub mod loss;
 pub mod model;
 pub mod order;
