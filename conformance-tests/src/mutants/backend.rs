@@ -19,13 +19,12 @@ pub(super) struct MutantBackend {
     inner: Inner,
     defect: Arc<dyn Defect>,
     caps: Capabilities,
-    intakes: AtomicU64,
 }
 
 impl MutantBackend {
     pub(super) fn new(inner: Inner, defect: Arc<dyn Defect>) -> Self {
         let caps = defect.capabilities(inner.capabilities());
-        Self { inner, defect, caps, intakes: AtomicU64::new(0) }
+        Self { inner, defect, caps }
     }
 }
 
@@ -40,7 +39,8 @@ impl DelayBackend for MutantBackend {
     }
 
     async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
-        let number = self.intakes.fetch_add(1, Ordering::Relaxed);
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let opened = Opened::new(self.inner.intake(queue, options).await?, queue.clone(), number);
         let opened = self.defect.opened(&self.inner, opened).await?;
         Ok(Box::new(MutantIntake::new(self.inner.clone(), self.defect.clone(), opened)))

@@ -178,17 +178,15 @@ impl Inner {
 pub struct Opened {
     pub(super) inner: Box<dyn Intake>,
     pub(super) queue: QueueName,
-    /// Different for each.
+    /// Different for each in this process.
     pub(super) number: u64,
     /// Whether the last claim knew of a task to come.
     pub(super) expects: bool,
-    /// Tasks that it claimed ahead.
-    pub(super) hoard: Vec<ClaimedTask>,
 }
 
 impl Opened {
     pub(super) fn new(inner: Box<dyn Intake>, queue: QueueName, number: u64) -> Self {
-        Self { inner, queue, number, expects: false, hoard: Vec::new() }
+        Self { inner, queue, number, expects: false }
     }
 }
 

@@ -1,12 +1,12 @@
 //! Defects of LIVE, IDLE and DROP: sleepers that are not woken or never sleep, and tasks kept from others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use delayline_core::{AdminOp, Claim, Claimed, QueueName, QueueStats, Result, Verdict};
+use delayline_core::{AdminOp, Claim, Claimed, Lease, QueueName, QueueStats, Result, Verdict};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -69,38 +69,53 @@ impl Defect for SoundSleeper {
     }
 }
 
-/// An intake claims a hundred tasks ahead and keeps them, until it is claimed from again or ended.
+/// What is due beyond a claim is dealt out to the other intakes that are open, as a server does that pushes. Each keeps its
+/// one task until it claims or ends, and so for ever when it stalls.
 #[derive(Default)]
-pub(super) struct Hoarder;
+pub(super) struct Hoarder {
+    kept: Mutex<HashMap<(QueueName, u64), Option<Lease>>>,
+}
 
-const AHEAD: usize = 100;
+impl Hoarder {
+    /// The other intakes of this one's queue that have nothing yet.
+    fn others(&self, intake: &Opened) -> Vec<u64> {
+        let kept = self.kept.lock();
+        let others = kept
+            .iter()
+            .filter(|((queue, number), lease)| *queue == intake.queue && *number != intake.number && lease.is_none());
+        others.map(|((_, number), _)| *number).collect()
+    }
+}
 
 #[async_trait]
 impl Defect for Hoarder {
+    async fn opened(&self, _: &Inner, intake: Opened) -> Result<Opened> {
+        self.kept.lock().insert((intake.queue.clone(), intake.number), None);
+        Ok(intake)
+    }
+
     async fn claim(&self, inner: &Inner, intake: &mut Opened, mut claim: Claim) -> Result<Claimed> {
-        inner.capabilities().check_lease(claim.lease)?;
-        // What it kept is given back and claimed anew, at its old place and under a lease as it is asked for now.
-        let kept = std::mem::take(&mut intake.hoard);
-        let kept = kept.into_iter().map(|task| (task.lease, Verdict::Release)).collect();
-        inner.settle_quietly(&intake.queue.clone(), kept).await;
+        let queue = intake.queue.clone();
+        // What it kept is given back and claimed anew, at its old place and under the lease that is asked for now.
+        let kept = self.kept.lock().insert((queue.clone(), intake.number), None).flatten();
+        inner.settle_quietly(&queue, kept.into_iter().map(|lease| (lease, Verdict::Release)).collect()).await;
+        let others = self.others(intake);
         let asked = claim.max;
-        if asked > 0 {
-            claim.max = asked.saturating_add(AHEAD);
-        }
+        claim.max = if asked == 0 { 0 } else { asked.saturating_add(others.len()) };
         let mut claimed = intake.claim(claim).await?;
-        if claimed.deliveries.len() > asked {
-            intake.hoard = claimed.deliveries.split_off(asked);
-            claimed.next_due_in = Some(Duration::ZERO);
+        let dealt = claimed.deliveries.split_off(asked.min(claimed.deliveries.len()));
+        let mut kept = self.kept.lock();
+        for (number, task) in others.into_iter().zip(dealt) {
+            kept.insert((queue.clone(), number), Some(task.lease));
         }
         Ok(claimed)
     }
 
     fn ended(&self, inner: &Inner, intake: &mut Opened) {
-        let kept = std::mem::take(&mut intake.hoard);
-        if let (false, Ok(runtime)) = (kept.is_empty(), Handle::try_current()) {
+        let kept = self.kept.lock().remove(&(intake.queue.clone(), intake.number)).flatten();
+        if let (Some(lease), Ok(runtime)) = (kept, Handle::try_current()) {
             let (inner, queue) = (inner.clone(), intake.queue.clone());
-            let kept = kept.into_iter().map(|task| (task.lease, Verdict::Release)).collect();
-            runtime.spawn(async move { inner.settle_quietly(&queue, kept).await });
+            runtime.spawn(async move { inner.settle_quietly(&queue, vec![(lease, Verdict::Release)]).await });
         }
     }
 }

@@ -307,7 +307,7 @@ pub const MUTANTS: &[Mutant] = &[
         fault: made::<live::Hoarder>,
         breaks: "LIVE-10",
         caught_by: "live_10_a_stalled_intake_hoards_nothing",
-        what: "An intake claims a hundred tasks ahead and keeps them while it stalls.",
+        what: "Tasks are dealt out to all intakes that are open, also to those that stall.",
         like: Some("dapr#4540"),
     },
     Mutant {
