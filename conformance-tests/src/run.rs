@@ -120,9 +120,13 @@ pub fn run_test(test: &'static Test, harness: Arc<dyn Harness>, seed: u64) -> Re
             let _ = done.send(run_here(test, harness, seed, &watched));
         }
     };
-    thread::Builder::new().name(test.name.into()).spawn(body).expect("a thread for the test");
+    let thread = thread::Builder::new().name(test.name.into()).spawn(body).expect("a thread for the test");
     let outcome = match ended.recv_timeout(TEST_MAX) {
-        Ok(outcome) => outcome,
+        Ok(outcome) => {
+            // Once it has freed what it holds, which the next test may measure.
+            let _ = thread.join();
+            outcome
+        }
         Err(RecvTimeoutError::Timeout) => {
             watched.failed(test, seed, Some(format!("hangs: not done after {TEST_MAX:?}")), vec![])
         }
