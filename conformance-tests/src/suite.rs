@@ -103,6 +103,11 @@ macro_rules! __tests {
         // order
         // cancel
         // drop
+        drop::drop_1_a_dropped_call_has_done_each_item_or_not []
+        drop::drop_2_a_dropped_intake_loses_nothing []
+        drop::drop_11_a_dropped_change_has_changed_some_or_all []
+        drop::drop_11_a_dropped_redrive_purge_or_delete_has_done_some_or_all []
+        drop::drop_12_a_dropped_look_changes_nothing []
         // live
         // idle
         // bound
