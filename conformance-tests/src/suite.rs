@@ -108,6 +108,16 @@ macro_rules! __tests {
         drop::drop_11_a_dropped_change_has_changed_some_or_all []
         drop::drop_11_a_dropped_redrive_purge_or_delete_has_done_some_or_all []
         drop::drop_12_a_dropped_look_changes_nothing []
+        drop_calls::drop_1_a_dropped_schedule_of_a_queue_has_done_each_task_or_not []
+        drop_calls::drop_2_a_dropped_take_of_a_consumer_costs_nothing []
+        drop_calls::drop_3_a_delivery_dropped_unsettled_is_retried_and_costs_one_attempt []
+        drop_calls::drop_4_a_settling_that_was_polled_goes_on []
+        drop_calls::drop_1_a_dropped_extension_leaves_the_delivery_as_it_was [Extend]
+        drop_calls::drop_11_a_dropped_change_of_a_queue_has_done_some_or_all []
+        drop_calls::drop_12_a_dropped_look_at_a_queue_changes_nothing []
+        drop_calls::drop_5_a_dropped_worker_gives_back_what_its_handlers_worked_on []
+        drop_calls::drop_6_a_worker_dropped_amid_claims_and_settlings_loses_nothing []
+        drop_calls::drop_8_the_others_of_a_joined_call_do_not_notice_one_that_is_dropped []
         // live
         // idle
         // bound

@@ -121,7 +121,9 @@ async fn round(
     drop: Option<(At, usize)>,
 ) -> Ended {
     let what = format!("{} ({name})", operation.name);
-    let plain = operation.name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+    // A queue's name has room for so much of it.
+    let plain: String =
+        operation.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(26).collect();
     let stage = Stage::set(t, backend.clone(), &format!("{plain}.{name}"), what).await;
     let waker = Arc::new(CountedWaker::default());
     let act = (operation.begin)(&stage).await;
