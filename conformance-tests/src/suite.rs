@@ -140,6 +140,16 @@ macro_rules! __tests {
 macro_rules! __leak_tests {
     ($($head:tt)*) => { $crate::__apply! { $($head)* =>
         leak::leak_2_thirty_thousand_tasks_leave_nothing []
+        leak::leak_2_a_burst_gives_its_memory_back []
+        leak::leak_3_takes_that_time_out_or_are_dropped_leave_nothing []
+        leak::leak_5_cycles_cost_the_same_as_one []
+        leak::leak_6_joined_calls_whose_callers_all_left_leave_nothing []
+        leak::leak_7_a_cancelled_task_gives_its_payload_back [Cancel]
+        leak::leak_7_a_task_cancelled_in_flight_leaves_nothing [Cancel]
+        leak::leak_7_a_replaced_task_gives_its_payload_back [Replace UniqueIds]
+        leak::leak_7_a_moved_task_keeps_one_place [Reschedule]
+        leak::leak_8_nothing_of_a_backend_is_left_after_close []
+        leak::leak_9_a_server_holds_nothing_of_work_that_is_done []
     } };
 }
 
