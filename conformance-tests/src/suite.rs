@@ -101,6 +101,10 @@ macro_rules! __tests {
         // loss
         // dup
         // order
+        // leak: what needs no look at the heap
+        leak_probes::leak_1_of_tasks_that_ended_no_record_is_left [Stats]
+        leak_probes::leak_4_a_queue_is_forgotten_when_nothing_holds_it [Stats]
+        leak_probes::leak_8_a_dropped_close_leaves_nothing []
         // cancel
         // drop
         drop::drop_1_a_dropped_call_has_done_each_item_or_not []
