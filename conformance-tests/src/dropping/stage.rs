@@ -23,8 +23,10 @@ const PENDINGS_MAX: u32 = 2_000;
 /// The tasks that stand in the queue, due at once, when an operation begins.
 pub(crate) const TASKS: [&str; 3] = ["a", "b", "c"];
 
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
 /// A future under test.
-pub(crate) type Act<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+pub(crate) struct Act<'a>(pub(crate) Boxed<'a, ()>);
 
 /// One call, and what dropping it may have done.
 pub(crate) struct Operation {
@@ -32,7 +34,7 @@ pub(crate) struct Operation {
     pub(crate) needs: &'static [Need],
     pub(crate) expect: Expect,
     /// Prepares what the call works on, and makes the future that is dropped.
-    pub(crate) begin: for<'a> fn(&'a Stage<'a>) -> Pin<Box<dyn Future<Output = Act<'a>> + 'a>>,
+    pub(crate) begin: for<'a> fn(&'a Stage<'a>) -> Boxed<'a, Act<'a>>,
 }
 
 /// What may differ from this afterwards: each of [`TASKS`] is delivered once more, as its first attempt, and no other.
@@ -65,10 +67,7 @@ macro_rules! operations {
             name: $name,
             needs: &[$($crate::need::Need::$need),*],
             expect: $expect,
-            begin: |$s| Box::pin(async move {
-                let act: $crate::dropping::stage::Act<'_> = Box::pin($begin);
-                act
-            }),
+            begin: |$s| Box::pin(async move { $crate::dropping::stage::Act(Box::pin($begin)) }),
         }),*]
     };
 }
@@ -126,7 +125,7 @@ async fn round(
         operation.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(26).collect();
     let stage = Stage::set(t, backend.clone(), &format!("{plain}.{name}"), what).await;
     let waker = Arc::new(CountedWaker::default());
-    let act = (operation.begin)(&stage).await;
+    let Act(act) = (operation.begin)(&stage).await;
     let before = alive();
     let at = drop.map_or(At { pending: u32::MAX, late: false }, |(at, _)| at);
     let completed = waker.drive(at, act).await.is_some();

@@ -128,7 +128,7 @@ async fn dropped(t: &Trial, intake: &mut Box<dyn Intake>, waker: &Arc<CountedWak
 
 /// What a backend does in the background for a call that was dropped gets its turn, so that it does not pile up.
 async fn breathe(i: usize) {
-    if i % 50 == 0 {
+    if i.is_multiple_of(50) {
         turns(5).await;
     }
 }
@@ -227,7 +227,8 @@ pub async fn leak_6_joined_calls_whose_callers_all_left_leave_nothing(t: &Trial)
         for i in 0..rounds {
             let mut calls: Vec<_> = (0..32).map(|_| Box::pin(queue.schedule(&payload).into_future())).collect();
             for call in &mut calls {
-                assert!(waker.poll(call.as_mut()).is_pending());
+                // On several threads, some are answered by now.
+                let _ = waker.poll(call.as_mut());
             }
             // They leave before they were sent, while they are out, or when the answer lies there.
             turns(i % 16).await;
