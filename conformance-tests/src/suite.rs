@@ -101,6 +101,10 @@ macro_rules! __tests {
         // loss
         // dup
         // order
+        // leak: what needs no look at the heap
+        leak_probes::leak_1_of_tasks_that_ended_no_record_is_left [Stats]
+        leak_probes::leak_4_a_queue_is_forgotten_when_nothing_holds_it [Stats]
+        leak_probes::leak_8_a_dropped_close_leaves_nothing []
         // cancel
         cancel::cancel_1_each_task_of_a_cancel_has_its_own_answer [Cancel]
         cancel::cancel_1_each_task_of_a_move_or_shift_has_its_own_answer [Reschedule]
@@ -133,6 +137,29 @@ macro_rules! __tests {
         cancel_shift::cancel_11_what_is_declared_absent_answers_unsupported []
         cancel_shift::cancel_12_deleting_a_queue_removes_all_that_is_in_it [Delete]
         // drop
+        drop::drop_1_a_dropped_call_has_done_each_item_or_not []
+        drop::drop_2_a_dropped_intake_loses_nothing []
+        drop::drop_11_a_dropped_change_has_changed_some_or_all []
+        drop::drop_11_a_dropped_redrive_purge_or_delete_has_done_some_or_all []
+        drop::drop_12_a_dropped_look_changes_nothing []
+        drop_effects::drop_2_a_dropped_claim_is_given_back_at_once []
+        drop_effects::drop_10_a_dropped_wait_loses_no_hint_and_leaves_nothing_registered []
+        drop_effects::drop_1_a_dropped_schedule_is_finished_by_repeating_it [UniqueIds]
+        drop_effects::drop_1_a_dropped_settling_is_finished_by_repeating_it []
+        drop_effects::drop_11_a_dropped_operation_is_finished_by_repeating_it [Reschedule Operations Inspect Cancel]
+        drop_effects::drop_11_a_dropped_operation_on_a_group_is_finished_by_repeating_it [Reschedule Groups Operations Inspect Cancel]
+        drop_effects::drop_11_a_dropped_redrive_goes_on_with_what_is_left [DeadLetters]
+        drop_effects::drop_11_a_dropped_purge_goes_on_with_what_is_left [DeadLetters]
+        drop_calls::drop_1_a_dropped_schedule_of_a_queue_has_done_each_task_or_not []
+        drop_calls::drop_2_a_dropped_take_of_a_consumer_costs_nothing []
+        drop_calls::drop_3_a_delivery_dropped_unsettled_is_retried_and_costs_one_attempt []
+        drop_calls::drop_4_a_settling_that_was_polled_goes_on []
+        drop_calls::drop_1_a_dropped_extension_leaves_the_delivery_as_it_was [Extend]
+        drop_calls::drop_11_a_dropped_change_of_a_queue_has_done_some_or_all []
+        drop_calls::drop_12_a_dropped_look_at_a_queue_changes_nothing []
+        drop_calls::drop_5_a_dropped_worker_gives_back_what_its_handlers_worked_on []
+        drop_calls::drop_6_a_worker_dropped_amid_claims_and_settlings_loses_nothing []
+        drop_calls::drop_8_the_others_of_a_joined_call_do_not_notice_one_that_is_dropped []
         // live
         live::live_1_a_consumer_sleeps_until_the_next_task_is_due []
         live::live_1_behind_a_task_that_went_the_next_one_is_known [Reschedule]
@@ -187,6 +214,16 @@ macro_rules! __tests {
 macro_rules! __leak_tests {
     ($($head:tt)*) => { $crate::__apply! { $($head)* =>
         leak::leak_2_thirty_thousand_tasks_leave_nothing []
+        leak::leak_2_a_burst_gives_its_memory_back []
+        leak::leak_3_takes_that_time_out_or_are_dropped_leave_nothing []
+        leak::leak_5_cycles_cost_the_same_as_one []
+        leak::leak_6_joined_calls_whose_callers_all_left_leave_nothing []
+        leak::leak_7_a_cancelled_task_gives_its_payload_back [Cancel]
+        leak::leak_7_a_task_cancelled_in_flight_leaves_nothing [Cancel]
+        leak::leak_7_a_replaced_task_gives_its_payload_back [Replace UniqueIds]
+        leak::leak_7_a_moved_task_keeps_one_place [Reschedule]
+        leak::leak_8_nothing_of_a_backend_is_left_after_close []
+        leak::leak_9_a_server_holds_nothing_of_work_that_is_done []
     } };
 }
 
