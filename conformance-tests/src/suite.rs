@@ -101,6 +101,15 @@ macro_rules! __tests {
         // loss
         // dup
         // order
+        order::order_1_ties_go_in_the_order_they_were_handed_in []
+        order::order_1_tasks_come_by_the_time_at_which_they_are_visible []
+        order::order_1_a_herd_at_one_instant_comes_whole_and_in_order []
+        order::order_2_times_of_both_clocks_stand_on_one_line []
+        order::order_3_a_released_task_stands_at_its_old_place []
+        order::order_3_a_retry_a_snooze_and_the_end_of_a_lease_keep_the_sequence []
+        order::order_3_a_move_and_a_shift_keep_the_sequence [Reschedule]
+        order::order_4_a_replacement_gets_a_new_sequence [Replace UniqueIds]
+        order::order_4_a_redriven_letter_gets_a_new_sequence [DeadLetters]
         // cancel
         // drop
         // live
