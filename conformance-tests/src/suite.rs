@@ -98,6 +98,28 @@ macro_rules! __tests {
     ($($head:tt)*) => { $crate::__apply! { $($head)* =>
         // time
         time::time_1_a_task_is_never_handed_out_early []
+        time::time_2_beyond_the_largest_delay_is_an_error_and_never_clamped []
+        time::time_2_a_retry_or_snooze_out_of_range_leaves_the_lease []
+        time::time_2_the_largest_retry_is_accepted []
+        time::time_2_a_move_or_shift_out_of_range_leaves_the_task [Reschedule]
+        time::time_2_a_lease_out_of_range_is_refused []
+        time::time_2_an_extension_out_of_range_leaves_the_lease [Extend]
+        time::time_2_the_shortest_and_the_longest_lease_last_as_long_as_they_say []
+        time::time_2_every_delay_up_to_the_largest_is_kept_to_the_millisecond []
+        time::time_3_an_instant_is_compared_with_the_wall_clock_again_at_every_hand_out []
+        time::time_4_times_are_kept_in_whole_milliseconds_rounded_up []
+        time::time_4_no_delay_is_due_at_once []
+        time::time_5_a_batch_is_accepted_at_one_instant []
+        time::time_5_a_step_of_the_wall_clock_touches_no_delay_and_no_lease []
+        time::time_6_a_due_time_in_the_past_is_due_at_once []
+        time::time_7_a_waiting_consumer_gets_a_task_within_the_declared_lateness []
+        time::time_8_an_expired_task_is_buried_and_never_handed_out []
+        time::time_8_the_expiry_is_the_last_moment_of_a_hand_out []
+        time::time_9_an_expiry_before_the_due_time_is_invalid []
+        time::time_9_a_retry_or_snooze_beyond_the_expiry_is_buried_when_it_is_met []
+        time::time_9_a_task_moved_beyond_its_expiry_is_buried_when_it_is_met [Reschedule]
+        time::time_10_a_jump_over_many_ticks_hands_out_everything_once []
+        time::time_10_a_wall_clock_that_jumps_either_way_loses_nothing []
         // loss
         // dup
         // order
