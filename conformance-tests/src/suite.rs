@@ -137,6 +137,25 @@ macro_rules! __tests {
         // live
         // idle
         // bound
+        bound::bound_1_every_allowed_id_is_a_task_of_its_own []
+        bound::bound_1_a_change_meets_exactly_the_id_it_names [Cancel]
+        bound::bound_1_every_allowed_group_is_a_group_of_its_own [Groups Cancel]
+        bound::bound_1_every_allowed_queue_name_is_a_queue_of_its_own []
+        bound::bound_1_what_is_no_name_is_refused_before_anything_is_sent []
+        bound::bound_2_headers_at_the_limit_travel []
+        bound::bound_3_a_reason_at_the_limit_is_kept [DeadLetters]
+        bound::bound_4_a_byte_too_much_is_refused []
+        bound::bound_4_every_byte_travels_in_a_payload []
+        bound::bound_4_an_empty_batch_does_nothing []
+        bound::bound_4_a_full_batch_is_taken_and_one_more_is_refused_whole []
+        bound::bound_4_a_page_holds_at_most_a_thousand_tasks [Inspect]
+        bound::bound_4_a_page_holds_at_most_a_thousand_dead_letters [DeadLetters]
+        bound::bound_4_a_queue_cuts_what_it_is_given_into_batches []
+        bound::bound_6_hundreds_of_queues_are_kept_apart []
+        bound::bound_8_single_calls_travel_in_calls_of_at_most_a_batch []
+        bound::bound_9_a_claim_brings_at_most_max_and_max_bytes []
+        bound::bound_13_a_task_may_be_attempted_once_or_ten_thousand_times []
+        bound::bound_13_a_task_is_attempted_twenty_times_unless_told []
         // close
         // clear
         // model
