@@ -158,6 +158,16 @@ macro_rules! __tests {
         bound::bound_13_a_task_is_attempted_twenty_times_unless_told []
         // close
         // clear
+        clear::clear_1_an_error_has_a_kind_and_a_sentence_and_says_whether_to_try_again []
+        clear::clear_4_no_error_repeats_a_payload []
+        clear::clear_6_a_wrong_option_is_that_tasks_error_and_nothing_is_sent []
+        clear::clear_7_text_from_outside_is_cut_and_cleaned []
+        clear::clear_8_find_shows_a_task_exactly_while_it_is_there [Inspect]
+        clear::clear_8_find_shows_no_task_that_was_cancelled_or_buried [Inspect]
+        clear::clear_9_a_listing_shows_each_task_once_in_order [Inspect]
+        clear::clear_9_a_task_that_stays_is_listed_once_while_others_come_and_go [Inspect]
+        clear::clear_10_stats_count_each_task_once [Stats]
+        clear::clear_10_stats_tell_of_a_pause [Stats Pause]
         // model
     } };
 }
