@@ -150,10 +150,11 @@ macro_rules! __tests {
         bound::bound_4_a_full_batch_is_taken_and_one_more_is_refused_whole []
         bound::bound_4_a_page_holds_at_most_a_thousand_tasks [Inspect]
         bound::bound_4_a_page_holds_at_most_a_thousand_dead_letters [DeadLetters]
-        bound::bound_4_a_queue_cuts_what_it_is_given_into_batches []
+        bound::bound_4_a_queue_cuts_what_it_is_given_into_calls []
         bound::bound_6_hundreds_of_queues_are_kept_apart []
-        bound::bound_8_single_calls_travel_in_calls_of_at_most_a_batch []
+        bound::bound_8_single_calls_travel_in_calls_that_are_not_too_large []
         bound::bound_9_a_claim_brings_at_most_max_and_max_bytes []
+        bound::bound_12_a_worker_runs_no_more_handlers_than_told []
         bound::bound_13_a_task_may_be_attempted_once_or_ten_thousand_times []
         bound::bound_13_a_task_is_attempted_twenty_times_unless_told []
         // close

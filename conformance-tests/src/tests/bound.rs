@@ -4,11 +4,12 @@ mod names;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use delayline_core::{
-    Attempts, BuryCause, Bytes, Change, Claim, DeadLetter, DeadLetterOp, DelayBackend, Due, ErrorKind, Headers,
-    NewTask, Page, Queue, QueueName, Raw, Reason, Select, Task, TaskRef, Verdict, limits,
+    Attempts, BuryCause, Bytes, CancellationToken, Change, Claim, Context, DeadLetter, DeadLetterOp, DelayBackend, Due,
+    ErrorKind, Headers, NewTask, Page, Queue, QueueName, Raw, Reason, Select, Task, TaskRef, Verdict, Worker, limits,
 };
 use futures_util::future::join_all;
 
@@ -17,6 +18,9 @@ use super::order::{numbered, numbered_one};
 use crate::history::{Op, What};
 use crate::need::Need;
 use crate::trial::{LONG_LEASE, Trial};
+
+/// How much payload one call of a `Queue` carries, unless a single task has more.
+const CALL_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 pub async fn bound_2_headers_at_the_limit_travel(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("headers"));
@@ -128,7 +132,8 @@ pub async fn bound_4_a_full_batch_is_taken_and_one_more_is_refused_whole(t: &Tri
     }
     let answers = backend.schedule(&queue, tasks(most)).await.expect("a full batch");
     assert_eq!(answers.len(), most);
-    let refs: Vec<TaskRef> = answers.into_iter().map(|answer| answer.expect("a task of a full batch").task).collect();
+    let mut refs: Vec<TaskRef> =
+        answers.into_iter().map(|answer| answer.expect("a task of a full batch").task).collect();
 
     let short = t.queue("leases");
     t.put(&backend, &short, NewTask::new(Due::NOW, "held")).await;
@@ -142,11 +147,15 @@ pub async fn bound_4_a_full_batch_is_taken_and_one_more_is_refused_whole(t: &Tri
     }
     t.complete(&backend, &short, &[held]).await;
     if Need::Cancel.is_met(t.caps()) {
-        let beyond = refs.iter().chain(&refs[..1]).cloned().collect();
-        let refused = backend.change(&queue, Select::Tasks(beyond), Change::cancel()).await;
+        // Of a million, once is enough.
+        if most <= 100_000 {
+            let all = Select::Tasks(refs.clone());
+            let changed = backend.change(&queue, all, Change::cancel()).await.expect("a full batch");
+            assert_eq!((changed.changed, changed.outcomes.len()), (most as u64, most), "a full batch of cancels");
+        }
+        refs.push(refs[0].clone());
+        let refused = backend.change(&queue, Select::Tasks(refs), Change::cancel()).await;
         assert_eq!(refused.map_err(|e| e.kind()).err(), Some(ErrorKind::TooLarge), "cancelling");
-        let changed = backend.change(&queue, Select::Tasks(refs), Change::cancel()).await.expect("a full batch");
-        assert_eq!((changed.changed, changed.outcomes.len()), (most as u64, most), "a full batch of cancels");
     }
     t.checked(most as u64);
 }
@@ -197,27 +206,28 @@ pub async fn bound_4_a_page_holds_at_most_a_thousand_dead_letters(t: &Trial) {
     assert_eq!(seen.len(), tasks, "dead letters on all pages");
 }
 
-pub async fn bound_4_a_queue_cuts_what_it_is_given_into_batches(t: &Trial) {
+pub async fn bound_4_a_queue_cuts_what_it_is_given_into_calls(t: &Trial) {
     let queue = Queue::with_codec(t.backend(), t.queue("cut"), Raw).unwrap();
-    // A batch and a bit; of one so large that it would take long, a part.
-    let tasks = t.caps().batch_max.min(2_500) * 2 + 1;
-    let many = (0..tasks).map(|i| Task::new(Bytes::from(i.to_string())));
-    let answers = queue.schedule_all(many).await.unwrap();
-    assert_eq!(answers.len(), tasks);
-    answers.into_iter().for_each(|answer| drop(answer.unwrap()));
-    assert_no_call_is_larger_than_a_batch(t);
-    assert_eq!(t.drain(queue.backend(), queue.name(), tasks).await.len(), tasks);
+    for payloads in [more_than_a_batch(t), more_bytes_than_a_call(t)] {
+        let tasks = payloads.len();
+        let answers = queue.schedule_all(payloads.into_iter().map(Task::new)).await.unwrap();
+        assert_eq!(answers.len(), tasks);
+        answers.into_iter().for_each(|answer| drop(answer.unwrap()));
+        assert_eq!(t.drain(queue.backend(), queue.name(), tasks).await.len(), tasks);
+    }
+    assert_no_call_carries_too_much(t);
 }
 
-pub async fn bound_8_single_calls_travel_in_calls_of_at_most_a_batch(t: &Trial) {
+pub async fn bound_8_single_calls_travel_in_calls_that_are_not_too_large(t: &Trial) {
     let queue = Queue::with_codec(t.backend(), t.queue("joined"), Raw).unwrap();
-    let tasks = t.caps().batch_max.min(1_000) * 2 + 1;
-    let payloads: Vec<Bytes> = (0..tasks).map(|i| Bytes::from(i.to_string())).collect();
-    let answers = join_all(payloads.iter().map(|payload| async { queue.schedule(payload).await })).await;
-    let ids: BTreeSet<_> = answers.into_iter().map(|answer| answer.unwrap().task.id).collect();
-    assert_eq!(ids.len(), tasks, "each of the single calls has an answer of its own");
-    assert_no_call_is_larger_than_a_batch(t);
-    assert_eq!(t.drain(queue.backend(), queue.name(), tasks).await.len(), tasks);
+    for payloads in [more_than_a_batch(t), more_bytes_than_a_call(t)] {
+        let answers = join_all(payloads.iter().map(|payload| async { queue.schedule(payload).await })).await;
+        let ids: BTreeSet<_> = answers.into_iter().map(|answer| answer.unwrap().task.id).collect();
+        assert_eq!(ids.len(), payloads.len(), "each of the single calls has an answer of its own");
+        let taken = t.drain(queue.backend(), queue.name(), payloads.len()).await;
+        assert_eq!(taken.len(), payloads.len());
+    }
+    assert_no_call_carries_too_much(t);
 }
 
 pub async fn bound_9_a_claim_brings_at_most_max_and_max_bytes(t: &Trial) {
@@ -253,6 +263,46 @@ pub async fn bound_9_a_claim_brings_at_most_max_and_max_bytes(t: &Trial) {
     all.sort_unstable();
     assert_eq!(came, all);
     t.history().drained(&queue);
+}
+
+pub async fn bound_12_a_worker_runs_no_more_handlers_than_told(t: &Trial) {
+    let queue = Queue::with_codec(t.backend(), t.queue("worker"), Raw).unwrap();
+    let (tasks, slots, long) = (30, 3, t.units(1) / 4);
+    t.put_all(queue.backend(), queue.name(), numbered(0..tasks, Due::NOW)).await;
+    let (seen, enough) = (Arc::new(Seen::default()), CancellationToken::new());
+    let handler = {
+        let (queue, seen, enough) = (queue.clone(), seen.clone(), enough.clone());
+        let counts = Need::Stats.is_met(t.caps());
+        move |_: Bytes, _: Context| {
+            let (queue, seen, enough) = (queue.clone(), seen.clone(), enough.clone());
+            async move {
+                seen.most.fetch_max(seen.running.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                tokio::time::sleep(long).await;
+                if counts {
+                    // Nor are tasks claimed that would have to wait for a slot.
+                    let held = queue.stats().await.map_or(usize::MAX, |stats| stats.in_flight as usize);
+                    seen.most.fetch_max(held, Ordering::Relaxed);
+                }
+                seen.running.fetch_sub(1, Ordering::Relaxed);
+                if seen.done.fetch_add(1, Ordering::Relaxed) + 1 == tasks {
+                    enough.cancel();
+                }
+            }
+        }
+    };
+    let worker = Worker::builder().queue(&queue, handler).concurrency(slots).shutdown(enough).build().unwrap();
+    let report = tokio::time::timeout(t.patience(), worker.run()).await.expect("a worker that ends").unwrap();
+    assert_eq!(report.completed, tasks as u64);
+    let most = seen.most.load(Ordering::Relaxed);
+    assert!(most <= slots, "a worker of {slots} slots held {most} tasks");
+}
+
+/// What handlers saw.
+#[derive(Default)]
+struct Seen {
+    running: AtomicUsize,
+    most: AtomicUsize,
+    done: AtomicUsize,
 }
 
 pub async fn bound_13_a_task_may_be_attempted_once_or_ten_thousand_times(t: &Trial) {
@@ -306,11 +356,26 @@ async fn letters(backend: &Arc<dyn DelayBackend>, queue: &QueueName, limit: usiz
     backend.dead_letters(queue, DeadLetterOp::List { after: None, limit }).await.unwrap().letters
 }
 
-/// Looks through the history for a call of more tasks than the backend takes.
-fn assert_no_call_is_larger_than_a_batch(t: &Trial) {
+/// Two batches and a task; of one so large that it would take long, some.
+fn more_than_a_batch(t: &Trial) -> Vec<Bytes> {
+    let tasks = t.caps().batch_max.min(1_000) * 2 + 1;
+    (0..tasks).map(|i| Bytes::from(i.to_string())).collect()
+}
+
+/// Two tasks more than fit into the bytes of one call; few, where payloads are so small that it would take long.
+fn more_bytes_than_a_call(t: &Trial) -> Vec<Bytes> {
+    let payload = Bytes::from(vec![b'x'; t.caps().payload_bytes_max.min(1 << 20)]);
+    let tasks = CALL_BYTES_MAX / payload.len().max(1) + 2;
+    vec![payload; tasks.min(1_000)]
+}
+
+/// Looks through the history for a call of more tasks or bytes than travel together.
+fn assert_no_call_carries_too_much(t: &Trial) {
     for event in t.history().recording(t.name(), t.seed(), t.caps()).events {
         if let What::Invoked { op: Op::Schedule(tasks), .. } = event.what {
-            assert!(tasks.len() <= t.caps().batch_max, "one call carried {} tasks", tasks.len());
+            let (n, bytes) = (tasks.len(), tasks.iter().map(|task| task.content.payload_len).sum::<usize>());
+            assert!(n <= t.caps().batch_max, "one call carried {n} tasks");
+            assert!(n == 1 || bytes <= CALL_BYTES_MAX, "one call carried {n} tasks of {bytes} bytes");
         }
     }
 }
