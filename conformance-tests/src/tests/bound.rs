@@ -12,6 +12,7 @@ use delayline_core::{
     ErrorKind, Headers, NewTask, Page, Queue, QueueName, Raw, Reason, Select, Task, TaskRef, Verdict, Worker, limits,
 };
 use futures_util::future::join_all;
+use tokio::time::Instant;
 
 pub use self::names::*;
 use super::order::{numbered, numbered_one};
@@ -47,6 +48,7 @@ pub async fn bound_2_headers_at_the_limit_travel(t: &Trial) {
         assert_eq!(task.headers, most);
         t.settle(&backend, &queue, &task, Verdict::Release).await.unwrap();
     }
+    drop(intake);
     assert_eq!(t.drain(&backend, &queue, 1).await.len(), 1);
 }
 
@@ -237,7 +239,7 @@ pub async fn bound_9_a_claim_brings_at_most_max_and_max_bytes(t: &Trial) {
     let payload = |i: usize| vec![i as u8; if i.is_multiple_of(7) { bytes } else { bytes / 2 }];
     t.put_all(&backend, &queue, (0..tasks).map(|i| NewTask::new(Due::NOW, payload(i)))).await;
     let mut intake = t.intake(&backend, &queue).await;
-    let mut came = Vec::new();
+    let (began, mut came) = (Instant::now(), Vec::new());
     let limits =
         [(3, usize::MAX), (usize::MAX, 2 * bytes + bytes / 4), (5, 0), (1, 1), (usize::MAX, bytes), (4, 2 * bytes)];
     for (max, max_bytes) in limits.into_iter().cycle() {
@@ -253,9 +255,8 @@ pub async fn bound_9_a_claim_brings_at_most_max_and_max_bytes(t: &Trial) {
             break;
         }
         if n == 0 {
-            let wait =
-                claimed.next_due_in.unwrap_or_else(|| panic!("{} of {tasks} tasks that are due came", came.len()));
-            intake.wait(wait.min(t.units(1))).await;
+            assert!(began.elapsed() < t.patience(), "{} of {tasks} tasks that are due came", came.len());
+            intake.wait(claimed.next_due_in.unwrap_or(t.caps().sweep).min(t.units(1))).await;
         }
     }
     came.sort_unstable();

@@ -103,6 +103,7 @@ pub async fn order_3_a_released_task_stands_at_its_old_place(t: &Trial) {
         let answers = backend.settle(&queue, verdicts).await.unwrap();
         answers.into_iter().for_each(|answer| answer.unwrap());
     }
+    drop(intake);
     let taken = t.drain(&backend, &queue, 9).await;
     assert_eq!(taken.len(), 9, "what was released comes again");
     assert_in_order(t, &taken, |i| due_at(i).unix_millis_floor());
@@ -116,7 +117,8 @@ pub async fn order_3_a_retry_a_snooze_and_the_end_of_a_lease_keep_the_sequence(t
     let mut intake = t.intake(&backend, &queue).await;
     let wait = t.units(1);
     for round in 0..3 {
-        let lease = if round == 2 { wait } else { LONG_LEASE };
+        // Long enough that it does not end while the others are being claimed.
+        let lease = if round == 2 { t.units(4) } else { LONG_LEASE };
         let mut held = t.take_within(&mut intake, tasks, lease, t.patience()).await;
         assert_eq!(held.len(), tasks);
         assert_in_order(t, &held, |i| visible_ms(&held, i));
@@ -132,8 +134,9 @@ pub async fn order_3_a_retry_a_snooze_and_the_end_of_a_lease_keep_the_sequence(t
             answers.into_iter().for_each(|answer| answer.unwrap());
         }
         // All of them are visible again before the next look.
-        tokio::time::sleep(t.units(2)).await;
+        tokio::time::sleep(if round == 2 { lease + wait } else { 2 * wait }).await;
     }
+    drop(intake);
     let taken = t.drain(&backend, &queue, tasks).await;
     assert_eq!(taken.len(), tasks);
     assert_in_order(t, &taken, |i| visible_ms(&taken, i));
@@ -188,6 +191,7 @@ pub async fn order_4_a_redriven_letter_gets_a_new_sequence(t: &Trial) {
     let redrive = DeadLetterOp::Redrive { select: DeadSelect::All, rate: None };
     assert_eq!(backend.dead_letters(&queue, redrive).await.unwrap().affected, 1);
     t.put_all(&backend, &queue, numbered(3..5, Due::NOW)).await;
+    drop(intake);
     let taken = t.drain(&backend, &queue, 5).await;
     assert_eq!(taken.len(), 5);
     assert_in_order(t, &taken, |i| visible_ms(&taken, i));

@@ -1,6 +1,6 @@
 //! Every name that is allowed, as queue, id and group, also where it looks like something that a store has a use for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use delayline_core::{
@@ -44,54 +44,66 @@ pub async fn bound_1_every_allowed_id_is_a_task_of_its_own(t: &Trial) {
 pub async fn bound_1_a_change_meets_exactly_the_id_it_names(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("ids"));
     let keys = odd_texts(limits::TASK_ID_BYTES_MAX);
-    let task = |key: &String| NewTask::new(t.units(4), key.clone()).id(TaskId::new(key).unwrap());
-    let scheduled = t.put_all(&backend, &queue, keys.iter().map(task)).await;
-    // Every second one of a sorted list, so that each leaves those that are most like it.
-    for one in scheduled.iter().step_by(2) {
-        let changed = backend.change(&queue, Select::Tasks(vec![TaskRef::from(one)]), Change::cancel()).await.unwrap();
-        assert!(matches!(changed.outcomes[..], [Ok(ChangeOutcome::Changed)]), "{:?}: {changed:?}", one.id());
+    let task = |key: &String| NewTask::new(Due::NOW, key.clone()).id(TaskId::new(key).unwrap());
+    for is_meant in rounds(keys.len()) {
+        let scheduled = t.put_all(&backend, &queue, keys.iter().map(task)).await;
+        let gone: Vec<TaskRef> =
+            scheduled.iter().zip(0..).filter(|(_, i)| is_meant(*i)).map(|(one, _)| one.into()).collect();
+        for some in gone.chunks(t.caps().batch_max) {
+            let changed = backend.change(&queue, Select::Tasks(some.to_vec()), Change::cancel()).await.unwrap();
+            let wrong = changed.outcomes.iter().zip(some).find(|(one, _)| !matches!(one, Ok(ChangeOutcome::Changed)));
+            assert!(wrong.is_none(), "a task that was there could not be cancelled: {wrong:?}");
+        }
+        let left: BTreeSet<String> =
+            keys.iter().zip(0..).filter(|(_, i)| !is_meant(*i)).map(|(key, _)| key.clone()).collect();
+        let taken = t.drain(&backend, &queue, left.len()).await;
+        assert_eq!(taken.iter().map(|task| task.lease.id.to_string()).collect::<BTreeSet<_>>(), left);
     }
-    let left: BTreeSet<String> = keys.into_iter().skip(1).step_by(2).collect();
-    let taken = t.drain(&backend, &queue, left.len()).await;
-    assert_eq!(taken.iter().map(|task| task.lease.id.to_string()).collect::<BTreeSet<_>>(), left);
 }
 
 pub async fn bound_1_every_allowed_group_is_a_group_of_its_own(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("groups"));
     let names = odd_texts(limits::GROUP_NAME_BYTES_MAX);
-    let members = |name: &String| vec![NewTask::new(t.units(4), name.clone()).group(GroupName::new(name).unwrap()); 2];
-    t.put_all(&backend, &queue, names.iter().flat_map(members)).await;
-    for name in names.iter().step_by(2) {
-        let group = Select::Group(GroupName::new(name).unwrap());
-        let changed = backend.change(&queue, group, Change::cancel()).await.unwrap();
-        assert_eq!((changed.changed, changed.not_found), (2, 0), "group {name:?}: {changed:?}");
-    }
-    let left: BTreeSet<String> = names.into_iter().skip(1).step_by(2).collect();
-    let taken = t.drain(&backend, &queue, 2 * left.len()).await;
-    assert_eq!(taken.len(), 2 * left.len());
-    for task in &taken {
-        let group = task.group.as_ref().map(GroupName::as_str).unwrap_or_default();
-        assert!(left.contains(group) && task.payload == group.as_bytes(), "a task of group {group:?} came");
+    let members = |name: &String| vec![NewTask::new(Due::NOW, name.clone()).group(GroupName::new(name).unwrap()); 2];
+    for is_meant in rounds(names.len()) {
+        t.put_all(&backend, &queue, names.iter().flat_map(members)).await;
+        for (name, _) in names.iter().zip(0..).filter(|(_, i)| is_meant(*i)) {
+            let group = Select::Group(GroupName::new(name).unwrap());
+            let changed = backend.change(&queue, group, Change::cancel()).await.unwrap();
+            assert_eq!((changed.changed, changed.not_found), (2, 0), "group {name:?}: {changed:?}");
+        }
+        let left: BTreeSet<&String> =
+            names.iter().zip(0..).filter(|(_, i)| !is_meant(*i)).map(|(name, _)| name).collect();
+        let taken = t.drain(&backend, &queue, 2 * left.len()).await;
+        assert_eq!(taken.len(), 2 * left.len());
+        for task in &taken {
+            let group = task.group.as_ref().map(ToString::to_string).unwrap_or_default();
+            assert!(left.contains(&group) && task.payload == group.as_bytes(), "a task of group {group:?} came");
+        }
     }
 }
 
 pub async fn bound_1_every_allowed_queue_name_is_a_queue_of_its_own(t: &Trial) {
     let backend = t.backend();
     let names = queue_names(t);
-    for name in &names {
-        t.put(&backend, name, NewTask::new(Due::NOW, name.to_string())).await;
-    }
-    assert_listed(t, &backend, &names).await;
     let deletes = Need::Delete.is_met(t.caps());
-    for name in names.iter().step_by(2).filter(|_| deletes) {
-        backend.administer(name, AdminOp::Delete).await.unwrap();
-    }
-    for (i, name) in names.iter().enumerate() {
-        let deleted = deletes && i % 2 == 0;
-        let taken = t.drain(&backend, name, usize::from(!deleted)).await;
-        let came: Vec<_> = taken.iter().map(|task| String::from_utf8_lossy(&task.payload)).collect();
-        let expected = if deleted { vec![] } else { vec![name.as_str()] };
-        assert_eq!(came, expected, "queue {name}");
+    for is_meant in rounds(names.len()) {
+        for (text, name) in &names {
+            t.put(&backend, name, NewTask::new(Due::NOW, text.clone())).await;
+        }
+        assert_listed(t, &backend, names.values()).await;
+        let deleted = |i: usize| deletes && is_meant(i);
+        for (name, _) in names.values().zip(0..).filter(|(_, i)| deleted(*i)) {
+            backend.administer(name, AdminOp::Delete).await.unwrap();
+        }
+        for ((text, name), i) in names.iter().zip(0..) {
+            let expected: Vec<&[u8]> = if deleted(i) { vec![] } else { vec![text.as_bytes()] };
+            let taken = t.drain(&backend, name, expected.len()).await;
+            assert_eq!(taken.iter().map(|task| &task.payload[..]).collect::<Vec<_>>(), expected, "queue {name}");
+        }
+        if !deletes {
+            return;
+        }
     }
 }
 
@@ -153,6 +165,11 @@ async fn assert_listed<'q>(
         let missing: Vec<_> = queues.into_iter().filter(|name| !there.contains(name)).collect();
         assert!(missing.is_empty(), "queues that hold tasks and are not listed: {missing:?}");
     }
+}
+
+/// For each bit of the numbers below `n`, which of them have it: any two are told apart in some round.
+fn rounds(n: usize) -> impl Iterator<Item = impl Fn(usize) -> bool> {
+    (0..usize::BITS - n.leading_zeros()).map(|bit| move |i: usize| (i >> bit) & 1 == 1)
 }
 
 /// Texts without control characters, of one byte to `bytes_max`, each of which some store might take for another or for
@@ -274,7 +291,7 @@ fn odd_texts(bytes_max: usize) -> BTreeSet<String> {
 }
 
 /// Names made of all that is allowed, sorted. They share the test's seed, so that no two runs share a queue.
-fn queue_names(t: &Trial) -> BTreeSet<QueueName> {
+fn queue_names(t: &Trial) -> BTreeMap<String, QueueName> {
     let seed = format!("{:016x}", t.seed());
     let mut ends: BTreeSet<String> = ('0'..='9').chain('a'..='z').chain('A'..='Z').map(String::from).collect();
     let all: String = ends.iter().map(String::as_str).collect();
@@ -286,5 +303,6 @@ fn queue_names(t: &Trial) -> BTreeSet<QueueName> {
     for last in ["x", "X", ".", "-"] {
         ends.insert(format!("{}{last}", "x".repeat(room - 1)));
     }
-    ends.into_iter().map(|end| QueueName::new(format!("{seed}{end}")).unwrap()).collect()
+    let texts = ends.into_iter().map(|end| format!("{seed}{end}"));
+    texts.map(|text| (text.clone(), QueueName::new(text).unwrap())).collect()
 }
