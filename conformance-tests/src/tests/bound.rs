@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use delayline_core::{
-    Attempts, BuryCause, Bytes, CancellationToken, Change, Claim, Context, DeadLetter, DeadLetterOp, DelayBackend, Due,
-    ErrorKind, Headers, NewTask, Page, Queue, QueueName, Raw, Reason, Select, Task, TaskRef, Verdict, Worker, limits,
+    Attempts, BuryCause, Bytes, CancellationToken, Capabilities, Change, Claim, Context, DeadLetter, DeadLetterOp,
+    DelayBackend, Due, ErrorKind, Headers, Intake, IntakeOptions, Lease, NewTask, Page, Queue, QueueName, Raw, Reason,
+    Result, Scheduled, Select, Task, TaskRef, Verdict, Worker, async_trait, limits,
 };
 use futures_util::future::join_all;
 use tokio::time::Instant;
@@ -221,15 +222,47 @@ pub async fn bound_4_a_queue_cuts_what_it_is_given_into_calls(t: &Trial) {
 }
 
 pub async fn bound_8_single_calls_travel_in_calls_that_are_not_too_large(t: &Trial) {
-    let queue = Queue::with_codec(t.backend(), t.queue("joined"), Raw).unwrap();
+    let queue = Queue::with_codec(Arc::new(Unhurried(t.backend())), t.queue("joined"), Raw).unwrap();
     for payloads in [more_than_a_batch(t), more_bytes_than_a_call(t)] {
         let answers = join_all(payloads.iter().map(|payload| async { queue.schedule(payload).await })).await;
         let ids: BTreeSet<_> = answers.into_iter().map(|answer| answer.unwrap().task.id).collect();
         assert_eq!(ids.len(), payloads.len(), "each of the single calls has an answer of its own");
-        let taken = t.drain(queue.backend(), queue.name(), payloads.len()).await;
+        let taken = t.drain(&t.backend(), queue.name(), payloads.len()).await;
         assert_eq!(taken.len(), payloads.len());
     }
     assert_no_call_carries_too_much(t);
+}
+
+/// A backend that answers no call at once, so that what is scheduled meanwhile forms the next.
+#[derive(Debug)]
+struct Unhurried(Arc<dyn DelayBackend>);
+
+#[async_trait]
+impl DelayBackend for Unhurried {
+    fn capabilities(&self) -> &Capabilities {
+        self.0.capabilities()
+    }
+
+    async fn schedule(&self, queue: &QueueName, tasks: Vec<NewTask>) -> Result<Vec<Result<Scheduled>>> {
+        tokio::task::yield_now().await;
+        self.0.schedule(queue, tasks).await
+    }
+
+    async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
+        self.0.intake(queue, options).await
+    }
+
+    async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
+        self.0.settle(queue, verdicts).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.0.ping().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.0.close().await
+    }
 }
 
 pub async fn bound_9_a_claim_brings_at_most_max_and_max_bytes(t: &Trial) {
