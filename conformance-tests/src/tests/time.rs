@@ -331,8 +331,8 @@ pub async fn time_9_a_task_moved_beyond_its_expiry_is_buried_when_it_is_met(t: &
     t.history().drained(&queue);
 }
 
-/// Takes one task that is due `delay` after `began`, which was read before the delay began: not earlier, and on a virtual
-/// clock, on which nothing else takes time, not later than declared.
+/// Takes one task that is due `delay` after `began`, which was read before the delay began: not earlier, and on a
+/// virtual clock, on which nothing else takes time, not later than declared.
 async fn take_after(t: &Trial, intake: &mut Box<dyn Intake>, began: Instant, delay: Duration) -> ClaimedTask {
     let taken = t.take(intake, 1).await.pop();
     let elapsed = began.elapsed();
@@ -342,8 +342,8 @@ async fn take_after(t: &Trial, intake: &mut Box<dyn Intake>, began: Instant, del
     task
 }
 
-/// Takes and completes all that is due now; tells how many the claims buried. A backend that can't say when the next is due
-/// may have it on its way, and gets the time for that.
+/// Takes and completes all that is due now; tells how many the claims buried. A backend that can't say when the next is
+/// due may have it on its way, and gets the time for that.
 async fn claim_all(
     t: &Trial,
     backend: &Arc<dyn DelayBackend>,
@@ -394,7 +394,8 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Claims and waits until `n` tasks have come: their numbers, and when each came. Tells when it waits for the first time.
+    /// Claims and waits until `n` tasks have come: their numbers, and when each came. Tells when it waits for the first
+    /// time.
     async fn run(mut self, n: usize, waits: oneshot::Sender<()>) -> Vec<(usize, Instant)> {
         let (mut waits, mut came) = (Some(waits), Vec::new());
         while came.len() < n {
