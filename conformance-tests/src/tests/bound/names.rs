@@ -42,10 +42,12 @@ pub async fn bound_1_every_allowed_id_is_a_task_of_its_own(t: &Trial) {
 }
 
 pub async fn bound_1_a_change_meets_exactly_the_id_it_names(t: &Trial) {
-    let (backend, queue) = (t.backend(), t.queue("ids"));
+    let backend = t.backend();
     let keys = odd_texts(limits::TASK_ID_BYTES_MAX);
     let task = |key: &String| NewTask::new(Due::NOW, key.clone()).id(TaskId::new(key).unwrap());
-    for is_meant in rounds(keys.len()) {
+    for (round, is_meant) in rounds(keys.len()).enumerate() {
+        // A queue for each, as ids may be remembered for a while after their tasks are done.
+        let queue = t.queue(&format!("ids-{round}"));
         let scheduled = t.put_all(&backend, &queue, keys.iter().map(task)).await;
         let gone: Vec<TaskRef> =
             scheduled.iter().zip(0..).filter(|(_, i)| is_meant(*i)).map(|(one, _)| one.into()).collect();
