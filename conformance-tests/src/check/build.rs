@@ -301,11 +301,17 @@ impl<'a> Gathered<'a> {
 
     fn finish(self, unique_ids: bool) -> Queue<'a> {
         let redrives = Sorted::new(self.redrives);
+        let lost = u32::try_from(self.lost_claims.len()).unwrap_or(u32::MAX);
         let tasks = in_order(&self.by_id)
             .into_iter()
             .zip(self.tasks)
-            .map(|(id, parts)| parts.finish(id, unique_ids, &redrives))
+            .map(|(id, parts)| parts.finish(id, unique_ids, &redrives, lost))
             .collect();
+        let cancels = |changes: &[Changing<'_>]| {
+            let cancels = changes.iter().filter(|change| change.change == Change::Cancel);
+            Sorted::new(cancels.map(|change| change.span).collect())
+        };
+        let group_cancels = self.groups.iter().map(|(group, changes)| (*group, cancels(changes))).collect();
         Queue {
             name: self.name,
             unique_ids,
@@ -313,6 +319,7 @@ impl<'a> Gathered<'a> {
             claims: Sorted::new(self.claims),
             lost_claims: Sorted::new(self.lost_claims),
             groups: self.groups.into_iter().map(|(group, changes)| (group, Sorted::new(changes))).collect(),
+            group_cancels,
             redrives,
             deletes: Sorted::new(self.deletes),
             pauses: Sorted::new(self.pauses),
@@ -324,13 +331,16 @@ impl<'a> Gathered<'a> {
 }
 
 impl<'a> Parts<'a> {
-    fn finish(mut self, id: &'a TaskId, unique_ids: bool, redrives: &Sorted<Redrive<'a>>) -> Task<'a> {
+    /// `lost`: how many claims may have taken it without anybody knowing.
+    fn finish(mut self, id: &'a TaskId, unique_ids: bool, redrives: &Sorted<Redrive<'a>>, lost: u32) -> Task<'a> {
         self.settlings.sort_by_key(|settling| (settling.fence, settling.span.from));
         self.extensions.sort_by_key(|extension| (extension.fence, extension.span.from));
         self.handouts.sort_by_key(|(claim, place, delivered)| (delivered.lease.fence, claim.span.from, *place));
         let endings = self.endings();
+        let may_be_buried = self.may_be_buried(lost);
         let versions = Sorted::new(self.versions);
-        let current = Current::new(&versions, unique_ids && redrives.is_empty());
+        let may_come_back = may_be_buried && !redrives.is_empty();
+        let current = Current::new(&versions, unique_ids && !may_come_back);
         let handouts = self.handouts.into_iter().map(|(claim, place, delivered)| {
             let versions = current.at(claim.span, delivered);
             Handout { claim, place, delivered, versions }
@@ -345,7 +355,18 @@ impl<'a> Parts<'a> {
             extensions: self.extensions,
             changes: Sorted::new(self.changes),
             endings,
+            may_be_buried,
         }
+    }
+
+    /// By a verdict, or by a claim that met it when it had expired or was used up.
+    fn may_be_buried(&self, lost: u32) -> bool {
+        let attempt = self.handouts.iter().map(|(_, _, delivered)| delivered.attempt).max().unwrap_or(0);
+        let is_used_up = |max: u32| attempt.saturating_add(lost) >= max;
+        let used_up = self.handouts.iter().any(|(_, _, delivered)| is_used_up(delivered.content.max_attempts));
+        let buries = |settling: &Settling| settling.effect.is_possible() && settling.verdict == Verdict::Bury;
+        let may_end = |v: &Version<'_>| v.planned.expires.is_some() || is_used_up(v.planned.content.max_attempts);
+        used_up || self.settlings.iter().any(buries) || self.versions.iter().any(may_end)
     }
 
     fn endings(&self) -> Sorted<Span> {

@@ -69,7 +69,7 @@ fn nothing_after_its_end(queue: &Queue<'_>, task: &Task<'_>, handout: &Handout<'
     }
     let accepted = handout.versions.iter().map(|v| task.version(*v).span.to).max().unwrap_or(usize::MAX);
     let claim = handout.span();
-    let is_back = |since: Span| queue.may_be_redriven(task.id, since.from, claim.to).is_some();
+    let is_back = |since: Span| queue.may_be_redriven(task, since.from, claim.to);
     if let Some(cancel) = certain_cancel(&task.changes, accepted, claim)
         && !is_back(cancel.span)
     {
@@ -115,7 +115,7 @@ fn nothing_after_its_verdict(queue: &Queue<'_>, task: &Task<'_>, findings: &mut 
         let until = next.span().to;
         let is_new = task.another_version(settled.sole(), end.span.from, until)
             || !queue.unique_ids && task.versions.all().len() > 1;
-        if is_new || queue.may_be_redriven(task.id, end.span.from, until).is_some() {
+        if is_new || queue.may_be_redriven(task, end.span.from, until) {
             continue;
         }
         let calls = [settled.span().call, end.span.call, next.span().call];

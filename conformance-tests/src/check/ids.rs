@@ -47,10 +47,7 @@ fn is_one_at_a_time(
     let between = || task.versions.within(from, to).map(|(_, version)| version);
     let ended = task.endings.any(from, to)
         || queue.deletes.any(from, to)
-        || between().filter_map(|version| version.group()).any(|group| {
-            let changes = queue.groups.get(group);
-            changes.is_some_and(|changes| changes.within(from, to).any(|(_, c)| c.change == Change::Cancel))
-        });
+        || between().any(|version| queue.group_cancelled(version.group(), from, to));
     // A claim buries what has expired, or was attempted as often as it may be.
     let may_be_buried = buries
         && (between().any(|version| version.planned.expires.is_some())
@@ -97,7 +94,7 @@ fn exists(index: &Index<'_>, queue: &Queue<'_>, task: &Task<'_>, ends: &[End], c
     let n = ends.partition_point(|end| end.span.to < call.from);
     let Some(end) = ends[..n].last() else { return };
     let is_back = task.another_version(end.version, end.span.from, call.to)
-        || queue.may_be_redriven(task.id, end.span.from, call.to).is_some();
+        || queue.may_be_redriven(task, end.span.from, call.to);
     let window = index.header.retry_window_us;
     let recent = |end: &End| call.from_us.saturating_sub(end.span.to_us) <= window.saturating_add(index.grain_us());
     let is_remembered = window > 0 && ends[..n].iter().rev().take_while(|end| recent(end)).any(|end| end.completed);

@@ -44,6 +44,8 @@ pub(super) struct Queue<'a> {
     pub(super) lost_claims: Sorted<LostClaim>,
     /// Changes of a group that may have done something.
     pub(super) groups: HashMap<&'a GroupName, Sorted<Changing<'a>>>,
+    /// Those of them that cancel.
+    pub(super) group_cancels: HashMap<&'a GroupName, Sorted<Span>>,
     /// Redrives that may have brought something back.
     pub(super) redrives: Sorted<Redrive<'a>>,
     pub(super) deletes: Sorted<Span>,
@@ -62,12 +64,15 @@ impl<'a> Queue<'a> {
         u32::try_from(self.lost_claims.invoked_before(place)).unwrap_or(u32::MAX)
     }
 
-    /// Whether a redrive may have brought this id back between two places.
-    pub(super) fn may_be_redriven(&self, id: &TaskId, after: usize, before: usize) -> Option<Span> {
-        let mut redrives = self.redrives.within(after, before);
-        redrives
-            .find(|(_, redrive)| redrive.ids.as_ref().is_none_or(|ids| ids.contains(id)))
-            .map(|(_, redrive)| redrive.span)
+    /// Whether a redrive may have brought this task back between two places.
+    pub(super) fn may_be_redriven(&self, task: &Task<'a>, after: usize, before: usize) -> bool {
+        let reaches = |redrive: &Redrive<'_>| redrive.ids.as_ref().is_none_or(|ids| ids.contains(task.id));
+        task.may_be_buried && self.redrives.within(after, before).any(|(_, redrive)| reaches(redrive))
+    }
+
+    /// Whether this group may have been cancelled between two places.
+    pub(super) fn group_cancelled(&self, group: Option<&GroupName>, after: usize, before: usize) -> bool {
+        group.and_then(|group| self.group_cancels.get(group)).is_some_and(|cancels| cancels.any(after, before))
     }
 
     /// Changes between two places that a task may have been reached by, by its id or its group; by invocation.
@@ -105,6 +110,8 @@ pub(super) struct Task<'a> {
     pub(super) changes: Sorted<Changing<'a>>,
     /// Whatever may have ended it but a claim that buried it, a group change, and the end of its queue.
     pub(super) endings: Sorted<Span>,
+    /// Whether it may ever have become a dead letter.
+    pub(super) may_be_buried: bool,
 }
 
 impl<'a> Task<'a> {

@@ -223,7 +223,7 @@ fn attempts_are_counted(
     let counted = |from: u32, to: u32| (from..=to.saturating_add(lost)).contains(&handout.delivered.attempt);
     let redriven = || {
         let since = before.map_or(0, |before| before.span().from);
-        queue.may_be_redriven(task.id, since, claim.to).is_some()
+        queue.may_be_redriven(task, since, claim.to)
     };
     let may_be_first = before.is_none_or(|before| !before.is_one_with(handout));
     if may_be_first && counted(1, 1) {

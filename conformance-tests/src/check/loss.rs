@@ -40,15 +40,11 @@ pub(super) fn check(index: &Index<'_>, queue: &Queue<'_>, findings: &mut Finding
 fn has_ended(queue: &Queue<'_>, task: &Task<'_>, i: usize, drained: Span) -> bool {
     let version = task.version(i);
     let (from, to) = (version.span.from, drained.from);
-    let cancelled_with_group = || {
-        let changes = version.group().and_then(|group| queue.groups.get(group));
-        changes.is_some_and(|changes| changes.within(from, to).any(|(_, c)| c.change == Change::Cancel))
-    };
     // A version that was created later shows that this one had ended, and how is DUP-8's business.
     let took_its_place = |other: &Version<'_>| other.how != Entry::Unknown || other.planned.replace;
     task.endings.any(from, to)
         || queue.deletes.any(from, to)
-        || cancelled_with_group()
+        || queue.group_cancelled(version.group(), from, to)
         || queue.unique_ids && task.versions.within(from, to).any(|(j, other)| i != j && took_its_place(other))
         || !queue.unique_ids && task.versions.all().len() > 1
 }

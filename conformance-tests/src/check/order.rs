@@ -66,7 +66,7 @@ fn comparable<'s, 'a>(
         || !is_first
         || was_held
         || !is_one
-        || queue.may_be_redriven(task.id, 0, claim.to).is_some()
+        || queue.may_be_redriven(task, 0, claim.to)
         || !queue.changes_of(task, handout.group(), version.span.from, claim.to).is_empty()
     {
         return None;

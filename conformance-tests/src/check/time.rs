@@ -64,7 +64,7 @@ fn earliest(
 ) -> Option<Vec<Moment>> {
     let claim = handout.span();
     let since = before.map_or(0, |before| before.span().from);
-    if queue.may_be_redriven(task.id, since, claim.to).is_some() {
+    if queue.may_be_redriven(task, since, claim.to) {
         return None;
     }
     let mut moments = Vec::new();
@@ -185,7 +185,7 @@ fn never_expired(
         }
     };
     let expired = !handout.versions.is_empty() && handout.versions.iter().all(has_expired);
-    if expired && queue.may_be_redriven(task.id, 0, claim.to).is_none() {
+    if expired && !queue.may_be_redriven(task, 0, claim.to) {
         findings.report("TIME-8", [claim.call], || {
             format!("{} in {} was handed out after it had expired", task.id, queue.name)
         });

@@ -380,8 +380,8 @@ const FAULTS: &[(Fault, &[&str])] = &[
     (Fault::ChangesContent, &["LOSS-5"]),
     (Fault::CreatesTwice, &["DUP-8"]),
     (Fault::RemembersTheEnded, &["DUP-10"]),
-    (Fault::IgnoresCancels, &["CANCEL-2"]),
-    (Fault::RedeliversTheCancelled, &["CANCEL-3"]),
+    (Fault::IgnoresCancels, &["CANCEL-2", "CANCEL-6"]),
+    (Fault::RedeliversTheCancelled, &["CANCEL-3", "CANCEL-6"]),
     (Fault::IgnoresExpiry, &["TIME-8"]),
     (Fault::IgnoresExtensions, &["DUP-1"]),
     (Fault::ShortensExtensions, &["DUP-7"]),
@@ -398,9 +398,9 @@ fn what_is_wrong_is_found() {
             let findings = checked(Run::new(*seed, *fault));
             promises.iter().any(|promise| findings.found(promise) > 0)
         };
-        let found = (0..10).filter(shows).count();
-        println!("{fault:?}: {found} of 10");
-        assert!(found >= 5, "{fault:?} was found in {found} runs of 10");
+        let found = (0..20).filter(shows).count();
+        println!("{fault:?}: {found} of 20");
+        assert!(found >= 8, "{fault:?} was found in {found} runs of 20");
     }
 }
 

@@ -250,7 +250,7 @@ impl Store {
         self.reap(now);
         let by_id = || self.tasks.iter().position(|task| task.id == held.id);
         let found = if self.fault == Fault::SettlesStaleLeases { by_id() } else { self.held(held) };
-        let Some(i) = found.filter(|_| self.fault != Fault::RefusesLiveLeases || held.fence % 10 != 0) else {
+        let Some(i) = found.filter(|_| self.fault != Fault::RefusesLiveLeases || !held.fence.is_multiple_of(10)) else {
             return false;
         };
         let (id, attempts) = (self.tasks[i].id.clone(), self.tasks[i].content.max_attempts);
