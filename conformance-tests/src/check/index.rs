@@ -25,6 +25,12 @@ impl Index<'_> {
         self.steps.partition_point(|step| *step <= after) < self.steps.partition_point(|step| *step < before)
     }
 
+    /// Whether the wall clock runs exactly as the client's clock does, as a test's own does. A system's is read a little late
+    /// at times, by the store as well, and so tells nothing certain about times on the other clock.
+    pub(super) fn clocks_agree(&self) -> bool {
+        self.wall_ahead.1.saturating_sub(self.wall_ahead.0) <= 2
+    }
+
     /// The unit in which times are kept: what is that far apart is told apart, however it was rounded.
     pub(super) fn grain_us(&self) -> u64 {
         self.header.resolution_us.max(1_000)

@@ -26,8 +26,17 @@ pub(super) fn check(index: &Index<'_>, queue: &Queue<'_>, findings: &mut Finding
     }
     first.sort_unstable_by_key(|one| (one.claim().from, one.handout.place));
     findings.summary.ordered += first.len();
-    let chains = Chains::of(&first, signed(index.grain_us()), signed(apart));
-    chains.report(queue, &first, sequences, findings);
+    let mut report = |first: &[&First<'_, '_>]| {
+        let chains = Chains::of(first, signed(index.grain_us()), signed(apart));
+        chains.report(queue, first, sequences, findings);
+    };
+    let (on_wall, relative) = if index.clocks_agree() {
+        (Vec::new(), first.iter().collect::<Vec<_>>())
+    } else {
+        first.iter().partition(|one| matches!(one.version.planned.due, Due::At(_)))
+    };
+    report(&on_wall);
+    report(&relative);
     if index.header.order == DeclaredOrder::Exact {
         ties_within_a_call(queue, &first, findings);
         ties_between_calls(queue, &first, findings);
@@ -93,10 +102,10 @@ struct Chains {
 }
 
 impl Chains {
-    fn of(first: &[First<'_, '_>], grain: i64, apart: i64) -> Self {
+    fn of(first: &[&First<'_, '_>], grain: i64, apart: i64) -> Self {
         // What is visible by then for certain, and stays behind, was passed.
         let bound = |one: &First<'_, '_>| signed(one.claim().from_us).min(one.visible.0.saturating_sub(apart));
-        let mut bounds: Vec<i64> = first.iter().map(bound).collect();
+        let mut bounds: Vec<i64> = first.iter().map(|one| bound(one)).collect();
         bounds.sort_unstable_by(|a, b| b.cmp(a));
         bounds.dedup();
         let rank = |at: i64| bounds.partition_point(|bound| *bound > at);
@@ -110,7 +119,7 @@ impl Chains {
             while let Some(done) =
                 answered.next_if(|done| first[done.start].claim().to < first[claim.start].claim().from)
             {
-                done.clone().for_each(|i| before.add(rank(bound(&first[i])), chains.length[i], i));
+                done.clone().for_each(|i| before.add(rank(bound(first[i])), chains.length[i], i));
             }
             for i in claim.clone() {
                 let behind = bounds.partition_point(|bound| *bound >= first[i].visible.1.saturating_add(grain));
@@ -118,19 +127,19 @@ impl Chains {
                 if let Some((length, passed_by)) = longest {
                     (chains.length[i], chains.passed_by[i]) = (length + 1, Some(passed_by));
                 }
-                within.add(rank(bound(&first[i])), chains.length[i], i);
+                within.add(rank(bound(first[i])), chains.length[i], i);
             }
-            claim.clone().for_each(|i| within.clear(rank(bound(&first[i]))));
+            claim.clone().for_each(|i| within.clear(rank(bound(first[i]))));
         }
         chains
     }
 
-    fn report(&self, queue: &Queue<'_>, first: &[First<'_, '_>], sequences: u32, findings: &mut Findings) {
+    fn report(&self, queue: &Queue<'_>, first: &[&First<'_, '_>], sequences: u32, findings: &mut Findings) {
         for (i, length) in self.length.iter().enumerate().filter(|(_, length)| **length > sequences) {
             let row: Vec<usize> = std::iter::successors(Some(i), |i| self.passed_by[*i]).collect();
             let calls: Vec<u64> = row.iter().rev().map(|i| first[*i].claim().call).collect();
             findings.report("ORDER-1", calls, || {
-                let (one, before) = (&first[i], &first[row[1]]);
+                let (one, before) = (first[i], first[row[1]]);
                 format!(
                     "{} in {}, visible by {} us, was passed by {}, which was not visible before {} us: {length} in a row, \
                      where {sequences} may be",
@@ -145,7 +154,7 @@ impl Chains {
 }
 
 /// The ranges of deliveries that one claim brought.
-fn claims_of(first: &[First<'_, '_>]) -> Vec<std::ops::Range<usize>> {
+fn claims_of(first: &[&First<'_, '_>]) -> Vec<std::ops::Range<usize>> {
     let mut claims: Vec<std::ops::Range<usize>> = Vec::new();
     for (i, one) in first.iter().enumerate() {
         match claims.last_mut() {

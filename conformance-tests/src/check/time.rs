@@ -38,6 +38,8 @@ fn never_early(
     let claim = handout.span();
     let is_early = |moment: &Moment| match moment {
         Moment::Mono(at) => signed(claim.to_us) < *at,
+        // A reading may be too small, where its reader was held up.
+        Moment::Wall(at) if index.steps.is_empty() => signed(claim.to_us).saturating_add(index.wall_ahead.1) < *at,
         Moment::Wall(at) => handout.claim.wall.1 < *at && !index.stepped(claim.from, claim.to),
     };
     findings.summary.timed += 1;
@@ -179,8 +181,11 @@ fn never_expired(
             None => false,
             Some(Due::AfterUs(after)) => claim.from_us > version.span.to_us.saturating_add(after).saturating_add(grain),
             Some(Due::At(at)) => {
-                handout.claim.wall.0 > at.unix_micros().saturating_add(signed(grain))
-                    && !index.stepped(claim.from, claim.to)
+                let wall = match index.steps.is_empty() {
+                    true => signed(claim.from_us).saturating_add(index.wall_ahead.0),
+                    false => handout.claim.wall.0,
+                };
+                wall > at.unix_micros().saturating_add(signed(grain)) && !index.stepped(claim.from, claim.to)
             }
         }
     };

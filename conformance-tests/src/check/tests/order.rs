@@ -162,3 +162,20 @@ fn after_a_step_of_the_wall_clock_its_times_are_not_compared() {
         if shown { h.shows("ORDER-1") } else { h.shows_nothing() }
     }
 }
+
+#[test]
+fn clocks_that_do_not_agree_are_not_compared_with_each_other() {
+    let at = |key: &str, ms: i64| task(key, 0).with(|task| task.due = Due::At(wall(ms)));
+    // A wall clock that is read two milliseconds late once.
+    let late = |h: &mut Written| h.recording.events[0].wall = wall(-2);
+    for (x, y, shown) in
+        [(at("x", 50), task("y", 60), false), (at("x", 50), at("y", 60), true), (task("x", 50), task("y", 60), true)]
+    {
+        let mut h = Written::new();
+        h.schedule((0, 1), &[&x]);
+        h.schedule((0, 1), &[&y]);
+        late(&mut h);
+        h.claim((90, 91), outs(&[&y, &x]));
+        if shown { h.shows("ORDER-1") } else { h.shows_nothing() }
+    }
+}

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    Change, Claim, ClaimedTask, DeadLetterOp, DeadSelect, DelayBackend, Due, GroupName, NewTask, QueueName, Result,
-    Select, Shift, Verdict, async_trait,
+    Change, Claim, ClaimedTask, Clock as _, DeadLetterOp, DeadSelect, DelayBackend, Due, GroupName, NewTask, QueueName,
+    Result, Select, Shift, TestClock, Timestamp, Verdict, async_trait,
 };
 use delayline_memory::{MemoryBackend, MemoryConfig};
+use parking_lot::Mutex;
 use tokio::runtime::Builder;
 
 use futures_util::FutureExt as _;
@@ -18,17 +19,29 @@ use crate::{Harness, Time, Trial};
 
 const CLIENTS: u64 = 6;
 
+/// Its clock is made when it is opened, because it runs on the clock of the test's runtime.
 #[derive(Debug)]
-struct Memory(Time);
+struct Memory(Time, Mutex<Option<Arc<TestClock>>>);
+
+impl Memory {
+    fn clock(&self) -> Arc<TestClock> {
+        let fresh = || Arc::new(TestClock::at(Timestamp::from_unix_millis(1_900_000_000_000)));
+        self.1.lock().get_or_insert_with(fresh).clone()
+    }
+}
 
 #[async_trait]
 impl Harness for Memory {
     async fn open(&self) -> Result<Arc<dyn DelayBackend>> {
-        Ok(Arc::new(MemoryBackend::with_config(MemoryConfig::default())))
+        Ok(Arc::new(MemoryBackend::with_config(MemoryConfig::default().clock(self.clock()))))
     }
 
     fn time(&self) -> Time {
         self.0
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.clock().wall()
     }
 }
 
@@ -115,7 +128,7 @@ fn checked(time: Time, seed: u64) -> Summary {
         Time::Real => Builder::new_multi_thread().worker_threads(2).enable_all().build(),
     };
     let trial = runtime.unwrap().block_on(async {
-        let trial = Arc::new(Trial::begin("real", seed, Arc::new(Memory(time))).await.unwrap());
+        let trial = Arc::new(Trial::begin("real", seed, Arc::new(Memory(time, Mutex::default()))).await.unwrap());
         let queue = trial.queue("mixed");
         let clients = (0..CLIENTS).map(|client| tokio::spawn(work(trial.clone(), queue.clone(), client)));
         for client in clients.collect::<Vec<_>>() {
