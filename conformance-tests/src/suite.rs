@@ -106,6 +106,7 @@ macro_rules! __tests {
         loss::loss_1_hundreds_of_queues_each_deliver_their_own []
         loss::loss_1_what_comes_in_before_those_that_go_out_is_not_skipped []
         loss::loss_1_equal_tasks_do_not_become_one []
+        loss::loss_1_a_task_is_not_dropped_for_being_tried_often []
         loss::loss_2_a_lease_that_ends_makes_its_task_visible_again []
         loss::loss_2_nobody_needs_to_notice_the_end_of_a_lease []
         loss_batch::loss_3_a_batch_has_one_true_answer_for_each_item []
@@ -130,6 +131,7 @@ macro_rules! __tests {
         loss_dead::loss_8_what_is_no_rate_is_refused [DeadLetters]
         loss::loss_9_an_intake_that_ends_loses_nothing_and_its_leases_stay_valid []
         loss::loss_9_a_consumer_that_ends_loses_nothing_and_its_deliveries_stay_valid []
+        loss::loss_9_intakes_of_one_name_hold_what_is_theirs []
         loss_batch::loss_10_a_consumer_buries_what_it_cannot_decode []
         loss_batch::loss_10_a_worker_buries_what_it_cannot_decode []
         // dup
@@ -177,6 +179,7 @@ macro_rules! __tests {
         dup_extend::dup_14_a_consumer_never_answers_lease_lost_for_its_own_verdict []
         dup_extend::dup_14_a_worker_never_counts_its_own_verdict_as_a_lost_lease []
         dup_extend::dup_15_a_handler_learns_that_its_lease_was_lost []
+        dup_extend::dup_15_a_handler_learns_that_its_lease_could_not_be_extended []
         // order
         // cancel
         // drop

@@ -12,6 +12,7 @@ use delayline_core::{
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::need::Need;
 use crate::trial::{LONG_LEASE, Trial};
 
 pub async fn dup_7_an_extension_never_shortens(t: &Trial) {
@@ -203,6 +204,40 @@ pub async fn dup_15_a_handler_learns_that_its_lease_was_lost(t: &Trial) {
     assert!(t.drain(&backend, &queue, 0).await.is_empty());
 }
 
+/// A store that can't be reached does not extend the lease: the handler is told when it has ended, as the task may be running
+/// elsewhere by then.
+pub async fn dup_15_a_handler_learns_that_its_lease_could_not_be_extended(t: &Trial) {
+    let (lossy, queue) = (Lossy::over(t.backend()), t.queue("unreachable"));
+    let numbers = Queue::<u32>::new(lossy.clone(), queue.clone()).unwrap();
+    numbers.schedule(&7).await.unwrap();
+    lossy.unreachable.store(true, Ordering::SeqCst);
+    let (told, mut tells) = mpsc::channel(10);
+    let let_go = CancellationToken::new();
+    let waits = let_go.clone();
+    // One at a time, so that the worker does not take the task again itself.
+    let worker = Worker::builder().lease(t.units(4).min(t.caps().lease_max)).concurrency(1);
+    let worker = worker.queue(&numbers, move |_, context: Context| {
+        let (told, waits) = (told.clone(), waits.clone());
+        async move {
+            context.lost().cancelled().await;
+            told.send(context.attempt()).await.unwrap();
+            waits.cancelled().await;
+        }
+    });
+    let elsewhere = async {
+        assert_eq!(timeout(t.patience(), tells.recv()).await.expect("the handler is told"), Some(1));
+        let mut intake = t.intake(&t.backend(), &queue).await;
+        let again = t.take(&mut intake, 1).await;
+        assert!(matches!(again.as_slice(), [one] if one.lease.attempt == 2), "{again:?}");
+        t.complete(&t.backend(), &queue, &again).await;
+        let_go.cancel();
+    };
+    let ((), report) = with_worker(worker, elsewhere).await;
+    assert_eq!((report.lease_lost, report.completed), (1, 0), "{report:?}");
+    assert!(lossy.refused.load(Ordering::SeqCst) > 0 || !Need::Extend.is_met(t.caps()), "it tried");
+    assert!(t.drain(&t.backend(), &queue, 0).await.is_empty());
+}
+
 /// Runs a worker beside `and`, then shuts it down.
 async fn with_worker<T>(worker: WorkerBuilder, and: impl Future<Output = T>) -> (T, WorkerReport) {
     let stop = CancellationToken::new();
@@ -212,17 +247,27 @@ async fn with_worker<T>(worker: WorkerBuilder, and: impl Future<Output = T>) -> 
     (result, running.await.expect("the worker's task").expect("the worker's report"))
 }
 
-/// A client whose store does what it is told, and whose answers to `settle` are lost while `lose` is set.
+/// A client whose store does what it is told, and whose answers to `settle` are lost while `lose` is set, or whose extensions do
+/// not reach it.
 #[derive(Debug)]
 struct Lossy {
     inner: Arc<dyn DelayBackend>,
     lose: AtomicBool,
     lost: AtomicU64,
+    /// Set where extensions are to fail, and how many have.
+    unreachable: AtomicBool,
+    refused: AtomicU64,
 }
 
 impl Lossy {
     fn over(inner: Arc<dyn DelayBackend>) -> Arc<Self> {
-        Arc::new(Self { inner, lose: AtomicBool::new(false), lost: AtomicU64::new(0) })
+        Arc::new(Self {
+            inner,
+            lose: AtomicBool::default(),
+            lost: AtomicU64::default(),
+            unreachable: AtomicBool::default(),
+            refused: AtomicU64::default(),
+        })
     }
 }
 
@@ -251,6 +296,10 @@ impl DelayBackend for Lossy {
     }
 
     async fn extend(&self, queue: &QueueName, leases: Vec<Lease>, by: Duration) -> Result<Vec<Result<Lease>>> {
+        if self.unreachable.load(Ordering::SeqCst) {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            return Err(Error::new(ErrorKind::Unavailable, "the store can't be reached"));
+        }
         self.inner.extend(queue, leases, by).await
     }
 

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use delayline_core::{
-    Attempts, Bytes, DeadLetterOp, DeadSelect, DelayBackend, Due, Durability, NewTask, Queue, QueueName, Raw, Verdict,
+    Attempts, Bytes, DeadLetterOp, DeadSelect, DelayBackend, Due, Durability, IntakeOptions, NewTask, Queue, QueueName,
+    Raw, Verdict,
 };
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -191,6 +192,24 @@ pub async fn loss_1_equal_tasks_do_not_become_one(t: &Trial) {
     assert_eq!(ids(&t.drain(&backend, &queue, 50).await), accepted);
 }
 
+/// Being tried again and again is no reason to be dropped: brokers take it for a cycle, or count to twenty.
+pub async fn loss_1_a_task_is_not_dropped_for_being_tried_often(t: &Trial) {
+    let (backend, queue) = (t.backend(), t.queue("often"));
+    let plenty = Attempts::new(1_000).unwrap();
+    t.put_all(&backend, &queue, (0..3).map(|i| NewTask::new(Due::NOW, format!("{i}")).max_attempts(plenty))).await;
+    let mut intake = t.intake(&backend, &queue).await;
+    for round in 0..100 {
+        let taken = t.take(&mut intake, 3).await;
+        assert_eq!(taken.len(), 3, "in round {round}");
+        let verdict =
+            [retry(Duration::ZERO), Verdict::Release, Verdict::Snooze { after: Duration::ZERO }][round % 3].clone();
+        for task in &taken {
+            t.settle(&backend, &queue, task, verdict.clone()).await.unwrap();
+        }
+    }
+    assert_eq!(t.drain(&backend, &queue, 3).await.len(), 3);
+}
+
 pub async fn loss_2_a_lease_that_ends_makes_its_task_visible_again(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("ended"));
     t.put_all(&backend, &queue, (0..20).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
@@ -313,6 +332,26 @@ pub async fn loss_9_an_intake_that_ends_loses_nothing_and_its_leases_stay_valid(
     }
     t.complete(&backend, &queue, &held).await;
     t.complete(&backend, &queue, &rest).await;
+    assert!(t.drain(&backend, &queue, 0).await.is_empty());
+}
+
+/// Consumers that have one name, as those of one host may: the end of one is not the end of another, nor of its leases.
+pub async fn loss_9_intakes_of_one_name_hold_what_is_theirs(t: &Trial) {
+    let (backend, other, queue) = (t.backend(), t.another().await, t.queue("namesakes"));
+    let mut options = IntakeOptions::default();
+    options.consumer = Some("host-1".into());
+    t.put_all(&backend, &queue, (0..20).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
+    let mut dies = backend.intake(&queue, options.clone()).await.unwrap();
+    let lost = t.take_within(&mut dies, 10, t.units(2), t.patience()).await;
+    let mut lives = other.intake(&queue, options.clone()).await.unwrap();
+    let held = t.take(&mut lives, 10).await;
+    assert_eq!((lost.len(), held.len()), (10, 10));
+    drop(dies);
+    let mut third = backend.intake(&queue, options).await.unwrap();
+    let again = t.take_within(&mut third, 20, LONG_LEASE, t.units(6)).await;
+    assert_eq!(ids(&again), ids(&lost), "what the one that died held comes again, and nothing else");
+    t.complete(&backend, &queue, &held).await;
+    t.complete(&other, &queue, &again).await;
     assert!(t.drain(&backend, &queue, 0).await.is_empty());
 }
 
