@@ -109,6 +109,10 @@ macro_rules! __tests {
         // close
         // clear
         // model
+        model::loss_1_any_sequence_of_calls_does_what_the_model_does []
+        model::time_1_any_sequence_of_delays_does_what_the_model_does []
+        model::cancel_6_any_sequence_of_group_changes_does_what_the_model_does []
+        model::dup_1_any_sequence_of_leases_does_what_the_model_does []
     } };
 }
 
