@@ -249,6 +249,7 @@ impl World<'_> {
     }
 
     pub(super) async fn redrive(&mut self, by: usize, ids: Option<&[u8]>, staggered: bool) -> Checked {
+        self.letters(by, 50).await?;
         let ids = self.dead_ids(ids);
         let select = ids.clone().map_or(DeadSelect::All, DeadSelect::Ids);
         // One a tick; in real time, such a task would come due while a step is made.

@@ -10,6 +10,9 @@ use super::ops::{Ending, Span};
 use super::reference::{Held, MS, Now, Sure, Task, before, check_order, line};
 use super::world::{Checked, Stop, World, number_of, same, us, wrong};
 
+/// How often something that is due may be asked for in vain.
+const CLAIMS_MAX: u32 = 10;
+
 impl World<'_> {
     pub(super) async fn claim(
         &mut self,
@@ -25,8 +28,42 @@ impl World<'_> {
         let lease = self.length(lease);
         let mut claim = Claim::new(max, lease);
         claim.max_bytes = max_bytes.unwrap_or(claim.max_bytes);
-        let began = self.now();
         let at = usize::from(intake) % self.intakes.len();
+        for _ in 0..CLAIMS_MAX {
+            let came = self.claim_once(at, claim).await?;
+            // A claim may bring fewer than are due, but not nothing again and again.
+            if came > 0 || !self.owes(&claim) {
+                return Ok(came);
+            }
+            if !self.t.is_virtual() {
+                if self.in_time().is_err() {
+                    // Whether it comes at all is seen when everything is taken out.
+                    return Ok(0);
+                }
+                self.intakes[at].1.wait(Duration::from_millis(5)).await;
+            }
+        }
+        if self.t.is_virtual() {
+            wrong(format!("LOSS-1: {CLAIMS_MAX} claims bring nothing of what is due"))
+        } else {
+            Ok(0)
+        }
+    }
+
+    /// Whether a claim that brought nothing should have.
+    fn owes(&self, claim: &Claim) -> bool {
+        let now = self.now();
+        let there =
+            |task: &Task| now.reached(task.place) == Sure::Yes && !task.cancelled && task.doomed(&now) == Sure::No;
+        claim.max > 0
+            && claim.lease <= self.t.caps().lease_max
+            && !self.model.paused
+            && self.model.tasks.iter().any(there)
+    }
+
+    async fn claim_once(&mut self, at: usize, claim: Claim) -> Checked<usize> {
+        let lease = claim.lease;
+        let began = self.now();
         let answer = self.intakes[at].1.claim(claim).await;
         let now = self.until_now(began);
         let call = self.next_call();

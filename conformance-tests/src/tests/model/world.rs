@@ -84,10 +84,9 @@ impl<'t> World<'t> {
         history: History,
         (operation_base, slower): (u128, u32),
     ) -> Self {
-        let caps = t.caps();
-        let least = if t.is_virtual() { caps.resolution * 10 } else { (caps.resolution + caps.lateness) * 5 };
-        let tick = t.units(1).max(least) * slower;
-        let slop = if t.is_virtual() { Duration::ZERO } else { tick / 10 };
+        let wall = t.wall().unix_micros();
+        let (tick, slop) = tick_and_slop(t, wall % MS == 0);
+        let tick = tick * slower;
         Self {
             t,
             queue,
@@ -103,7 +102,7 @@ impl<'t> World<'t> {
             begin: Instant::now(),
             tick: 0,
             tick_us: us(tick),
-            wall: t.wall().unix_micros(),
+            wall,
             slop: us(slop),
             numbers: 0,
             calls: 0,
@@ -147,7 +146,7 @@ impl<'t> World<'t> {
     }
 
     /// Whether the steps since the last tick ended well before what was set for half a tick later.
-    fn in_time(&mut self) -> Checked {
+    pub(super) fn in_time(&mut self) -> Checked {
         let now = self.now();
         self.slop = self.slop.max((self.t.wall().unix_micros() - self.wall - now.to).abs());
         let late = now.to - self.tick * self.tick_us;
@@ -348,7 +347,9 @@ impl<'t> World<'t> {
         note(ErrorKind::Unsupported, (replace && caps.replace == Support::Unsupported).into());
         note(ErrorKind::OutOfRange, self.too_far(now, task.due));
         if let Some(expires) = task.expires {
-            note(ErrorKind::OutOfRange, self.too_far(now, expires));
+            // How far an expiry may lie is not declared.
+            let far = self.too_far(now, expires).maybe();
+            note(ErrorKind::OutOfRange, if far { Sure::Maybe } else { Sure::No });
             let early = match (task.due, expires) {
                 (Due::After(due), Due::After(expires)) => expires < due,
                 (Due::At(due), Due::At(expires)) => expires < due,
@@ -467,6 +468,20 @@ impl<'t> World<'t> {
         match (got.expires_at, task.expires) {
             (Some(shown), Some(expires)) => self.check_shown("`expires_at`", now, shown, expires),
             (shown, expires) => same(&format!("expiry of {what}"), shown.is_some(), expires.is_some()),
+        }
+    }
+}
+
+/// How long a tick is, and how far the clocks may be apart. Where time is virtual and the wall clock runs with it, in step,
+/// they are one; a wall clock that is read from the system is not.
+fn tick_and_slop(t: &Trial, in_step: bool) -> (Duration, Duration) {
+    let (unit, caps) = (t.units(1), t.caps());
+    match (t.is_virtual(), in_step) {
+        (true, true) => (unit.max(caps.resolution * 10), Duration::ZERO),
+        (true, false) => ((unit * 4).max(caps.resolution * 20), Duration::from_millis(4)),
+        (false, _) => {
+            let tick = unit.max((caps.resolution + caps.lateness) * 5);
+            (tick, tick / 10)
         }
     }
 }
