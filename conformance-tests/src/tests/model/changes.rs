@@ -7,7 +7,8 @@ use delayline_core::{
 
 use super::ops::{Named, To};
 use super::reference::{MS, Now, Place, Sure, Task, line};
-use super::world::{Checked, Operation, Stop, World, bare, kind_of, room_name, same, us, wrong};
+use super::schedule::room_name;
+use super::world::{Checked, Operation, Stop, World, bare, kind_of, same, us, wrong};
 
 impl World<'_> {
     fn action(&self, to: To) -> Action {

@@ -8,7 +8,8 @@ use delayline_core::{
 
 use super::ops::{Ending, Span};
 use super::reference::{Held, MS, Now, Sure, Task, before, check_order, line};
-use super::world::{Checked, Stop, World, number_of, same, us, wrong};
+use super::schedule::number_of;
+use super::world::{Checked, Stop, World, same, us, wrong};
 
 /// How often something that is due may be asked for in vain.
 const CLAIMS_MAX: u32 = 10;

@@ -9,7 +9,8 @@ use delayline_core::{
 
 use super::ops::Span;
 use super::reference::{Dead, MS, Now, Place, Sure, Task, before, line};
-use super::world::{Checked, Stop, World, payload, same, us, wrong};
+use super::schedule::payload;
+use super::world::{Checked, Stop, World, same, us, wrong};
 
 impl World<'_> {
     pub(super) async fn find(&mut self, by: usize, ago: u8) -> Checked {
@@ -89,7 +90,7 @@ impl World<'_> {
         let now = self.until_now(began);
         let mut seen: Vec<usize> = vec![];
         for view in &views {
-            let number = super::world::number_of(&view.payload);
+            let number = super::schedule::number_of(&view.payload);
             let at = number.and_then(|number| self.model.by_number(number));
             let Some(at) = at.filter(|at| !self.model.tasks[*at].over(&now)) else {
                 return wrong(format!("CLEAR-9: a listing shows {view:?}, which is not there"));
@@ -132,7 +133,7 @@ impl World<'_> {
         let mut last_call = 0;
         let mut seen: Vec<usize> = vec![];
         for letter in &letters {
-            let number = super::world::number_of(&letter.payload);
+            let number = super::schedule::number_of(&letter.payload);
             let Some(dead) = self.model.dead.iter().find(|dead| Some(dead.task.number) == number) else {
                 return wrong(format!("LOSS-6: {letter:?} is no dead letter"));
             };
@@ -199,7 +200,7 @@ impl World<'_> {
         let consumed = self.intakes.iter().any(|(client, _)| *client == by || !self.t.is_shared());
         let holds = consumed || !self.model.dead.is_empty() || self.model.paused;
         let holds = holds || self.model.tasks.iter().any(|task| !task.over(&now));
-        if holds != listed && (holds || (self.model.is_empty() && self.intakes.is_empty())) {
+        if holds != listed && (holds || (self.model.is_empty() && self.intakes.is_empty() && !self.dropped)) {
             return wrong(format!("LEAK-4: the queue is listed: {listed}; the model says {holds}"));
         }
         Ok(())
@@ -239,7 +240,9 @@ impl World<'_> {
         self.purge(0, None).await?;
         self.list(0, 50).await?;
         self.stats(0).await?;
-        self.intakes.clear();
+        while !self.intakes.is_empty() {
+            self.leave(0, true).await?;
+        }
         self.queues(0).await?;
         if self.model.tasks.is_empty() {
             self.history.drained(&self.queue);

@@ -9,6 +9,7 @@ mod leases;
 mod look;
 mod ops;
 mod reference;
+mod schedule;
 mod world;
 
 use std::fs::{self, File};
@@ -148,8 +149,11 @@ impl<'t> Bench<'t> {
             };
         }
         // Once more, for the history.
-        if let Err(Stop::Wrong(now)) = self.run_noted(&steps).await {
-            what = now;
+        match self.run_noted(&steps).await {
+            Err(Stop::Wrong(now)) => what = now,
+            Err(Stop::Unclear(_)) | Ok(_) => {
+                what += "\nRun once more, it did not fail: it hangs on more than the trace."
+            }
         }
         let kept = match write(self.t, &steps) {
             Ok(path) => format!("{TRACE}={} repeats it", path.display()),

@@ -223,7 +223,7 @@ fn boundary() -> impl Strategy<Value = u64> + Clone {
 }
 
 fn fine() -> impl Strategy<Value = i8> + Clone {
-    prop_oneof![4 => Just(0), 2 => -4i8..=4, 2 => Just(Span::ON_THE_TICK)]
+    prop_oneof![3 => Just(0), 1 => -4i8..=4, 3 => Just(Span::ON_THE_TICK)]
 }
 
 fn span(mix: Mix) -> BoxedStrategy<Span> {
