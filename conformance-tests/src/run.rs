@@ -252,9 +252,14 @@ fn runtime(time: Time) -> Runtime {
     built.expect("a runtime for the test")
 }
 
+/// Where what a failed test leaves is written to.
+pub(crate) fn history_directory() -> PathBuf {
+    std::env::var_os("DELAYLINE_HISTORY_DIR")
+        .map_or_else(|| std::env::temp_dir().join("delayline-conformance"), PathBuf::from)
+}
+
 fn write_history(trial: &Trial, test: &Test, seed: u64) -> Option<PathBuf> {
-    let directory = std::env::var_os("DELAYLINE_HISTORY_DIR")
-        .map_or_else(|| std::env::temp_dir().join("delayline-conformance"), PathBuf::from);
+    let directory = history_directory();
     fs::create_dir_all(&directory).ok()?;
     let path = directory.join(format!("{}.{seed:016x}.jsonl", test.name));
     let file = BufWriter::new(File::create(&path).ok()?);

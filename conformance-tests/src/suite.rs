@@ -347,6 +347,10 @@ macro_rules! __tests {
         clear::clear_10_stats_count_each_task_once [Stats]
         clear::clear_10_stats_tell_of_a_pause [Stats Pause]
         // model
+        model::loss_1_any_sequence_of_calls_does_what_the_model_does []
+        model::time_1_any_sequence_of_delays_does_what_the_model_does []
+        model::cancel_6_any_sequence_of_group_changes_does_what_the_model_does []
+        model::dup_1_any_sequence_of_leases_does_what_the_model_does []
     } };
 }
 
