@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+#[cfg(shuttle)]
+use delayline_core::faults::{Fault, is_planted};
 use delayline_core::{Claim, Claimed, Intake, IntakeOptions, Result};
 use tokio::sync::watch;
 
@@ -36,6 +38,10 @@ impl Intake for MemoryIntake {
             // Before any look, so that what rings during it is seen again rather than missed.
             self.bell.borrow_and_update();
             self.shared.open()?;
+            #[cfg(shuttle)]
+            if is_planted(Fault::ClosedAskedTooSoon) {
+                self.bell.borrow_and_update();
+            }
             let now = self.shared.now();
             match self.shared.on_slot(&self.slot, |store| store.claim(now, claim)) {
                 ClaimStep::Done(mut claimed) => {
@@ -52,6 +58,10 @@ impl Intake for MemoryIntake {
     }
 
     async fn wait(&mut self, at_most: Duration) {
+        #[cfg(shuttle)]
+        if is_planted(Fault::BellForgotten) {
+            self.bell.borrow_and_update();
+        }
         // Either way the caller claims next. The bell is there for as long as the intake, which holds its queue.
         let _ = tokio::time::timeout(at_most, self.bell.changed()).await;
     }
