@@ -185,7 +185,7 @@ impl Scheduler for Bursts {
     }
 
     fn next_task(&mut self, runnable: &[&Task], current: Option<TaskId>, is_yielding: bool) -> Option<TaskId> {
-        let goes_on = self.roll() % self.one_in != 0;
+        let goes_on = !self.roll().is_multiple_of(self.one_in);
         match current.filter(|current| goes_on && runnable.iter().any(|task| task.id() == *current)) {
             Some(current) => Some(current),
             None => self.random.next_task(runnable, current, is_yielding),

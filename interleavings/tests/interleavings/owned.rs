@@ -38,11 +38,9 @@ where
     }
 }
 
-fn work() -> impl Future<Output = Result<u32>> + Send {
-    async {
-        yield_now().await;
-        Ok(7)
-    }
+async fn work() -> Result<u32> {
+    yield_now().await;
+    Ok(7)
 }
 
 async fn the_real_one() {
