@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-#[cfg(shuttle)]
+#[cfg(delayline_interleaved)]
 use delayline_core::faults::{Fault, is_planted};
 use delayline_core::{Claim, Claimed, Intake, IntakeOptions, Result};
 use tokio::sync::watch;
@@ -38,7 +38,7 @@ impl Intake for MemoryIntake {
             // Before any look, so that what rings during it is seen again rather than missed.
             self.bell.borrow_and_update();
             self.shared.open()?;
-            #[cfg(shuttle)]
+            #[cfg(delayline_interleaved)]
             if is_planted(Fault::ClosedAskedTooSoon) {
                 self.bell.borrow_and_update();
             }
@@ -58,7 +58,7 @@ impl Intake for MemoryIntake {
     }
 
     async fn wait(&mut self, at_most: Duration) {
-        #[cfg(shuttle)]
+        #[cfg(delayline_interleaved)]
         if is_planted(Fault::BellForgotten) {
             self.bell.borrow_and_update();
         }

@@ -1,6 +1,6 @@
 //! Atomics, which the interleaving tests replace; locks, channels and tasks they replace in their manifests.
 
-#[cfg(shuttle)]
+#[cfg(delayline_interleaved)]
 pub(crate) use shuttle::sync::atomic;
-#[cfg(not(shuttle))]
+#[cfg(not(delayline_interleaved))]
 pub(crate) use std::sync::atomic;

@@ -56,7 +56,7 @@ mod codec;
 mod commit;
 mod consume;
 mod error;
-#[cfg(shuttle)]
+#[cfg(delayline_interleaved)]
 pub mod faults;
 mod lease;
 pub mod limits;

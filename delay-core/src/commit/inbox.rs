@@ -100,12 +100,12 @@ impl<K: Kind> Inbox<K> {
     }
 
     /// For a planted fault, as is the next.
-    #[cfg(shuttle)]
+    #[cfg(delayline_interleaved)]
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    #[cfg(shuttle)]
+    #[cfg(delayline_interleaved)]
     pub(super) fn end(&mut self) {
         self.has_task = false;
     }

@@ -30,7 +30,7 @@ use tokio::task::{consume_budget, yield_now};
 use tokio::time::timeout;
 
 use self::inbox::{Batch, Inbox};
-#[cfg(shuttle)]
+#[cfg(delayline_interleaved)]
 use crate::faults::{Fault, is_planted};
 use crate::queue::line::{Line, only, spread};
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -183,7 +183,7 @@ impl<'a, K: Kind> Waiting<'a, K> {
 
 impl<K: Kind> Drop for Waiting<'_, K> {
     fn drop(&mut self) {
-        #[cfg(shuttle)]
+        #[cfg(delayline_interleaved)]
         if is_planted(Fault::ItemLeftBehind) {
             return;
         }
@@ -232,7 +232,7 @@ impl<K: Kind> Carrier<K> {
 
     /// The next items; nothing, and the end of the task, if there are none.
     fn next_batch(&mut self) -> Option<Batch<K>> {
-        #[cfg(shuttle)]
+        #[cfg(delayline_interleaved)]
         if is_planted(Fault::CommitEndsLate) && self.committer().inbox.lock().is_empty() {
             self.ended = true;
             self.committer().inbox.lock().end();

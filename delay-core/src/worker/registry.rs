@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::context::{CurrentLease, InFlight};
-#[cfg(shuttle)]
+#[cfg(delayline_interleaved)]
 use crate::faults::{Fault, is_planted};
 
 /// A task's place in the registry, which is used again once it was taken out.
@@ -51,7 +51,7 @@ impl Registry {
             }
         };
         drop(places);
-        #[cfg(shuttle)]
+        #[cfg(delayline_interleaved)]
         if is_planted(Fault::KeeperNotTold) {
             self.came_in.notify_waiters();
             return key;
@@ -71,7 +71,7 @@ impl Registry {
     pub(super) fn take(&self, key: Key) -> Option<CurrentLease> {
         let entry = {
             let mut places = self.places.lock();
-            #[cfg(shuttle)]
+            #[cfg(delayline_interleaved)]
             if is_planted(Fault::TakenTwice) {
                 return places.all.get(key)?.as_ref().map(|entry| entry.in_flight.current_lease());
             }
