@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+#[cfg(delayline_interleaved)]
+use delayline_core::faults::{Fault, is_planted};
 use delayline_core::{Claim, Claimed, Intake, IntakeOptions, Result};
 use tokio::sync::watch;
 
@@ -55,6 +57,10 @@ impl Intake for MemoryIntake {
         // A claim that found it closed has seen that ring, and there is no other to wait for.
         if self.shared.open().is_err() {
             return;
+        }
+        #[cfg(delayline_interleaved)]
+        if is_planted(Fault::BellForgotten) {
+            self.bell.borrow_and_update();
         }
         // Either way the caller claims next. The bell is there for as long as the intake, which holds its queue.
         let _ = tokio::time::timeout(at_most, self.bell.changed()).await;

@@ -44,6 +44,7 @@ mod operations;
 mod payloads;
 mod shared;
 mod store;
+mod sync;
 mod wheel;
 
 pub use backend::MemoryBackend;

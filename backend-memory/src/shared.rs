@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use delayline_core::{Capabilities, Durability, Error, ErrorKind, Order, QueueName, Result, Support};
@@ -16,6 +15,7 @@ use crate::config::MemoryConfig;
 use crate::now::{Now, TimeBase};
 use crate::operations::Operations;
 use crate::store::{self, DELAY_MAX, Floors, Store, Usage};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -251,7 +251,7 @@ impl Shared {
         }
         let floors = registry.floors;
         let store = Store::new(self.now(), floors, self.config.dead_letters_max, &mut registry.rng);
-        let slot = Arc::new(QueueSlot { name: name.clone(), store: Mutex::new(store), bell: watch::Sender::new(()) });
+        let slot = Arc::new(QueueSlot { name: name.clone(), store: Mutex::new(store), bell: watch::channel(()).0 });
         registry.queues.insert(name.clone(), slot.clone());
         Ok(slot)
     }

@@ -56,11 +56,14 @@ mod codec;
 mod commit;
 mod consume;
 mod error;
+#[cfg(delayline_interleaved)]
+pub mod faults;
 mod lease;
 pub mod limits;
 mod names;
 mod owned;
 mod queue;
+mod sync;
 mod task;
 pub mod testing;
 mod time;

@@ -20,7 +20,6 @@ use std::marker::PhantomData;
 use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -31,7 +30,10 @@ use tokio::task::{consume_budget, yield_now};
 use tokio::time::timeout;
 
 use self::inbox::{Batch, Inbox};
+#[cfg(delayline_interleaved)]
+use crate::faults::{Fault, is_planted};
 use crate::queue::line::{Line, only, spread};
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::{Error, ErrorKind, Result};
 
 /// A batch without an answer for this long is given up, so that a call that hangs does not hold up the next for ever.
@@ -181,6 +183,10 @@ impl<'a, K: Kind> Waiting<'a, K> {
 
 impl<K: Kind> Drop for Waiting<'_, K> {
     fn drop(&mut self) {
+        #[cfg(delayline_interleaved)]
+        if is_planted(Fault::ItemLeftBehind) {
+            return;
+        }
         if self.answer.take().is_some() {
             let (item, batch_abandoned) = self.committer.inbox.lock().leave(self.number);
             if batch_abandoned {
@@ -226,6 +232,12 @@ impl<K: Kind> Carrier<K> {
 
     /// The next items; nothing, and the end of the task, if there are none.
     fn next_batch(&mut self) -> Option<Batch<K>> {
+        #[cfg(delayline_interleaved)]
+        if is_planted(Fault::CommitEndsLate) && self.committer().inbox.lock().is_empty() {
+            self.ended = true;
+            self.committer().inbox.lock().end();
+            return None;
+        }
         let batch = self.committer().inbox.lock().next_batch(self.line.batch_max());
         self.ended = batch.is_none();
         batch

@@ -26,7 +26,7 @@ impl Idle {
     pub(super) fn new(lanes: usize) -> Self {
         Self {
             state: Mutex::new(State { round: 0, running: 0, empty: vec![false; lanes] }),
-            round: watch::Sender::new(0),
+            round: watch::channel(0).0,
             done: CancellationToken::new(),
         }
     }

@@ -86,7 +86,9 @@ impl Lane {
         // While the store can't be reached, one slot is enough to find out, and the others are left to other queues.
         if matches!(self.handler, Handler::One(_)) && !one_will_do {
             let more = all.available_permits().min(self.line.batch_max() - 1);
-            if let Ok(more) = all.clone().try_acquire_many_owned(u32::try_from(more).unwrap_or(0)) {
+            if more > 0
+                && let Ok(more) = all.clone().try_acquire_many_owned(u32::try_from(more).unwrap_or(0))
+            {
                 slots.merge(more);
             }
         }

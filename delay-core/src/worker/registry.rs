@@ -10,6 +10,8 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::context::{CurrentLease, InFlight};
+#[cfg(delayline_interleaved)]
+use crate::faults::{Fault, is_planted};
 
 /// A task's place in the registry, which is used again once it was taken out.
 pub(super) type Key = usize;
@@ -49,6 +51,11 @@ impl Registry {
             }
         };
         drop(places);
+        #[cfg(delayline_interleaved)]
+        if is_planted(Fault::KeeperNotTold) {
+            self.came_in.notify_waiters();
+            return key;
+        }
         self.came_in.notify_one();
         key
     }
@@ -62,7 +69,14 @@ impl Registry {
 
     /// Takes a task out, to settle it; `None` if the shutdown did.
     pub(super) fn take(&self, key: Key) -> Option<CurrentLease> {
-        let entry = self.places.lock().take(key)?;
+        let entry = {
+            let mut places = self.places.lock();
+            #[cfg(delayline_interleaved)]
+            if is_planted(Fault::TakenTwice) {
+                return places.all.get(key)?.as_ref().map(|entry| entry.in_flight.current_lease());
+            }
+            places.take(key)?
+        };
         Some(entry.in_flight.current_lease())
     }
 

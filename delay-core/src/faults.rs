@@ -1,0 +1,33 @@
+//! Faults that the interleaving tests plant, to see that they would be found. Only those tests compile this.
+
+use std::cell::Cell;
+
+/// Something to do wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The wait forgets the rings since the claim.
+    BellForgotten,
+    /// The task of a group commit sees its inbox empty and ends in two steps.
+    CommitEndsLate,
+    /// A caller of a group commit leaves its item behind when it is dropped.
+    ItemLeftBehind,
+    /// Both the handler and the shutdown settle a task.
+    TakenTwice,
+    /// The keeper of leases hears of a task only if it waits at that moment.
+    KeeperNotTold,
+}
+
+thread_local! {
+    static PLANTED: Cell<Option<Fault>> = const { Cell::new(None) };
+}
+
+/// Plants a fault for the executions that this thread makes from now on.
+pub fn plant(fault: Option<Fault>) {
+    PLANTED.set(fault);
+}
+
+/// Whether this one is planted.
+#[must_use]
+pub fn is_planted(fault: Fault) -> bool {
+    PLANTED.get() == Some(fault)
+}
