@@ -1,12 +1,17 @@
 //! For those who run mutants: tests that fail without noise, and what was seen of each.
 
 use std::panic;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Once};
+use std::time::Duration;
 
 use super::{Mutant, Mutated};
 use crate::harness::Harness;
-use crate::run::{Outcome, Report, run_test};
+use crate::run::{FAILURES_ARE_WANTED, Outcome, run_test_within};
 use crate::suite::{self, Test};
+
+/// Longer than that, a test hangs, which is a way of noticing.
+const AT_MOST: Duration = Duration::from_secs(20);
 
 /// What a test made of a mutant.
 #[derive(Clone, Debug)]
@@ -23,7 +28,7 @@ pub enum Seen {
 /// Runs a test against a mutant of a harness.
 #[must_use]
 pub fn see(mutant: &Mutant, test: &'static Test, harness: Arc<dyn Harness>, seed: u64) -> Seen {
-    match outcome_of(run_test(test, Arc::new(Mutated::new(mutant, harness)), seed)) {
+    match run_test_within(test, Arc::new(Mutated::new(mutant, harness)), seed, AT_MOST).outcome {
         Outcome::Failed(failure) => {
             let said = failure.message.as_deref().unwrap_or_default().lines().next().map(str::to_string);
             let shown = failure.violations.first().map(ToString::to_string);
@@ -38,21 +43,12 @@ pub fn see(mutant: &Mutant, test: &'static Test, harness: Arc<dyn Harness>, seed
     }
 }
 
-/// The outcome alone: nobody reads the history of a failure that was wanted.
-fn outcome_of(report: Report) -> Outcome {
-    if let Outcome::Failed(failure) = &report.outcome
-        && let Some(history) = &failure.history
-    {
-        let _ = std::fs::remove_file(history);
-    }
-    report.outcome
-}
-
 /// Keeps the panics of tests under [`run_test`] from being printed, for the rest of the process: they are in its report, and
 /// with mutants they are wanted. Other panics are printed as before.
 pub fn quiet() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
+        FAILURES_ARE_WANTED.store(true, Ordering::Relaxed);
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             // Each test runs in a thread of its name.

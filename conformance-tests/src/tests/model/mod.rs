@@ -17,6 +17,7 @@ use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use delayline_core::DelayBackend;
 use futures_util::FutureExt;
@@ -26,6 +27,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::check::check;
 use crate::history::{History, Recorded};
+use crate::run::FAILURES_ARE_WANTED;
 use crate::trial::Trial;
 use ops::{Mix, Step, trace};
 use world::{Checked, Stop, World, wrong};
@@ -135,7 +137,7 @@ impl<'t> Bench<'t> {
 
     /// Makes a failing trace shorter for as long as it fails, writes it down and panics.
     async fn fail(&mut self, number: u32, mut tree: Tree, mut steps: Vec<Step>, mut what: String) {
-        let mut runs_left = self.t.size(2_000, 8);
+        let mut runs_left = if FAILURES_ARE_WANTED.load(Relaxed) { 0 } else { self.t.size(2_000, 8) };
         let mut shorter = tree.simplify();
         while shorter && runs_left > 0 {
             runs_left -= 1;
