@@ -71,7 +71,7 @@ pub trait DelayBackend: fmt::Debug + Send + Sync + 'static {
     /// - `Ok` for [`Complete`](Verdict::Complete): this task is never delivered again.
     /// - A lease that has expired but whose task nobody else has claimed still settles.
     /// - A task that was cancelled while in flight ends here, whatever the verdict.
-    /// - [`Retry`](Verdict::Retry) when the attempts are used up buries the task, here or by the next claim that meets it.
+    /// - [`Retry`](Verdict::Retry) of the last allowed attempt buries the task, here and not by a later claim.
     /// - **Repeated** after a lost answer, a `Complete` that has taken effect answers `Ok` or
     ///   [`Ambiguous`](crate::ErrorKind::Ambiguous), never a false `LeaseLost`. Repeated after an `Ok`, it answers `LeaseLost`.
     ///
