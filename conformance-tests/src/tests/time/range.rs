@@ -226,8 +226,8 @@ pub async fn time_10_a_jump_over_many_ticks_hands_out_everything_once(t: &Trial)
     let (backend, queue) = (t.backend(), t.queue("jumps"));
     let mut rng = t.rng();
     let (farthest, slack) = if t.is_virtual() { (t.caps().delay_max, late_max(t)) } else { (t.units(8), t.units(1)) };
-    // As many near as far, measured by the power of two.
-    let mut any = move || farthest.min(Duration::from_secs_f64(farthest.as_secs_f64() * (rng.f64() * -40.0).exp2()));
+    // As many near as far, measured by the power of two; in the microseconds that histories tell apart.
+    let mut any = move || Duration::from_micros((farthest.as_micros() as f64 * (rng.f64() * -40.0).exp2()) as u64);
     let delays: Vec<Duration> = (0..t.size(2_000, 200)).map(|_| any()).collect();
     let before = Instant::now();
     t.put_all(&backend, &queue, delays.iter().enumerate().map(|(i, delay)| numbered_one(i, *delay))).await;
