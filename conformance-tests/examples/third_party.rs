@@ -4,7 +4,7 @@
 //! `Capabilities` say so. The suite holds it to both.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_conformance::{Harness, Time};
@@ -19,6 +19,7 @@ use tokio::sync::watch;
 /// The one index: (visible at in milliseconds of the wall clock, sequence).
 type Place = (i64, u64);
 
+#[derive(Debug)]
 struct Entry {
     task: NewTask,
     lease: Option<Lease>,
@@ -26,7 +27,7 @@ struct Entry {
     expires_ms: i64,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     queues: HashMap<QueueName, BTreeMap<Place, Entry>>,
     sequence: u64,
@@ -34,6 +35,7 @@ struct State {
     closed: bool,
 }
 
+#[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
     /// Rung whenever a task may have become visible; a receiver remembers what it has not seen (LIVE-4).
@@ -57,13 +59,8 @@ impl Shared {
     }
 }
 
+#[derive(Debug)]
 struct Backend(Arc<Shared>, Capabilities);
-
-impl std::fmt::Debug for Backend {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a BTreeMap")
-    }
-}
 
 impl Backend {
     fn new(clock: Arc<TestClock>) -> Self {
@@ -167,17 +164,12 @@ impl DelayBackend for Backend {
     }
 }
 
+#[derive(Debug)]
 struct Puller {
     shared: Arc<Shared>,
     caps: Capabilities,
     queue: QueueName,
     bell: watch::Receiver<()>,
-}
-
-impl std::fmt::Debug for Puller {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "an intake of {}", self.queue)
-    }
 }
 
 #[async_trait]
@@ -194,8 +186,10 @@ impl Intake for Puller {
             let entry = first.get();
             bytes += entry.task.payload.len();
             let spent = entry.attempt >= entry.task.max_attempts.get() || now_ms > entry.expires_ms;
-            let full = claimed.deliveries.len() == claim.max || (claim.max > 0 && bytes > claim.max_bytes);
-            if !spent && full && (claim.max == 0 || !claimed.deliveries.is_empty()) {
+            // Always one task, however large it is (BOUND-9).
+            let full =
+                claimed.deliveries.len() == claim.max || (bytes > claim.max_bytes && !claimed.deliveries.is_empty());
+            if full && !spent {
                 break;
             }
             let ((due_ms, sequence), mut entry) = first.remove_entry();
@@ -240,27 +234,24 @@ impl Intake for Puller {
     }
 }
 
-/// All that the suite has to know of it.
-#[derive(Debug, Default)]
-struct OverBTreeMap {
-    /// The wall clock as it stood at the start, and tokio's time from there: one line for delays and instants.
-    clock: OnceLock<Arc<TestClock>>,
-}
+/// All that the suite has to know of it: how to open one, and its clock, which is tokio's time from the wall clock's start.
+#[derive(Debug)]
+struct OverBTreeMap(Arc<TestClock>);
 
-impl OverBTreeMap {
-    fn clock(&self) -> &Arc<TestClock> {
-        self.clock.get_or_init(|| Arc::new(TestClock::at(SystemClock::new().wall())))
+impl Default for OverBTreeMap {
+    fn default() -> Self {
+        Self(Arc::new(TestClock::at(SystemClock::new().wall())))
     }
 }
 
 #[async_trait]
 impl Harness for OverBTreeMap {
     async fn open(&self) -> Result<Arc<dyn DelayBackend>> {
-        Ok(Arc::new(Backend::new(self.clock().clone())))
+        Ok(Arc::new(Backend::new(self.0.clone())))
     }
 
     fn wall(&self) -> Timestamp {
-        self.clock().wall()
+        self.0.wall()
     }
 
     fn time(&self) -> Time {

@@ -15,14 +15,11 @@ use crate::history::{Accepted, Answer, Change, Delivered, Event, Item, Op, Plann
 pub(super) fn index(recording: &Recording) -> Index<'_> {
     let calls = calls_of(&recording.events);
     let unique_ids = recording.header.unique_ids;
-    let mut repeated: HashMap<OperationId, usize> = HashMap::new();
-    for operation in calls.iter().filter_map(|call| operation_of(call.op)) {
-        *repeated.entry(operation).or_default() += 1;
-    }
+    let firsts = first_calls(&calls);
     let mut queues = Queues::default();
     for call in &calls {
-        let once = operation_of(call.op).is_none_or(|operation| repeated[&operation] == 1);
-        queues.of(call.queue).add(call, once);
+        let own = operation_of(call.op).is_none_or(|operation| firsts.get(&operation) == Some(&call.span.call));
+        queues.of(call.queue).add(call, own);
     }
     let mut steps = Vec::new();
     for (place, event) in recording.events.iter().enumerate() {
@@ -106,6 +103,18 @@ fn operation_of(op: &Op) -> Option<OperationId> {
     }
 }
 
+/// For each operation id the call that carried it first, if that was answered before any other was made: what it answers, it
+/// did itself. Another may only tell of what was done before, and has done what it says at any of the calls up to it.
+fn first_calls(calls: &[Call<'_>]) -> HashMap<OperationId, u64> {
+    let mut spans: HashMap<OperationId, (Span, bool)> = HashMap::new();
+    for call in calls.iter().filter(|call| !matches!(call.end, End::Failed(_))) {
+        let Some(operation) = operation_of(call.op) else { continue };
+        let (first, alone) = spans.entry(operation).or_insert((call.span, true));
+        *alone &= first.call == call.span.call || first.is_before(&call.span);
+    }
+    spans.into_iter().filter(|(_, (_, alone))| *alone).map(|(id, (first, _))| (id, first.call)).collect()
+}
+
 #[derive(Default)]
 struct Queues<'a> {
     all: Vec<Gathered<'a>>,
@@ -177,8 +186,8 @@ impl<'a> Gathered<'a> {
         &mut self.tasks[i]
     }
 
-    /// `once`: whether its operation id, if it has one, belongs to no other call.
-    fn add(&mut self, call: &Call<'a>, once: bool) {
+    /// `own`: whether what it answers was done by this call, and not by an earlier one with its operation id.
+    fn add(&mut self, call: &Call<'a>, own: bool) {
         let span = call.span;
         match (call.op, call.end) {
             (Op::Claim { lease_us, .. }, end) => self.add_claim(call, *lease_us, end),
@@ -208,9 +217,9 @@ impl<'a> Gathered<'a> {
                     self.task(&held.id).extensions.push(extension);
                 }
             }
-            (Op::ChangeTasks { ids, change, .. }, end) => self.add_changes(span, ids, *change, once, end),
+            (Op::ChangeTasks { ids, change, .. }, end) => self.add_changes(span, ids, *change, own, end),
             (Op::ChangeGroup { group, change, .. }, end) => {
-                if let Some(reach) = group_reach(*change, once, end) {
+                if let Some(reach) = group_reach(*change, own, end) {
                     let changing = Changing { span, change: *change, reach, group: Some(group) };
                     self.groups.entry(group).or_default().push(changing);
                 }
@@ -283,15 +292,16 @@ impl<'a> Gathered<'a> {
         }
     }
 
-    fn add_changes(&mut self, span: Span, ids: &'a [TaskId], change: Change, once: bool, end: End<'a>) {
+    fn add_changes(&mut self, span: Span, ids: &'a [TaskId], change: Change, own: bool, end: End<'a>) {
         for (i, id) in ids.iter().enumerate() {
             let item = match end {
                 End::Answered(Answer::Change { outcomes, .. }) => outcomes.get(i),
                 End::Answered(_) | End::Failed(_) | End::Unknown => None,
             };
             let reach = match item.map(item_word) {
-                Some("changed") if once => Reach::Changed,
-                Some("in_flight") if change == Change::Cancel => Reach::InFlight,
+                Some("changed") if own => Reach::Changed,
+                Some("in_flight") if own && change == Change::Cancel => Reach::InFlight,
+                Some("in_flight") if change == Change::Cancel => Reach::Possible,
                 Some("in_flight" | "not_found" | "failed") => continue,
                 Some(_) | None => Reach::Possible,
             };
@@ -455,9 +465,9 @@ fn open_if_unknown<T>(span: Span, item: Option<&Item<T>>) -> Span {
     }
 }
 
-fn group_reach(change: Change, once: bool, end: End<'_>) -> Option<Reach> {
+fn group_reach(change: Change, own: bool, end: End<'_>) -> Option<Reach> {
     let End::Answered(Answer::Change { tally, .. }) = end else { return Some(Reach::Possible) };
-    let definite = once && tally.refused + tally.requested == 0;
+    let definite = own && tally.refused + tally.requested == 0;
     match change {
         _ if tally.changed + tally.in_flight + tally.requested == 0 => None,
         Change::Cancel if definite => Some(Reach::Changed),

@@ -199,9 +199,11 @@ pub(super) enum Moment {
 }
 
 impl Moment {
-    /// A due time counted from a moment.
+    /// A due time counted from a moment, at the earliest: no delay is due as of the millisecond that has begun, and a shift
+    /// counts from there.
     pub(super) fn of(due: Due, from_us: u64) -> Self {
         match due {
+            Due::AfterUs(0) => Self::Mono(signed(from_us).saturating_sub(1_000)),
             Due::AfterUs(after) => Self::Mono(signed(from_us.saturating_add(after))),
             Due::At(at) => Self::Wall(at.unix_micros()),
         }

@@ -3,7 +3,7 @@
 use super::index::{Effect, Handout, Index, Queue, Settling, Task};
 use super::report::Findings;
 use super::span::Span;
-use crate::history::Verdict;
+use crate::history::{Change, Verdict};
 
 /// Checks one queue.
 pub(super) fn check(index: &Index<'_>, queue: &Queue<'_>, findings: &mut Findings) {
@@ -70,6 +70,15 @@ fn may_have_ended(queue: &Queue<'_>, task: &Task<'_>, handout: &Handout<'_>, not
     task.settlings_of(handout.fence()).iter().any(settled)
         || task.another_version(handout.sole(), claimed, until)
         || queue.deletes.any(claimed, until)
+        || may_have_made_way(queue, task, handout, until)
+}
+
+/// Whether its task may have been cancelled in flight, which leaves the id free, and a dead letter of that id redriven.
+fn may_have_made_way(queue: &Queue<'_>, task: &Task<'_>, handout: &Handout<'_>, until: usize) -> bool {
+    let claimed = handout.span().from;
+    let mut changes = queue.changes_of(task, handout.group(), claimed, until).into_iter();
+    let cancelled = changes.find(|change| change.change == Change::Cancel);
+    cancelled.is_some_and(|cancel| queue.may_be_redriven(task, cancel.span.from, until))
 }
 
 fn one_live_lease(

@@ -1,3 +1,5 @@
+use delayline_core::OperationId;
+
 use super::Written;
 use super::written::{content, group, id, out, task};
 use crate::history::{Answer, Change, Held, Item, Op, Tally, Verdict, What};
@@ -214,4 +216,47 @@ fn one_batch_may_hold_answers_of_every_kind() {
     h.call((7, 8), settle, Some(Answer::Settle(vec![Item::Ok(()), Item::Failed("LeaseLost".into())])));
     h.claim((9, 10), vec![out(&tasks[2], 1, 1)]);
     h.shows_nothing();
+}
+
+#[test]
+fn a_cancel_that_is_repeated_reaches_nothing_that_came_in_between() {
+    let operation = Some(OperationId::from_uuid(uuid::Uuid::from_u128(7)));
+    let a = task("a", 0);
+    for (word, known) in [("changed", "CANCEL-2"), ("in_flight", "CANCEL-3")] {
+        let cancelled = |again: bool, anew: bool| {
+            let mut h = Written::new();
+            h.schedule((0, 1), &[&a]);
+            h.change_under((2, 3), "a", Change::Cancel, word, operation);
+            if anew {
+                h.schedule((4, 5), &[&a]);
+            }
+            if again {
+                h.change_under((6, 7), "a", Change::Cancel, word, operation);
+            }
+            h.claim((8, 9), vec![out(&a, 1, 1)]);
+            h
+        };
+        cancelled(true, true).shows_nothing();
+        cancelled(true, false).shows(known);
+        cancelled(false, false).shows(known);
+    }
+}
+
+#[test]
+fn a_repeated_cancel_may_have_worked_the_first_time() {
+    let operation = Some(OperationId::from_uuid(uuid::Uuid::from_u128(7)));
+    let a = task("a", 0);
+    let repeated = |first: What, anew: bool| {
+        let mut h = Written::new();
+        h.schedule((0, 1), &[&a]);
+        h.ended((2, 3), Op::ChangeTasks { ids: vec![id("a")], change: Change::Cancel, operation }, first);
+        if anew {
+            h.schedule((4, 5), &[&a]);
+        }
+        h.change_under((6, 7), "a", Change::Cancel, "changed", operation);
+        h.claim((8, 9), vec![out(&a, 1, 1)]);
+        h
+    };
+    repeated(What::Unknown { why: "dropped".into() }, true).shows_nothing();
+    repeated(What::Failed { kind: "Busy".into(), message: String::new() }, false).shows("CANCEL-2");
 }

@@ -1,6 +1,6 @@
 use super::Written;
 use super::written::{out, task, wall};
-use crate::history::{Item, Op, Verdict};
+use crate::history::{Change, Item, Op, Verdict};
 
 /// A task that was handed out by a claim from 5 to 6 ms under a lease of 100 ms.
 fn claimed() -> Written {
@@ -208,4 +208,32 @@ fn a_new_task_and_a_redriven_one_start_over() {
     h.redrive((12, 13), 1);
     h.claim((14, 15), vec![out(&a, 2, 1)]);
     h.shows_nothing();
+}
+
+#[test]
+fn a_redriven_letter_takes_the_id_of_a_task_that_was_cancelled_in_flight() {
+    let (a, b) = (task("a", 0), task("a", 0).replacing("b"));
+    let taken = |between: &dyn Fn(&mut Written)| {
+        let mut h = claimed();
+        h.settle((7, 8), "a", 1, Verdict::Bury);
+        h.schedule((10, 11), &[&b]);
+        h.claim((12, 13), vec![out(&b, 2, 1)]);
+        between(&mut h);
+        h.claim((20, 21), vec![out(&a, 3, 1)]);
+        h.settle_as((22, 23), "a", 2, Verdict::Complete, lost());
+        h
+    };
+    let cancel = |h: &mut Written| h.change((14, 15), "a", Change::Cancel, "in_flight");
+    let both = |h: &mut Written| {
+        cancel(h);
+        h.redrive((16, 17), 1);
+    };
+    taken(&both).shows_nothing();
+    let redriven_alone = taken(&|h| h.redrive((16, 17), 1)).checked();
+    assert_eq!((redriven_alone.found("DUP-1"), redriven_alone.found("DUP-4")), (1, 1));
+    let before_the_cancel = taken(&|h| {
+        h.redrive((8, 9), 1);
+        cancel(h);
+    });
+    assert_ne!(before_the_cancel.checked().found("DUP-1"), 0);
 }

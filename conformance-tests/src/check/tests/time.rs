@@ -154,3 +154,14 @@ fn lateness_counts_from_the_latest_due_time() {
     assert_eq!((findings.lateness.count(), findings.violations.len()), (2, 0));
     assert_eq!((findings.lateness.quantile_us(0.5), findings.lateness.max_us()), (3_001, 10_007));
 }
+
+#[test]
+fn a_shift_of_what_was_due_at_once_counts_from_the_millisecond_that_had_begun() {
+    for (at, shown) in [((30, 48), true), ((30, 49), false)] {
+        let mut h = Written::new();
+        h.schedule((0, 1), &[&task("a", 0)]);
+        h.change((2, 3), "a", Change::Shift(50_000), "changed");
+        h.claim(at, vec![out(&task("a", 0), 1, 1)]);
+        if shown { h.shows("TIME-1") } else { h.shows_nothing() }
+    }
+}

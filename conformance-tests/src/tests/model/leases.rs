@@ -77,14 +77,14 @@ impl World<'_> {
             }
             Ok(claimed) => claimed,
         };
-        self.adopt(&now, call, claim, claimed)
+        self.adopt(&now, call, claim, claimed).await
     }
 
     /// Holds a claim against the model, then does the same to the model.
-    fn adopt(&mut self, now: &Now, call: u32, claim: Claim, claimed: Claimed) -> Checked<usize> {
+    async fn adopt(&mut self, now: &Now, call: u32, claim: Claim, claimed: Claimed) -> Checked<usize> {
         let came = claimed.deliveries.len();
         same("foreign entries that were set aside", claimed.set_aside, 0)?;
-        if self.model.paused || claim.max == 0 {
+        if self.model.paused {
             same("LIVE-12: what a claim brought that must bring nothing", (came, claimed.buried), (0, 0))?;
             return Ok(0);
         }
@@ -102,12 +102,14 @@ impl World<'_> {
         }
         let full =
             came == claim.max || claimed.next_due_in == Some(Duration::ZERO) || came > 0 && bytes >= claim.max_bytes;
-        self.buried(now, call, &delivered, claimed.buried, full)?;
+        self.buried(now, call, &delivered, claimed.buried, full).await?;
         self.check_hand_out(now, &delivered)?;
         for task in &claimed.deliveries {
             self.lease(now, claim.lease, task)?;
         }
-        self.check_next_due(now, claimed.next_due_in)?;
+        if claim.max > 0 {
+            self.check_next_due(now, claimed.next_due_in)?;
+        }
         self.checks += came as u64;
         Ok(came)
     }
@@ -148,33 +150,54 @@ impl World<'_> {
     }
 
     /// Takes what a claim buried out of the model: as many as it says, from the front.
-    fn buried(&mut self, now: &Now, call: u32, delivered: &[Task], buried: u64, full: bool) -> Checked {
-        let is_doomed = |task: &Task, sure: &dyn Fn(Sure) -> bool| {
-            sure(task.doomed(now)) && sure(now.reached(task.place)) && !task.cancelled
-        };
-        let surely = self.model.ranked(now, |task| is_doomed(task, &|sure| sure == Sure::Yes));
-        let at_most = self.model.ranked(now, |task| is_doomed(task, &Sure::maybe)).len();
+    async fn buried(&mut self, now: &Now, call: u32, delivered: &[Task], buried: u64, full: bool) -> Checked {
+        let came = |task: &Task| delivered.iter().any(|came| came.number == task.number);
+        let perhaps = self.model.ranked(now, |task| {
+            task.doomed(now).maybe() && now.reached(task.place).maybe() && !task.cancelled && !came(task)
+        });
+        let surely: Vec<usize> = perhaps.iter().copied().filter(|&at| is_doomed(now, &self.model.tasks[at])).collect();
         let buried = usize::try_from(buried).unwrap_or(usize::MAX);
         let exact = self.t.caps().order == Order::Exact;
         let met = |&&at: &&usize| delivered.iter().any(|task| before(now, &self.model.tasks[at], task));
-        let at_least = match full {
-            false => surely.len(),
-            true if exact => surely.iter().filter(met).count(),
-            true => 0,
+        let (at_least, at_most) = match full {
+            false => (surely.len(), perhaps.len()),
+            true if exact => (surely.iter().filter(met).count(), perhaps.len()),
+            true => (0, perhaps.len()),
         };
         if buried < at_least || buried > at_most {
             return wrong(format!("a claim buried {buried}, the model says {at_least}..={at_most}"));
         }
-        if buried > surely.len() {
-            return Err(Stop::Unclear("a claim buried what may or may not have expired".into()));
-        }
-        let numbers: Vec<usize> = surely[..buried].iter().map(|&at| self.model.tasks[at].number).collect();
-        for number in numbers {
+        for number in self.which_were_buried(now, &perhaps, buried).await? {
             let Some(at) = self.model.by_number(number) else { continue };
             let cause = self.model.tasks[at].cause(now);
             self.model.bury(now, call, at, cause, None);
         }
         Ok(())
+    }
+
+    /// The numbers of the tasks that a claim buried, of those that it may have. Where it left some, and it is not known which
+    /// it met, the store is asked.
+    async fn which_were_buried(&self, now: &Now, perhaps: &[usize], buried: usize) -> Checked<Vec<usize>> {
+        let task = |at: usize| &self.model.tasks[at];
+        let (first, others) = perhaps.split_at(buried);
+        let is_front = |a: usize| is_doomed(now, task(a)) && others.iter().all(|&b| before(now, task(a), task(b)));
+        let in_order = || self.t.caps().order == Order::Exact && first.iter().all(|&a| is_front(a));
+        if first.is_empty() || others.is_empty() || in_order() {
+            return Ok(first.iter().map(|&at| task(at).number).collect());
+        }
+        if self.t.caps().inspect != Support::Definite {
+            return Err(Stop::Unclear("a claim buried some of those that it may have met".into()));
+        }
+        let mut gone = vec![];
+        for &at in perhaps {
+            let (id, number) = (&task(at).id, task(at).number);
+            let found = self.clients[0].find(&self.queue, id).await.or_else(|e| wrong(format!("find: {e}")))?;
+            if found.is_none_or(|view| number_of(&view.payload) != Some(number)) {
+                gone.push(number);
+            }
+        }
+        same("LOSS-6: how many of the tasks that a claim may bury are there no more", gone.len(), buried)?;
+        Ok(gone)
     }
 
     /// ORDER-1, of what came and of what was left behind.
@@ -361,6 +384,11 @@ impl World<'_> {
         self.leases.push((extended, number));
         Ok(())
     }
+}
+
+/// Whether a claim that meets it buries it, and it is due, for certain.
+fn is_doomed(now: &Now, task: &Task) -> bool {
+    task.doomed(now) == Sure::Yes && now.reached(task.place) == Sure::Yes && !task.cancelled
 }
 
 fn lost<T: std::fmt::Debug>(call: &str, lease: &Lease, answer: &Answer<T>) -> Checked {

@@ -62,7 +62,7 @@ impl World<'_> {
             same(&format!("the last failure of {what}"), view.last_failure.as_ref(), Some(reason))?;
         }
         self.check_shown(&format!("`visible_at` of {what}"), now, view.visible_at, task.place)?;
-        if self.t.is_virtual() && self.exact() && matches!(task.place, Place::Mono { from, to, .. } if from < to) {
+        if self.exact() && matches!(task.place, Place::Mono { from, to, .. } if from < to) {
             // Due as of then or as of now: the store has chosen.
             let shown = view.visible_at.unix_micros() - now.wall;
             self.model.tasks[at].place = Place::Mono { from: shown, to: shown, call: 0 };
@@ -204,10 +204,6 @@ impl World<'_> {
             return wrong(format!("LEAK-4: the queue is listed: {listed}; the model says {holds}"));
         }
         Ok(())
-    }
-
-    fn exact(&self) -> bool {
-        self.now().slop == 0
     }
 
     /// Takes everything out, and looks that nothing is left.

@@ -197,10 +197,16 @@ impl<'t> World<'t> {
         self.calls
     }
 
+    /// Whether every time is known to the microsecond: a call takes none, and milliseconds begin with those of the trace on
+    /// both clocks.
+    pub(super) fn exact(&self) -> bool {
+        self.t.is_virtual() && self.slop == 0
+    }
+
     /// What a store may round a time up by.
     fn rounding(&self) -> i64 {
         match us(self.t.caps().resolution) {
-            fine if fine <= MS && self.t.is_virtual() => 0,
+            fine if fine <= MS && self.exact() => 0,
             resolution => resolution.max(MS),
         }
     }
@@ -214,7 +220,7 @@ impl<'t> World<'t> {
             return Duration::ZERO;
         }
         let fine = match span.fine {
-            Span::ON_THE_TICK if self.t.is_virtual() => self.tick_us / 2,
+            Span::ON_THE_TICK if self.exact() => self.tick_us / 2,
             fine => i64::from(fine.min(4)) * MS,
         };
         let ticks = i64::try_from(span.ticks).unwrap_or(i64::MAX).saturating_mul(self.tick_us);
@@ -226,7 +232,7 @@ impl<'t> World<'t> {
     pub(super) fn after(&self, now: &Now, by: Duration, call: u32) -> Place {
         let by = us(by);
         let from = now.from + by;
-        let (from, to) = (up(from, self.t.is_virtual()), up(now.to + by, self.t.is_virtual()) + self.rounding());
+        let (from, to) = (up(from, self.exact()), up(now.to + by, self.exact()) + self.rounding());
         Place::Mono { from, to, call }
     }
 
