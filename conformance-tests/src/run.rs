@@ -12,7 +12,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -149,7 +149,7 @@ pub fn run_test_within(test: &'static Test, harness: Arc<dyn Harness>, seed: u64
             outcome
         }
         Err(RecvTimeoutError::Timeout) => {
-            watched.given_up.store(true, Ordering::Relaxed);
+            watched.give_up();
             watched.failed(test, seed, Some(format!("hangs: not done after {at_most:?}")), vec![])
         }
         Err(RecvTimeoutError::Disconnected) => {
@@ -184,9 +184,28 @@ struct Watched {
     trial: Mutex<Option<Arc<Trial>>>,
     /// Set when nobody waits for the test any more.
     given_up: AtomicBool,
+    /// Of the test's future: other tasks of its runtime may be the ones that go on.
+    waker: Mutex<Option<Waker>>,
 }
 
 impl Watched {
+    /// Ends the test at its next await, and all its tasks with it.
+    fn give_up(&self) {
+        self.given_up.store(true, Ordering::SeqCst);
+        if let Some(waker) = self.waker.lock().take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether the test is to go on; asked at each of its polls.
+    fn goes_on(&self, cx: &Context<'_>) -> bool {
+        let mut waker = self.waker.lock();
+        if waker.as_ref().is_none_or(|known| !known.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        !self.given_up.load(Ordering::SeqCst)
+    }
+
     fn failed(&self, test: &Test, seed: u64, message: Option<String>, violations: Vec<Violation>) -> Outcome {
         let wanted = FAILURES_ARE_WANTED.load(Ordering::Relaxed);
         let history = self.trial.lock().as_ref().filter(|_| !wanted).and_then(|trial| write_history(trial, test, seed));
@@ -212,9 +231,9 @@ fn run_here(test: &'static Test, harness: Arc<dyn Harness>, seed: u64, watched: 
     };
     let mut body = pin!(body);
     // One that goes round for ever, rather than sleeps, would take a core for the rest of the process.
-    let body = poll_fn(|cx| match watched.given_up.load(Ordering::Relaxed) {
-        true => Poll::Ready(Err("given up".into())),
-        false => body.as_mut().poll(cx),
+    let body = poll_fn(|cx| match watched.goes_on(cx) {
+        true => body.as_mut().poll(cx),
+        false => Poll::Ready(Err("given up".into())),
     });
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(body)));
     let failed = |message, violations| watched.failed(test, seed, message, violations);
