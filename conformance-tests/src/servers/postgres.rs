@@ -162,7 +162,7 @@ impl Server for Postgres {
     }
 
     fn stop(&mut self) -> Result<()> {
-        self.process.signal(Signal::SIGSTOP)
+        self.process.stop()
     }
 
     fn resume(&mut self) -> Result<()> {

@@ -230,7 +230,7 @@ impl Server for Rabbit {
     }
 
     fn stop(&mut self) -> Result<()> {
-        self.process.signal(Signal::SIGSTOP)
+        self.process.stop()
     }
 
     fn resume(&mut self) -> Result<()> {

@@ -107,7 +107,7 @@ impl Server for Redis {
     }
 
     fn stop(&mut self) -> Result<()> {
-        self.process.signal(Signal::SIGSTOP)
+        self.process.stop()
     }
 
     fn resume(&mut self) -> Result<()> {

@@ -157,6 +157,16 @@ impl Process {
         }
     }
 
+    /// Stops it and all that it started, and waits until they stand still: a signal takes its time.
+    pub(super) fn stop(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)?;
+        let stands = |pid: i32| stat(pid).is_none_or(|(state, _)| matches!(state, 'T' | 't' | 'Z'));
+        match wait_for(Duration::from_secs(10), || self.tree().into_iter().all(stands)) {
+            true => Ok(()),
+            false => Err(self.failed(&format!("{} goes on after SIGSTOP", self.name))),
+        }
+    }
+
     /// It and its descendants, parents first; itself alone where there is no `/proc`.
     fn tree(&self) -> Vec<i32> {
         let root = i32::try_from(self.child.id()).unwrap_or(i32::MAX);
