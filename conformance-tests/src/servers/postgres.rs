@@ -175,10 +175,10 @@ impl Server for Postgres {
     }
 
     fn resources(&mut self) -> Result<Resources> {
-        // What belongs to the session that asks is left out; rows are counted, not estimated.
+        // Our own sessions are left out, also those that are just ending; rows are counted, not estimated.
         let counts = self.ask(
             "WITH others AS (SELECT pid, state FROM pg_stat_activity \
-                             WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()) \
+                             WHERE backend_type = 'client backend' AND application_name <> 'delayline harness') \
              SELECT 'sessions', count(*) FROM others \
              UNION ALL SELECT 'idle transactions', count(*) FROM others WHERE state LIKE 'idle in transaction%' \
              UNION ALL SELECT 'locks', count(*) FROM pg_locks WHERE pid IN (SELECT pid FROM others) \

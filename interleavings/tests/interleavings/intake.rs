@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use delayline_core::{DelayBackend, ErrorKind};
-use interleavings::store::{Remote, all_wait, memory, numbers};
 use interleavings::explore;
+use interleavings::store::{Remote, all_wait, memory, numbers};
 use tokio::task::yield_now;
 
 /// A consumer whose calls are dropped at any step, on a store whose claims take time.
