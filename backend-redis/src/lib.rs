@@ -17,4 +17,7 @@ mod connection;
 mod failure;
 mod start;
 
+#[cfg(test)]
+mod tests;
+
 pub use config::RedisConfig;
