@@ -1,7 +1,7 @@
 //! Wake-ups by publish and subscribe, restored after every reconnect.
 //!
 //! 1. A bell is level-triggered: who looks at it after it rang finds that it rang.
-//! 2. A bell rings once its channel is listened to, and every bell again after each reconnect: what was published before
+//! 2. A bell rings once its channel has begun to be listened to, and again after each reconnect: what was published before
 //!    can't have been heard, so its owner looks for itself.
 //! 3. There is one connection for all channels, apart from that of the requests, and one task that serves it, as long as
 //!    there are bells; with the last bell both end.
@@ -83,7 +83,7 @@ impl Bells {
         })))
     }
 
-    /// A bell for a channel. It never fails: it rings as soon as the channel is listened to.
+    /// A bell for a channel. It never fails: unless the channel is listened to already, it rings as soon as it is.
     ///
     /// # Panics
     /// Outside a tokio runtime.

@@ -141,12 +141,20 @@ impl Connection {
     /// Dropped, it was run or not.
     pub(crate) async fn eval(&self, script: &'static Script, keys: &[&[u8]], args: Vec<Vec<u8>>) -> Result<Value> {
         let by_hash = script.command(true, keys, &args);
-        let answer = match self.send(&by_hash, script.repeatable).await {
+        match self.send(&by_hash, script.repeatable).await {
             Err(Lost::Refused(e)) if e.kind() == Some(ServerErrorKind::NoScript) => {
-                self.send(&script.command(false, keys, &args), script.repeatable).await
+                self.eval_text(script, keys, args).await
             }
-            answer => answer,
-        };
+            answer => answer.map_err(|lost| self.0.error(lost, script.name)),
+        }
+    }
+
+    /// Runs a script by its text, which the server then knows.
+    ///
+    /// # Errors
+    /// As [`eval`](Self::eval).
+    pub(crate) async fn eval_text(&self, script: &'static Script, keys: &[&[u8]], args: Vec<Vec<u8>>) -> Result<Value> {
+        let answer = self.send(&script.command(false, keys, &args), script.repeatable).await;
         answer.map_err(|lost| self.0.error(lost, script.name))
     }
 

@@ -17,6 +17,9 @@ mod connection;
 mod failure;
 mod start;
 
+// For its feature alone: the driver's TLS has no provider otherwise.
+use rustls as _;
+
 #[cfg(test)]
 mod tests;
 

@@ -109,7 +109,12 @@ async fn check_commands(connection: &Connection, config: &RedisConfig) -> Result
         args.push(words.len().to_string().into_bytes());
         args.extend(words.iter().map(|word| word.as_bytes().to_vec()));
     }
-    let refused = connection.eval(&PROBE, &[key.as_bytes()], args).await?;
+    // Both ways to run a script are needed, and a server that knows this one would not show that `EVAL` is forbidden.
+    let needs =
+        || format!("its user `{}` needs EVAL, EVALSHA and our keys, `~{{{}:*`", config.user(), config.key_prefix);
+    let denied = |e: Error| if e.kind() == ErrorKind::Denied { e.context(needs()) } else { e };
+    let refused = connection.eval_text(&PROBE, &[key.as_bytes()], args).await.map_err(denied)?;
+    connection.eval(&PROBE, &[key.as_bytes()], vec![]).await.map_err(denied)?;
     let refused: Vec<String> = from_redis_value(refused)
         .map_err(|_| Error::new(ErrorKind::Corrupt, "the answer to probe.lua has another shape"))?;
     for pair in refused.chunks_exact(2) {

@@ -28,7 +28,8 @@ async fn clear_5_a_good_server_is_accepted_and_left_as_it_was() {
 
 #[tokio::test]
 async fn clear_5_passwords_users_and_databases() {
-    let server = server(&["--requirepass", "right"]).await;
+    let server = server(&[]).await;
+    server.ask("CONFIG SET requirepass right").unwrap();
     let url = |credentials: &str| server.url().replace("//", &format!("//{credentials}@"));
     check(&url(":right")).await.unwrap();
     check(&format!("{}/3", url(":right"))).await.unwrap();
@@ -53,7 +54,7 @@ async fn clear_5_a_forbidden_command_key_or_channel_is_named() {
         let url = server.url().replace("//", &format!("//user{i}:hunter2@"));
         match name {
             "default" => check(&url).await.unwrap(),
-            "keys" => drop(refused(&url, ErrorKind::Denied, "on our keys").await),
+            "keys" => drop(refused(&url, ErrorKind::Denied, "our keys").await),
             "channels" => drop(refused(&url, ErrorKind::Denied, "PUBLISH").await),
             command => {
                 let e = check(&url).await.unwrap_err();
