@@ -51,9 +51,9 @@ impl Shared {
         self.clock.wall().unix_millis_floor()
     }
 
-    /// In whole milliseconds, rounded up (TIME-4).
+    /// In whole milliseconds, rounded up; a delay of zero is due at once (TIME-4).
     fn after_ms(&self, after: Duration) -> i64 {
-        self.clock.wall().saturating_add(after).unix_millis_ceil()
+        if after.is_zero() { self.now_ms() } else { self.clock.wall().saturating_add(after).unix_millis_ceil() }
     }
 }
 
@@ -229,7 +229,10 @@ impl Intake for Puller {
     }
 
     async fn wait(&mut self, at_most: Duration) {
-        let _ = tokio::time::timeout(at_most, self.bell.changed()).await;
+        // A claim that was answered `Closed` has seen the last ring.
+        if self.shared.open().is_ok() {
+            let _ = tokio::time::timeout(at_most, self.bell.changed()).await;
+        }
     }
 
     async fn close(self: Box<Self>) -> Result<()> {

@@ -19,6 +19,7 @@
 //! | [`check`](mod@check) | pure checkers over a history |
 //! | [`tests`] | the tests, by promise |
 //! | [`heap`], [`dropping`] | probes: what is alive, and futures dropped half-way |
+//! | [`mutants`] | broken backends, each caught by a test: the proof that the tests can fail |
 
 pub mod check;
 pub mod dropping;
@@ -26,6 +27,7 @@ pub mod harness;
 pub mod heap;
 pub mod history;
 mod leak_main;
+pub mod mutants;
 pub mod need;
 #[cfg(feature = "servers")]
 pub mod proxy;

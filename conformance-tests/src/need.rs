@@ -121,7 +121,8 @@ impl Need {
                 t.complete(&backend, &queue, &[task]).await;
             }
             Self::Cancel | Self::Reschedule => {
-                let there: TaskRef = t.put(&backend, &queue, in_an_hour()).await.into();
+                let soon = NewTask::new(t.units(1), "untouched");
+                let there: TaskRef = t.put(&backend, &queue, soon).await.into();
                 let change = match self {
                     Self::Cancel => Change::cancel(),
                     _ => Change::move_to(Duration::from_secs(7200)),
@@ -136,7 +137,13 @@ impl Need {
                             self.field()
                         );
                     }
-                    _ => unsupported(self, changed),
+                    _ => {
+                        unsupported(self, changed);
+                        let mut intake = t.intake(&backend, &queue).await;
+                        let taken = t.take(&mut intake, 1).await;
+                        assert_eq!(taken.len(), 1, "`{}` answered `Unsupported` and was done", self.field());
+                        t.complete(&backend, &queue, &taken).await;
+                    }
                 }
             }
             Self::Groups => {

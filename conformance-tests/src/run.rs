@@ -120,9 +120,13 @@ pub fn run_test(test: &'static Test, harness: Arc<dyn Harness>, seed: u64) -> Re
             let _ = done.send(run_here(test, harness, seed, &watched));
         }
     };
-    thread::Builder::new().name(test.name.into()).spawn(body).expect("a thread for the test");
+    let thread = thread::Builder::new().name(test.name.into()).spawn(body).expect("a thread for the test");
     let outcome = match ended.recv_timeout(TEST_MAX) {
-        Ok(outcome) => outcome,
+        Ok(outcome) => {
+            // Once it has freed what it holds, which the next test may measure.
+            let _ = thread.join();
+            outcome
+        }
         Err(RecvTimeoutError::Timeout) => {
             watched.failed(test, seed, Some(format!("hangs: not done after {TEST_MAX:?}")), vec![])
         }
@@ -248,9 +252,14 @@ fn runtime(time: Time) -> Runtime {
     built.expect("a runtime for the test")
 }
 
+/// Where what a failed test leaves is written to.
+pub(crate) fn history_directory() -> PathBuf {
+    std::env::var_os("DELAYLINE_HISTORY_DIR")
+        .map_or_else(|| std::env::temp_dir().join("delayline-conformance"), PathBuf::from)
+}
+
 fn write_history(trial: &Trial, test: &Test, seed: u64) -> Option<PathBuf> {
-    let directory = std::env::var_os("DELAYLINE_HISTORY_DIR")
-        .map_or_else(|| std::env::temp_dir().join("delayline-conformance"), PathBuf::from);
+    let directory = history_directory();
     fs::create_dir_all(&directory).ok()?;
     let path = directory.join(format!("{}.{seed:016x}.jsonl", test.name));
     let file = BufWriter::new(File::create(&path).ok()?);

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io::{self, BufRead, Write};
 
-use delayline_core::{Capabilities, Order};
+use delayline_core::{Capabilities, Order, Support};
 use serde::{Deserialize, Serialize};
 
 use super::Event;
@@ -26,6 +26,13 @@ pub struct Header {
     pub order: DeclaredOrder,
     /// How long the id of a completed task is remembered.
     pub retry_window_us: u64,
+    /// Whether an id stands for one task.
+    #[serde(default = "yes")]
+    pub unique_ids: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// [`Order`] as a file keeps it.
@@ -60,6 +67,7 @@ impl Header {
                 _ => DeclaredOrder::Any,
             },
             retry_window_us: us(caps.retry_window),
+            unique_ids: caps.unique_ids != Support::Unsupported,
         }
     }
 }

@@ -179,7 +179,9 @@ impl Run {
         let lanes = &self.worker.lanes;
         let stopped: Vec<_> = lanes.iter().map(|lane| (lane.clone(), lane.registry.stop_all())).collect();
         let (slots, concurrency) = (self.worker.shared.slots.clone(), self.worker.concurrency);
-        if slots.available_permits() == concurrency as usize {
+        // Another thread may have dropped a handler by now, and freed its slot: its task is to be given back all the same.
+        let none_stopped = stopped.iter().all(|(_, tasks)| tasks.is_empty());
+        if none_stopped && slots.available_permits() == concurrency as usize {
             return None;
         }
         Some(self.runtime.spawn(async move {

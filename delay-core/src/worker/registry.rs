@@ -62,13 +62,18 @@ impl Registry {
 
     /// Takes a task out, to settle it; `None` if the shutdown did.
     pub(super) fn take(&self, key: Key) -> Option<CurrentLease> {
-        let entry = {
-            let mut places = self.places.lock();
-            let entry = places.all.get_mut(key)?.take()?;
-            places.free.push(key);
-            entry
-        };
+        let entry = self.places.lock().take(key)?;
         Some(entry.in_flight.current_lease())
+    }
+
+    /// Takes out the tasks of one handler, to settle them. All at once, because the shutdown stops the handler when it finds
+    /// one of them: then none must have been taken out already.
+    pub(super) fn take_all(&self, keys: impl Iterator<Item = Key>) -> Vec<Option<CurrentLease>> {
+        let entries: Vec<_> = {
+            let mut places = self.places.lock();
+            keys.map(|key| places.take(key)).collect()
+        };
+        entries.into_iter().map(|entry| Some(entry?.in_flight.current_lease())).collect()
     }
 
     /// Takes all tasks out and stops their handlers. None comes in afterwards.
@@ -101,6 +106,12 @@ impl Registry {
 }
 
 impl Places {
+    fn take(&mut self, key: Key) -> Option<Entry> {
+        let entry = self.all.get_mut(key)?.take()?;
+        self.free.push(key);
+        Some(entry)
+    }
+
     /// The entry of this task, and not of one that has taken its place.
     fn entry(&mut self, key: Key, in_flight: &Arc<InFlight>) -> Option<&mut Entry> {
         self.all.get_mut(key)?.as_mut().filter(|entry| Arc::ptr_eq(&entry.in_flight, in_flight))

@@ -72,7 +72,8 @@ impl Lane {
             // A handler of many has no part in this.
             Handler::One(_) | Handler::Many { .. } => Ended::NotStarted,
         };
-        let Some(say) = self.say(key, in_flight, ended) else { return };
+        let lease = self.registry.take(key);
+        let Some(say) = self.say(in_flight, lease, ended) else { return };
         tokio::select! {
             biased;
             () = self.settle_one(say) => {}
@@ -99,8 +100,9 @@ impl Lane {
         });
         let given = given.collect();
         let ended = self.run_many(given, tasks.len()).await;
-        let say = |((key, in_flight), ended)| self.say(key, in_flight, ended);
-        let says = tasks.into_iter().zip(ended).filter_map(say).collect();
+        let leases = self.registry.take_all(tasks.iter().map(|(key, _)| *key));
+        let say = |(((_, in_flight), lease), ended)| self.say(in_flight, lease, ended);
+        let says = tasks.into_iter().zip(leases).zip(ended).filter_map(say).collect();
         tokio::select! {
             biased;
             () = self.settle_many(says) => {}
@@ -132,8 +134,8 @@ impl Lane {
     }
 
     /// What to tell the store. Nothing, where the handler has settled its task itself, or the shutdown took it.
-    fn say(&self, key: Key, in_flight: Arc<InFlight>, ended: Ended) -> Option<Say> {
-        let lease = self.registry.take(key)?;
+    fn say(&self, in_flight: Arc<InFlight>, lease: Option<CurrentLease>, ended: Ended) -> Option<Say> {
+        let lease = lease?;
         let (verdict, done) = self.verdict(&in_flight, ended)?;
         Some(Say { in_flight, lease, verdict, done, is_replacement: false })
     }

@@ -1,0 +1,176 @@
+//! What is handed out was scheduled, as it was scheduled, and has not ended before (LOSS-5, DUP-3, CANCEL-2, CANCEL-3).
+
+use std::collections::{HashMap, VecDeque};
+
+use super::index::{Changing, Effect, Handout, Queue, Reach, Settling, Task, Version};
+use super::report::Findings;
+use super::span::{Sorted, Span, Spanned};
+use crate::history::{Change, Content, Verdict};
+
+/// Checks one queue.
+pub(super) fn check(queue: &Queue<'_>, findings: &mut Findings) {
+    let mut nameless = Nameless::new(&queue.nameless);
+    let mut unheard_of = Vec::new();
+    for task in &queue.tasks {
+        for handout in &task.handouts {
+            attempts_are_within_bounds(task, handout, findings);
+            if handout.versions.is_empty() {
+                if task.versions.any(0, handout.span().to) {
+                    report_other_content(queue, task, handout, findings);
+                }
+                continue;
+            }
+            nothing_after_its_end(queue, task, handout, findings);
+        }
+        nothing_after_its_verdict(queue, task, findings);
+        if let Some(first) = task.handouts.iter().min_by_key(|handout| handout.span().to)
+            && !task.versions.any(0, first.span().to)
+        {
+            unheard_of.push((first, task));
+        }
+    }
+    // The earliest first, so that each gets a call that was made early enough, if there is one.
+    unheard_of.sort_by_key(|(first, _)| first.span().to);
+    for (first, task) in unheard_of {
+        nameless.hand_out(queue, task, first, findings);
+    }
+    nothing_while_paused(queue, findings);
+}
+
+fn attempts_are_within_bounds(task: &Task<'_>, handout: &Handout<'_>, findings: &mut Findings) {
+    let delivered = handout.delivered;
+    if delivered.attempt > delivered.content.max_attempts || delivered.attempt == 0 {
+        findings.report("DUP-13", [handout.span().call], || {
+            format!(
+                "{} was handed out for attempt {} of {}",
+                task.id, delivered.attempt, delivered.content.max_attempts
+            )
+        });
+    }
+}
+
+fn report_other_content(queue: &Queue<'_>, task: &Task<'_>, handout: &Handout<'_>, findings: &mut Findings) {
+    let until = handout.span().to;
+    let older = task.versions.within(0, until).find(|(_, version)| *version.content() == handout.delivered.content);
+    match older {
+        Some((_, version)) => findings.report("DUP-9", [version.span.call, handout.span().call], || {
+            format!("{} in {} was handed out as it was before another took its place", task.id, queue.name)
+        }),
+        None => findings.report("LOSS-5", [handout.span().call], || {
+            format!("{} in {} was handed out with what was never scheduled under that id", task.id, queue.name)
+        }),
+    }
+}
+
+/// Deliveries after a cancel or the deletion of the queue, of versions that were accepted before.
+fn nothing_after_its_end(queue: &Queue<'_>, task: &Task<'_>, handout: &Handout<'_>, findings: &mut Findings) {
+    if !queue.unique_ids && task.versions.all().len() > 1 {
+        return;
+    }
+    let accepted = handout.versions.iter().map(|v| task.version(*v).span.to).max().unwrap_or(usize::MAX);
+    let claim = handout.span();
+    let is_back = |since: Span| queue.may_be_redriven(task, since.from, claim.to);
+    if let Some(cancel) = certain_cancel(&task.changes, accepted, claim)
+        && !is_back(cancel.span)
+    {
+        let promise = if cancel.reach == Reach::InFlight { "CANCEL-3" } else { "CANCEL-2" };
+        findings.report(promise, [cancel.span.call, claim.call], || {
+            format!("{} in {} was cancelled and then handed out", task.id, queue.name)
+        });
+    }
+    let group = handout.sole().and_then(|v| task.version(v).group());
+    if let Some(group) = group
+        && let Some(cancel) = queue.groups.get(group).and_then(|changes| certain_cancel(changes, accepted, claim))
+        && !is_back(cancel.span)
+    {
+        findings.report("CANCEL-6", [cancel.span.call, claim.call], || {
+            format!("{} in {} was cancelled with its group {group} and then handed out", task.id, queue.name)
+        });
+    }
+    let deletes = &queue.deletes.all()[queue.deletes.invoked_before(accepted)..];
+    if let Some(delete) = deletes.iter().find(|delete| delete.is_before(&claim)) {
+        findings.report("CANCEL-12", [delete.call, claim.call], || {
+            format!("{} was handed out after its queue {} had been deleted", task.id, queue.name)
+        });
+    }
+}
+
+/// A cancel that reached whatever was accepted before the place, and was answered before the claim was invoked.
+fn certain_cancel<'s, 'a>(changes: &'s Sorted<Changing<'a>>, accepted: usize, claim: Span) -> Option<&'s Changing<'a>> {
+    let later = &changes.all()[changes.invoked_before(accepted)..];
+    let mut before_claim = later.iter().take_while(|change| change.span.from < claim.from);
+    before_claim.find(|change| {
+        change.change == Change::Cancel && change.reach != Reach::Possible && change.span.is_before(&claim)
+    })
+}
+
+/// Deliveries after a verdict that ended the task, without anything that may have brought the id back.
+fn nothing_after_its_verdict(queue: &Queue<'_>, task: &Task<'_>, findings: &mut Findings) {
+    for (settled, next) in task.handouts.iter().zip(task.handouts.iter().skip(1)) {
+        let ended = |settling: &&Settling| {
+            let ends = matches!(settling.verdict, Verdict::Complete | Verdict::Bury);
+            ends && settling.effect == Effect::Certain && settling.span.is_before(&next.span())
+        };
+        let Some(end) = task.settlings_of(settled.fence()).iter().find(ended) else { continue };
+        let until = next.span().to;
+        let is_new = task.another_version(settled.sole(), end.span.from, until)
+            || !queue.unique_ids && task.versions.all().len() > 1;
+        if is_new || queue.may_be_redriven(task, end.span.from, until) {
+            continue;
+        }
+        let calls = [settled.span().call, end.span.call, next.span().call];
+        if end.verdict == Verdict::Complete {
+            findings.report("DUP-3", calls, || {
+                format!("{} in {} was completed and then handed out again", task.id, queue.name)
+            });
+        } else {
+            findings.report("DUP-2", calls, || {
+                format!("{} in {} was buried and then handed out without a redrive", task.id, queue.name)
+            });
+        }
+    }
+}
+
+fn nothing_while_paused(queue: &Queue<'_>, findings: &mut Findings) {
+    for claim in queue.claims.all().iter().filter(|claim| claim.brought + claim.buried as usize > 0) {
+        let made = &queue.pauses.all()[..queue.pauses.invoked_before(claim.span.from)];
+        let Some(pause) = made.iter().rev().find(|pause| pause.is_before(&claim.span)) else { continue };
+        if !queue.resumes.any(pause.from, claim.span().to) {
+            findings.report("LIVE-12", [pause.call, claim.span.call], || {
+                format!("{} was paused, and a claim brought {} and buried {}", queue.name, claim.brought, claim.buried)
+            });
+        }
+    }
+}
+
+/// Tasks that may have been accepted under an id that nobody was told.
+struct Nameless<'s, 'a>(HashMap<u64, VecDeque<&'s Version<'a>>>);
+
+impl<'s, 'a> Nameless<'s, 'a> {
+    fn new(versions: &'s [Version<'a>]) -> Self {
+        let mut by_content: HashMap<u64, VecDeque<&Version<'a>>> = HashMap::new();
+        for version in versions {
+            by_content.entry(version.content().payload_hash).or_default().push_back(version);
+        }
+        Self(by_content)
+    }
+
+    /// Finds a call that this id may have come from; each item of a call makes one id at most.
+    fn hand_out(&mut self, queue: &Queue<'_>, task: &Task<'_>, first: &Handout<'_>, findings: &mut Findings) {
+        let content: &Content = &first.delivered.content;
+        let made = self.0.get_mut(&content.payload_hash);
+        let fits = |version: &&Version<'_>| *version.content() == *content && version.span.from < first.span().to;
+        let found = made.and_then(|made| made.iter().position(fits).and_then(|i| made.remove(i)));
+        if found.is_none() {
+            findings.report("LOSS-1", [first.span().call], || {
+                format!("{} in {} was handed out though nobody had scheduled it", task.id, queue.name)
+            });
+            return;
+        }
+        for other in task.handouts.iter().filter(|other| other.delivered.content != *content) {
+            findings.report("LOSS-5", [first.span().call, other.span().call], || {
+                format!("{} in {} was handed out with one content and then with another", task.id, queue.name)
+            });
+        }
+    }
+}

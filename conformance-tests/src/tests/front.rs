@@ -1,0 +1,139 @@
+//! A store that can be away, hang, or give no hints or too many: what stands in front of the one under test, for promises
+//! that consumers and workers keep over a store in trouble.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use delayline_core::{
+    Capabilities, Claim, Claimed, DelayBackend, Error, ErrorKind, Intake, IntakeOptions, Lease, NewTask, QueueName,
+    Result, Scheduled, Support, Verdict,
+};
+use parking_lot::Mutex;
+use tokio::time::sleep;
+
+/// How a store behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mood {
+    /// As it is.
+    Works,
+    /// Every call answers `Unavailable`.
+    Away,
+    /// No call is answered.
+    Hangs,
+}
+
+/// What becomes of a store's hints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hints {
+    /// As they are.
+    Passed,
+    /// All of them are lost.
+    Lost,
+    /// Every wait ends at once, up to ten thousand of them: then somebody spins, and has been seen to.
+    Endless,
+}
+
+/// The store under test, behind a mood.
+#[derive(Debug)]
+pub(super) struct Front {
+    inner: Arc<dyn DelayBackend>,
+    caps: Capabilities,
+    mood: Arc<Mutex<Mood>>,
+    hints: Hints,
+}
+
+impl Front {
+    /// With the sweep given, and without what the wrapper does not pass on.
+    pub(super) fn new(inner: Arc<dyn DelayBackend>, hints: Hints, sweep: Duration) -> Arc<Self> {
+        let mut caps = inner.capabilities().clone();
+        caps.sweep = sweep;
+        for absent in [&mut caps.cancel, &mut caps.reschedule, &mut caps.inspect, &mut caps.dead_letters] {
+            *absent = Support::Unsupported;
+        }
+        for absent in [&mut caps.groups, &mut caps.pause, &mut caps.delete, &mut caps.stats] {
+            *absent = Support::Unsupported;
+        }
+        Arc::new(Self { inner, caps, mood: Arc::new(Mutex::new(Mood::Works)), hints })
+    }
+
+    pub(super) fn set(&self, mood: Mood) {
+        *self.mood.lock() = mood;
+    }
+}
+
+async fn pass(mood: &Mutex<Mood>) -> Result<()> {
+    let now = *mood.lock();
+    match now {
+        Mood::Works => Ok(()),
+        Mood::Away => Err(Error::new(ErrorKind::Unavailable, "the store is away")),
+        Mood::Hangs => std::future::pending().await,
+    }
+}
+
+#[async_trait]
+impl DelayBackend for Front {
+    fn capabilities(&self) -> &Capabilities {
+        &self.caps
+    }
+
+    async fn schedule(&self, queue: &QueueName, tasks: Vec<NewTask>) -> Result<Vec<Result<Scheduled>>> {
+        pass(&self.mood).await?;
+        self.inner.schedule(queue, tasks).await
+    }
+
+    async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
+        pass(&self.mood).await?;
+        let inner = self.inner.intake(queue, options).await?;
+        Ok(Box::new(FrontIntake { inner, mood: self.mood.clone(), hints: self.hints, waits: 0 }))
+    }
+
+    async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
+        pass(&self.mood).await?;
+        self.inner.settle(queue, verdicts).await
+    }
+
+    async fn extend(&self, queue: &QueueName, leases: Vec<Lease>, by: Duration) -> Result<Vec<Result<Lease>>> {
+        pass(&self.mood).await?;
+        self.inner.extend(queue, leases, by).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        pass(&self.mood).await?;
+        self.inner.ping().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        // The store under test is its trial's to close.
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct FrontIntake {
+    inner: Box<dyn Intake>,
+    mood: Arc<Mutex<Mood>>,
+    hints: Hints,
+    waits: u32,
+}
+
+#[async_trait]
+impl Intake for FrontIntake {
+    async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
+        pass(&self.mood).await?;
+        self.inner.claim(claim).await
+    }
+
+    async fn wait(&mut self, at_most: Duration) {
+        match self.hints {
+            Hints::Passed => self.inner.wait(at_most).await,
+            Hints::Lost => sleep(at_most).await,
+            Hints::Endless if self.waits < 10_000 => self.waits += 1,
+            Hints::Endless => sleep(at_most).await,
+        }
+    }
+
+    async fn close(self: Box<Self>) -> Result<()> {
+        self.inner.close().await
+    }
+}
