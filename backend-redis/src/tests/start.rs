@@ -45,10 +45,10 @@ async fn clear_5_a_forbidden_command_key_or_channel_is_named() {
     let names = ["default", "zrangebylex", "publish", "info", "evalsha", "eval", "keys", "channels", "subscribe"];
     for (i, name) in names.into_iter().enumerate() {
         let rule = match name {
-            "default" => "~{delayline:* &delayline:* +@all".to_string(),
-            "keys" => "~other:* &delayline:* +@all".to_string(),
+            "default" => "~{delayline:* &{delayline:* +@all".to_string(),
+            "keys" => "~other:* &{delayline:* +@all".to_string(),
             "channels" => "~{delayline:* resetchannels &other +@all".to_string(),
-            command => format!("~{{delayline:* &delayline:* +@all -{command}"),
+            command => format!("~{{delayline:* &{{delayline:* +@all -{command}"),
         };
         server.ask(&format!("ACL SETUSER user{i} reset on >hunter2 {rule}")).unwrap();
         let url = server.url().replace("//", &format!("//user{i}:hunter2@"));
