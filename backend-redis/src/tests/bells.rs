@@ -134,7 +134,11 @@ async fn live_a_silent_subscriber_is_found_when_there_is_reason_to_doubt_it() {
         server.ask("PUBLISH a x").unwrap();
         assert!(silent(&mut bell).await);
         let accepted = proxy.accepted();
-        if by_trouble { trouble.send_modify(|n| *n += 1) } else { bells.doubt() }
+        if by_trouble {
+            trouble.send_modify(|n| *n += 1)
+        } else {
+            bells.doubt()
+        }
         sleep(Duration::from_millis(450)).await;
         until("it connects anew", || proxy.accepted() > accepted).await;
         proxy.set(Link::GOOD);
