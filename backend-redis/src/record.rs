@@ -46,7 +46,8 @@ pub(crate) fn written(task: &NewTask) -> (Vec<u8>, Option<Vec<u8>>) {
     let header_bytes = if task.headers.is_empty() { 0 } else { 2 + 3 * task.headers.len() + task.headers.byte_len() };
     let apart = header_bytes + task.payload.len() > INLINE_BYTES_MAX;
     let group = task.group.as_ref().map(GroupName::as_str);
-    let mut record = Vec::with_capacity(16 + group.map_or(0, str::len) + if apart { 0 } else { header_bytes + task.payload.len() });
+    let mut record =
+        Vec::with_capacity(16 + group.map_or(0, str::len) + if apart { 0 } else { header_bytes + task.payload.len() });
     let flag = |on: bool, flag: u8| if on { flag } else { 0 };
     let attempts = task.max_attempts.get();
     record.push(
@@ -191,7 +192,9 @@ pub(crate) fn id_bytes(id: &TaskId) -> Vec<u8> {
 pub(crate) fn read_id(stored: &[u8]) -> Result<TaskId> {
     match stored.split_first() {
         Some((b'u', bytes)) => Uuid::from_slice(bytes).map(TaskId::from_uuid).map_err(|_| corrupt()),
-        Some((b'k', bytes)) => std::str::from_utf8(bytes).ok().and_then(|key| TaskId::new(key).ok()).ok_or_else(corrupt),
+        Some((b'k', bytes)) => {
+            std::str::from_utf8(bytes).ok().and_then(|key| TaskId::new(key).ok()).ok_or_else(corrupt)
+        }
         _ => Err(corrupt()),
     }
 }

@@ -5,16 +5,15 @@ use crate::connection::Script;
 macro_rules! scripts {
     ($($(#[$doc:meta])* $name:ident = $repeatable:ident: $first:literal $($then:literal)*;)*) => {$(
         $(#[$doc])*
-        pub(crate) static $name: Script = Script {
-            name: scripts!(@last $first $($then)*),
-            text: concat!(include_str!(concat!("scripts/", $first, ".lua")), $("\n", include_str!(concat!("scripts/", $then, ".lua"))),*),
-            repeatable: scripts!(@ $repeatable),
-        };
-    )*
-        /// Every script.
-        #[cfg(test)]
-        pub(crate) static ALL: &[&Script] = &[$(&$name),*];
-    };
+        pub(crate) static $name: Script = Script::new(
+            scripts!(@last $first $($then)*),
+            concat!(
+                include_str!(concat!("scripts/", $first, ".lua"))
+                $(, "\n", include_str!(concat!("scripts/", $then, ".lua")))*
+            ),
+            scripts!(@ $repeatable),
+        );
+    )*    };
     (@ repeatable) => { true };
     (@ once) => { false };
     (@last $one:literal) => { $one };
