@@ -236,7 +236,7 @@ async fn herd() -> f64 {
     let bench = Bench::new().await;
     let queue = Queue::with_codec(bench.backend.clone(), bench.queue.clone(), Raw).unwrap();
     let clock = SystemClock::new();
-    let due = Timestamp::from_unix_millis(clock.wall().as_unix_millis() + 3_000);
+    let due = Timestamp::from_unix_millis(clock.wall().unix_millis_floor() + 3_000);
     let payload = Bytes::from(vec![b'x'; PAYLOAD_BYTES]);
     let tasks = (0..HERD).map(|_| Task::new(payload.clone()).at(due));
     assert!(queue.schedule_all(tasks).await.unwrap().iter().all(Result::is_ok));
@@ -244,7 +244,7 @@ async fn herd() -> f64 {
     let worker = Worker::builder().queue(&queue, |_: Bytes, _: Context| async {}).concurrency(1_000).until_empty(true);
     let done = worker.build().unwrap().run().await.unwrap();
     assert_eq!(done.completed, HERD as u64);
-    (clock.wall().as_unix_micros() - due.as_unix_micros()) as f64 / 1e6
+    (clock.wall().unix_micros() - due.unix_micros()) as f64 / 1e6
 }
 
 /// Above a bare sleep to the same instants.
@@ -258,26 +258,24 @@ async fn lateness() {
         let late = late.clone();
         let handler = move |payload: Bytes, _: Context| {
             let due: i64 = std::str::from_utf8(&payload).unwrap().trim().parse().unwrap();
-            late.lock().push(SystemClock::new().wall().as_unix_micros() - due);
+            late.lock().push(SystemClock::new().wall().unix_micros() - due);
             async {}
         };
         Worker::builder().queue(&queue, handler).concurrency(64).shutdown(token.clone()).build().unwrap()
     };
     let running = tokio::spawn(worker.run());
     let started = tokio::time::Instant::now();
-    let first = SystemClock::new().wall().as_unix_millis() + 1_000;
+    let first = SystemClock::new().wall().unix_millis_floor() + 1_000;
     let mut sleepers = Vec::new();
     for i in 0..TASKS {
         let due = Timestamp::from_unix_millis(first + 5 * i as i64);
-        let payload = Bytes::from(format!("{:<PAYLOAD_BYTES$}", due.as_unix_micros()));
-        let until = started + Duration::from_millis(1_000 + 5 * i as u64);
+        let payload = Bytes::from(format!("{:<PAYLOAD_BYTES$}", due.unix_micros()));
         let bare = bare.clone();
         sleepers.push(tokio::spawn(async move {
             let clock = SystemClock::new();
-            let ahead = due.as_unix_micros() - clock.wall().as_unix_micros();
+            let ahead = due.unix_micros() - clock.wall().unix_micros();
             tokio::time::sleep(Duration::from_micros(ahead.max(0) as u64)).await;
-            bare.lock().push(clock.wall().as_unix_micros() - due.as_unix_micros());
-            let _ = until;
+            bare.lock().push(clock.wall().unix_micros() - due.unix_micros());
         }));
         queue.schedule(&payload).at(due).await.unwrap();
         tokio::time::sleep_until(started + Duration::from_millis(5 * i as u64)).await;
