@@ -6,7 +6,7 @@
 -- ARGV[7] the digest of the operation, empty without one; then KEYS[9] o is a hash: what was answered so far
 -- ARGV[8] how long an operation is remembered, in ms
 
-local ACTION, FARTHEST, DIGEST = ARGV[4], NOW_MS + tonumber(ARGV[6]), ARGV[7]
+local ACTION, FARTHEST, DIGEST = ARGV[4], after(NOW_US, ARGV[6] * 1000), ARGV[7]
 local TARGET = ACTION == 'm' and place_of(ARGV[5], NOW_US)
 local BY = ACTION == 's' and tonumber(ARGV[5])
 if TARGET and TARGET > FARTHEST then return { 'range' } end

@@ -11,8 +11,9 @@
 -- Answers now in us, and for each task three numbers: outcome (0 created, 1 existing, 2 replaced, 3 out of range, 4 expires before
 -- it is due, 5 full), seq, ms of its place.
 
-local since, farthest = tonumber(ARGV[4]), NOW_MS + tonumber(ARGV[5])
+local since = tonumber(ARGV[4])
 if since == 0 then since = NOW_US end
+local farthest = after(NOW_US, ARGV[5] * 1000)
 
 local ids, tasks, at = {}, {}, 6
 while ARGV[at] do
