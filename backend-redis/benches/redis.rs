@@ -17,8 +17,8 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table, presets};
 use delayline_conformance::servers::{Kind, Redis, Release, Server};
 use delayline_core::{
-    Bytes, Change, Claim, Clock, Context, DelayBackend, GroupName, Intake, IntakeOptions, Lease, NewTask, Queue, QueueName,
-    Raw, Select, SystemClock, Task, TaskId, TaskRef, Timestamp, Verdict, Worker,
+    Bytes, Change, Claim, Clock, Context, DelayBackend, GroupName, Intake, IntakeOptions, Lease, NewTask, Queue,
+    QueueName, Raw, Select, SystemClock, Task, TaskId, TaskRef, Timestamp, Verdict, Worker,
 };
 use delayline_redis::{RedisBackend, RedisConfig};
 use futures_util::future::join_all;
@@ -368,7 +368,8 @@ fn clock() -> std::time::Instant {
 
 fn main() {
     let named: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let does = |part: &str| if named.is_empty() { PARTS.contains(&part) } else { named.iter().any(|name| name == part) };
+    let does =
+        |part: &str| if named.is_empty() { PARTS.contains(&part) } else { named.iter().any(|name| name == part) };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         println!("{}\n", Release::chosen(Kind::Redis).unwrap().version().unwrap());

@@ -25,6 +25,9 @@ use crate::reply::Reply;
 use crate::scripts;
 use crate::shared::{PIECE, Shared, micros_ceil, text};
 
+/// How long a task must have been visible without a ring that a ring was missed.
+const MISSED: Duration = Duration::from_secs(1);
+
 /// Rounds over the shards in one claim.
 const ROUNDS_MAX: usize = 4;
 
@@ -33,6 +36,8 @@ pub(crate) struct RedisIntake {
     /// One for each shard. It remembers the last ring that a claim has seen, so that one between claim and wait is not lost.
     bells: Vec<Bell>,
     consumer: Option<String>,
+    /// Whether the last wait ended by its time, with no ring.
+    unrung: bool,
     closed: bool,
 }
 
@@ -80,7 +85,7 @@ impl RedisIntake {
         let state = State { lost: vec![None; places.len()], noted: vec![false; places.len()], turn: 0 };
         shared.enter(queue);
         let core = Core { shared, queue: queue.clone(), shards: places, state: Arc::new(Mutex::new(state)) };
-        Self { core: Arc::new(core), bells, consumer: options.consumer, closed: false }
+        Self { core: Arc::new(core), bells, consumer: options.consumer, unrung: false, closed: false }
     }
 }
 
@@ -264,6 +269,11 @@ impl Intake for RedisIntake {
             drop(state);
         };
         let (claimed, _state) = owned(work, give_back).await?;
+        // Nobody rang, and yet something had been visible for a while: the connection of the bells may be dead.
+        let long_visible = claimed.deliveries.iter().any(|task| task.lateness >= MISSED);
+        if std::mem::take(&mut self.unrung) && long_visible {
+            self.core.shared.bells.doubt();
+        }
         Ok(claimed)
     }
 
@@ -272,11 +282,9 @@ impl Intake for RedisIntake {
             return;
         }
         let rung = self.bells.iter_mut().map(|bell| Box::pin(bell.receiver.changed()));
-        match tokio::time::timeout(at_most, select_all(rung)).await {
-            Ok((Ok(()), _, _)) | Err(_) => {}
-            // It is gone with its backend.
-            Ok((Err(_), _, _)) => {}
-        }
+        // A rope that is gone is gone with its backend, and no longer waited for either.
+        let rung = tokio::time::timeout(at_most, select_all(rung)).await.is_ok();
+        self.unrung = !rung;
     }
 
     async fn close(mut self: Box<Self>) -> Result<()> {

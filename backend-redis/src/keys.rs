@@ -5,6 +5,21 @@ use delayline_core::{OperationId, QueueName, TaskId};
 /// Types of the keys of a shard, in the order of [`Shard::keys`], as `TYPE` calls them.
 pub(crate) const TYPES: [&str; 8] = ["zset", "hash", "hash", "zset", "hash", "zset", "list", "hash"];
 
+/// The format of what is under the keys, as `scripts/common.lua` describes it. What an older version of this library would
+/// not understand has a higher one.
+pub(crate) const FORMAT: u32 = 1;
+
+/// How a queue is laid out, as its own key notes it.
+pub(crate) fn layout(shards: u32) -> String {
+    format!("{FORMAT}.{shards}")
+}
+
+/// The format of a layout, if it is a newer one.
+pub(crate) fn newer_format(layout: &[u8]) -> Option<u32> {
+    let format = std::str::from_utf8(layout).ok()?.split('.').next()?.parse().ok()?;
+    (format > FORMAT).then_some(format)
+}
+
 const NAMES: [&str; 8] = ["v", "t", "a", "g", "m", "d", "x", "p"];
 
 /// One shard of a queue: its keys share a hash tag, so that they lie on one node of a cluster.

@@ -12,10 +12,10 @@ pub(crate) struct Reply {
 }
 
 /// Why a script did nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// The queue was laid out for another number of shards.
-    Shards,
+    /// The queue is laid out in another way, which is this.
+    Layout(Vec<u8>),
     /// The due time is out of range.
     Range,
     /// The operation id is another change's.
@@ -30,7 +30,10 @@ impl Reply {
         match rest.next() {
             Some(Value::Int(now)) => Ok(Ok(Self { now_us: u64::try_from(now).map_err(|_| unreadable())?, rest })),
             Some(Value::BulkString(word)) => match word.as_slice() {
-                b"shards" => Ok(Err(Refusal::Shards)),
+                b"layout" => match rest.next() {
+                    Some(Value::BulkString(layout)) => Ok(Err(Refusal::Layout(layout))),
+                    _ => Err(unreadable()),
+                },
                 b"range" => Ok(Err(Refusal::Range)),
                 b"operation" => Ok(Err(Refusal::Operation)),
                 _ => Err(unreadable()),

@@ -110,7 +110,7 @@ impl Shared {
     pub(crate) fn args(&self, shard: &Shard, capacity: usize) -> Vec<Vec<u8>> {
         let mut args = Vec::with_capacity(3 + capacity);
         args.push(shard.channel.clone());
-        args.push(text(self.config.shards));
+        args.push(keys::layout(self.config.shards).into_bytes());
         args.push(text(self.config.dead_letters_max));
         args
     }
@@ -134,11 +134,9 @@ impl Shared {
             Err(e) => return Err(e),
         };
         Reply::of(value)?.map_err(|refusal| match refusal {
-            Refusal::Shards => {
+            Refusal::Layout(layout) => {
                 let tag = String::from_utf8_lossy(&shard.channel);
-                let tag = tag.trim_end_matches(":w");
-                let n = self.config.shards;
-                Error::new(ErrorKind::Config, format!("{tag} was laid out for another number of shards than {n}"))
+                other_layout(tag.trim_end_matches(":w"), &layout, self.config.shards)
             }
             Refusal::Range => self.caps.out_of_range(),
             Refusal::Operation => Error::new(ErrorKind::Invalid, "the operation id was another change's"),
@@ -188,6 +186,23 @@ impl Shared {
     pub(crate) fn entered(&self) -> Vec<QueueName> {
         self.intakes.lock().keys().cloned().collect()
     }
+}
+
+/// The error for a queue that is not laid out as we count on.
+fn other_layout(tag: &str, layout: &[u8], shards: u32) -> Error {
+    match keys::newer_format(layout) {
+        Some(format) => newer(tag, format),
+        None => Error::new(ErrorKind::Config, format!("{tag} was laid out for another number of shards than {shards}")),
+    }
+}
+
+/// The error for what a newer version of this library wrote.
+pub(crate) fn newer(what: &str, format: u32) -> Error {
+    let ours = keys::FORMAT;
+    Error::new(
+        ErrorKind::Incompatible,
+        format!("{what} has the format {format} of a newer version of this library, which knows {ours}"),
+    )
 }
 
 /// A number as scripts read it.

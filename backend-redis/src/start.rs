@@ -3,8 +3,9 @@
 use delayline_core::{Error, ErrorKind, Result};
 use redis::{Value, from_redis_value};
 
-use crate::RedisConfig;
 use crate::connection::{Connection, Script};
+use crate::shared::newer;
+use crate::{RedisConfig, keys};
 
 static PROBE: Script = Script::new("probe.lua", include_str!("scripts/probe.lua"), true);
 
@@ -62,7 +63,38 @@ pub(crate) async fn check(connection: &Connection, config: &RedisConfig) -> Resu
     let server = config.server();
     let info = connection.read("INFO", &redis::cmd("INFO")).await.map_err(|e| e.context(&server))?;
     check_info(&info_text(info)).map_err(|e| e.context(&server))?;
-    check_commands(connection, config).await.map_err(|e| e.context(&server))
+    check_commands(connection, config).await.map_err(|e| e.context(&server))?;
+    check_formats(connection, config).await.map_err(|e| e.context(&server))
+}
+
+/// Looks for queues of a newer format among the first keys of the server. Every script looks again at the queue that it
+/// works on, so this only makes it known earlier.
+async fn check_formats(connection: &Connection, config: &RedisConfig) -> Result<()> {
+    const PAGES: usize = 4;
+    let pattern = keys::queues_pattern(&config.key_prefix);
+    let mut cursor = 0u64;
+    for _ in 0..PAGES {
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(1_000);
+        let page = connection.read("SCAN", &scan).await?;
+        let unreadable = |_| Error::new(ErrorKind::Corrupt, "the answer to SCAN has another shape");
+        let (next, found): (u64, Vec<Vec<u8>>) = from_redis_value(page).map_err(unreadable)?;
+        for key in found {
+            // Another program's key of that name is nothing to us until its queue is used.
+            let Ok(Value::BulkString(layout)) = connection.read("HGET", redis::cmd("HGET").arg(&key).arg("n")).await
+            else {
+                continue;
+            };
+            if let Some(format) = keys::newer_format(&layout) {
+                return Err(newer(&String::from_utf8_lossy(&key), format));
+            }
+        }
+        if next == 0 {
+            break;
+        }
+        cursor = next;
+    }
+    Ok(())
 }
 
 fn info_text(value: Value) -> String {

@@ -6,13 +6,13 @@
 -- KEYS[2] t  hash, id -> record: what was scheduled.
 -- KEYS[3] a  hash, id -> life: what became of it, only of tasks that were claimed.
 -- KEYS[4] g  sorted set, all scores 0, member = group + NUL + seq + id: the members of each group by sequence.
--- KEYS[5] m  hash, the queue itself: c = the last number given, n = how many shards, paused, set_aside, dead_dropped. Gone when
+-- KEYS[5] m  hash, the queue itself: c = the last number given, n = its layout (format . shards), paused, set_aside, dead_dropped. Gone when
 --            there is nothing else and the queue is not paused.
 -- KEYS[6] d  sorted set, the dead letters: score = number of the burial, member = letter.
 -- KEYS[7] x  list, what was set aside because nothing of ours wrote it.
 -- KEYS[8] p  hash, number -> headers and payload that are too large to lie in their record.
 --
--- ARGV[1] the channel that wakes sleepers, ARGV[2] how many shards the client counts on, ARGV[3] the most dead letters kept.
+-- ARGV[1] the channel that wakes sleepers, ARGV[2] the layout that the client counts on, ARGV[3] the most dead letters kept.
 --
 -- All integers are big endian. Numbers (seq, fence, burials) come from one counter of at least the clock's microseconds, so
 -- that they also rise when the queue was empty and forgotten in between; 7 bytes last until the year 4253.
@@ -233,4 +233,4 @@ local function finish()
   if least and (not head or least < head) then call('PUBLISH', ARGV[1], '') end
 end
 
-if meta[2] and meta[2] ~= ARGV[2] then return { 'shards', meta[2] } end
+if meta[2] and meta[2] ~= ARGV[2] then return { 'layout', meta[2] } end

@@ -1,7 +1,7 @@
 //! What is found out before the first call.
 
 use delayline_conformance::servers::Server;
-use delayline_core::{Error, ErrorKind, Result};
+use delayline_core::{DelayBackend, Error, ErrorKind, NewTask, QueueName, Result};
 use tokio::io::AsyncWriteExt;
 
 use super::*;
@@ -24,6 +24,24 @@ async fn clear_5_a_good_server_is_accepted_and_left_as_it_was() {
     let server = server(&[]).await;
     check(&server.url()).await.unwrap();
     assert_eq!(server.ask("DBSIZE").unwrap(), "0");
+}
+
+#[tokio::test]
+async fn clear_5_keys_of_a_newer_version_are_not_touched() {
+    let server = server(&[]).await;
+    let backend = crate::RedisBackend::connect(config(&server.url())).await.unwrap();
+    let key = "{delayline:exam:0}:m";
+    server.ask(&format!("HSET {key} n 2.1 c 5")).unwrap();
+    refused(&server.url(), ErrorKind::Incompatible, "the format 2 of a newer version").await;
+    // One that appears later is met by the first call.
+    let queue = QueueName::new("exam").unwrap();
+    let e = backend.schedule(&queue, vec![NewTask::new(Duration::ZERO, "x")]).await.unwrap_err();
+    assert!(e.kind() == ErrorKind::Incompatible && e.message().contains("{delayline:exam:0}"), "{e}");
+    assert_eq!(server.ask("DBSIZE").unwrap(), "1");
+    server.ask(&format!("HSET {key} n 1.2")).unwrap();
+    check(&server.url()).await.unwrap();
+    let e = backend.schedule(&queue, vec![NewTask::new(Duration::ZERO, "x")]).await.unwrap_err();
+    assert!(e.kind() == ErrorKind::Config && e.message().contains("shards"), "{e}");
 }
 
 #[tokio::test]
