@@ -1,5 +1,6 @@
 //! The trait on Redis: each method checks its arguments, cuts the batch into scripts, and puts the answers together.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,15 +78,19 @@ impl Shared {
         {
             return Err(self.caps.out_of_range());
         }
-        let (record, body) = record::written(&task);
+        let (flags, record, body) = record::written(&task);
         let mut due = due_text(task.due);
         if let Some(expires) = task.expires {
             due.push(b' ');
             due.extend(due_text(expires));
         }
-        let id = task.id.unwrap_or_else(|| self.fresh_id());
-        let mut head = vec![if task.on_conflict == OnConflict::Replace { b'1' } else { b'0' }];
-        head.extend(record::id_bytes(&id));
+        let (kind, id) = match task.id {
+            None => (b'N', self.fresh_id()),
+            Some(id) if task.on_conflict == OnConflict::Replace => (b'R', id),
+            Some(id) => (b'K', id),
+        };
+        let mut head = vec![kind, flags];
+        record::push_id(&mut head, &id);
         let mut args = Vec::with_capacity(4);
         args.extend([head, due, record]);
         args.extend(body);
@@ -112,9 +117,12 @@ impl Shared {
         results: &mut [Option<Result<Scheduled>>],
     ) -> Result<()> {
         let shard = self.shard(queue, shard);
-        let mut args = self.args(&shard, 2 + 4 * piece.len());
+        let mut args = self.args(&shard, 3 + 4 * piece.len());
         args.push(text(*since));
         args.push(text(DELAY_MAX.as_millis()));
+        let mut named = HashSet::new();
+        let twice = piece.iter().any(|item| item.args[0][0] != b'N' && !named.insert(&item.id));
+        args.push(text(u8::from(twice)));
         let mut asked = Vec::with_capacity(piece.len());
         for item in piece {
             args.extend(item.args);

@@ -41,8 +41,9 @@ pub(crate) struct Life {
     pub(crate) failure: Option<String>,
 }
 
-/// A task's record without seq, expiry and number, as `schedule.lua` takes it, and what lies apart.
-pub(crate) fn written(task: &NewTask) -> (Vec<u8>, Option<Vec<u8>>) {
+/// A task's flags, what follows the seq in its record without expiry and number, as `schedule.lua` takes it, and what lies
+/// apart.
+pub(crate) fn written(task: &NewTask) -> (u8, Vec<u8>, Option<Vec<u8>>) {
     let header_bytes = if task.headers.is_empty() { 0 } else { 2 + 3 * task.headers.len() + task.headers.byte_len() };
     let apart = header_bytes + task.payload.len() > INLINE_BYTES_MAX;
     let group = task.group.as_ref().map(GroupName::as_str);
@@ -50,14 +51,12 @@ pub(crate) fn written(task: &NewTask) -> (Vec<u8>, Option<Vec<u8>>) {
         Vec::with_capacity(16 + group.map_or(0, str::len) + if apart { 0 } else { header_bytes + task.payload.len() });
     let flag = |on: bool, flag: u8| if on { flag } else { 0 };
     let attempts = task.max_attempts.get();
-    record.push(
-        FORMAT
-            | flag(attempts != limits::ATTEMPTS_DEFAULT, ATTEMPTS)
-            | flag(task.expires.is_some(), EXPIRES)
-            | flag(apart, APART)
-            | flag(group.is_some(), GROUP)
-            | flag(header_bytes > 0, HEADERS),
-    );
+    let flags = FORMAT
+        | flag(attempts != limits::ATTEMPTS_DEFAULT, ATTEMPTS)
+        | flag(task.expires.is_some(), EXPIRES)
+        | flag(apart, APART)
+        | flag(group.is_some(), GROUP)
+        | flag(header_bytes > 0, HEADERS);
     if attempts != limits::ATTEMPTS_DEFAULT {
         record.extend_from_slice(&(attempts as u16).to_be_bytes());
     }
@@ -70,11 +69,11 @@ pub(crate) fn written(task: &NewTask) -> (Vec<u8>, Option<Vec<u8>>) {
     }
     if !apart {
         write_body(&mut record, task, header_bytes);
-        return (record, None);
+        return (flags, record, None);
     }
     let mut body = Vec::with_capacity(header_bytes + task.payload.len());
     write_body(&mut body, task, header_bytes);
-    (record, Some(body))
+    (flags, record, Some(body))
 }
 
 fn write_body(to: &mut Vec<u8>, task: &NewTask, header_bytes: usize) {
@@ -178,14 +177,23 @@ pub(crate) fn read_letter(letter: Vec<u8>, body: Option<Vec<u8>>) -> Result<(u64
 
 /// An id as it is stored.
 pub(crate) fn id_bytes(id: &TaskId) -> Vec<u8> {
-    let (kind, bytes) = match (id.as_uuid(), id.as_key()) {
-        (Some(uuid), _) => (b'u', uuid.as_bytes().to_vec()),
-        (None, key) => (b'k', key.unwrap_or_default().as_bytes().to_vec()),
-    };
-    let mut stored = Vec::with_capacity(1 + bytes.len());
-    stored.push(kind);
-    stored.extend_from_slice(&bytes);
+    let mut stored = Vec::with_capacity(17);
+    push_id(&mut stored, id);
     stored
+}
+
+/// Adds an id as it is stored.
+pub(crate) fn push_id(to: &mut Vec<u8>, id: &TaskId) {
+    match (id.as_uuid(), id.as_key()) {
+        (Some(uuid), _) => {
+            to.push(b'u');
+            to.extend_from_slice(uuid.as_bytes());
+        }
+        (None, key) => {
+            to.push(b'k');
+            to.extend_from_slice(key.unwrap_or_default().as_bytes());
+        }
+    }
 }
 
 /// An id that was stored.
@@ -247,12 +255,11 @@ mod tests {
 
     /// What `schedule.lua` makes of a record.
     fn stored(task: &NewTask, seq: u64, expires_ms: u64) -> (Vec<u8>, Option<Vec<u8>>) {
-        let (written, body) = written(task);
-        let flags = written[0];
-        let from = if flags & ATTEMPTS == 0 { 1 } else { 3 };
+        let (flags, written, body) = written(task);
+        let from = if flags & ATTEMPTS == 0 { 0 } else { 2 };
         let mut record = vec![flags];
         record.extend(number_bytes(seq));
-        record.extend(&written[1..from]);
+        record.extend(&written[..from]);
         if flags & EXPIRES != 0 {
             record.extend(&expires_ms.to_be_bytes()[2..]);
         }

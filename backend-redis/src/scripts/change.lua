@@ -14,8 +14,6 @@ if DIGEST ~= '' then
   local known = call('HGET', KEYS[9], 'digest')
   if known and known ~= DIGEST then return { 'operation' } end
 end
-call('HGET', P, '')
-call('ZCARD', G)
 
 local function change(id, rec, life, score)
   local seq = sub(rec, 2, 8)

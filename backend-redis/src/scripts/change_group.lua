@@ -18,7 +18,7 @@ local last, from = tonumber(state[1]), state[2]
 local counts = { ['0'] = tonumber(state[3]), ['1'] = tonumber(state[4]), ['2'] = tonumber(state[5]), ['3'] = tonumber(state[6]) }
 local through = state[7] == '1'
 -- Numbers that are given from now on are higher.
-if last == 0 then last = take() end
+if last == 0 then last = math.max(counter, NOW_US) end
 -- The first write, allowed on a full server.
 call('HDEL', M, '')
 

@@ -13,9 +13,6 @@
 local LOOK_MAX = 2000
 
 local last = call('GET', KEYS[9])
-call('ZCARD', D)
-call('LLEN', X)
-call('HGET', P, '')
 -- The first write, allowed on a full server.
 call('DEL', KEYS[9])
 
@@ -45,6 +42,9 @@ local max, bytes_left = tonumber(ARGV[5]), tonumber(ARGV[6])
 local ends = math.ceil((NOW_US + ARGV[7]) / 1000)
 local looked, buried, stopped = 0, 0, paused
 local taken, members, fence_n, fence = {}, {}, 0, nil
+local ends_text = string.format('%.0f', ends)
+-- The place of the last task that was taken, and its bytes: many have the same.
+local last_place, place_bytes
 
 -- Judges one entry of the index, and takes it if it is to be handed out; false ends the claim.
 local function meet(member, place, rec, life)
@@ -90,12 +90,19 @@ local function meet(member, place, rec, life)
     fence_n = take()
     fence = pack('>I7', fence_n)
   end
-  local failure = life and sub(life, failure_at(life)) or ''
-  set_a[#set_a + 1] = id
-  set_a[#set_a + 1] = char(65 + flags % 16 - flags % 4) .. seq .. fence .. pack('>I2I2I6', attempt + 1, allowed, place)
-    .. tail .. failure
-  add_v[#add_v + 1] = ends
-  add_v[#add_v + 1] = member
+  if place ~= last_place then
+    last_place, place_bytes = place, pack('>I6', place)
+  end
+  local made
+  if flags == 64 and not life and allowed == 20 then
+    made = 'A' .. seq .. fence .. '\0\1\0\20' .. place_bytes
+  else
+    local failure = life and sub(life, failure_at(life)) or ''
+    made = char(65 + flags % 16 - flags % 4) .. seq .. fence .. pack('>I2I2', attempt + 1, allowed) .. place_bytes .. tail .. failure
+  end
+  local w = #set_a
+  set_a[w + 1], set_a[w + 2] = id, made
+  add_v[w + 1], add_v[w + 2] = ends_text, member
   members[#members + 1] = member
   local n = #taken
   taken[n + 1], taken[n + 2], taken[n + 3], taken[n + 4], taken[n + 5] = member, place, attempt + 1, rec, body
@@ -122,7 +129,10 @@ local set_aside = #aside
 flush()
 if #members > 0 then
   local note = { ARGV[4], fence }
-  for _, member in ipairs(members) do note[#note + 1] = pack('>I2', #member) .. member end
+  for i, member in ipairs(members) do
+    note[i * 2 + 1] = char(math.floor(#member / 256), #member % 256)
+    note[i * 2 + 2] = member
+  end
   call('SET', KEYS[9], table.concat(note), 'PX', math.max(1, math.min(math.ceil(ARGV[7] / 1000), 60000)))
 end
 local next_ms = -1

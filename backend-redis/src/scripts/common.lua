@@ -45,9 +45,10 @@ local least
 local meta = call('HMGET', M, 'c', 'n', 'paused')
 local counter, paused = tonumber(meta[1] or 0), meta[3] ~= false
 local counted = false
--- The head of the index before anything is changed; reading it also finds a key of another type before the first write.
-local head = call('ZRANGE', V, 0, 0, 'WITHSCORES')[2]
-head = head and tonumber(head)
+-- Whether something left the index, so that the queue may be empty now.
+local removed = false
+-- The head of the index before a task was put anywhere: nil if not looked at, false if there was none.
+local head
 
 local function number(text, at, bytes)
   local n = 0
@@ -186,8 +187,23 @@ local function each(command, key, list)
   for i = 1, #list, 4000 do call(command, key, unpack(list, i, math.min(i + 3999, #list))) end
 end
 
+-- Looks at the head of the index, before the first task is put anywhere.
+local function see_head()
+  if head == nil then
+    head = call('ZRANGE', V, 0, 0, 'WITHSCORES')[2]
+    head = head and tonumber(head) or false
+  end
+end
+
 -- Writes everything that was put together, what takes no memory first.
 local function flush()
+  -- A key of another type is found here, before anything is written.
+  if #rem_g > 0 then call('ZCARD', G) end
+  if #rem_p > 0 then call('HLEN', P) end
+  if #add_d > 0 then call('ZCARD', D) end
+  if #aside > 0 then call('LLEN', X) end
+  if least then see_head() end
+  removed = removed or #rem_v > 0
   each('ZREM', V, rem_v)
   each('HDEL', T, rem_t)
   each('HDEL', A, rem_a)
@@ -225,10 +241,10 @@ end
 -- a queue that holds nothing is forgotten.
 local function finish()
   flush()
-  if call('EXISTS', V, D, X) == 0 and not paused then
+  if removed and not paused and call('EXISTS', V, D, X) == 0 then
     call('DEL', M)
   elseif counted then
-    call('HSET', M, 'c', counter, 'n', ARGV[2])
+    if meta[2] then call('HSET', M, 'c', counter) else call('HSET', M, 'c', counter, 'n', ARGV[2]) end
   end
   if least and (not head or least < head) then call('PUBLISH', ARGV[1], '') end
 end

@@ -5,13 +5,13 @@
 -- Answers now in us, and how many were deleted.
 
 local n = 0
-call('HGET', P, '')
+call('HLEN', P)
 for i = 4, #ARGV do
   local letter = call('ZRANGEBYSCORE', D, ARGV[i], ARGV[i])[1]
   if letter then
     call('ZREM', D, letter)
     rem_d[#rem_d + 1] = letter
-    n = n + 1
+    n, removed = n + 1, true
   end
 end
 finish()

@@ -10,7 +10,6 @@
 local since, gap, before = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 if since == 0 then since = NOW_US end
 local redriven, kept = 0, 0
-call('HGET', P, '')
 call('ZCARD', G)
 
 local function redrive(letter)
@@ -25,6 +24,7 @@ local function redrive(letter)
     flush()
   end
   local _, expires, tail, _, expiry = parse(rec)
+  see_head()
   local n = take()
   local seq = pack('>I7', n)
   local flags = byte(rec)

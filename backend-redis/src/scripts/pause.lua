@@ -9,7 +9,7 @@ if ARGV[4] == '1' then
   paused = true
 elseif paused then
   call('HDEL', M, 'paused')
-  paused = false
+  paused, removed = false, true
   call('PUBLISH', ARGV[1], '')
 end
 finish()

@@ -27,11 +27,7 @@ while ARGV[at] do
 end
 
 local lives = call('HMGET', A, unpack(ids))
-call('HGET', T, '')
-call('HGET', P, '')
-call('ZCARD', G)
-call('ZCARD', D)
-call('LLEN', X)
+call('HLEN', T)
 -- The first write, allowed on a full server.
 call('HDEL', M, '')
 
