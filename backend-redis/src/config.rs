@@ -244,6 +244,10 @@ impl RedisConfig {
         if self.certificates.is_some() && !over_tls {
             return Err(bad("certificates need a `rediss://` URL"));
         }
+        let roots = self.certificates.as_ref().and_then(|these| these.root_cert.as_ref());
+        if roots.is_some_and(|pem| !String::from_utf8_lossy(pem).contains("-----BEGIN CERTIFICATE-----")) {
+            return Err(bad("`tls_roots` holds no certificate (PEM)"));
+        }
         Ok(())
     }
 

@@ -64,6 +64,8 @@ async fn loss_a_lost_answer_is_ambiguous_and_the_next_call_works() {
     let cut = async {
         sleep(Duration::from_millis(100)).await;
         proxy.reset();
+        // What was kept back must not slip through before the reset.
+        sleep(Duration::from_millis(50)).await;
         proxy.set(Link::GOOD);
     };
     let (lost, ()) = tokio::join!(count(&connection), cut);
@@ -81,6 +83,8 @@ async fn loss_what_may_be_repeated_is_repeated_when_its_connection_broke() {
     let cut = async {
         sleep(Duration::from_millis(100)).await;
         proxy.reset();
+        // What was kept back must not slip through before the reset.
+        sleep(Duration::from_millis(50)).await;
         proxy.set(Link::GOOD);
     };
     let (answer, ()) = tokio::join!(echo(&connection, "b"), cut);
