@@ -1,5 +1,6 @@
 //! What needs a server, and a network that fails.
 
+mod backend;
 mod bells;
 mod connection;
 mod start;
