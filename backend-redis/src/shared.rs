@@ -23,8 +23,8 @@ pub(crate) const DELAY_MAX: Duration = Duration::from_millis((1 << 40) - 1);
 /// The most items of one script, so that none holds the server up for long.
 pub(crate) const PIECE: usize = 1_000;
 
-/// The most bytes of one script's arguments or answer, beyond one item.
-pub(crate) const PIECE_BYTES: usize = 4 << 20;
+/// The most bytes of one script's arguments or answer, beyond one item. A connection keeps a buffer as large as the largest.
+pub(crate) const PIECE_BYTES: usize = 512 << 10;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -135,8 +135,7 @@ impl Shared {
         };
         Reply::of(value)?.map_err(|refusal| match refusal {
             Refusal::Shards => {
-                let tag = String::from_utf8_lossy(&shard.channel);
-                let tag = tag.trim_end_matches(":w");
+                let tag = shard.tag();
                 let n = self.config.shards;
                 Error::new(ErrorKind::Config, format!("{tag} was laid out for another number of shards than {n}"))
             }
