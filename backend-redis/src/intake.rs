@@ -1,4 +1,4 @@
-//! One consumption of a queue: claims that are found again when their answer is lost, and sleep on the shards' bells.
+//! One consumption of a queue: claims that are found again when their answer is lost, and sleep on the queue's bell.
 //!
 //! 1. One claim of an intake is under way at a time: `state` is locked from before it is sent until its tasks are either the
 //!    caller's or given back. So a claim that follows a dropped one finds what that one gave back.
@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use delayline_core::{
     Claim, Claimed, ClaimedTask, ErrorKind, Intake, IntakeOptions, Lease, QueueName, Result, Verdict, owned,
 };
-use futures_util::future::{join_all, select_all};
+use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -25,19 +25,19 @@ use crate::reply::Reply;
 use crate::scripts;
 use crate::shared::{PIECE, Shared, micros_ceil, text};
 
-/// How long a task must have been visible without a ring that a ring was missed.
-const MISSED: Duration = Duration::from_secs(1);
-
 /// Rounds over the shards in one claim.
 const ROUNDS_MAX: usize = 4;
 
+/// A task that came so late to a sleeper is a sign of wake-ups that don't arrive.
+const LATE: Duration = Duration::from_secs(1);
+
 pub(crate) struct RedisIntake {
     core: Arc<Core>,
-    /// One for each shard. It remembers the last ring that a claim has seen, so that one between claim and wait is not lost.
-    bells: Vec<Bell>,
-    consumer: Option<String>,
-    /// Whether the last wait ended by its time, with no ring.
+    /// Remembers the last ring that a claim has seen, so that one between claim and wait is not lost.
+    bell: Bell,
+    /// Whether the last wait ended without a ring.
     unrung: bool,
+    consumer: Option<String>,
     closed: bool,
 }
 
@@ -64,6 +64,19 @@ struct State {
     turn: usize,
 }
 
+/// What one shard may bring.
+struct Limits {
+    max: usize,
+    bytes: usize,
+    /// Whether the first task may be larger than that.
+    any_size: bool,
+    lease: Duration,
+}
+
+impl Limits {
+    const NOTHING: Self = Self { max: 0, bytes: 0, any_size: false, lease: Duration::from_millis(1) };
+}
+
 /// What one shard brought.
 struct Part {
     tasks: Vec<ClaimedTask>,
@@ -81,11 +94,11 @@ impl RedisIntake {
         let number = shared.fresh_number();
         let places: Vec<Place> =
             shared.shards(queue).into_iter().map(|shard| Place { claim_key: shard.claim_key(number), shard }).collect();
-        let bells = places.iter().map(|place| shared.bells.listen(place.shard.channel.clone())).collect();
+        let bell = shared.bells.listen(shared.shard(queue, 0).channel);
         let state = State { lost: vec![None; places.len()], noted: vec![false; places.len()], turn: 0 };
         shared.enter(queue);
         let core = Core { shared, queue: queue.clone(), shards: places, state: Arc::new(Mutex::new(state)) };
-        Self { core: Arc::new(core), bells, consumer: options.consumer, unrung: false, closed: false }
+        Self { core: Arc::new(core), bell, unrung: false, consumer: options.consumer, closed: false }
     }
 }
 
@@ -102,9 +115,12 @@ impl Core {
             let shares = shares(left, &wanted, state.turn);
             let id = self.shared.fresh_number().to_be_bytes();
             let bytes = if wanted.len() == 1 { bytes_left } else { bytes_left / wanted.len() };
-            let asked = wanted.iter().zip(&shares).map(|(&at, &max)| {
+            // A task that is larger than the limit comes alone, so only one shard may bring one.
+            let alone = claimed.deliveries.is_empty().then_some(state.turn % wanted.len());
+            let asked = wanted.iter().zip(&shares).enumerate().map(|(i, (&at, &max))| {
                 let id = *state.lost[at].get_or_insert(id);
-                self.claim_from(&self.shards[at], id, max, bytes, claim.lease)
+                let limits = Limits { max, bytes, any_size: alone == Some(i), lease: claim.lease };
+                self.claim_from(&self.shards[at], id, limits)
             });
             let answers = join_all(asked.collect::<Vec<_>>()).await;
             let mut again = Vec::new();
@@ -161,9 +177,10 @@ impl Core {
         Ok(claimed)
     }
 
-    async fn claim_from(&self, place: &Place, id: [u8; 16], max: usize, bytes: usize, lease: Duration) -> Result<Part> {
-        let mut args = self.shared.args(&place.shard, 4);
-        args.extend([id.to_vec(), text(max), text(bytes), text(micros_ceil(lease))]);
+    async fn claim_from(&self, place: &Place, id: [u8; 16], limits: Limits) -> Result<Part> {
+        let Limits { max, bytes, any_size, lease } = limits;
+        let mut args = self.shared.args(&place.shard, 5);
+        args.extend([id.to_vec(), text(max), text(bytes), text(micros_ceil(lease)), text(u8::from(any_size))]);
         let reply = self.shared.run(&scripts::CLAIM, &place.shard, Some(&place.claim_key), args).await?;
         Part::read(reply)
     }
@@ -204,7 +221,7 @@ impl Core {
                 continue;
             }
             let id = state.lost[at].unwrap_or_else(|| self.shared.fresh_number().to_be_bytes());
-            match self.claim_from(place, id, 0, 0, Duration::from_millis(1)).await {
+            match self.claim_from(place, id, Limits::NOTHING).await {
                 Ok(_) => (state.lost[at], state.noted[at]) = (None, false),
                 Err(e) => result = result.and(Err(e)),
             }
@@ -256,11 +273,12 @@ impl Intake for RedisIntake {
         let core = self.core.clone();
         core.shared.caps.check_lease(claim.lease)?;
         core.shared.open()?;
+        // A claim before this one that was dropped is still under way. Waiting for it leaves nothing behind when it is dropped.
+        let mut state = core.state.clone().lock_owned().await;
         // Before any look, so that what rings during it is seen again rather than missed.
-        self.bells.iter_mut().for_each(|bell| drop(bell.receiver.borrow_and_update()));
+        self.bell.receiver.borrow_and_update();
         let orphaned = core.clone();
         let work = async move {
-            let mut state = core.state.clone().lock_owned().await;
             let claimed = core.claim(&mut state, claim).await?;
             Ok((claimed, state))
         };
@@ -269,9 +287,9 @@ impl Intake for RedisIntake {
             drop(state);
         };
         let (claimed, _state) = owned(work, give_back).await?;
-        // Nobody rang, and yet something had been visible for a while: the connection of the bells may be dead.
-        let long_visible = claimed.deliveries.iter().any(|task| task.lateness >= MISSED);
-        if std::mem::take(&mut self.unrung) && long_visible {
+        // What has been visible for so long should have rung, or was known.
+        let late = claimed.deliveries.iter().any(|task| task.lateness > LATE);
+        if std::mem::take(&mut self.unrung) && late {
             self.core.shared.bells.doubt();
         }
         Ok(claimed)
@@ -281,10 +299,8 @@ impl Intake for RedisIntake {
         if self.core.shared.open().is_err() {
             return;
         }
-        let rung = self.bells.iter_mut().map(|bell| Box::pin(bell.receiver.changed()));
-        // A rope that is gone is gone with its backend, and no longer waited for either.
-        let rung = tokio::time::timeout(at_most, select_all(rung)).await.is_ok();
-        self.unrung = !rung;
+        // Either way the caller claims next; without a sender the backend is gone, and the claim says so.
+        self.unrung = tokio::time::timeout(at_most, self.bell.receiver.changed()).await.is_err();
     }
 
     async fn close(mut self: Box<Self>) -> Result<()> {

@@ -27,7 +27,7 @@ const NAMES: [&str; 8] = ["v", "t", "a", "g", "m", "d", "x", "p"];
 pub(crate) struct Shard {
     tag: String,
     pub(crate) keys: [Vec<u8>; 8],
-    /// Where sleepers are woken.
+    /// Where sleepers are woken: the same for all shards of a queue.
     pub(crate) channel: Vec<u8>,
 }
 
@@ -35,8 +35,13 @@ impl Shard {
     pub(crate) fn new(prefix: &str, queue: &QueueName, number: u32) -> Self {
         let tag = format!("{{{prefix}:{}:{number}}}", queue.as_str());
         let keys = NAMES.map(|name| format!("{tag}:{name}").into_bytes());
-        let channel = format!("{tag}:w").into_bytes();
+        let channel = format!("{prefix}:{}:w", queue.as_str()).into_bytes();
         Self { tag, keys, channel }
+    }
+
+    /// What all its keys begin with.
+    pub(crate) fn tag(&self) -> &str {
+        &self.tag
     }
 
     /// What an intake notes of its last claim.

@@ -23,8 +23,8 @@ pub(crate) const DELAY_MAX: Duration = Duration::from_millis((1 << 40) - 1);
 /// The most items of one script, so that none holds the server up for long.
 pub(crate) const PIECE: usize = 1_000;
 
-/// The most bytes of one script's arguments or answer, beyond one item.
-pub(crate) const PIECE_BYTES: usize = 4 << 20;
+/// The most bytes of one script's arguments or answer, beyond one item. A connection keeps a buffer as large as the largest.
+pub(crate) const PIECE_BYTES: usize = 512 << 10;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -134,10 +134,7 @@ impl Shared {
             Err(e) => return Err(e),
         };
         Reply::of(value)?.map_err(|refusal| match refusal {
-            Refusal::Layout(layout) => {
-                let tag = String::from_utf8_lossy(&shard.channel);
-                other_layout(tag.trim_end_matches(":w"), &layout, self.config.shards)
-            }
+            Refusal::Layout(layout) => other_layout(shard.tag(), &layout, self.config.shards),
             Refusal::Range => self.caps.out_of_range(),
             Refusal::Operation => Error::new(ErrorKind::Invalid, "the operation id was another change's"),
         })

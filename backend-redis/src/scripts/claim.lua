@@ -4,8 +4,9 @@
 --            most, so that a claim whose answer was lost can be made again under its id: what it took is then given back first.
 -- ARGV[4] the claim's id, 16 bytes
 -- ARGV[5] at most this many tasks; with 0, all this does is to give back what the claim of this id took
--- ARGV[6] at most this many bytes of payload, though always one task
+-- ARGV[6] at most this many bytes of payload
 -- ARGV[7] the lease in us
+-- ARGV[8] 1 if the first task may be larger than that
 --
 -- Answers now in us, the fence, the lease's end in ms, the head of the index in ms or -1, how many were buried, how many were set
 -- aside; and for each task: member, place in ms, attempt, record, body or nil.
@@ -74,7 +75,7 @@ local function meet(member, place, rec, life)
     buried = buried + 1
     return true
   end
-  if length > bytes_left and #members > 0 then return false end
+  if length > bytes_left and (#members > 0 or ARGV[8] ~= '1') then return false end
   local body = false
   local flags = byte(rec)
   if flags % 8 >= 4 then

@@ -12,7 +12,10 @@ if since == 0 then since = NOW_US end
 local redriven, kept = 0, 0
 call('ZCARD', G)
 
+local full = false
+
 local function redrive(letter)
+  if full then return false end
   local id_ends = 24 + number(letter, 23, 2)
   local id = sub(letter, 25, id_ends)
   local rec = sub(letter, id_ends + 3 + number(letter, id_ends + 1, 2))
@@ -34,8 +37,11 @@ local function redrive(letter)
   end
   local done = redis.pcall('HSET', T, id, char(flags) .. seq .. sub(rec, 9))
   if type(done) == 'table' and done.err then
-    if string.find(done.err, 'OOM', 1, true) then return false end
-    error(done.err)
+    if not string.find(done.err, 'OOM', 1, true) then error(done.err) end
+    -- The counter may still be kept; after that the server would let the others in.
+    call('HDEL', M, '')
+    full = true
+    return false
   end
   local at = (before + redriven) * gap
   put(seq .. id, after(since, math.floor(at)))

@@ -41,6 +41,7 @@ end
 local outcomes, seqs, places = {}, {}, {}
 -- What is to be written: for new tasks, and for those that take the place of another. A full server refuses the first.
 local fresh = { t = {}, v = {}, p = {}, g = {}, of = {} }
+local full = false
 local instead = { t = {}, v = {}, p = {}, g = {}, of = {} }
 
 local function store(batch)
@@ -56,9 +57,11 @@ local function write()
   if #fresh.p + #instead.p > 0 then call('HLEN', P) end
   if #fresh.g + #instead.g > 0 then call('ZCARD', G) end
   if #fresh.t > 0 then
-    local done = redis.pcall('HSET', T, unpack(fresh.t))
+    local done = full or redis.pcall('HSET', T, unpack(fresh.t))
     if type(done) == 'table' and done.err then
       if not string.find(done.err, 'OOM', 1, true) then error(done.err) end
+      -- What comes behind is refused too: after another write the server would let it in.
+      full = done
       for _, i in ipairs(fresh.of) do outcomes[i] = 5 end
       fresh = { t = {}, v = {}, p = {}, g = {}, of = {} }
       -- The others may be written; there may be none.

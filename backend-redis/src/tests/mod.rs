@@ -3,6 +3,7 @@
 mod backend;
 mod bells;
 mod connection;
+mod faults;
 mod start;
 
 use std::net::SocketAddr;
