@@ -11,22 +11,26 @@ struct Family {
 }
 
 const MEMORY: Family = Family { schemes: &["memory"], feature: "memory" };
+const REDIS: Family = Family { schemes: &["redis", "rediss"], feature: "redis" };
 
 /// Backends that the feature names are kept for, and that this version does not have.
-const PLANNED: [Family; 3] = [
-    Family { schemes: &["redis", "rediss"], feature: "redis" },
+const PLANNED: [Family; 2] = [
     Family { schemes: &["amqp", "amqps"], feature: "rabbitmq" },
     Family { schemes: &["postgres", "postgresql"], feature: "postgres" },
 ];
 
-/// Opens the backend that a URL names. `memory:` makes a new, empty store in this process; each call makes another.
+/// Opens the backend that a URL names.
+///
+/// - `memory:` makes a new, empty store in this process; each call makes another.
+/// - `redis://` and `rediss://` (TLS) connect to a server, and check that it can be worked with.
 ///
 /// # Errors
 /// [`Config`](ErrorKind::Config) for a malformed URL, an unknown scheme, or one whose Cargo feature is not compiled in,
-/// which the message names. A message never repeats the URL, which may hold a password.
+/// which the message names. A message never repeats the URL, which may hold a password. For a server also
+/// [`Unavailable`](ErrorKind::Unavailable), [`Denied`](ErrorKind::Denied) and [`Incompatible`](ErrorKind::Incompatible).
 ///
 /// # Cancel safety
-/// Dropped, it has opened nothing.
+/// Dropped, it leaves nothing open.
 pub async fn connect(url: &str) -> Result<Arc<dyn DelayBackend>> {
     let Some((scheme, rest)) = url.split_once(':') else {
         return Err(config(format!("a backend URL begins with a scheme, such as `memory:`; {}", compiled_in())));
@@ -34,6 +38,9 @@ pub async fn connect(url: &str) -> Result<Arc<dyn DelayBackend>> {
     let scheme = scheme.to_ascii_lowercase();
     if MEMORY.schemes.contains(&scheme.as_str()) {
         return memory(&format!("memory:{rest}"));
+    }
+    if REDIS.schemes.contains(&scheme.as_str()) {
+        return redis(&format!("{scheme}:{rest}")).await;
     }
     let planned = PLANNED.iter().find(|family| family.schemes.contains(&scheme.as_str()));
     Err(config(match planned {
@@ -54,11 +61,33 @@ fn memory(url: &str) -> Result<Arc<dyn DelayBackend>> {
 
 #[cfg(not(feature = "memory"))]
 fn memory(_url: &str) -> Result<Arc<dyn DelayBackend>> {
-    Err(config(format!("`memory:` URLs need the Cargo feature `{}`; {}", MEMORY.feature, compiled_in())))
+    Err(left_out(&MEMORY))
+}
+
+#[cfg(feature = "redis")]
+async fn redis(url: &str) -> Result<Arc<dyn DelayBackend>> {
+    let config = delayline_redis::RedisConfig::from_url(url)?;
+    Ok(Arc::new(delayline_redis::RedisBackend::connect(config).await?))
+}
+
+#[cfg(not(feature = "redis"))]
+async fn redis(_url: &str) -> Result<Arc<dyn DelayBackend>> {
+    Err(left_out(&REDIS))
+}
+
+#[cfg_attr(all(feature = "memory", feature = "redis"), expect(dead_code, reason = "nothing is left out"))]
+fn left_out(family: &Family) -> Error {
+    let (scheme, feature) = (family.schemes[0], family.feature);
+    config(format!("`{scheme}:` URLs need the Cargo feature `{feature}`; {}", compiled_in()))
 }
 
 fn compiled_in() -> &'static str {
-    if cfg!(feature = "memory") { "compiled in: memory" } else { "no backend is compiled in" }
+    match (cfg!(feature = "memory"), cfg!(feature = "redis")) {
+        (true, true) => "compiled in: memory, redis",
+        (true, false) => "compiled in: memory",
+        (false, true) => "compiled in: redis",
+        (false, false) => "no backend is compiled in",
+    }
 }
 
 fn config(message: String) -> Error {

@@ -17,7 +17,7 @@
 //! ```
 //!
 //! What it promises is written down and numbered in `docs/semantics.md`; what a store can't do, its
-//! [`Capabilities`] say. Backends are Cargo features: `memory` (on by default); `redis`, `rabbitmq` and `postgres` are
+//! [`Capabilities`] say. Backends are Cargo features: `memory` (on by default) and `redis`; `rabbitmq` and `postgres` are
 //! reserved for backends to come, and `full` is all of them.
 
 mod connect;
@@ -34,4 +34,10 @@ pub use delayline_core::*;
 #[cfg(feature = "memory")]
 pub mod memory {
     pub use delayline_memory::{MemoryBackend, MemoryConfig};
+}
+
+/// The Redis backend, for what a URL can't say, such as certificates.
+#[cfg(feature = "redis")]
+pub mod redis {
+    pub use delayline_redis::{RedisBackend, RedisConfig};
 }

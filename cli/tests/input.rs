@@ -180,9 +180,9 @@ fn what_can_not_start_says_so_in_one_line() {
         assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{args:?}");
         assert_eq!(ran.stderr, format!("delayline: {says}\n"), "{args:?}");
     }
-    let planned = delayline_with(&["run", &good], b"", &[("DELAYLINE_BACKEND", "redis://me:hunter2@host")]);
+    let planned = delayline_with(&["run", &good], b"", &[("DELAYLINE_BACKEND", "amqp://me:hunter2@host")]);
     assert_eq!(planned.code, 1);
-    assert!(planned.stderr.starts_with("delayline: `redis:` URLs belong to the Cargo feature `redis`"));
+    assert!(planned.stderr.starts_with("delayline: `amqp:` URLs belong to the Cargo feature `rabbitmq`"));
     assert!(!planned.stderr.contains("hunter2"));
     let log = delayline_with(&["run", &good], b"", &[("DELAYLINE_LOG", "no=such=level")]);
     assert_eq!(log.code, 1);

@@ -371,7 +371,8 @@ pub(super) fn micros(d: Duration) -> u64 {
 impl From<core::Due> for Due {
     fn from(due: core::Due) -> Self {
         match due {
-            core::Due::After(after) => Self::AfterUs(micros(after)),
+            // Rounded up, so that 300 ns are told apart from at once, as every backend does.
+            core::Due::After(after) => Self::AfterUs(micros(after.saturating_add(Duration::from_nanos(999)))),
             core::Due::At(at) => Self::At(at),
         }
     }

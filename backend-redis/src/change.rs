@@ -1,0 +1,185 @@
+//! Changing tasks that wait: by their ids in pieces, or a group in pieces that can be resumed.
+
+use delayline_core::{
+    Action, Change, ChangeOutcome, Changed, Error, ErrorKind, GroupName, OperationId, QueueName, Result, Select, Shift,
+    TaskRef,
+};
+use redis::Value;
+
+use crate::backend::{all_answered, due_text, seq_of};
+use crate::keys::{self, Digest, Shard};
+use crate::record;
+use crate::scripts;
+use crate::shared::{DELAY_MAX, PIECE, Shared, micros_ceil, text};
+
+/// Members of a group changed in one script.
+const GROUP_PIECE: usize = 500;
+
+/// What every piece of a change is told.
+struct Plan<'c> {
+    shared: &'c Shared,
+    queue: &'c QueueName,
+    action: Action,
+    /// The operation and the digest of the whole change.
+    operation: Option<(OperationId, Vec<u8>)>,
+}
+
+pub(crate) async fn change(shared: &Shared, queue: &QueueName, select: Select, change: Change) -> Result<Changed> {
+    if let Action::MoveTo(due) = change.action {
+        shared.caps.check_delay(due)?;
+    }
+    if let Select::Tasks(tasks) = &select {
+        shared.caps.check_batch(tasks.len())?;
+    }
+    let operation = match change.operation {
+        Some(id) => Some((id, begin(shared, id, digest(queue, &select, change.action)).await?)),
+        None => None,
+    };
+    let plan = Plan { shared, queue, action: change.action, operation };
+    match select {
+        Select::Tasks(tasks) => plan.change_tasks(&tasks).await,
+        Select::Group(group) => plan.change_group(&group).await,
+    }
+}
+
+/// Notes what an operation id stands for.
+async fn begin(shared: &Shared, id: OperationId, digest: Vec<u8>) -> Result<Vec<u8>> {
+    let key = keys::operation_key(&shared.config.key_prefix, id);
+    let args = vec![digest.clone(), text(shared.config.operation_window.as_millis())];
+    match shared.connection.eval(&scripts::OPERATION, &[&key], args).await? {
+        Value::Int(1) => Ok(digest),
+        Value::Int(0) => Err(Error::new(ErrorKind::Invalid, format!("operation {id} was another change"))),
+        _ => Err(record::corrupt()),
+    }
+}
+
+fn digest(queue: &QueueName, select: &Select, action: Action) -> Vec<u8> {
+    let mut digest = Digest::default();
+    digest.add(queue.as_str().as_bytes());
+    digest.add(format!("{action:?}").as_bytes());
+    match select {
+        Select::Group(group) => {
+            digest.add(b"group");
+            digest.add(group.as_str().as_bytes());
+        }
+        Select::Tasks(tasks) => {
+            digest.add(b"tasks");
+            for task in tasks {
+                digest.add(&record::id_bytes(&task.id));
+                digest.add(&task.receipt.to_vec());
+            }
+        }
+    }
+    digest.value().to_be_bytes().to_vec()
+}
+
+impl Plan<'_> {
+    fn args(&self, shard: &Shard, capacity: usize) -> Vec<Vec<u8>> {
+        let mut args = self.shared.args(shard, 5 + capacity);
+        let (letter, target) = match self.action {
+            Action::Cancel => ("c", Vec::new()),
+            Action::MoveTo(due) => ("m", due_text(due)),
+            // A shift beyond all ranges stays beyond them.
+            Action::Shift(Shift::Later(by)) => ("s", text(micros_ceil(by).div_ceil(1000).min(1 << 52))),
+            // Rounded down, so that it is not sooner than asked for.
+            Action::Shift(Shift::Sooner(by)) => ("s", text(-(by.as_millis().min(1 << 52) as i64))),
+        };
+        args.extend([text(letter), target, text(DELAY_MAX.as_millis())]);
+        args.push(self.operation.as_ref().map(|(_, digest)| digest.clone()).unwrap_or_default());
+        args.push(text(self.shared.config.operation_window.as_millis()));
+        args
+    }
+
+    fn own_key(&self, shard: &Shard) -> Option<Vec<u8>> {
+        self.operation.as_ref().map(|(id, _)| shard.operation_key(*id))
+    }
+
+    async fn change_tasks(&self, tasks: &[TaskRef]) -> Result<Changed> {
+        let mut results: Vec<Option<Result<ChangeOutcome>>> = tasks.iter().map(|_| None).collect();
+        let mut failed = None;
+        for (number, list) in self.shared.by_shard(tasks.iter().map(|task| &task.id)) {
+            let shard = self.shared.shard(self.queue, number);
+            for (n, piece) in list.chunks(PIECE).enumerate() {
+                if failed.is_some() {
+                    break;
+                }
+                let mut args = self.args(&shard, 1 + 2 * piece.len());
+                args.push(format!("p{n}").into_bytes());
+                for &at in piece {
+                    args.push(record::id_bytes(&tasks[at].id));
+                    args.push(match seq_of(&tasks[at].receipt) {
+                        Ok(None) => Vec::new(),
+                        Ok(Some(seq)) => record::number_bytes(seq).to_vec(),
+                        // No task has it.
+                        Err(()) => vec![0xff; 7],
+                    });
+                }
+                let key = self.own_key(&shard);
+                match self.shared.run(&scripts::CHANGE_TASKS, &shard, key.as_deref(), args).await {
+                    Ok(mut reply) => {
+                        for (&at, code) in piece.iter().zip(reply.bytes()?) {
+                            results[at] = Some(match code {
+                                b'0' => Ok(ChangeOutcome::Changed),
+                                b'1' => Ok(ChangeOutcome::InFlight),
+                                b'2' => Ok(ChangeOutcome::NotFound),
+                                _ => Err(self.shared.caps.out_of_range()),
+                            });
+                        }
+                    }
+                    Err(e) => {
+                        piece.iter().for_each(|&at| results[at] = Some(Err(e.clone())));
+                        failed = Some(e);
+                    }
+                }
+            }
+        }
+        let mut changed = Changed::default();
+        changed.outcomes = all_answered(results, failed)?;
+        let outcomes = std::mem::take(&mut changed.outcomes);
+        outcomes.iter().for_each(|outcome| changed.count(outcome));
+        changed.outcomes = outcomes;
+        Ok(changed)
+    }
+
+    async fn change_group(&self, group: &GroupName) -> Result<Changed> {
+        let mut changed = Changed::default();
+        let mut any = false;
+        for shard in self.shared.shards(self.queue) {
+            let key = self.own_key(&shard);
+            let mut state = [text(0), Vec::new(), text(0), text(0), text(0), text(0)];
+            loop {
+                let mut args = self.args(&shard, 8);
+                args.push(group.as_str().into());
+                args.push(text(GROUP_PIECE));
+                args.extend(state.iter().cloned());
+                let mut reply = match self.shared.run(&scripts::CHANGE_GROUP, &shard, key.as_deref(), args).await {
+                    Ok(reply) => reply,
+                    Err(e) if any => return Err(in_part(&e)),
+                    Err(e) => return Err(e),
+                };
+                any = true;
+                let through = reply.int()? == 1;
+                let (until, after) = (reply.number()?, reply.bytes()?);
+                let counts = [reply.number()?, reply.number()?, reply.number()?, reply.number()?];
+                let [done, in_flight, not_found, refused] = counts;
+                if through {
+                    changed.changed += done;
+                    changed.in_flight += in_flight;
+                    changed.not_found += not_found;
+                    changed.refused += refused;
+                    break;
+                }
+                state = [text(until), after, text(done), text(in_flight), text(not_found), text(refused)];
+            }
+        }
+        if changed.refused > 0 {
+            changed.first_refusal = Some(self.shared.caps.out_of_range());
+        }
+        Ok(changed)
+    }
+}
+
+/// The error of a change of which a part was done.
+fn in_part(e: &Error) -> Error {
+    Error::new(ErrorKind::Ambiguous, format!("a part of the group was changed, then: {e}"))
+}

@@ -1,0 +1,418 @@
+//! One multiplexed connection, rebuilt when it is broken or silent; scripts by their hash.
+//!
+//! 1. Many callers share one connection; each request has its own answer.
+//! 2. A connection that has broken or let an answer's time pass is never used again. The next call makes a new one; calls
+//!    that come meanwhile wait for that one attempt and share its outcome.
+//! 3. Whether a request can have been sent decides its error: `Unavailable` if not, otherwise `Ambiguous`.
+//! 4. It spawns nothing but the driver of its connection, which ends with the last of its users.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use delayline_core::{Error, ErrorKind, Result};
+use parking_lot::Mutex;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, Cmd, ProtocolVersion, PushInfo, PushKind, ServerErrorKind, Value};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::RedisConfig;
+use crate::failure::{connecting_failed, refused};
+
+/// A script, and its hash once it is known.
+pub(crate) struct Script {
+    /// For error messages: the file's name.
+    pub(crate) name: &'static str,
+    /// Its text.
+    pub(crate) text: &'static str,
+    /// Whether repeating it after a lost answer has no further effect, so that `Connection` may do so by itself.
+    pub(crate) repeatable: bool,
+    hash: OnceLock<String>,
+}
+
+impl Script {
+    pub(crate) const fn new(name: &'static str, text: &'static str, repeatable: bool) -> Self {
+        Self { name, text, repeatable, hash: OnceLock::new() }
+    }
+
+    fn hash(&self) -> &str {
+        self.hash.get_or_init(|| redis::Script::new(self.text).get_hash().to_owned())
+    }
+
+    fn command(&self, by_hash: bool, keys: &[&[u8]], args: &[Vec<u8>]) -> Cmd {
+        let mut command = if by_hash { redis::cmd("EVALSHA") } else { redis::cmd("EVAL") };
+        command.arg(if by_hash { self.hash() } else { self.text }).arg(keys.len());
+        for key in keys {
+            command.arg(*key);
+        }
+        for arg in args {
+            command.arg(arg.as_slice());
+        }
+        command
+    }
+}
+
+/// What all calls of a backend go through. Clones share the one connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    client: Client,
+    server: String,
+    response_timeout: Duration,
+    connect_timeout: Duration,
+    state: Mutex<State>,
+    /// Held by the one caller that connects.
+    connecting: tokio::sync::Mutex<()>,
+    phase: watch::Sender<Phase>,
+    /// Counts up when a connection was lost or silent, which is reason to doubt others to the same server.
+    troubles: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    link: Option<Link>,
+    backoff: Backoff,
+    /// Counts attempts to connect that have ended.
+    attempts: u64,
+    /// Why the last attempt failed; none if it did not.
+    failure: Option<Error>,
+}
+
+/// One connection, and whether it is known to be broken.
+#[derive(Clone, Debug)]
+struct Link {
+    connection: MultiplexedConnection,
+    broken: Arc<AtomicBool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// New calls are refused; those under way may still be answered.
+    Closing,
+    /// No answer is waited for any more.
+    Cut,
+}
+
+/// How long calls that are under way may take when the connection is closed.
+const CLOSE_GRACE: Duration = Duration::from_millis(500);
+
+/// Requests that may wait to be written.
+const REQUESTS_MAX: usize = 256;
+
+/// What came of a request.
+enum Lost {
+    /// It can't have been sent.
+    Unsent(Error),
+    /// Its answer was lost with the connection, or did not come in time.
+    Unanswered { in_time: bool, error: Error },
+    /// The server refused it.
+    Refused(redis::ServerError),
+}
+
+impl Connection {
+    /// For a server; nothing is opened before the first call.
+    pub(crate) fn new(config: &RedisConfig) -> Result<Self> {
+        Ok(Self(Arc::new(Shared {
+            // Version 3 tells when the connection ends, so that nothing is sent into one that has.
+            client: config.client(ProtocolVersion::RESP3)?,
+            server: config.server(),
+            response_timeout: config.response_timeout,
+            connect_timeout: config.connect_timeout,
+            state: Mutex::default(),
+            connecting: tokio::sync::Mutex::default(),
+            phase: watch::Sender::new(Phase::Open),
+            troubles: watch::Sender::new(0),
+        })))
+    }
+
+    /// Runs a script: `EVALSHA`, and `EVAL` where the server does not know it (also after a restart or `SCRIPT FLUSH`),
+    /// unnoticed by the caller.
+    ///
+    /// # Errors
+    /// `Unavailable` if it can't have been sent or the server can't run it now, `Ambiguous` if its answer was lost or did
+    /// not come in time, `Full` for out of memory, `Denied`, `Closed`, `Corrupt` for foreign data under our keys or a
+    /// script that fails, `Incompatible`.
+    ///
+    /// # Cancel safety
+    /// Dropped, it was run or not.
+    pub(crate) async fn eval(&self, script: &'static Script, keys: &[&[u8]], args: Vec<Vec<u8>>) -> Result<Value> {
+        let by_hash = script.command(true, keys, &args);
+        match self.send(&by_hash, script.repeatable).await {
+            Err(Lost::Refused(e)) if e.kind() == Some(ServerErrorKind::NoScript) => {
+                self.eval_text(script, keys, args).await
+            }
+            answer => answer.map_err(|lost| self.0.error(lost, script.name)),
+        }
+    }
+
+    /// Runs a script by its text, which the server then knows.
+    ///
+    /// # Errors
+    /// As [`eval`](Self::eval).
+    pub(crate) async fn eval_text(&self, script: &'static Script, keys: &[&[u8]], args: Vec<Vec<u8>>) -> Result<Value> {
+        let answer = self.send(&script.command(false, keys, &args), script.repeatable).await;
+        answer.map_err(|lost| self.0.error(lost, script.name))
+    }
+
+    /// Runs one command that only reads.
+    ///
+    /// # Errors
+    /// As [`eval`](Self::eval).
+    pub(crate) async fn read(&self, name: &str, command: &Cmd) -> Result<Value> {
+        self.send(command, true).await.map_err(|lost| self.0.error(lost, name))
+    }
+
+    /// Whether a channel may be listened to; it is left again.
+    ///
+    /// # Errors
+    /// `Denied`, and as [`eval`](Self::eval).
+    pub(crate) async fn may_subscribe(&self, channel: &[u8]) -> Result<()> {
+        let Link { mut connection, .. } = self.0.link().await?;
+        let answer = match connection.subscribe(channel).await {
+            Ok(()) => connection.unsubscribe(channel).await,
+            refusal => refusal,
+        };
+        match answer.map_err(redis::ServerError::try_from) {
+            Ok(()) => Ok(()),
+            Err(Ok(refusal)) => Err(refused(&refusal, "SUBSCRIBE")),
+            Err(Err(e)) => Err(self.0.unanswered(&e)),
+        }
+    }
+
+    /// Changes whenever a connection was lost or silent.
+    pub(crate) fn troubles(&self) -> watch::Receiver<u64> {
+        self.0.troubles.subscribe()
+    }
+
+    /// Refuses new calls, gives those under way half a second, and ends the connection. Repeated, it does nothing.
+    pub(crate) async fn close(&self) {
+        self.0.phase.send_if_modified(|phase| {
+            let first = *phase == Phase::Open;
+            if first {
+                *phase = Phase::Closing;
+            }
+            first
+        });
+        let guard = Cut(&self.0);
+        // It returns once no call listens any more.
+        let _ = timeout(CLOSE_GRACE, self.0.phase.closed()).await;
+        drop(guard);
+    }
+
+    async fn send(&self, command: &Cmd, repeatable: bool) -> Result<Value, Lost> {
+        let first = self.0.send(command).await;
+        match first {
+            // A connection that broke may well be replaced; a server that is silent would only be silent again.
+            Err(Lost::Unanswered { in_time: true, .. }) if repeatable => self.0.send(command).await,
+            answer => answer,
+        }
+    }
+}
+
+/// Cuts what is left when closing ends, also by being dropped.
+struct Cut<'a>(&'a Shared);
+
+impl Drop for Cut<'_> {
+    fn drop(&mut self) {
+        self.0.phase.send_replace(Phase::Cut);
+        self.0.state.lock().link = None;
+    }
+}
+
+impl Shared {
+    async fn send(&self, command: &Cmd) -> Result<Value, Lost> {
+        let mut phase = self.phase.subscribe();
+        let link = tokio::select! {
+            biased;
+            _ = phase.wait_for(|phase| *phase != Phase::Open) => return Err(Lost::Unsent(closed())),
+            link = self.link() => link.map_err(Lost::Unsent)?,
+        };
+        let mut connection = link.connection.clone();
+        let answer = tokio::select! {
+            biased;
+            answer = connection.send_packed_command(command) => answer,
+            _ = phase.wait_for(|phase| *phase == Phase::Cut) => {
+                let error = Error::new(ErrorKind::Ambiguous, "the backend was closed before the answer came");
+                return Err(Lost::Unanswered { in_time: false, error });
+            }
+        };
+        match answer {
+            Ok(Value::ServerError(refusal)) => Err(self.refusal(&link, refusal)),
+            Ok(value) => Ok(value),
+            Err(e) => match redis::ServerError::try_from(e) {
+                Ok(refusal) => Err(self.refusal(&link, refusal)),
+                Err(e) => {
+                    self.give_up(&link);
+                    Err(Lost::Unanswered { in_time: !e.is_timeout(), error: self.unanswered(&e) })
+                }
+            },
+        }
+    }
+
+    fn refusal(&self, link: &Link, refusal: redis::ServerError) -> Lost {
+        // A master that became a replica stays one; whoever is master now is found by connecting anew.
+        if refusal.kind() == Some(ServerErrorKind::ReadOnly) {
+            self.give_up(link);
+        }
+        Lost::Refused(refusal)
+    }
+
+    /// The connection, made if there is none. What comes of an attempt counts for all who waited for it.
+    async fn link(&self) -> Result<Link> {
+        let seen = match self.live() {
+            Ok(link) => return Ok(link),
+            Err(attempts) => attempts,
+        };
+        let _turn = self.connecting.lock().await;
+        if let Ok(link) = self.live() {
+            return Ok(link);
+        }
+        let not_before = {
+            let state = self.state.lock();
+            match &state.failure {
+                Some(failure) if state.attempts != seen => return Err(failure.clone()),
+                _ => state.backoff.not_before,
+            }
+        };
+        if let Some(at) = not_before {
+            sleep_until(at).await;
+        }
+        let attempt = self.connect().await;
+        let mut state = self.state.lock();
+        state.attempts += 1;
+        match attempt {
+            Ok(link) => {
+                state.backoff.succeeded();
+                state.failure = None;
+                if *self.phase.borrow() != Phase::Cut {
+                    state.link = Some(link.clone());
+                }
+                Ok(link)
+            }
+            Err(failure) => {
+                state.backoff.failed();
+                state.failure = Some(failure.clone());
+                Err(failure)
+            }
+        }
+    }
+
+    /// The connection if it is not known to be broken, or how often connecting was tried.
+    fn live(&self) -> Result<Link, u64> {
+        let mut state = self.state.lock();
+        match &state.link {
+            Some(link) if !link.broken.load(Ordering::SeqCst) => Ok(link.clone()),
+            Some(_) => {
+                state.link = None;
+                self.troubles.send_modify(|n| *n += 1);
+                Err(state.attempts)
+            }
+            None => Err(state.attempts),
+        }
+    }
+
+    async fn connect(&self) -> Result<Link> {
+        let broken = Arc::new(AtomicBool::new(false));
+        let ended = {
+            let broken = broken.clone();
+            move |push: PushInfo| -> Result<(), ()> {
+                if push.kind == PushKind::Disconnection {
+                    broken.store(true, Ordering::SeqCst);
+                }
+                Ok(())
+            }
+        };
+        let config = AsyncConnectionConfig::new()
+            .set_response_timeout(Some(self.response_timeout))
+            .set_connection_timeout(None)
+            .set_pipeline_buffer_size(REQUESTS_MAX)
+            .set_push_sender(ended);
+        let opening = self.client.get_multiplexed_async_connection_with_config(&config);
+        match timeout(self.connect_timeout, opening).await {
+            Ok(Ok(connection)) => Ok(Link { connection, broken }),
+            Ok(Err(e)) => Err(connecting_failed(&self.server, &e)),
+            Err(_) => {
+                let waited = self.connect_timeout;
+                Err(unavailable(format!("{} did not answer within {waited:?} while connecting", self.server)))
+            }
+        }
+    }
+
+    /// Uses this connection no more. Others may still be waiting for their answers on it.
+    fn give_up(&self, link: &Link) {
+        link.broken.store(true, Ordering::SeqCst);
+        let mut state = self.state.lock();
+        if state.link.as_ref().is_some_and(|current| Arc::ptr_eq(&current.broken, &link.broken)) {
+            state.link = None;
+            self.troubles.send_modify(|n| *n += 1);
+        }
+    }
+
+    fn unanswered(&self, e: &redis::RedisError) -> Error {
+        if e.is_timeout() {
+            let waited = self.response_timeout;
+            return Error::new(ErrorKind::Ambiguous, format!("{} did not answer within {waited:?}", self.server));
+        }
+        let lost = Error::new(
+            ErrorKind::Ambiguous,
+            format!("the connection to {} was lost before the answer came", self.server),
+        );
+        lost.with_source(e.clone())
+    }
+
+    fn error(&self, lost: Lost, doing: &str) -> Error {
+        match lost {
+            Lost::Unsent(error) => error,
+            Lost::Unanswered { error, .. } => error.context(doing),
+            Lost::Refused(refusal) => refused(&refusal, doing),
+        }
+    }
+}
+
+/// When connecting may be tried again: at once after a connection that worked, then after 50 ms to 2 s.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    failures: u32,
+    not_before: Option<Instant>,
+    random: fastrand::Rng,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { failures: 0, not_before: None, random: fastrand::Rng::new() }
+    }
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(50);
+    const MAX: Duration = Duration::from_secs(2);
+
+    pub(crate) fn succeeded(&mut self) {
+        self.failures = 0;
+        self.not_before = None;
+    }
+
+    /// Half of the pause is left to chance, so that many clients do not come back at once.
+    pub(crate) fn failed(&mut self) {
+        let pause = Self::FIRST.saturating_mul(1 << self.failures.min(6)).min(Self::MAX);
+        self.failures += 1;
+        self.not_before = Some(Instant::now() + pause.mul_f64(0.5 + self.random.f64() / 2.0));
+    }
+
+    /// When to try again.
+    pub(crate) fn not_before(&self) -> Option<Instant> {
+        self.not_before
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the backend is closed")
+}
+
+pub(crate) fn unavailable(what: String) -> Error {
+    Error::new(ErrorKind::Unavailable, what)
+}

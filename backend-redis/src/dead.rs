@@ -1,0 +1,169 @@
+//! Dead letters: shown, redriven, purged.
+
+use std::collections::HashSet;
+
+use delayline_core::{DeadLetterOp, DeadLetters, DeadSelect, Error, ErrorKind, QueueName, Result, limits};
+
+use crate::keys::Shard;
+use crate::record;
+use crate::scripts;
+use crate::shared::{DELAY_MAX, PIECE_BYTES, Shared, text};
+
+/// Letters handled in one script.
+const PIECE: usize = 250;
+
+/// Places in a listing are numbers of a shard times this, plus the shard, so that no two letters have the same.
+const SHARDS: u64 = 64;
+
+pub(crate) async fn operate(shared: &Shared, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
+    match op {
+        DeadLetterOp::List { after, limit } => list(shared, queue, after, limit.min(limits::PAGE_MAX)).await,
+        DeadLetterOp::Redrive { select, rate } => {
+            let gap_us = match rate {
+                None => 0.0,
+                Some(rate) if rate.is_finite() && rate > 0.0 => 1e6 / rate,
+                Some(rate) => return Err(Error::new(ErrorKind::Invalid, format!("{rate} a second is no rate"))),
+            };
+            let mut redrive = Redrive { gap_us, since: 0, answer: DeadLetters::default() };
+            walk(shared, queue, select, &mut Work::Redrive(&mut redrive)).await?;
+            Ok(redrive.answer)
+        }
+        DeadLetterOp::Purge { select } => {
+            let mut answer = DeadLetters::default();
+            walk(shared, queue, select, &mut Work::Purge(&mut answer)).await?;
+            Ok(answer)
+        }
+        _ => Err(Error::unsupported("this operation on dead letters")),
+    }
+}
+
+async fn list(shared: &Shared, queue: &QueueName, after: Option<u64>, limit: usize) -> Result<DeadLetters> {
+    let mut answer = DeadLetters::default();
+    if limit == 0 {
+        return Ok(answer);
+    }
+    let mut merged = Vec::new();
+    let mut bound = u64::MAX;
+    for (number, shard) in (0..).zip(shared.shards(queue)) {
+        let from = after.map_or(0, |after| {
+            let (place, of) = (after / SHARDS, after % SHARDS);
+            if number <= of { place } else { place.saturating_sub(1) }
+        });
+        let mut args = shared.args(&shard, 3);
+        args.extend([text(from), text(limit), text(PIECE_BYTES)]);
+        let mut reply = shared.run(&scripts::DEAD_LIST, &shard, None, args).await?;
+        let more = reply.int()? == 1;
+        while reply.left() > 0 {
+            let (letter, body) = (reply.bytes()?, reply.bytes_or_nil()?);
+            let (place, letter) = record::read_letter(letter, body)?;
+            merged.push((place * SHARDS + number, letter));
+        }
+        if more && let Some((last, _)) = merged.last() {
+            bound = bound.min(*last);
+        }
+    }
+    merged.sort_by_key(|(place, _)| *place);
+    let all = merged.len();
+    merged.retain(|(place, _)| *place <= bound);
+    merged.truncate(limit);
+    if bound < u64::MAX || merged.len() < all {
+        answer.next = merged.last().map(|(place, _)| *place);
+    }
+    answer.letters = merged.into_iter().map(|(_, letter)| letter).collect();
+    Ok(answer)
+}
+
+/// What is done to the letters that are selected.
+enum Work<'w> {
+    Redrive(&'w mut Redrive),
+    Purge(&'w mut DeadLetters),
+}
+
+struct Redrive {
+    gap_us: f64,
+    /// The instant from which all are staggered, once there is one.
+    since: u64,
+    answer: DeadLetters,
+}
+
+async fn walk(shared: &Shared, queue: &QueueName, select: DeadSelect, work: &mut Work<'_>) -> Result<()> {
+    let wanted = match select {
+        DeadSelect::All => None,
+        DeadSelect::Ids(ids) => {
+            shared.caps.check_batch(ids.len())?;
+            Some(ids.iter().map(record::id_bytes).collect::<HashSet<_>>())
+        }
+        _ => return Err(Error::unsupported("this selection of dead letters")),
+    };
+    let shards = shared.shards(queue);
+    // Everything that is buried now, and nothing that is buried later.
+    let mut untils = Vec::with_capacity(shards.len());
+    let mut letters = 0;
+    for shard in &shards {
+        let (until, there, _) = name(shared, shard, 0, 0, 1).await?;
+        untils.push(until);
+        letters += there;
+    }
+    if let Work::Redrive(redrive) = work {
+        let longest_us = DELAY_MAX.as_micros() as f64;
+        if redrive.gap_us > longest_us || letters as f64 * redrive.gap_us > longest_us {
+            return Err(shared.caps.out_of_range());
+        }
+    }
+    for (shard, until) in shards.iter().zip(untils) {
+        let mut from = 0;
+        loop {
+            let (_, _, named) = name(shared, shard, from, until, PIECE).await?;
+            let through = named.len() < PIECE;
+            from = named.last().map_or(from, |(number, _)| *number);
+            let chosen: Vec<u64> = named
+                .into_iter()
+                .filter(|(_, id)| wanted.as_ref().is_none_or(|wanted| wanted.contains(id)))
+                .map(|(number, _)| number)
+                .collect();
+            if !chosen.is_empty() {
+                work.on(shared, shard, &chosen).await?;
+            }
+            if through {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Work<'_> {
+    async fn on(&mut self, shared: &Shared, shard: &Shard, letters: &[u64]) -> Result<()> {
+        let mut args = shared.args(shard, 3 + letters.len());
+        match self {
+            Self::Redrive(redrive) => {
+                args.extend([text(redrive.since), text(redrive.gap_us), text(redrive.answer.affected)]);
+                args.extend(letters.iter().map(text));
+                let mut reply = shared.run(&scripts::DEAD_REDRIVE, shard, None, args).await?;
+                redrive.since = reply.number()?;
+                redrive.answer.affected += reply.number()?;
+                redrive.answer.kept += reply.number()?;
+            }
+            Self::Purge(answer) => {
+                args.extend(letters.iter().map(text));
+                answer.affected += shared.run(&scripts::DEAD_PURGE, shard, None, args).await?.number()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The last number that counts, how many letters there are, and the numbers and ids of the next ones.
+type Named = (u64, u64, Vec<(u64, Vec<u8>)>);
+
+async fn name(shared: &Shared, shard: &Shard, from: u64, until: u64, limit: usize) -> Result<Named> {
+    let mut args = shared.args(shard, 3);
+    args.extend([text(from), text(until), text(limit)]);
+    let mut reply = shared.run(&scripts::DEAD_IDS, shard, None, args).await?;
+    let (until, there) = (reply.number()?, reply.number()?);
+    let mut named = Vec::with_capacity(reply.left() / 2);
+    while reply.left() > 0 {
+        named.push((reply.number()?, reply.bytes()?));
+    }
+    Ok((until, there, named))
+}

@@ -1,0 +1,351 @@
+//! One consumption of a queue: claims that are found again when their answer is lost, and sleep on the queue's bell.
+//!
+//! 1. One claim of an intake is under way at a time: `state` is locked from before it is sent until its tasks are either the
+//!    caller's or given back. So a claim that follows a dropped one finds what that one gave back.
+//! 2. A claim runs to its end even if its caller is dropped; what nobody received is given back.
+//! 3. A claim whose answer was lost keeps its id. The next one carries it again, and the script gives back what was taken
+//!    under it before it claims anew.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use delayline_core::{
+    Claim, Claimed, ClaimedTask, ErrorKind, Intake, IntakeOptions, Lease, QueueName, Result, Verdict, owned,
+};
+use futures_util::future::join_all;
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::backend::receipt;
+use crate::bells::Bell;
+use crate::keys::Shard;
+use crate::record::{self, Record};
+use crate::reply::Reply;
+use crate::scripts;
+use crate::shared::{PIECE, Shared, micros_ceil, text};
+
+/// Rounds over the shards in one claim.
+const ROUNDS_MAX: usize = 4;
+
+/// A task that came so late to a sleeper is a sign of wake-ups that don't arrive.
+const LATE: Duration = Duration::from_secs(1);
+
+pub(crate) struct RedisIntake {
+    core: Arc<Core>,
+    /// Remembers the last ring that a claim has seen, so that one between claim and wait is not lost.
+    bell: Bell,
+    /// Whether the last wait ended without a ring.
+    unrung: bool,
+    consumer: Option<String>,
+    closed: bool,
+}
+
+struct Core {
+    shared: Arc<Shared>,
+    queue: QueueName,
+    shards: Vec<Place>,
+    state: Arc<Mutex<State>>,
+}
+
+/// A shard, and where this intake notes its last claim in it.
+struct Place {
+    shard: Shard,
+    claim_key: Vec<u8>,
+}
+
+#[derive(Default)]
+struct State {
+    /// For each shard the id of a claim whose answer was lost.
+    lost: Vec<Option<[u8; 16]>>,
+    /// Whether a claim may be noted there.
+    noted: Vec<bool>,
+    /// The shard whose turn it is to be asked for more than the others.
+    turn: usize,
+}
+
+/// What one shard may bring.
+struct Limits {
+    max: usize,
+    bytes: usize,
+    /// Whether the first task may be larger than that.
+    any_size: bool,
+    lease: Duration,
+}
+
+impl Limits {
+    const NOTHING: Self = Self { max: 0, bytes: 0, any_size: false, lease: Duration::from_millis(1) };
+}
+
+/// What one shard brought.
+struct Part {
+    tasks: Vec<ClaimedTask>,
+    now_ms: u64,
+    now_us: u64,
+    next_ms: Option<u64>,
+    buried: u64,
+    set_aside: u64,
+    /// What was claimed and can't be read.
+    unreadable: Vec<(Vec<u8>, u64)>,
+}
+
+impl RedisIntake {
+    pub(crate) fn open(shared: Arc<Shared>, queue: &QueueName, options: IntakeOptions) -> Self {
+        let number = shared.fresh_number();
+        let places: Vec<Place> =
+            shared.shards(queue).into_iter().map(|shard| Place { claim_key: shard.claim_key(number), shard }).collect();
+        let bell = shared.bells.listen(shared.shard(queue, 0).channel);
+        let state = State { lost: vec![None; places.len()], noted: vec![false; places.len()], turn: 0 };
+        shared.enter(queue);
+        let core = Core { shared, queue: queue.clone(), shards: places, state: Arc::new(Mutex::new(state)) };
+        Self { core: Arc::new(core), bell, unrung: false, consumer: options.consumer, closed: false }
+    }
+}
+
+impl Core {
+    /// Claims from all shards, in rounds: a share from each, then more from those that have more.
+    async fn claim(&self, state: &mut State, claim: Claim) -> Result<Claimed> {
+        let mut claimed = Claimed::default();
+        let mut left = claim.max.min(PIECE);
+        let mut bytes_left = claim.max_bytes;
+        let mut wanted: Vec<usize> = (0..self.shards.len()).collect();
+        let mut next_in: Vec<Option<Duration>> = vec![None; self.shards.len()];
+        for _ in 0..ROUNDS_MAX {
+            state.turn = state.turn.wrapping_add(1);
+            let shares = shares(left, &wanted, state.turn);
+            let id = self.shared.fresh_number().to_be_bytes();
+            let bytes = if wanted.len() == 1 { bytes_left } else { bytes_left / wanted.len() };
+            // A task that is larger than the limit comes alone, so only one shard may bring one.
+            let alone = claimed.deliveries.is_empty().then_some(state.turn % wanted.len());
+            let asked = wanted.iter().zip(&shares).enumerate().map(|(i, (&at, &max))| {
+                let id = *state.lost[at].get_or_insert(id);
+                let limits = Limits { max, bytes, any_size: alone == Some(i), lease: claim.lease };
+                self.claim_from(&self.shards[at], id, limits)
+            });
+            let answers = join_all(asked.collect::<Vec<_>>()).await;
+            let mut again = Vec::new();
+            let mut failed = None;
+            for (&at, answer) in wanted.iter().zip(answers) {
+                let part = match answer {
+                    Ok(part) => part,
+                    Err(e) => {
+                        if e.kind() != ErrorKind::Ambiguous {
+                            // It was not run. If an earlier one under this id was, its note is still there until then.
+                            if !state.noted[at] {
+                                state.lost[at] = None;
+                            }
+                        } else {
+                            state.noted[at] = true;
+                        }
+                        failed.get_or_insert(e);
+                        continue;
+                    }
+                };
+                state.lost[at] = None;
+                state.noted[at] = !part.tasks.is_empty() || !part.unreadable.is_empty();
+                let wait = |next: u64| Duration::from_micros((next * 1000).saturating_sub(part.now_us));
+                next_in[at] = part.next_ms.map(wait);
+                if part.next_ms.is_some_and(|next| next <= part.now_ms) {
+                    again.push(at);
+                }
+                left -= part.tasks.len().min(left);
+                let bytes: usize = part.tasks.iter().map(|task| task.payload.len()).sum();
+                bytes_left = bytes_left.saturating_sub(bytes);
+                claimed.buried += part.buried;
+                claimed.set_aside += part.set_aside + part.unreadable.len() as u64;
+                self.set_aside(&self.shards[at].shard, &part.unreadable).await;
+                claimed.deliveries.extend(part.tasks);
+            }
+            if let Some(e) = failed {
+                if claimed.deliveries.is_empty() {
+                    return Err(e);
+                }
+                // What came is the caller's; the next claim meets the failure.
+                next_in.push(Some(Duration::ZERO));
+                break;
+            }
+            let more_of_several = self.shards.len() > 1 && left > 0 && bytes_left > 0;
+            if again.is_empty() || claim.max == 0 || !(claimed.deliveries.is_empty() || more_of_several) {
+                break;
+            }
+            wanted = again;
+        }
+        if self.shards.len() > 1 {
+            claimed.deliveries.sort_by_key(|task| task.due_at);
+        }
+        claimed.next_due_in = next_in.into_iter().flatten().min();
+        Ok(claimed)
+    }
+
+    async fn claim_from(&self, place: &Place, id: [u8; 16], limits: Limits) -> Result<Part> {
+        let Limits { max, bytes, any_size, lease } = limits;
+        let mut args = self.shared.args(&place.shard, 5);
+        args.extend([id.to_vec(), text(max), text(bytes), text(micros_ceil(lease)), text(u8::from(any_size))]);
+        let reply = self.shared.run(&scripts::CLAIM, &place.shard, Some(&place.claim_key), args).await?;
+        Part::read(reply)
+    }
+
+    /// Puts away what was claimed and can't be read. If that fails, it is claimed and met again.
+    async fn set_aside(&self, shard: &Shard, unreadable: &[(Vec<u8>, u64)]) {
+        if unreadable.is_empty() {
+            return;
+        }
+        let mut args = self.shared.args(shard, 3 * unreadable.len());
+        for (id, fence) in unreadable {
+            let mut head = vec![b'x'];
+            head.extend(record::number_bytes(*fence));
+            args.extend([head, id.clone(), Vec::new()]);
+        }
+        if let Err(e) = self.shared.run(&scripts::SETTLE, shard, None, args).await {
+            tracing::warn!(queue = %self.queue, error = %e, "entries that can't be read could not be set aside");
+        }
+    }
+
+    /// Gives back what a claim brought and nobody received.
+    async fn give_back(&self, claimed: Claimed) {
+        let verdicts: Vec<_> = claimed.deliveries.into_iter().map(|task| (task.lease, Verdict::Release)).collect();
+        if verdicts.is_empty() {
+            return;
+        }
+        if let Err(e) = self.shared.settle(&self.queue, &verdicts).await {
+            tracing::debug!(queue = %self.queue, error = %e, "tasks of a dropped claim come when their leases end");
+        }
+    }
+
+    /// Gives back what a lost claim took, and forgets the note of the last one.
+    async fn leave(&self) -> Result<()> {
+        let mut state = self.state.lock().await;
+        let mut result = Ok(());
+        for (at, place) in self.shards.iter().enumerate() {
+            if state.lost[at].is_none() && !state.noted[at] {
+                continue;
+            }
+            let id = state.lost[at].unwrap_or_else(|| self.shared.fresh_number().to_be_bytes());
+            match self.claim_from(place, id, Limits::NOTHING).await {
+                Ok(_) => (state.lost[at], state.noted[at]) = (None, false),
+                Err(e) => result = result.and(Err(e)),
+            }
+        }
+        result
+    }
+}
+
+/// How many tasks each of the wanted shards is asked for: all together at most `left`, and the ones whose turn it is first.
+fn shares(left: usize, wanted: &[usize], turn: usize) -> Vec<usize> {
+    let n = wanted.len();
+    (0..n).map(|i| left / n + usize::from((i + n - turn % n) % n < left % n)).collect()
+}
+
+impl Part {
+    fn read(mut reply: Reply) -> Result<Self> {
+        let (now_us, now_ms) = (reply.now_us, reply.now_ms());
+        let (fence, ends) = (reply.number()?, reply.number()?);
+        let next_ms = u64::try_from(reply.int()?).ok();
+        let (buried, set_aside) = (reply.number()?, reply.number()?);
+        let mut part = Self { tasks: Vec::new(), now_ms, now_us, next_ms, buried, set_aside, unreadable: Vec::new() };
+        part.tasks.reserve_exact(reply.left() / 5);
+        while reply.left() > 0 {
+            let (member, place, attempt) = (reply.bytes()?, reply.number()?, reply.number()?);
+            let (record, body) = (reply.bytes()?, reply.bytes_or_nil()?);
+            let id = member.get(7..).unwrap_or_default();
+            match (record::read_id(id), Record::read(record, body)) {
+                (Ok(id), Ok(record)) => {
+                    let ends_at = record::millis(ends);
+                    let lease = Lease::new(id, fence, attempt as u32, ends_at, receipt(record.seq));
+                    let late = Duration::from_micros(now_us.saturating_sub(place * 1000));
+                    let mut task = ClaimedTask::new(lease, record::millis(place), late, record.payload);
+                    task.max_attempts = record.max_attempts;
+                    task.expires_at = record.expires_at;
+                    task.headers = record.headers;
+                    task.group = record.group;
+                    part.tasks.push(task);
+                }
+                _ => part.unreadable.push((id.to_vec(), fence)),
+            }
+        }
+        Ok(part)
+    }
+}
+
+#[async_trait]
+impl Intake for RedisIntake {
+    async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
+        let core = self.core.clone();
+        core.shared.caps.check_lease(claim.lease)?;
+        core.shared.open()?;
+        // A claim before this one that was dropped is still under way. Waiting for it leaves nothing behind when it is dropped.
+        let mut state = core.state.clone().lock_owned().await;
+        // Before any look, so that what rings during it is seen again rather than missed.
+        self.bell.receiver.borrow_and_update();
+        let orphaned = core.clone();
+        let work = async move {
+            let claimed = core.claim(&mut state, claim).await?;
+            Ok((claimed, state))
+        };
+        let give_back = move |(claimed, state): (Claimed, OwnedMutexGuard<State>)| async move {
+            orphaned.give_back(claimed).await;
+            drop(state);
+        };
+        let (claimed, _state) = owned(work, give_back).await?;
+        // What has been visible for so long should have rung, or was known.
+        let late = claimed.deliveries.iter().any(|task| task.lateness > LATE);
+        if std::mem::take(&mut self.unrung) && late {
+            self.core.shared.bells.doubt();
+        }
+        Ok(claimed)
+    }
+
+    async fn wait(&mut self, at_most: Duration) {
+        if self.core.shared.open().is_err() {
+            return;
+        }
+        // Either way the caller claims next; without a sender the backend is gone, and the claim says so.
+        self.unrung = tokio::time::timeout(at_most, self.bell.receiver.changed()).await.is_err();
+    }
+
+    async fn close(mut self: Box<Self>) -> Result<()> {
+        self.closed = true;
+        match self.core.leave().await {
+            Err(e) if e.kind() == ErrorKind::Closed => Ok(()),
+            left => left,
+        }
+    }
+}
+
+impl Drop for RedisIntake {
+    fn drop(&mut self) {
+        self.core.shared.leave(&self.core.queue);
+        if self.closed || self.core.shared.open().is_err() {
+            return;
+        }
+        let core = self.core.clone();
+        let clean = match core.state.try_lock() {
+            Ok(state) => state.lost.iter().all(Option::is_none) && state.noted.iter().all(|noted| !noted),
+            Err(_) => false,
+        };
+        if !clean && let Ok(runtime) = Handle::try_current() {
+            // What can't be done now ends by itself: the leases, and the note within a minute.
+            runtime.spawn(async move { drop(core.leave().await) });
+        }
+    }
+}
+
+impl std::fmt::Debug for RedisIntake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisIntake").field("queue", &self.core.queue).field("consumer", &self.consumer).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shares;
+
+    #[test]
+    fn shares_are_even_and_take_turns() {
+        assert_eq!(shares(1000, &[0], 7), [1000]);
+        assert_eq!(shares(10, &[0, 1, 2], 0), [4, 3, 3]);
+        assert_eq!(shares(10, &[0, 1, 2], 1), [3, 4, 3]);
+        assert_eq!(shares(1, &[0, 1, 2], 2), [0, 0, 1]);
+        assert_eq!(shares(0, &[0, 1], 0), [0, 0]);
+    }
+}

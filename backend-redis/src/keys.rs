@@ -1,0 +1,140 @@
+//! Which keys there are. `scripts/common.lua` says what is in each.
+
+use delayline_core::{OperationId, QueueName, TaskId};
+
+/// Types of the keys of a shard, in the order of [`Shard::keys`], as `TYPE` calls them.
+pub(crate) const TYPES: [&str; 8] = ["zset", "hash", "hash", "zset", "hash", "zset", "list", "hash"];
+
+/// The format of what is under the keys, as `scripts/common.lua` describes it. What an older version of this library would
+/// not understand has a higher one.
+pub(crate) const FORMAT: u32 = 1;
+
+/// How a queue is laid out, as its own key notes it.
+pub(crate) fn layout(shards: u32) -> String {
+    format!("{FORMAT}.{shards}")
+}
+
+/// The format of a layout, if it is a newer one.
+pub(crate) fn newer_format(layout: &[u8]) -> Option<u32> {
+    let format = std::str::from_utf8(layout).ok()?.split('.').next()?.parse().ok()?;
+    (format > FORMAT).then_some(format)
+}
+
+const NAMES: [&str; 8] = ["v", "t", "a", "g", "m", "d", "x", "p"];
+
+/// One shard of a queue: its keys share a hash tag, so that they lie on one node of a cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct Shard {
+    tag: String,
+    pub(crate) keys: [Vec<u8>; 8],
+    /// Where sleepers are woken: the same for all shards of a queue.
+    pub(crate) channel: Vec<u8>,
+}
+
+impl Shard {
+    pub(crate) fn new(prefix: &str, queue: &QueueName, number: u32) -> Self {
+        let tag = format!("{{{prefix}:{}:{number}}}", queue.as_str());
+        let keys = NAMES.map(|name| format!("{tag}:{name}").into_bytes());
+        let channel = format!("{prefix}:{}:w", queue.as_str()).into_bytes();
+        Self { tag, keys, channel }
+    }
+
+    /// What all its keys begin with.
+    pub(crate) fn tag(&self) -> &str {
+        &self.tag
+    }
+
+    /// What an intake notes of its last claim.
+    pub(crate) fn claim_key(&self, intake: u128) -> Vec<u8> {
+        format!("{}:k:{intake:032x}", self.tag).into_bytes()
+    }
+
+    /// What was answered so far under an operation id.
+    pub(crate) fn operation_key(&self, operation: OperationId) -> Vec<u8> {
+        format!("{}:o:{operation}", self.tag).into_bytes()
+    }
+}
+
+/// What an operation id was given to; alone in its slot, for all queues.
+pub(crate) fn operation_key(prefix: &str, operation: OperationId) -> Vec<u8> {
+    format!("{{{prefix}:o:{operation}}}").into_bytes()
+}
+
+/// The pattern of every queue's own key. The prefix may hold characters that a pattern reads otherwise.
+pub(crate) fn queues_pattern(prefix: &str) -> String {
+    let mut pattern = String::from("{");
+    for c in prefix.chars() {
+        if matches!(c, '*' | '?' | '[' | ']' | '\\' | '^') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern + ":*}:m"
+}
+
+/// The queue of a key that the pattern found.
+pub(crate) fn queue_of(prefix: &str, key: &[u8]) -> Option<QueueName> {
+    let inner = std::str::from_utf8(key).ok()?.strip_prefix('{')?.strip_prefix(prefix)?.strip_prefix(':')?;
+    let (name, number) = inner.strip_suffix("}:m")?.rsplit_once(':')?;
+    number.parse::<u32>().ok()?;
+    QueueName::new(name).ok()
+}
+
+/// The shard of an id: the same in every process and version.
+pub(crate) fn shard_of(id: &TaskId, shards: u32) -> u32 {
+    if shards == 1 {
+        return 0;
+    }
+    let mut digest = Digest::default();
+    digest.add(&crate::record::id_bytes(id));
+    (digest.value() % u128::from(shards)) as u32
+}
+
+/// FNV-1a with 128 bits: tells apart, and is the same in every process and version; withstands nobody.
+#[derive(Debug)]
+pub(crate) struct Digest(u128);
+
+impl Default for Digest {
+    fn default() -> Self {
+        Self(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d)
+    }
+}
+
+impl Digest {
+    /// Adds a part; where it ends makes a difference.
+    pub(crate) fn add(&mut self, part: &[u8]) {
+        for &byte in (part.len() as u64).to_le_bytes().iter().chain(part) {
+            self.0 = (self.0 ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
+        }
+    }
+
+    pub(crate) fn value(&self) -> u128 {
+        // The low bits of the product depend on few of the input's.
+        self.0 ^ self.0 >> 64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_of_a_shard_share_a_tag_and_tell_their_queue() {
+        let queue = QueueName::new("exam.7").unwrap();
+        let shard = Shard::new("my[app]", &queue, 3);
+        assert_eq!(shard.keys[4], b"{my[app]:exam.7:3}:m");
+        assert_eq!(queue_of("my[app]", &shard.keys[4]), Some(queue));
+        assert_eq!(queue_of("my[app]", &shard.keys[0]), None);
+        assert_eq!(queues_pattern("my[app]"), r"{my\[app\]:*}:m");
+    }
+
+    #[test]
+    fn ids_are_spread_over_the_shards() {
+        let mut counts = [0; 8];
+        for i in 0..8_000 {
+            counts[shard_of(&TaskId::new(format!("candidate-{i}")).unwrap(), 8) as usize] += 1;
+        }
+        assert!(counts.iter().all(|n| (800..1200).contains(n)), "{counts:?}");
+        assert_eq!(shard_of(&TaskId::new("anna").unwrap(), 8), 3, "must never change: it says where a task lies");
+    }
+}

@@ -1,0 +1,173 @@
+//! Looking: one task, pages of tasks, counts, names of queues.
+
+use std::collections::{BTreeSet, HashSet};
+use std::time::Duration;
+
+use delayline_core::{
+    Error, ErrorKind, Page, QueueName, QueueStats, Result, TaskId, TaskRef, TaskState, TaskView, limits,
+};
+use redis::Value;
+
+use crate::backend::receipt;
+use crate::keys;
+use crate::record::{self, Life, Record};
+use crate::reply::Reply;
+use crate::scripts;
+use crate::shared::{PIECE_BYTES, Shared, text};
+
+pub(crate) async fn find(shared: &Shared, queue: &QueueName, id: &TaskId) -> Result<Option<TaskView>> {
+    let shard = shared.shard(queue, keys::shard_of(id, shared.config.shards));
+    let mut args = shared.args(&shard, 1);
+    args.push(record::id_bytes(id));
+    let mut reply = shared.run(&scripts::FIND, &shard, None, args).await?;
+    if reply.left() == 0 {
+        return Ok(None);
+    }
+    view(&mut reply).map(Some)
+}
+
+/// Reads one task as `find.lua` and `list.lua` show it.
+fn view(reply: &mut Reply) -> Result<TaskView> {
+    let now_ms = reply.now_ms();
+    let (member, place, record) = (reply.bytes()?, reply.number()?, reply.bytes()?);
+    let (life, body) = (reply.bytes_or_nil()?, reply.bytes_or_nil()?);
+    let id = record::read_id(member.get(7..).unwrap_or_default())?;
+    let record = Record::read(record, body)?;
+    let life = life.map(Life::read).transpose()?;
+    let leased = life.as_ref().is_some_and(|life| life.leased);
+    let live = leased && place > now_ms;
+    let state = match &life {
+        Some(life) if live && life.cancelled => TaskState::Cancelling,
+        Some(_) if live => TaskState::InFlight,
+        _ => TaskState::Pending,
+    };
+    // Of a task that was claimed, when it was due at that claim.
+    let due = life.as_ref().filter(|_| leased).map_or(place, |life| life.old_place_ms);
+    let task = TaskRef::new(id, record::millis(due), receipt(record.seq));
+    let mut view = TaskView::new(task, state, record::millis(place), record.payload);
+    view.max_attempts = record.max_attempts;
+    view.expires_at = record.expires_at;
+    view.group = record.group;
+    view.headers = record.headers;
+    if let Some(life) = life {
+        view.attempt = life.attempt;
+        view.last_failure = life.failure;
+    }
+    Ok(view)
+}
+
+pub(crate) async fn list(shared: &Shared, queue: &QueueName, page: Page) -> Result<Vec<TaskView>> {
+    shared.open()?;
+    let limit = page.limit.min(limits::PAGE_MAX);
+    let rank = |view: &TaskView| (view.visible_at, view.task.receipt.words().map_or(0, |[_, seq]| seq));
+    let mut merged: Vec<TaskView> = Vec::new();
+    let mut bound = None;
+    if limit == 0 {
+        return Ok(merged);
+    }
+    for shard in shared.shards(queue) {
+        let mut args = shared.args(&shard, 4);
+        match &page.after {
+            Some(cursor) => {
+                let seq = cursor.receipt.words().map_or(u64::MAX, |[_, seq]| seq);
+                args.push(text(cursor.visible_at.unix_millis_floor()));
+                args.push(record::number_bytes(seq).to_vec());
+            }
+            None => args.extend([Vec::new(), Vec::new()]),
+        }
+        args.extend([text(limit), text(PIECE_BYTES)]);
+        let mut reply = shared.run(&scripts::LIST, &shard, None, args).await?;
+        let before = merged.len();
+        while reply.left() > 0 {
+            merged.push(view(&mut reply)?);
+        }
+        // Behind the last one that was shown, a shard may have more.
+        if merged.len() > before
+            && let Some(last) = merged.last().map(rank)
+        {
+            bound = Some(bound.map_or(last, |bound: (_, _)| bound.min(last)));
+        }
+    }
+    if shared.config.shards > 1 {
+        merged.sort_by_key(rank);
+        merged.retain(|view| bound.is_none_or(|bound| rank(view) <= bound));
+        merged.truncate(limit);
+    }
+    Ok(merged)
+}
+
+pub(crate) async fn stats(shared: &Shared, queue: &QueueName) -> Result<QueueStats> {
+    shared.open()?;
+    let mut stats = QueueStats::default();
+    for shard in shared.shards(queue) {
+        let mut cursor = 0;
+        // A look through a hash may show an entry twice.
+        let mut leased = HashSet::new();
+        let mut over = HashSet::new();
+        loop {
+            let mut args = shared.args(&shard, 1);
+            args.push(text(cursor));
+            let mut reply = shared.run(&scripts::STATS, &shard, None, args).await?;
+            let now_us = reply.now_us;
+            cursor = reply.number()?;
+            let (visible, later) = (reply.number()?, reply.number()?);
+            let (dead, set_aside, dropped) = (reply.number()?, reply.number()?, reply.number()?);
+            let (paused, oldest, upcoming) = (reply.int()? == 1, reply.int()?, reply.int()?);
+            while reply.left() > 0 {
+                let (id, is_over) = (reply.bytes()?, reply.int()? == 1);
+                if is_over {
+                    over.insert(id)
+                } else {
+                    leased.insert(id)
+                };
+            }
+            if cursor > 0 {
+                continue;
+            }
+            let in_flight = leased.len() as u64;
+            stats.in_flight += in_flight;
+            stats.scheduled += later.saturating_sub(in_flight);
+            stats.due += visible.saturating_sub(over.len() as u64);
+            stats.dead += dead;
+            stats.set_aside += set_aside;
+            stats.dead_dropped += dropped;
+            stats.paused |= paused;
+            if let Ok(oldest) = u64::try_from(oldest) {
+                let waited = Duration::from_micros(now_us.saturating_sub(oldest * 1000));
+                stats.oldest_due = stats.oldest_due.max(Some(waited));
+            }
+            if let Ok(upcoming) = u64::try_from(upcoming) {
+                let wait = Duration::from_micros((upcoming * 1000).saturating_sub(now_us));
+                stats.next_due_in = Some(stats.next_due_in.map_or(wait, |other| other.min(wait)));
+            }
+            break;
+        }
+    }
+    Ok(stats)
+}
+
+/// The queues that have a key of their own, found by a look through all keys, and those that have an intake here.
+pub(crate) async fn queues(shared: &Shared) -> Result<Vec<QueueName>> {
+    let prefix = &shared.config.key_prefix;
+    let mut queues: BTreeSet<QueueName> = shared.entered().into_iter().collect();
+    let mut cursor = String::from("0");
+    loop {
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(&cursor).arg("MATCH").arg(keys::queues_pattern(prefix)).arg("COUNT").arg(1000);
+        let Value::Array(answer) = shared.connection.read("SCAN", &scan).await? else { return Err(unreadable()) };
+        let [Value::BulkString(next), Value::Array(found)] = answer.as_slice() else { return Err(unreadable()) };
+        for key in found {
+            if let Value::BulkString(key) = key {
+                queues.extend(keys::queue_of(prefix, key));
+            }
+        }
+        cursor = String::from_utf8_lossy(next).into_owned();
+        if cursor == "0" {
+            return Ok(queues.into_iter().collect());
+        }
+    }
+}
+
+fn unreadable() -> Error {
+    Error::new(ErrorKind::Corrupt, "the answer to SCAN has another shape")
+}

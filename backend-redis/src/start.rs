@@ -1,0 +1,215 @@
+//! What is checked before the first call: that the server is one that this backend can keep its promises on.
+
+use delayline_core::{Error, ErrorKind, Result};
+use redis::{Value, from_redis_value};
+
+use crate::connection::{Connection, Script};
+use crate::shared::newer;
+use crate::{RedisConfig, keys};
+
+static PROBE: Script = Script::new("probe.lua", include_str!("scripts/probe.lua"), true);
+
+/// The oldest version: `ZMSCORE`, `ZRANGESTORE` and scripts' `HELLO 3` came with it.
+const OLDEST: (u32, u32) = (6, 2);
+
+/// Every command that the scripts call, so that it has no effect on a key that is not there, or undoes the one before it.
+/// `@` is that key, `#` a channel.
+const COMMANDS: &[&str] = &[
+    "TIME",
+    "EXISTS @",
+    "TYPE @",
+    "ZADD @ XX 0 x",
+    "ZREM @ x",
+    "ZRANGE @ 0 0",
+    "ZRANGEBYSCORE @ 0 0",
+    "ZRANGEBYLEX @ - +",
+    "ZCARD @",
+    "ZCOUNT @ 0 0",
+    "ZLEXCOUNT @ - +",
+    "ZSCORE @ x",
+    "ZMSCORE @ x",
+    "ZREMRANGEBYRANK @ 0 0",
+    "ZPOPMIN @",
+    "HGET @ x",
+    "HMGET @ x",
+    "HGETALL @",
+    "HLEN @",
+    "HEXISTS @ x",
+    "HSCAN @ 0",
+    "HSET @ x 1",
+    "HINCRBY @ x 1",
+    "HDEL @ x",
+    "SET @ x XX",
+    "GET @",
+    "PEXPIRE @ 1",
+    "PTTL @",
+    "LPUSH @ x",
+    "LLEN @",
+    "LRANGE @ 0 0",
+    "LTRIM @ 1 0",
+    "RPUSH @ x",
+    "DEL @",
+    "UNLINK @",
+    "PUBLISH # x",
+];
+
+/// Checks the server, and that this user may do what is needed.
+///
+/// # Errors
+/// [`Denied`](ErrorKind::Denied) for a wrong password, and for a command that this user may not use, which is named;
+/// [`Incompatible`](ErrorKind::Incompatible) for what is no Redis, too old, a replica or a cluster's node;
+/// [`Config`](ErrorKind::Config) for an eviction policy that throws tasks away; [`Unavailable`](ErrorKind::Unavailable).
+pub(crate) async fn check(connection: &Connection, config: &RedisConfig) -> Result<()> {
+    let server = config.server();
+    let info = connection.read("INFO", &redis::cmd("INFO")).await.map_err(|e| e.context(&server))?;
+    check_info(&info_text(info)).map_err(|e| e.context(&server))?;
+    check_commands(connection, config).await.map_err(|e| e.context(&server))?;
+    check_formats(connection, config).await.map_err(|e| e.context(&server))
+}
+
+/// Looks for queues of a newer format among the first keys of the server. Every script looks again at the queue that it
+/// works on, so this only makes it known earlier.
+async fn check_formats(connection: &Connection, config: &RedisConfig) -> Result<()> {
+    const PAGES: usize = 4;
+    let pattern = keys::queues_pattern(&config.key_prefix);
+    let mut cursor = 0u64;
+    for _ in 0..PAGES {
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(1_000);
+        let page = connection.read("SCAN", &scan).await?;
+        let unreadable = |_| Error::new(ErrorKind::Corrupt, "the answer to SCAN has another shape");
+        let (next, found): (u64, Vec<Vec<u8>>) = from_redis_value(page).map_err(unreadable)?;
+        for key in found {
+            // Another program's key of that name is nothing to us until its queue is used.
+            let Ok(Value::BulkString(layout)) = connection.read("HGET", redis::cmd("HGET").arg(&key).arg("n")).await
+            else {
+                continue;
+            };
+            if let Some(format) = keys::newer_format(&layout) {
+                return Err(newer(&String::from_utf8_lossy(&key), format));
+            }
+        }
+        if next == 0 {
+            break;
+        }
+        cursor = next;
+    }
+    Ok(())
+}
+
+fn info_text(value: Value) -> String {
+    from_redis_value(value).unwrap_or_default()
+}
+
+fn check_info(info: &str) -> Result<()> {
+    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    let Some(version) = field("redis_version") else {
+        return Err(incompatible("INFO tells no `redis_version`; is it Redis or Valkey?"));
+    };
+    let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
+    let (major, minor) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if (major, minor) < OLDEST {
+        let (a, b) = OLDEST;
+        return Err(incompatible(format!("it is Redis {version}; {a}.{b} or newer, or Valkey, is needed")));
+    }
+    if field("cluster_enabled").is_some_and(|enabled| enabled != "0") {
+        return Err(incompatible("it is a node of a cluster (`cluster-enabled yes`), which is not supported yet"));
+    }
+    if field("role").is_some_and(|role| role != "master") {
+        return Err(incompatible("it is a replica, which takes no writes; connect to its master"));
+    }
+    if field("loading").is_some_and(|loading| loading != "0") {
+        return Err(Error::new(ErrorKind::Unavailable, "it is loading its data"));
+    }
+    match field("maxmemory_policy") {
+        None | Some("noeviction") => Ok(()),
+        Some(policy) => Err(Error::new(
+            ErrorKind::Config,
+            format!(
+                "its `maxmemory-policy` is `{policy}`, which throws tasks away when memory is short; set it to `noeviction`"
+            ),
+        )),
+    }
+}
+
+async fn check_commands(connection: &Connection, config: &RedisConfig) -> Result<()> {
+    let key = format!("{{{}:probe}}", config.key_prefix);
+    let channel = format!("{key}:w");
+    let mut args = Vec::new();
+    for command in COMMANDS {
+        let words: Vec<_> = command.split(' ').map(|word| if word == "#" { &channel } else { word }).collect();
+        args.push(words.len().to_string().into_bytes());
+        args.extend(words.iter().map(|word| word.as_bytes().to_vec()));
+    }
+    // Both ways to run a script are needed, and a server that knows this one would not show that `EVAL` is forbidden.
+    let needs =
+        || format!("its user `{}` needs EVAL, EVALSHA and our keys, `~{{{}:*`", config.user(), config.key_prefix);
+    let denied = |e: Error| if e.kind() == ErrorKind::Denied { e.context(needs()) } else { e };
+    let refused = connection.eval_text(&PROBE, &[key.as_bytes()], args).await.map_err(denied)?;
+    connection.eval(&PROBE, &[key.as_bytes()], vec![]).await.map_err(denied)?;
+    let refused: Vec<String> = from_redis_value(refused)
+        .map_err(|_| Error::new(ErrorKind::Corrupt, "the answer to probe.lua has another shape"))?;
+    for pair in refused.chunks_exact(2) {
+        judge(&pair[0], &pair[1], config.user())?;
+    }
+    connection.may_subscribe(channel.as_bytes()).await
+}
+
+fn judge(command: &str, said: &str, user: &str) -> Result<()> {
+    // Room, disk and replicas may come back, and what is there can be worked off until then.
+    let passing = ["OOM", "MISCONF", "NOREPLICAS"].iter().any(|code| said.contains(code));
+    let forbidden = ["ACL", "NOPERM", "The user executing the script can't"].iter().any(|text| said.contains(text));
+    match (passing, forbidden) {
+        (true, _) => Ok(()),
+        (_, true) => Err(Error::new(
+            ErrorKind::Denied,
+            format!("its user `{user}` may not use {command} on our keys or channels, which is needed: {said}"),
+        )),
+        _ => Err(incompatible(format!("{command} is needed, and answers: {said}"))),
+    }
+}
+
+fn incompatible(what: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::Incompatible, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str =
+        "redis_version:7.0.15\r\nrole:master\r\ncluster_enabled:0\r\nmaxmemory_policy:noeviction\r\nloading:0\r\n";
+
+    #[test]
+    fn clear_5_each_reason_not_to_start_is_told() {
+        check_info(GOOD).unwrap();
+        check_info("redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.1\r\n").unwrap();
+        for (from, to, kind, says) in [
+            ("redis_version:7.0.15", "redis_version:6.0.16", ErrorKind::Incompatible, "6.2 or newer"),
+            ("redis_version:7.0.15", "nginx:1", ErrorKind::Incompatible, "is it Redis"),
+            ("role:master", "role:slave", ErrorKind::Incompatible, "replica"),
+            ("cluster_enabled:0", "cluster_enabled:1", ErrorKind::Incompatible, "cluster"),
+            ("noeviction", "allkeys-lru", ErrorKind::Config, "`maxmemory-policy` is `allkeys-lru`"),
+            ("loading:0", "loading:1", ErrorKind::Unavailable, "loading"),
+        ] {
+            let e = check_info(&GOOD.replace(from, to)).unwrap_err();
+            assert!(e.kind() == kind && e.message().contains(says), "{to}: {e}");
+        }
+    }
+
+    /// A command that a script calls and the probe does not would be refused in the middle of the work.
+    #[test]
+    fn every_command_of_the_scripts_is_probed() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/scripts");
+        let mut found = 0;
+        for script in std::fs::read_dir(folder).unwrap() {
+            let text = std::fs::read_to_string(script.unwrap().path()).unwrap();
+            for call in text.split("call('").skip(1).chain(text.split("each('").skip(1)) {
+                let name = call.split('\'').next().unwrap();
+                found += 1;
+                assert!(COMMANDS.iter().any(|command| command.split(' ').next() == Some(name)), "{name} is not probed");
+            }
+        }
+        assert!(found > 20, "{found} calls were found");
+    }
+}
