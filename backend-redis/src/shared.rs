@@ -24,7 +24,7 @@ pub(crate) const DELAY_MAX: Duration = Duration::from_millis((1 << 40) - 1);
 pub(crate) const PIECE: usize = 1_000;
 
 /// The most bytes of one script's arguments or answer, beyond one item. A connection keeps a buffer as large as the largest.
-pub(crate) const PIECE_BYTES: usize = 512 << 10;
+pub(crate) const PIECE_BYTES: usize = 256 << 10;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
