@@ -30,7 +30,7 @@ impl Postgres {
     /// Starts one with further settings, such as `["fsync=off"]`.
     ///
     /// # Errors
-    /// [`ServerError`].
+    /// [`ServerError`](super::ServerError).
     pub fn start(release: &Release, settings: &[&str]) -> Result<Self> {
         let mut sandbox = Sandbox::new(release)?;
         let port = free_port(None)?;
@@ -60,7 +60,7 @@ impl Postgres {
     /// Runs SQL in its database, and answers its rows: a line each, columns separated by `|`.
     ///
     /// # Errors
-    /// [`ServerError::Failed`] with the server's error.
+    /// [`ServerError::Failed`](super::ServerError::Failed) with the server's error.
     pub fn ask(&self, sql: &str) -> Result<String> {
         self.ask_in(ROLE, sql)
     }
