@@ -12,7 +12,7 @@ use super::*;
 use crate::start;
 
 /// The permissions that `docs/backends.md` tells to give.
-const DOCUMENTED: &str = "resetchannels ~{delayline:* &{delayline:* -@all \
+const DOCUMENTED: &str = "resetchannels ~{delayline:* &delayline:* -@all \
                           +@connection +@read +@write +@scripting +@pubsub +time +info +scan";
 
 async fn check(url: &str) -> Result<()> {
@@ -72,9 +72,9 @@ async fn clear_5_a_forbidden_command_key_or_channel_is_named() {
     for (i, name) in names.into_iter().enumerate() {
         let rule = match name {
             "default" => DOCUMENTED.to_string(),
-            "keys" => "resetchannels ~other:* &{delayline:* +@all".to_string(),
+            "keys" => "resetchannels ~other:* &delayline:* +@all".to_string(),
             "channels" => "~{delayline:* resetchannels &other +@all".to_string(),
-            command => format!("resetchannels ~{{delayline:* &{{delayline:* +@all -{command}"),
+            command => format!("resetchannels ~{{delayline:* &delayline:* +@all -{command}"),
         };
         server.ask(&format!("ACL SETUSER user{i} reset on >hunter2 {rule}")).unwrap();
         let url = server.url().replace("//", &format!("//user{i}:hunter2@"));
