@@ -134,7 +134,8 @@ fn check_info(info: &str) -> Result<()> {
 
 async fn check_commands(connection: &Connection, config: &RedisConfig) -> Result<()> {
     let key = format!("{{{}:probe}}", config.key_prefix);
-    let channel = format!("{key}:w");
+    // Where those of the queues are, which lie outside the braces of the keys.
+    let channel = format!("{}:probe:w", config.key_prefix);
     let mut args = Vec::new();
     for command in COMMANDS {
         let words: Vec<_> = command.split(' ').map(|word| if word == "#" { &channel } else { word }).collect();
