@@ -203,6 +203,7 @@ macro_rules! __tests {
         dup_extend::dup_15_a_handler_learns_that_its_lease_was_lost []
         dup_extend::dup_15_a_handler_learns_that_its_lease_could_not_be_extended []
         // order
+        backlog::order_3_a_large_backlog_released_in_any_order_comes_in_its_old_order []
         // leak: what needs no look at the heap
         leak_probes::leak_1_of_tasks_that_ended_no_record_is_left [Stats]
         leak_probes::leak_4_a_queue_is_forgotten_when_nothing_holds_it [Stats]
@@ -217,6 +218,7 @@ macro_rules! __tests {
         order::order_4_a_replacement_gets_a_new_sequence [Replace UniqueIds]
         order::order_4_a_redriven_letter_gets_a_new_sequence [DeadLetters]
         // cancel
+        backlog::cancel_2_the_rest_of_a_backlog_that_was_mostly_cancelled_comes [Cancel]
         cancel::cancel_1_each_task_of_a_cancel_has_its_own_answer [Cancel]
         cancel::cancel_1_each_task_of_a_move_or_shift_has_its_own_answer [Reschedule]
         cancel_races::cancel_1_a_cancel_and_a_claim_agree_on_who_was_first [Cancel]

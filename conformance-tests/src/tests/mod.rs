@@ -2,6 +2,7 @@
 //! does not hold; what its history shows is looked at afterwards.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test is told by its name, and fails by panicking")]
 
+pub mod backlog;
 pub mod bound;
 pub mod cancel;
 pub mod cancel_groups;

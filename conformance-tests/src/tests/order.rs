@@ -202,7 +202,7 @@ pub async fn order_4_a_redriven_letter_gets_a_new_sequence(t: &Trial) {
 
 /// Checks tasks that one consumer was handed, all of them visible before the first of its claims, against the declared
 /// order. Their numbers are their sequence; `visible_ms` tells when each was visible, in milliseconds on one line.
-fn assert_in_order(t: &Trial, taken: &[ClaimedTask], visible_ms: impl Fn(usize) -> i64) {
+pub(super) fn assert_in_order(t: &Trial, taken: &[ClaimedTask], visible_ms: impl Fn(usize) -> i64) {
     let ranks: Vec<(i64, usize)> = taken.iter().map(number_of).map(|number| (visible_ms(number), number)).collect();
     match t.caps().order {
         Order::Exact => {
