@@ -181,7 +181,8 @@ impl Shared {
                             results[at] = Some(match code {
                                 b'0' => Ok(()),
                                 b'1' => Err(Error::lease_lost()),
-                                _ => Err(self.caps.out_of_range()),
+                                b'2' => Err(self.caps.out_of_range()),
+                                _ => Err(record::corrupt()),
                             });
                         }
                     }

@@ -122,7 +122,8 @@ impl Plan<'_> {
                                 b'0' => Ok(ChangeOutcome::Changed),
                                 b'1' => Ok(ChangeOutcome::InFlight),
                                 b'2' => Ok(ChangeOutcome::NotFound),
-                                _ => Err(self.shared.caps.out_of_range()),
+                                b'3' => Err(self.shared.caps.out_of_range()),
+                                _ => Err(record::corrupt()),
                             });
                         }
                     }

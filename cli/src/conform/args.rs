@@ -19,7 +19,8 @@ What happens:
   Each test makes queues of its own, named after it and the seed, works on them
   as applications would, and holds what it saw against docs/semantics.md. What
   the store declares that it lacks has to answer `Unsupported`. Queues are
-  deleted afterwards, where the store can do that. Tests that would have to
+  deleted afterwards, where the store can do that, but for those of a test
+  that failed. Tests that would have to
   kill a server, step its clock or measure the heap are not part of it, and
   are shown as not tested.
 

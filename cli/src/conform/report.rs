@@ -173,6 +173,7 @@ pub(super) fn write_findings(recording: &Recording, findings: &Findings, as_json
     }
     let span = recording.events.last().map_or(Duration::ZERO, |event| Duration::from_micros(event.at_us));
     let mut text = format!("{} on {}: {} events in {span:?}", header.test, header.backend, recording.events.len());
+    text.push_str(&format!("\n  {}\n  {}", findings.summary, findings.lateness));
     for violation in &findings.violations {
         text.push_str(&format!("\n  {violation}"));
     }
