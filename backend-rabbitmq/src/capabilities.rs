@@ -1,0 +1,30 @@
+//! What this backend can and can't do.
+
+use std::time::Duration;
+
+use delayline_core::{Capabilities, Durability, Order, Support};
+
+use crate::RabbitConfig;
+
+/// How far apart tasks are in time that are handed out in order whatever happens: beyond a hop, a commit and a change of
+/// the gate's holder.
+const TOLERANCE: Duration = Duration::from_millis(500);
+
+pub(crate) fn of(config: &RabbitConfig) -> Capabilities {
+    let mut caps = Capabilities::minimal("rabbitmq");
+    caps.durability = Durability::Disk;
+    caps.order = Order::Within(TOLERANCE);
+    caps.resolution = Duration::from_millis(1);
+    caps.lateness = Duration::from_millis(50);
+    caps.delay_max = config.delay_max();
+    caps.lease_max = config.lease_max;
+    caps.payload_bytes_max = config.payload_bytes_max;
+    caps.batch_max = 10_000;
+    caps.sweep = config.sweep;
+    caps.extend = Support::Definite;
+    caps.cancel = Support::Requested;
+    caps.reschedule = Support::Requested;
+    caps.change_needs_receipt = true;
+    caps.dead_letters = Support::Definite;
+    caps
+}

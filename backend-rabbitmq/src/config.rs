@@ -1,0 +1,455 @@
+//! How a RabbitMQ backend is set up.
+
+use std::fmt;
+use std::time::Duration;
+
+use delayline_core::{Error, ErrorKind, Result};
+use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
+use lapin::uri::{AMQPQueryString, AMQPScheme, AMQPUri};
+
+/// Server, virtual host, name space, time-outs and limits of a RabbitMQ backend.
+///
+/// Neither its `Debug` nor any error shows a password.
+#[derive(Clone)]
+pub struct RabbitConfig {
+    pub(crate) uri: AMQPUri,
+    pub(crate) tls: OwnedTLSConfig,
+    pub(crate) name_space: String,
+    pub(crate) levels: u32,
+    pub(crate) parallel: u16,
+    pub(crate) margin: Duration,
+    pub(crate) hold_max: u16,
+    pub(crate) lease_max: Duration,
+    pub(crate) heartbeat: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) response_timeout: Duration,
+    pub(crate) dead_letters_max: u32,
+    pub(crate) payload_bytes_max: usize,
+    pub(crate) sweep: Duration,
+}
+
+/// The longest name space, in bytes: with a queue's name and what we add, a name at the broker has at most 255.
+const NAME_SPACE_BYTES_MAX: usize = 64;
+
+/// The most queues for each level.
+const PARALLEL_MAX: u16 = 16;
+
+/// The most levels: a TTL has 32 bits of milliseconds.
+pub(crate) const LEVELS_MAX: u32 = 24;
+
+/// How long a message stays in the lowest level, in milliseconds; twice as long in each higher one.
+pub(crate) const LEVEL_MS: u64 = 256;
+
+/// Brokers of 4.x refuse messages over 16 MiB unless they are told otherwise.
+const PAYLOAD_BYTES_MAX: usize = 15 << 20;
+
+/// A URL's options, for messages.
+const OPTIONS: &str = "name_space, levels, parallel, margin, hold_max, lease_max, heartbeat, connect_timeout, \
+                       response_timeout, dead_letters_max, payload_bytes_max and sweep";
+
+impl RabbitConfig {
+    /// Reads a URL: `amqp://[user:password@]host[:port][/virtual-host]`, or `amqps://` for TLS, with options such as
+    /// `?name_space=exams&response_timeout=5s`. In a user name, password or virtual host, what has a meaning in a URL is
+    /// written as `%2f` and so on; without a virtual host, or with an empty one, it is `/`.
+    ///
+    /// The options are named as the methods here. Times are written as `500ms`, `5s` or `1m`, the others as whole numbers.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) for anything else.
+    pub fn from_url(url: &str) -> Result<Self> {
+        let (server, options) = url.split_once('?').unwrap_or((url, ""));
+        if options.contains(['@', '#']) || server.contains('#') {
+            return Err(bad("an AMQP URL has no `#`, and a `?` in its password is written as `%3F`"));
+        }
+        let Some((scheme, rest)) = server.split_once("://") else { return Err(bad(FORM)) };
+        let scheme = scheme.to_ascii_lowercase();
+        if !matches!(scheme.as_str(), "amqp" | "amqps") {
+            return Err(bad(FORM));
+        }
+        let authority = rest.split('/').next().unwrap_or_default();
+        if authority.rsplit('@').next().is_none_or(|host| host.is_empty() || host.starts_with(':')) {
+            return Err(bad(FORM));
+        }
+        // What it says of a URL it can't read might hold a part of it.
+        let mut uri: AMQPUri = format!("{scheme}://{rest}").parse().map_err(|_| bad(FORM))?;
+        if uri.vhost.is_empty() {
+            uri.vhost = "/".into();
+        }
+        let mut config = Self::of(uri);
+        for option in options.split('&').filter(|option| !option.is_empty()) {
+            let (name, value) = option.split_once('=').unwrap_or((option, ""));
+            config.set(name, value)?;
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    fn of(uri: AMQPUri) -> Self {
+        Self {
+            uri,
+            tls: OwnedTLSConfig::default(),
+            name_space: "delayline".into(),
+            levels: LEVELS_MAX,
+            parallel: 2,
+            margin: Duration::from_secs(1),
+            hold_max: 60_000,
+            lease_max: Duration::from_secs(25 * 60),
+            heartbeat: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(5),
+            response_timeout: Duration::from_secs(10),
+            dead_letters_max: 100_000,
+            payload_bytes_max: 1 << 20,
+            sweep: Duration::from_secs(30),
+        }
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        let whole =
+            || value.parse::<u64>().map_err(|_| bad(format!("option `{name}` of an AMQP URL takes a whole number")));
+        let time = || {
+            let time = humantime::parse_duration(value);
+            time.map_err(|_| bad(format!("option `{name}` of an AMQP URL takes a time such as `500ms` or `5s`")))
+        };
+        match name {
+            "name_space" => value.clone_into(&mut self.name_space),
+            "levels" => self.levels = u32::try_from(whole()?).unwrap_or(u32::MAX),
+            "parallel" => self.parallel = u16::try_from(whole()?).unwrap_or(u16::MAX),
+            "margin" => self.margin = time()?,
+            "hold_max" => self.hold_max = u16::try_from(whole()?).unwrap_or(0),
+            "lease_max" => self.lease_max = time()?,
+            "heartbeat" => self.heartbeat = time()?,
+            "connect_timeout" => self.connect_timeout = time()?,
+            "response_timeout" => self.response_timeout = time()?,
+            "dead_letters_max" => self.dead_letters_max = u32::try_from(whole()?).unwrap_or(u32::MAX),
+            "payload_bytes_max" => self.payload_bytes_max = usize::try_from(whole()?).unwrap_or(usize::MAX),
+            "sweep" => self.sweep = time()?,
+            _ => return Err(bad(format!("an AMQP URL has no option `{}`; there are {OPTIONS}", shown(name)))),
+        }
+        Ok(())
+    }
+
+    /// What every queue and exchange of ours begins with, `delayline` unless set: two name spaces are two worlds in one
+    /// virtual host. Letters, digits and `-_`.
+    #[must_use]
+    pub fn name_space(mut self, name: impl Into<String>) -> Self {
+        self.name_space = name.into();
+        self
+    }
+
+    /// How many levels hold what is not due soon, 1 to 24; 24 unless set, which reaches 49.7 days. Each one less halves the
+    /// largest delay, and saves the queues of that level. All that use a name space must say the same.
+    #[must_use]
+    pub fn levels(mut self, levels: u32) -> Self {
+        self.levels = levels;
+        self
+    }
+
+    /// How many queues each level is spread over, 1 to 16; 2 unless set. All that use a name space must say the same.
+    #[must_use]
+    pub fn parallel(mut self, queues: u16) -> Self {
+        self.parallel = queues;
+        self
+    }
+
+    /// How long before it is due a task leaves the levels, 1 s unless set: it covers what the way takes.
+    #[must_use]
+    pub fn margin(mut self, time: Duration) -> Self {
+        self.margin = time;
+        self
+    }
+
+    /// How many tasks of a queue that are due soon one process holds at the most, 60,000 unless set.
+    #[must_use]
+    pub fn hold_max(mut self, tasks: u16) -> Self {
+        self.hold_max = tasks;
+        self
+    }
+
+    /// The longest lease, 25 minutes unless set. It must end well before the broker's `consumer_timeout`, which is 30
+    /// minutes unless an operator changed it: a broker closes the channel on which a message stays unacknowledged for longer.
+    #[must_use]
+    pub fn lease_max(mut self, time: Duration) -> Self {
+        self.lease_max = time;
+        self
+    }
+
+    /// How often client and broker show each other that they are there, in whole seconds, 1 to 60; 5 s unless set. One that
+    /// was silent for twice as long is given up.
+    #[must_use]
+    pub fn heartbeat(mut self, time: Duration) -> Self {
+        self.heartbeat = time;
+        self
+    }
+
+    /// How long connecting may take, 5 s unless set.
+    #[must_use]
+    pub fn connect_timeout(mut self, time: Duration) -> Self {
+        self.connect_timeout = time;
+        self
+    }
+
+    /// How long an answer may take, 10 s unless set. Beyond it the call answers [`Ambiguous`](ErrorKind::Ambiguous), or
+    /// [`Unavailable`](ErrorKind::Unavailable) where it took no effect.
+    #[must_use]
+    pub fn response_timeout(mut self, time: Duration) -> Self {
+        self.response_timeout = time;
+        self
+    }
+
+    /// The user name and password, in the place of the URL's.
+    #[must_use]
+    pub fn credentials(mut self, user: &str, password: &str) -> Self {
+        user.clone_into(&mut self.uri.authority.userinfo.username);
+        password.clone_into(&mut self.uri.authority.userinfo.password);
+        self
+    }
+
+    /// The virtual host, in the place of the URL's.
+    #[must_use]
+    pub fn virtual_host(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.uri.vhost);
+        self
+    }
+
+    /// The certificates (PEM) of those whose signature on the server's certificate counts, beside the system's. Needs an
+    /// `amqps://` URL.
+    #[must_use]
+    pub fn tls_roots(mut self, pem: impl Into<String>) -> Self {
+        self.tls.cert_chain = Some(pem.into());
+        self
+    }
+
+    /// Our own certificate and its key (PEM, PKCS #8), for servers that ask for one. Needs an `amqps://` URL.
+    #[must_use]
+    pub fn tls_client(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        self.tls.identity = Some(OwnedIdentity::PKCS8 { pem: certificate.into(), key: key.into() });
+        self
+    }
+
+    /// The most dead letters in a queue, 100,000 unless set; beyond it the broker drops the oldest. All that use a queue
+    /// must say the same.
+    #[must_use]
+    pub fn dead_letters_max(mut self, letters: u32) -> Self {
+        self.dead_letters_max = letters;
+        self
+    }
+
+    /// The largest payload in bytes, 1 MiB unless set, and at most 15 MiB.
+    #[must_use]
+    pub fn payload_bytes_max(mut self, bytes: usize) -> Self {
+        self.payload_bytes_max = bytes;
+        self
+    }
+
+    /// How long a consumer sleeps without asking when nothing arrives, 30 s unless set.
+    #[must_use]
+    pub fn sweep(mut self, time: Duration) -> Self {
+        self.sweep = time;
+        self
+    }
+
+    /// Checks what a method may have set to something impossible.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config).
+    pub(crate) fn check(&self) -> Result<()> {
+        let letter = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+        let name = &self.name_space;
+        if name.is_empty() || name.len() > NAME_SPACE_BYTES_MAX || !name.bytes().all(letter) {
+            return Err(bad(format!("a name space is 1 to {NAME_SPACE_BYTES_MAX} letters, digits and `-_`")));
+        }
+        if !(1..=LEVELS_MAX).contains(&self.levels) {
+            return Err(bad(format!("there are 1 to {LEVELS_MAX} levels")));
+        }
+        if !(1..=PARALLEL_MAX).contains(&self.parallel) {
+            return Err(bad(format!("a level has 1 to {PARALLEL_MAX} parallel queues")));
+        }
+        if self.hold_max == 0 {
+            return Err(bad("hold_max is 1 to 65535"));
+        }
+        if self.dead_letters_max == 0 {
+            return Err(bad("dead_letters_max is at least 1"));
+        }
+        if self.payload_bytes_max > PAYLOAD_BYTES_MAX {
+            return Err(bad(format!("payload_bytes_max is at most {PAYLOAD_BYTES_MAX}")));
+        }
+        if self.uri.vhost.is_empty() || self.uri.vhost.len() > 255 {
+            return Err(bad("a virtual host's name has 1 to 255 bytes"));
+        }
+        for (name, time, least_ms, most_s) in [
+            ("margin", self.margin, 50, 60),
+            ("lease_max", self.lease_max, 1_000, 86_400),
+            ("heartbeat", self.heartbeat, 1_000, 60),
+            ("connect_timeout", self.connect_timeout, 1, 86_400),
+            ("response_timeout", self.response_timeout, 1, 86_400),
+            ("sweep", self.sweep, 1, 86_400),
+        ] {
+            if time < Duration::from_millis(least_ms) || time > Duration::from_secs(most_s) {
+                return Err(bad(format!("{name} is {least_ms}ms to {most_s}s")));
+            }
+        }
+        let over_tls = self.uri.scheme == AMQPScheme::AMQPS;
+        if (self.tls.identity.is_some() || self.tls.cert_chain.is_some()) && !over_tls {
+            return Err(bad("certificates need an `amqps://` URL"));
+        }
+        if self.tls.cert_chain.as_ref().is_some_and(|pem| !pem.contains("-----BEGIN CERTIFICATE-----")) {
+            return Err(bad("`tls_roots` holds no certificate (PEM)"));
+        }
+        Ok(())
+    }
+
+    /// The server's host and port, for people.
+    pub(crate) fn server(&self) -> String {
+        let mut host = self.uri.authority.host.clone();
+        if host.contains(':') && !host.starts_with('[') {
+            host = format!("[{host}]");
+        }
+        format!("{host}:{}", self.uri.authority.port)
+    }
+
+    /// The user's name, for messages about its permissions.
+    pub(crate) fn user(&self) -> &str {
+        &self.uri.authority.userinfo.username
+    }
+
+    pub(crate) fn vhost(&self) -> &str {
+        &self.uri.vhost
+    }
+
+    /// The address with what the driver is to negotiate.
+    pub(crate) fn driver_uri(&self) -> AMQPUri {
+        let mut uri = self.uri.clone();
+        uri.query = AMQPQueryString {
+            heartbeat: Some(u16::try_from(self.heartbeat.as_secs()).unwrap_or(60).max(1)),
+            connection_timeout: Some(u64::try_from(self.connect_timeout.as_millis()).unwrap_or(u64::MAX)),
+            ..AMQPQueryString::default()
+        };
+        uri
+    }
+
+    /// The farthest due time that the levels reach.
+    pub(crate) fn delay_max(&self) -> Duration {
+        Duration::from_millis(((1 << self.levels) - 1) * LEVEL_MS)
+    }
+}
+
+impl fmt::Debug for RabbitConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RabbitConfig")
+            .field("server", &self.server())
+            .field("tls", &(self.uri.scheme == AMQPScheme::AMQPS))
+            .field("user", &self.user())
+            .field("virtual_host", &self.vhost())
+            .field("name_space", &self.name_space)
+            .field("levels", &self.levels)
+            .field("parallel", &self.parallel)
+            .field("margin", &self.margin)
+            .field("hold_max", &self.hold_max)
+            .field("lease_max", &self.lease_max)
+            .field("heartbeat", &self.heartbeat)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("response_timeout", &self.response_timeout)
+            .field("dead_letters_max", &self.dead_letters_max)
+            .field("payload_bytes_max", &self.payload_bytes_max)
+            .field("sweep", &self.sweep)
+            .finish()
+    }
+}
+
+const FORM: &str = "an AMQP URL is `amqp://[user:password@]host[:port][/virtual-host]?option=value&...`, or `amqps://`";
+
+fn bad(what: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::Config, what)
+}
+
+/// An option's name as it may stand in a message: what is none may be part of a secret.
+fn shown(name: &str) -> &str {
+    if name.len() <= 24 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') { name } else { "..." }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_set_everything() {
+        let config = RabbitConfig::from_url(
+            "amqp://me:hunter2@example.org:7000/my%2fhost?name_space=exams&levels=10&parallel=4&margin=2s&hold_max=9\
+             &lease_max=1m&heartbeat=3s&connect_timeout=2s&response_timeout=1500ms&dead_letters_max=7\
+             &payload_bytes_max=8&sweep=10s",
+        )
+        .unwrap();
+        assert_eq!((config.server().as_str(), config.user()), ("example.org:7000", "me"));
+        assert_eq!(config.uri.authority.userinfo.password, "hunter2");
+        assert_eq!((config.vhost(), config.name_space.as_str()), ("my/host", "exams"));
+        assert_eq!((config.levels, config.parallel, config.hold_max), (10, 4, 9));
+        assert_eq!(config.delay_max(), Duration::from_millis(1023 * 256));
+        assert_eq!((config.margin, config.lease_max), (Duration::from_secs(2), Duration::from_secs(60)));
+        assert_eq!(config.driver_uri().query.heartbeat, Some(3));
+        assert_eq!(config.driver_uri().query.connection_timeout, Some(2_000));
+        assert_eq!(config.response_timeout, Duration::from_millis(1500));
+        assert_eq!((config.dead_letters_max, config.payload_bytes_max), (7, 8));
+        assert_eq!(config.sweep, Duration::from_secs(10));
+        for plain in ["AMQPS://localhost", "amqps://localhost/", "amqps://localhost/%2F"] {
+            let plain = RabbitConfig::from_url(plain).unwrap();
+            assert_eq!(
+                (plain.server().as_str(), plain.user(), plain.vhost()),
+                ("localhost:5671", "guest", "/"),
+                "{plain:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn clear_2_urls_say_what_is_wrong_with_them() {
+        for (url, says) in [
+            ("amqp:", "amqp://[user"),
+            ("memory:", "amqp://[user"),
+            ("amqp://", "amqp://[user"),
+            ("amqp://:5672", "amqp://[user"),
+            ("amqp://host:port", "amqp://[user"),
+            ("amqp://host?shards=1", "no option `shards`"),
+            ("amqp://host?parallel=17", "1 to 16 parallel"),
+            ("amqp://host?parallel=", "whole number"),
+            ("amqp://host?levels=25", "1 to 24 levels"),
+            ("amqp://host?hold_max=0", "hold_max is 1"),
+            ("amqp://host?sweep=soon", "such as `500ms`"),
+            ("amqp://host?heartbeat=2m", "heartbeat is 1000ms to 60s"),
+            ("amqp://host?name_space=a.b", "letters, digits"),
+            ("amqp://host?name_space=", "letters, digits"),
+            ("amqp://me:a#b@host", "no `#`"),
+            ("amqp://me:a?b@host", "%3F"),
+            ("amqp://host?payload_bytes_max=99000000", "at most"),
+        ] {
+            let e = RabbitConfig::from_url(url).unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::Config, "{url}");
+            assert!(e.message().contains(says), "{url}: {e}");
+        }
+    }
+
+    #[test]
+    fn clear_3_a_password_is_never_shown() {
+        let secret = "hunter2hunter2";
+        let config = RabbitConfig::from_url(&format!("amqp://me:{secret}@example.org")).unwrap();
+        assert!(!format!("{config:?}").contains(secret));
+        for url in [
+            format!("amqp://me:{secret}@example.org:port"),
+            format!("amqp://me:{secret}?@example.org"),
+            format!("amqp://me:{secret}"),
+            format!("amqp://example.org?{secret}=1"),
+        ] {
+            if let Err(e) = RabbitConfig::from_url(&url) {
+                assert!(!format!("{e} {e:?}").contains(secret), "{e:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn certificates_need_tls() {
+        let plain = RabbitConfig::from_url("amqp://localhost").unwrap();
+        assert!(plain.tls_roots("-----BEGIN CERTIFICATE-----").check().is_err());
+        let over_tls = RabbitConfig::from_url("amqps://localhost").unwrap();
+        assert!(over_tls.clone().tls_roots("nothing").check().is_err());
+        over_tls.tls_roots("-----BEGIN CERTIFICATE-----").check().unwrap();
+    }
+}

@@ -1,0 +1,173 @@
+//! A connection to the broker that is opened when a channel is needed, and opened anew when it was lost.
+//!
+//! There are two of them, because a broker that is short of memory or disk stops reading from whoever publishes: what is
+//! acknowledged travels on another connection than what is published.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use delayline_core::{Error, ErrorKind, Result};
+use lapin::{Channel, Connection, ConnectionBuilder, ConnectionProperties};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+
+use crate::{RabbitConfig, failure};
+
+/// The first wait after a failed attempt to connect, and the longest.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+/// How long closing may take: a broker that does not answer is left alone then.
+const CLOSE_MAX: Duration = Duration::from_millis(800);
+
+/// One connection, by the purpose that its name at the broker tells.
+pub(crate) struct Link {
+    config: Arc<RabbitConfig>,
+    purpose: &'static str,
+    /// Held while connecting, so that all who need it wait for one attempt.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    connection: Option<Arc<Connection>>,
+    /// What the last attempt failed with, when the next may be made, and how long the wait after it is.
+    failed: Option<(Error, Instant, Duration)>,
+    closed: bool,
+}
+
+impl Link {
+    pub(crate) fn new(config: Arc<RabbitConfig>, purpose: &'static str) -> Self {
+        Self { config, purpose, state: Mutex::default() }
+    }
+
+    /// A new channel. Whoever drops all its copies closes it.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable), [`Denied`](ErrorKind::Denied), [`Config`](ErrorKind::Config),
+    /// [`Incompatible`](ErrorKind::Incompatible), [`Closed`](ErrorKind::Closed); none has taken effect.
+    pub(crate) async fn channel(&self) -> Result<Channel> {
+        for last in [false, true] {
+            let connection = self.connection().await?;
+            match timeout(self.config.response_timeout, connection.create_channel()).await {
+                Ok(Ok(channel)) => return Ok(channel),
+                // It broke since; a new one is tried, once.
+                Ok(Err(e)) if last => return Err(failure::failed("opening a channel", &e, false)),
+                Ok(Err(_)) => self.give_up(&connection).await,
+                Err(_) => {
+                    self.give_up(&connection).await;
+                    return Err(failure::silent("opening a channel", &self.config, false));
+                }
+            }
+        }
+        Err(Error::new(ErrorKind::Unavailable, "no channel"))
+    }
+
+    /// The connection, opened if there is none that works.
+    pub(crate) async fn connection(&self) -> Result<Arc<Connection>> {
+        let mut state = self.state.lock().await;
+        if state.closed {
+            return Err(Error::new(ErrorKind::Closed, "the RabbitMQ backend was closed"));
+        }
+        if let Some(connection) = &state.connection {
+            if connection.status().connected() {
+                return Ok(connection.clone());
+            }
+            state.connection = None;
+        }
+        if let Some((e, until, _)) = &state.failed
+            && Instant::now() < *until
+        {
+            return Err(e.clone());
+        }
+        match self.connect().await {
+            Ok(connection) => {
+                state.failed = None;
+                Ok(state.connection.insert(Arc::new(connection)).clone())
+            }
+            Err(e) => {
+                let wait = state.failed.as_ref().map_or(BACKOFF_MIN, |(_, _, wait)| (*wait * 2).min(BACKOFF_MAX));
+                state.failed = Some((e.clone(), Instant::now() + jittered(wait), wait));
+                Err(e)
+            }
+        }
+    }
+
+    /// Whether the broker has told that it takes nothing from this connection now.
+    pub(crate) async fn blocked(&self) -> bool {
+        let state = self.state.lock().await;
+        state.connection.as_ref().is_some_and(|connection| connection.status().blocked())
+    }
+
+    async fn connect(&self) -> Result<Connection> {
+        let config = &self.config;
+        let name = format!("delayline {} {}", config.name_space, self.purpose);
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let runtime = lapin::runtime::default_runtime()
+            .map_err(|e| Error::new(ErrorKind::Unavailable, format!("no runtime to connect on: {e}")))?;
+        let builder = ConnectionBuilder::new_with_runtime(runtime)
+            .with_uri(config.driver_uri())
+            .with_properties(properties)
+            .with_tls_config(config.tls.clone());
+        match timeout(config.connect_timeout, builder.connect()).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(e)) => Err(failure::connecting_failed(config, &e)),
+            Err(_) => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("{} did not let us in within {:?}", config.server(), config.connect_timeout),
+            )),
+        }
+    }
+
+    /// Gives a connection up that is of no use any more; the next call opens another.
+    pub(crate) async fn give_up(&self, connection: &Arc<Connection>) {
+        let mut state = self.state.lock().await;
+        if state.connection.as_ref().is_some_and(|ours| Arc::ptr_eq(ours, connection)) {
+            state.connection = None;
+        }
+    }
+
+    /// Ends the connection, and lets none be opened any more.
+    pub(crate) async fn close(&self) {
+        let mut state = self.state.lock().await;
+        state.closed = true;
+        if let Some(connection) = state.connection.take() {
+            // What the broker says to it changes nothing: dropping the connection ends it as well.
+            let _ = timeout(CLOSE_MAX, connection.close(200, "closed".into())).await;
+        }
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("purpose", &self.purpose).finish_non_exhaustive()
+    }
+}
+
+/// Waits between attempts that go on in the background: 50 ms, doubled up to 2 s, each with jitter.
+#[derive(Debug)]
+pub(crate) struct Backoff(Duration);
+
+impl Backoff {
+    pub(crate) fn new() -> Self {
+        Self(BACKOFF_MIN)
+    }
+
+    /// How long to wait now.
+    pub(crate) fn next(&mut self) -> Duration {
+        let wait = self.0;
+        self.0 = (wait * 2).min(BACKOFF_MAX);
+        jittered(wait)
+    }
+
+    /// Something worked.
+    pub(crate) fn reset(&mut self) {
+        self.0 = BACKOFF_MIN;
+    }
+}
+
+/// Between three quarters of it and all of it, so that many who failed together do not come back together.
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(0.75 + fastrand::f64() * 0.25)
+}

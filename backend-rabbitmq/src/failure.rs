@@ -1,0 +1,95 @@
+//! What the driver and the broker say, as our errors.
+
+use std::io;
+
+use delayline_core::{Error, ErrorKind};
+use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+use lapin::{Error as DriverError, ErrorKind as DriverKind};
+
+use crate::RabbitConfig;
+
+/// Why there is no connection. Nothing of the URL but host, port, user and virtual host is repeated.
+pub(crate) fn connecting_failed(config: &RabbitConfig, e: &DriverError) -> Error {
+    let server = config.server();
+    match e.kind() {
+        DriverKind::ProtocolError(said) => {
+            let text = said.get_message().as_str();
+            let (kind, what) = match said.kind() {
+                AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
+                    (ErrorKind::Denied, format!("{server} refused the password of user `{}`", config.user()))
+                }
+                AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if text.contains("not found") => {
+                    (ErrorKind::Config, format!("{server} has no virtual host `{}`", config.vhost()))
+                }
+                AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if text.contains("refused for user") => (
+                    ErrorKind::Denied,
+                    format!("user `{}` may not use the virtual host `{}` at {server}", config.user(), config.vhost()),
+                ),
+                AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => {
+                    (ErrorKind::Unavailable, format!("{server} lets nobody in now: {}", cut(text)))
+                }
+                _ => (ErrorKind::Unavailable, format!("{server} ended the connection: {}", cut(text))),
+            };
+            Error::new(kind, what)
+        }
+        DriverKind::IOError(of) | DriverKind::RuntimeShutdownError(of) => not_reached(&server, of),
+        DriverKind::InvalidProtocolVersion(_) | DriverKind::ParsingError(_) | DriverKind::SerialisationError(_) => {
+            Error::new(
+                ErrorKind::Incompatible,
+                format!("{server} does not answer as RabbitMQ does; is it one, and is its port right?"),
+            )
+        }
+        _ => Error::new(ErrorKind::Unavailable, format!("{server} could not be connected to: {e}")),
+    }
+}
+
+fn not_reached(server: &str, of: &io::Error) -> Error {
+    let source = io::Error::new(of.kind(), of.to_string());
+    match of.kind() {
+        io::ErrorKind::InvalidData => {
+            Error::new(ErrorKind::Incompatible, format!("TLS with {server} failed")).with_source(source)
+        }
+        io::ErrorKind::ConnectionAborted => Error::new(
+            ErrorKind::Unavailable,
+            format!("{server} closed the connection during the greeting; is it RabbitMQ, and is its port right?"),
+        ),
+        _ => Error::new(ErrorKind::Unavailable, format!("{server} can't be reached")).with_source(source),
+    }
+}
+
+/// What a failed request answers, and whether what it asked for may have happened.
+pub(crate) fn failed(doing: &str, e: &DriverError, sent: bool) -> Error {
+    let lost = if sent { ErrorKind::Ambiguous } else { ErrorKind::Unavailable };
+    let (kind, what) = match e.kind() {
+        DriverKind::ProtocolError(said) => {
+            let text = cut(said.get_message().as_str());
+            match said.kind() {
+                AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => (ErrorKind::Denied, text),
+                AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => (ErrorKind::Unavailable, text),
+                AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED) => (ErrorKind::Busy, text),
+                AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) if text.contains("inequivalent arg") => {
+                    (ErrorKind::Config, text)
+                }
+                _ => (lost, text),
+            }
+        }
+        _ => (lost, format!("the connection was lost: {e}")),
+    };
+    Error::new(kind, format!("{doing}: {what}"))
+}
+
+/// No answer came in time.
+pub(crate) fn silent(doing: &str, config: &RabbitConfig, sent: bool) -> Error {
+    let kind = if sent { ErrorKind::Ambiguous } else { ErrorKind::Unavailable };
+    Error::new(kind, format!("{doing}: {} did not answer within {:?}", config.server(), config.response_timeout))
+}
+
+/// Whether it is the broker's word that this does not exist.
+pub(crate) fn is_not_found(e: &DriverError) -> bool {
+    matches!(e.kind(), DriverKind::ProtocolError(said)
+        if matches!(said.kind(), AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND)))
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(300).collect()
+}

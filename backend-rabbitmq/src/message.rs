@@ -1,0 +1,338 @@
+//! A task as a message: what is in its properties and headers, and back.
+//!
+//! Our headers hold all that a task is, so that a message is written anew at every step, without what brokers add to it
+//! (`x-death`).
+//!
+//! | header | what it is |
+//! |---|---|
+//! | `delayline` | the format, 1 |
+//! | `id` | the task's id |
+//! | `due` | when it is visible, in milliseconds since 1970 |
+//! | `seq` | its sequence: microseconds since 1970 at acceptance, one more for each task of a batch |
+//! | `attempts` | attempts that are over; what the broker counts of failed deliveries comes on top |
+//! | `max` | attempts it may have |
+//! | `fence` | the last fence that is known of |
+//! | `expires` | the last millisecond at which it may be handed out |
+//! | `failure` | why the last attempt failed |
+//! | `h` | the task's own headers |
+//! | `cause` `buried` | of a dead letter: which way it came there, and when; the reason is in `failure` |
+//! | `target` `to` `by` | of a tombstone: the number of the task that it is after, when that is to be due, or how much later |
+//!
+//! The property `message_id` is the task's number, 32 hexadecimal digits that no other task has, kept on all its ways.
+
+use bytes::Bytes;
+use delayline_core::{Attempts, BuryCause, DeadLetter, Headers, NewTask, Reason, Receipt, TaskId, Timestamp};
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable};
+
+/// The format of our headers.
+const FORMAT: i64 = 1;
+
+/// One message of ours.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Message {
+    /// The number that no other task has; a tombstone has one of its own.
+    pub(crate) number: u128,
+    pub(crate) id: TaskId,
+    /// When it is visible, in milliseconds since 1970.
+    pub(crate) due_ms: i64,
+    /// Decides among what is visible at the same millisecond.
+    pub(crate) seq: u64,
+    /// Attempts that are over.
+    pub(crate) attempts: u32,
+    pub(crate) max_attempts: u32,
+    pub(crate) fence: u64,
+    pub(crate) expires_ms: Option<i64>,
+    pub(crate) failure: Option<String>,
+    pub(crate) headers: Headers,
+    pub(crate) payload: Bytes,
+    pub(crate) kind: Kind,
+}
+
+/// What a message is.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Kind {
+    Task,
+    /// A task that runs no more.
+    Dead {
+        cause: BuryCause,
+        buried_ms: i64,
+    },
+    /// Goes ahead of a task and changes it when it comes.
+    Tombstone {
+        target: u128,
+        action: TombstoneAction,
+    },
+}
+
+/// What becomes of the task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TombstoneAction {
+    Cancel,
+    /// Visible at this millisecond instead.
+    MoveTo(i64),
+    /// Visible this many milliseconds later, or sooner if negative.
+    Shift(i64),
+}
+
+/// Not a message of ours, or not whole: what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Foreign(pub(crate) &'static str);
+
+impl Message {
+    /// A task that was accepted just now.
+    pub(crate) fn new(task: NewTask, id: TaskId, number: u128, due_ms: i64, seq: u64, expires_ms: Option<i64>) -> Self {
+        Self {
+            number,
+            id,
+            due_ms,
+            seq,
+            attempts: 0,
+            max_attempts: task.max_attempts.get(),
+            fence: 0,
+            expires_ms,
+            failure: None,
+            headers: task.headers,
+            payload: task.payload,
+            kind: Kind::Task,
+        }
+    }
+
+    /// The properties to publish it with: persistent, and nothing but ours.
+    pub(crate) fn properties(&self) -> BasicProperties {
+        let mut table = FieldTable::default();
+        let mut put = |name: &str, value: AMQPValue| {
+            table.insert(name.into(), value);
+        };
+        put("delayline", AMQPValue::LongLongInt(FORMAT));
+        put("id", text(&self.id.to_text()));
+        put("due", AMQPValue::LongLongInt(self.due_ms));
+        put("seq", bits(self.seq));
+        put("attempts", AMQPValue::LongLongInt(self.attempts.into()));
+        put("max", AMQPValue::LongLongInt(self.max_attempts.into()));
+        put("fence", bits(self.fence));
+        if let Some(expires) = self.expires_ms {
+            put("expires", AMQPValue::LongLongInt(expires));
+        }
+        if let Some(failure) = &self.failure {
+            put("failure", text(failure));
+        }
+        match &self.kind {
+            Kind::Task => {}
+            Kind::Dead { cause, buried_ms } => {
+                put("cause", text(cause.as_str()));
+                put("buried", AMQPValue::LongLongInt(*buried_ms));
+            }
+            Kind::Tombstone { target, action } => {
+                put("target", text(&format!("{target:032x}")));
+                match action {
+                    TombstoneAction::Cancel => {}
+                    TombstoneAction::MoveTo(to) => put("to", AMQPValue::LongLongInt(*to)),
+                    TombstoneAction::Shift(by) => put("by", AMQPValue::LongLongInt(*by)),
+                }
+            }
+        }
+        if !self.headers.is_empty() {
+            let mut own = FieldTable::default();
+            self.headers.iter().for_each(|(name, value)| {
+                own.insert(name.into(), text(value));
+            });
+            put("h", AMQPValue::FieldTable(own));
+        }
+        BasicProperties::default()
+            .with_delivery_mode(2)
+            .with_message_id(format!("{:032x}", self.number).into())
+            .with_headers(table)
+    }
+
+    /// Reads a message.
+    pub(crate) fn read(properties: &BasicProperties, payload: Bytes) -> Result<Self, Foreign> {
+        let table = properties.headers().as_ref().ok_or(Foreign("it has no headers"))?;
+        match number(table, "delayline") {
+            Some(FORMAT) => {}
+            Some(_) => return Err(Foreign("it is of a format that this version does not know")),
+            None => return Err(Foreign("it has no header `delayline`")),
+        }
+        let own_number = properties.message_id().as_ref().and_then(|n| hex(n.as_str()));
+        let small = |name: &str| number(table, name).and_then(|n| u32::try_from(n).ok());
+        let kind = kind_of(table)?;
+        Ok(Self {
+            number: own_number.ok_or(Foreign("its message id is not ours"))?,
+            id: string(table, "id").and_then(|id| TaskId::new(id).ok()).ok_or(Foreign("its `id` is none"))?,
+            due_ms: number(table, "due").ok_or(Foreign("it has no `due`"))?,
+            seq: number(table, "seq").ok_or(Foreign("it has no `seq`"))?.cast_unsigned(),
+            attempts: small("attempts").ok_or(Foreign("its `attempts` are none"))?,
+            max_attempts: small("max")
+                .and_then(|n| Attempts::new(n).ok())
+                .ok_or(Foreign("its `max` is out of range"))?
+                .get(),
+            fence: number(table, "fence").ok_or(Foreign("it has no `fence`"))?.cast_unsigned(),
+            expires_ms: number(table, "expires"),
+            failure: string(table, "failure"),
+            headers: own_headers(table)?,
+            payload,
+            kind,
+        })
+    }
+
+    /// As a dead letter is shown.
+    pub(crate) fn into_letter(self) -> Option<DeadLetter> {
+        let Kind::Dead { cause, buried_ms } = self.kind else { return None };
+        let reason = Reason::new(self.failure.unwrap_or_default());
+        let buried_at = Timestamp::from_unix_millis(buried_ms);
+        let mut letter = DeadLetter::new(self.id, cause, reason, buried_at, self.payload);
+        letter.due_at = Timestamp::from_unix_millis(self.due_ms);
+        letter.attempts = self.attempts;
+        letter.headers = self.headers;
+        Some(letter)
+    }
+
+    /// How many bytes it takes, about.
+    pub(crate) fn byte_len(&self) -> usize {
+        self.payload.len() + self.headers.byte_len() + self.failure.as_ref().map_or(0, String::len) + 256
+    }
+}
+
+/// How often the broker says that deliveries of this message from its queue have failed.
+pub(crate) fn delivery_count(properties: &BasicProperties) -> u32 {
+    let count = properties.headers().as_ref().and_then(|table| number(table, "x-delivery-count"));
+    count.and_then(|count| u32::try_from(count).ok()).unwrap_or(0)
+}
+
+/// The note by which a task is changed: when it is due and its number.
+pub(crate) fn receipt(due_ms: i64, number: u128) -> Receipt {
+    let mut bytes = [0; 24];
+    bytes[..8].copy_from_slice(&due_ms.to_be_bytes());
+    bytes[8..].copy_from_slice(&number.to_be_bytes());
+    Receipt::from_bytes(&bytes)
+}
+
+/// What a receipt says, if it is ours.
+pub(crate) fn read_receipt(receipt: &Receipt) -> Option<(i64, u128)> {
+    let bytes: [u8; 24] = receipt.to_vec().try_into().ok()?;
+    let (due, number) = bytes.split_at(8);
+    Some((i64::from_be_bytes(due.try_into().ok()?), u128::from_be_bytes(number.try_into().ok()?)))
+}
+
+fn kind_of(table: &FieldTable) -> Result<Kind, Foreign> {
+    if let Some(target) = string(table, "target") {
+        let action = match (number(table, "to"), number(table, "by")) {
+            (None, None) => TombstoneAction::Cancel,
+            (Some(to), None) => TombstoneAction::MoveTo(to),
+            (None, Some(by)) => TombstoneAction::Shift(by),
+            (Some(_), Some(_)) => return Err(Foreign("it has both `to` and `by`")),
+        };
+        return Ok(Kind::Tombstone { target: hex(&target).ok_or(Foreign("its `target` is no number"))?, action });
+    }
+    let Some(cause) = string(table, "cause") else { return Ok(Kind::Task) };
+    let causes = [BuryCause::AttemptsUsedUp, BuryCause::Expired, BuryCause::Buried];
+    let cause = causes.into_iter().find(|c| c.as_str() == cause).ok_or(Foreign("its `cause` is unknown"))?;
+    Ok(Kind::Dead { cause, buried_ms: number(table, "buried").ok_or(Foreign("it has no `buried`"))? })
+}
+
+fn own_headers(table: &FieldTable) -> Result<Headers, Foreign> {
+    let mut headers = Headers::new();
+    let Some(value) = table.inner().get("h") else { return Ok(headers) };
+    let AMQPValue::FieldTable(own) = value else { return Err(Foreign("its `h` is no table")) };
+    for (name, value) in own {
+        let AMQPValue::LongString(value) = value else { return Err(Foreign("a header of the task is no text")) };
+        let value = String::from_utf8(value.as_bytes().to_vec()).map_err(|_| Foreign("a header is not UTF-8"))?;
+        headers.insert(name.as_str(), value).map_err(|_| Foreign("a header of the task is over a limit"))?;
+    }
+    Ok(headers)
+}
+
+fn text(text: &str) -> AMQPValue {
+    AMQPValue::LongString(text.as_bytes().to_vec().into())
+}
+
+/// A number of 64 bits without a sign, in the type that has one: all brokers know that.
+fn bits(number: u64) -> AMQPValue {
+    AMQPValue::LongLongInt(number.cast_signed())
+}
+
+fn string(table: &FieldTable, name: &str) -> Option<String> {
+    match table.inner().get(name)? {
+        AMQPValue::LongString(text) => String::from_utf8(text.as_bytes().to_vec()).ok(),
+        AMQPValue::ShortString(text) => Some(text.as_str().to_owned()),
+        _ => None,
+    }
+}
+
+fn number(table: &FieldTable, name: &str) -> Option<i64> {
+    match *table.inner().get(name)? {
+        AMQPValue::LongLongInt(n) => Some(n),
+        AMQPValue::LongInt(n) => Some(n.into()),
+        AMQPValue::LongUInt(n) => Some(n.into()),
+        AMQPValue::ShortInt(n) => Some(n.into()),
+        AMQPValue::ShortUInt(n) => Some(n.into()),
+        AMQPValue::ShortShortInt(n) => Some(n.into()),
+        AMQPValue::ShortShortUInt(n) => Some(n.into()),
+        _ => None,
+    }
+}
+
+fn hex(text: &str) -> Option<u128> {
+    if text.len() != 32 {
+        return None;
+    }
+    u128::from_str_radix(text, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn message(kind: Kind) -> Message {
+        let mut headers = Headers::new();
+        headers.insert("trace", "00-ä").unwrap();
+        let task = NewTask::new(Duration::from_secs(1), "payload").headers(headers);
+        let mut message = Message::new(task, TaskId::new("exam-7/ä").unwrap(), 7, -5, u64::MAX, Some(9));
+        message.attempts = 3;
+        message.fence = 1 << 60;
+        message.failure = Some("it broke".into());
+        message.kind = kind;
+        message
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for kind in [
+            Kind::Task,
+            Kind::Dead { cause: BuryCause::Expired, buried_ms: 8 },
+            Kind::Tombstone { target: u128::MAX, action: TombstoneAction::Cancel },
+            Kind::Tombstone { target: 1, action: TombstoneAction::MoveTo(6) },
+            Kind::Tombstone { target: 1, action: TombstoneAction::Shift(-6) },
+        ] {
+            let message = message(kind);
+            assert_eq!(Message::read(&message.properties(), message.payload.clone()), Ok(message));
+        }
+    }
+
+    #[test]
+    fn what_is_not_ours_is_told_from_what_is() {
+        let none = BasicProperties::default();
+        assert_eq!(Message::read(&none, Bytes::new()), Err(Foreign("it has no headers")));
+        let other = none.clone().with_headers(FieldTable::default());
+        assert_eq!(Message::read(&other, Bytes::new()), Err(Foreign("it has no header `delayline`")));
+        let whole = message(Kind::Task).properties();
+        for name in ["id", "due", "seq", "attempts", "max", "fence", "delayline"] {
+            let mut table = FieldTable::default();
+            for (key, value) in whole.headers().clone().unwrap().into_iter().filter(|(key, _)| key.as_str() != name) {
+                table.insert(key, value);
+            }
+            assert!(Message::read(&whole.clone().with_headers(table), Bytes::new()).is_err(), "without `{name}`");
+        }
+        let without_number = whole.with_message_id("7".into());
+        assert!(Message::read(&without_number, Bytes::new()).is_err());
+    }
+
+    #[test]
+    fn a_receipt_is_read_back_and_others_are_not() {
+        assert_eq!(read_receipt(&receipt(-3, u128::MAX - 1)), Some((-3, u128::MAX - 1)));
+        assert_eq!(read_receipt(&Receipt::NONE), None);
+        assert_eq!(read_receipt(&Receipt::from_words([1, 2])), None);
+    }
+}

@@ -1,0 +1,173 @@
+//! Publishing that knows what became of each message: confirmed, returned, or refused.
+//!
+//! A batch has a channel for itself while it is under way. The driver hands a returned message to whichever confirmation
+//! comes next, not to that of the message; once all confirmations of a batch are there, all its returns are too, and are
+//! told apart by the number that each message carries.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use delayline_core::{Error, ErrorKind, Result};
+use futures_util::future::join_all;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::ShortString;
+use lapin::{BasicProperties, Channel, Confirmation};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::connection::Link;
+use crate::{RabbitConfig, failure};
+
+/// How many batches are under way at once; more wait for their turn.
+const CHANNELS_MAX: usize = 8;
+
+/// How many messages of one batch are on their way before the first has to be confirmed.
+const PIPELINED: usize = 2_000;
+
+/// A message on its way to the broker.
+#[derive(Clone, Debug)]
+pub(crate) struct Outgoing {
+    /// Empty for the queue that the routing key names.
+    pub(crate) exchange: ShortString,
+    pub(crate) routing_key: ShortString,
+    /// Everything but the correlation id, which is the publisher's.
+    pub(crate) properties: BasicProperties,
+    pub(crate) payload: Bytes,
+}
+
+/// Why a message was not accepted.
+#[derive(Clone, Debug)]
+pub(crate) enum NotPublished {
+    /// No queue is there for it: the topology has to be made again.
+    Unroutable,
+    /// The broker refused it (`basic.nack`): a queue is full or is not working.
+    Refused,
+    /// The connection or channel failed; `Ambiguous` if it may have been accepted.
+    Failed(Error),
+}
+
+impl NotPublished {
+    /// As the caller is told, when nothing more can be done.
+    pub(crate) fn into_error(self, doing: &str) -> Error {
+        match self {
+            Self::Unroutable => Error::new(ErrorKind::Unavailable, format!("{doing}: a queue or binding is missing")),
+            Self::Refused => Error::new(ErrorKind::Unavailable, format!("{doing}: the broker refused the message")),
+            Self::Failed(e) => e,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    config: Arc<RabbitConfig>,
+    link: Arc<Link>,
+    turns: Semaphore,
+    /// Channels in confirm mode that nobody uses now.
+    idle: Mutex<Vec<Channel>>,
+}
+
+impl Publisher {
+    pub(crate) fn new(config: Arc<RabbitConfig>, link: Arc<Link>) -> Self {
+        Self { config, link, turns: Semaphore::new(CHANNELS_MAX), idle: Mutex::default() }
+    }
+
+    /// Publishes a batch, in order, and answers what became of each message, in order.
+    ///
+    /// # Cancel safety
+    /// Dropped, some may have been published: call it from what is not dropped.
+    pub(crate) async fn publish(&self, batch: &[Outgoing]) -> Vec<Result<(), NotPublished>> {
+        if batch.is_empty() {
+            return Vec::new();
+        }
+        // Nobody closes the semaphore.
+        let _turn = self.turns.acquire().await;
+        let channel = match self.channel().await {
+            Ok(channel) => channel,
+            Err(e) => return batch.iter().map(|_| Err(NotPublished::Failed(e.clone()))).collect(),
+        };
+        let mut answers = Vec::with_capacity(batch.len());
+        for piece in batch.chunks(PIPELINED) {
+            match answers.last() {
+                // The channel is gone: what follows was not sent.
+                Some(Err(NotPublished::Failed(e))) => {
+                    let e = Error::new(ErrorKind::Unavailable, format!("not sent: {}", e.message()));
+                    answers.extend(piece.iter().map(|_| Err(NotPublished::Failed(e.clone()))));
+                }
+                _ => answers.extend(self.piece(&channel, piece).await),
+            }
+        }
+        if channel.status().connected() && !answers.iter().any(|a| matches!(a, Err(NotPublished::Failed(_)))) {
+            self.idle.lock().push(channel);
+        }
+        answers
+    }
+
+    /// A channel in confirm mode.
+    async fn channel(&self) -> Result<Channel> {
+        if self.link.blocked().await {
+            return Err(self.blocked());
+        }
+        loop {
+            let idle = self.idle.lock().pop();
+            match idle {
+                Some(channel) if channel.status().connected() => return Ok(channel),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        let channel = self.link.channel().await?;
+        let doing = "asking for confirmations";
+        match timeout(self.config.response_timeout, channel.confirm_select(ConfirmSelectOptions::default())).await {
+            Ok(Ok(())) => Ok(channel),
+            Ok(Err(e)) => Err(failure::failed(doing, &e, false)),
+            Err(_) => Err(failure::silent(doing, &self.config, false)),
+        }
+    }
+
+    async fn piece(&self, channel: &Channel, piece: &[Outgoing]) -> Vec<Result<(), NotPublished>> {
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        // Each is on its way at its first poll, in this order; then all wait together.
+        let published = piece.iter().enumerate().map(|(at, message)| async move {
+            let properties = message.properties.clone().with_correlation_id(at.to_string().into());
+            let (exchange, key) = (message.exchange.clone(), message.routing_key.clone());
+            channel.basic_publish(exchange, key, options, &message.payload, properties).await?.await
+        });
+        let Ok(confirmed) = timeout(self.config.response_timeout, join_all(published)).await else {
+            let e = match self.link.blocked().await {
+                true => Error::new(ErrorKind::Ambiguous, format!("publishing: {}", self.blocked().message())),
+                false => failure::silent("publishing", &self.config, true),
+            };
+            return piece.iter().map(|_| Err(NotPublished::Failed(e.clone()))).collect();
+        };
+        let mut returned = Vec::new();
+        let mut answers: Vec<Result<(), NotPublished>> = Vec::with_capacity(piece.len());
+        for confirmation in confirmed {
+            answers.push(match &confirmation {
+                Ok(Confirmation::Ack(_) | Confirmation::NotRequested) => Ok(()),
+                Ok(Confirmation::Nack(_)) => Err(NotPublished::Refused),
+                Err(e) => Err(NotPublished::Failed(failure::failed("publishing", e, true))),
+            });
+            returned.extend(confirmation.ok().and_then(Confirmation::take_message));
+        }
+        for message in returned {
+            let at = message.properties.correlation_id().as_ref().and_then(|at| at.as_str().parse::<usize>().ok());
+            if let Some(answer) = at.and_then(|at| answers.get_mut(at)) {
+                *answer = Err(NotPublished::Unroutable);
+            }
+        }
+        answers
+    }
+
+    fn blocked(&self) -> Error {
+        Error::new(
+            ErrorKind::Unavailable,
+            format!("{} takes no messages now, being short of memory or disk", self.config.server()),
+        )
+    }
+
+    /// Lets go of the channels; those in use close when their batch ends.
+    pub(crate) fn close(&self) {
+        self.idle.lock().clear();
+    }
+}

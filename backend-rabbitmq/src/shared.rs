@@ -1,0 +1,229 @@
+//! What a backend, its intakes and its gates have in common.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use delayline_core::{Capabilities, Clock, Error, ErrorKind, QueueName, Result, SystemClock, TaskId};
+use lapin::BasicProperties;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use uuid::{Builder, Uuid};
+
+use crate::config::LEVEL_MS;
+use crate::connection::Link;
+use crate::message::Message;
+use crate::names::Names;
+use crate::publisher::{NotPublished, Outgoing, Publisher};
+use crate::topology::Topology;
+use crate::{RabbitConfig, capabilities};
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Arc<RabbitConfig>,
+    pub(crate) caps: Capabilities,
+    pub(crate) names: Names,
+    /// For what is consumed and acknowledged, and for the topology.
+    pub(crate) consuming: Arc<Link>,
+    /// For what is published: a broker short of memory or disk stops reading from it.
+    pub(crate) publishing: Arc<Link>,
+    pub(crate) publisher: Publisher,
+    pub(crate) topology: Topology,
+    clock: SystemClock,
+    random: Mutex<fastrand::Rng>,
+    /// The last sequence and the last fence that were given.
+    seq: AtomicU64,
+    fence: AtomicU64,
+    slot: AtomicU64,
+    /// How many foreign or corrupt messages were set aside here.
+    set_aside: AtomicU64,
+    closed: AtomicBool,
+    /// Turns true when the backend is closed, for those who wait.
+    closing: watch::Sender<bool>,
+}
+
+impl Shared {
+    pub(crate) fn new(config: RabbitConfig) -> Self {
+        let config = Arc::new(config);
+        let consuming = Arc::new(Link::new(config.clone(), "consuming"));
+        let publishing = Arc::new(Link::new(config.clone(), "publishing"));
+        Self {
+            caps: capabilities::of(&config),
+            names: Names::new(&config),
+            publisher: Publisher::new(config.clone(), publishing.clone()),
+            topology: Topology::new(config.clone(), consuming.clone()),
+            consuming,
+            publishing,
+            config,
+            clock: SystemClock::new(),
+            // A number that is given twice loses a task, so it comes from the system's randomness.
+            random: Mutex::new(fastrand::Rng::with_seed(Uuid::new_v4().as_u64_pair().1)),
+            seq: AtomicU64::new(0),
+            fence: AtomicU64::new(0),
+            slot: AtomicU64::new(fastrand::u64(..)),
+            set_aside: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            closing: watch::Sender::new(false),
+        }
+    }
+
+    /// # Errors
+    /// [`Closed`](ErrorKind::Closed) after `close`.
+    pub(crate) fn open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, "the RabbitMQ backend was closed"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn set_closed(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.closing.send_replace(true);
+    }
+
+    /// Tells when the backend is closed.
+    pub(crate) fn closing(&self) -> watch::Receiver<bool> {
+        self.closing.subscribe()
+    }
+
+    /// The wall clock in milliseconds, rounded down: what is due at it is due.
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.clock.wall().unix_millis_floor()
+    }
+
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.clock.wall().unix_micros()).unwrap_or(0)
+    }
+
+    /// The first of `n` sequences that nobody here has had, about the time in microseconds.
+    pub(crate) fn sequences(&self, n: usize) -> u64 {
+        self.rising(&self.seq, n as u64)
+    }
+
+    /// A fence above `last` and above all that were given here.
+    pub(crate) fn fence_above(&self, last: u64) -> u64 {
+        self.fence.fetch_max(last, Ordering::Relaxed);
+        self.rising(&self.fence, 1)
+    }
+
+    /// The first of `n` numbers above the last that was given and not below the time in microseconds.
+    fn rising(&self, last: &AtomicU64, n: u64) -> u64 {
+        let now = self.now_us();
+        let end = |last: u64| Some((last + 1).max(now) + n - 1);
+        let before = last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, end).unwrap_or(0);
+        (before + 1).max(now)
+    }
+
+    /// A UUIDv7.
+    pub(crate) fn fresh_id(&self) -> TaskId {
+        let random = self.fresh_number().to_be_bytes();
+        let mut bytes = [0; 10];
+        bytes.copy_from_slice(&random[..10]);
+        let ms = u64::try_from(self.now_ms()).unwrap_or(0);
+        TaskId::from_uuid(Builder::from_unix_timestamp_millis(ms, &bytes).into_uuid())
+    }
+
+    /// A number that nobody else has.
+    pub(crate) fn fresh_number(&self) -> u128 {
+        self.random.lock().u128(..)
+    }
+
+    /// Where a task goes that waits until it is due: to the ready queue, to the gate, or into the levels.
+    pub(crate) fn route(&self, queue: &QueueName, message: &Message) -> Outgoing {
+        let left_ms = message.due_ms.saturating_sub(self.now_ms());
+        let margin_ms = i64::try_from(self.config.margin.as_millis()).unwrap_or(i64::MAX);
+        let ticks = u64::try_from((left_ms - margin_ms).max(0)).unwrap_or(0) / LEVEL_MS;
+        // Beyond the largest delay is what was shifted there: it goes round again when it comes out.
+        let ticks = ticks.min((1 << self.config.levels) - 1);
+        if left_ms <= 0 {
+            self.to_queue(self.names.ready(queue), message)
+        } else if ticks == 0 {
+            self.to_queue(self.names.gate(queue), message)
+        } else {
+            let slot = self.slot.fetch_add(1, Ordering::Relaxed) % u64::from(self.config.parallel);
+            let key = self.names.key(u16::try_from(slot).unwrap_or(0), ticks, queue);
+            Outgoing {
+                exchange: self.names.level(ticks.ilog2()).into(),
+                routing_key: key.into(),
+                properties: message.properties(),
+                payload: message.payload.clone(),
+            }
+        }
+    }
+
+    /// A message for this very queue of the broker.
+    pub(crate) fn to_queue(&self, name: String, message: &Message) -> Outgoing {
+        Outgoing {
+            exchange: "".into(),
+            routing_key: name.into(),
+            properties: message.properties(),
+            payload: message.payload.clone(),
+        }
+    }
+
+    /// Publishes what belongs to a queue. What finds no way is published again, once, after the topology was made anew: an
+    /// operator may have deleted a part of it.
+    ///
+    /// # Cancel safety
+    /// Dropped, some may have been published: call it from what is not dropped.
+    pub(crate) async fn publish(&self, queue: &QueueName, batch: Vec<Outgoing>) -> Vec<Result<(), NotPublished>> {
+        let mut answers = self.publisher.publish(&batch).await;
+        let lost: Vec<usize> =
+            (0..batch.len()).filter(|&at| matches!(answers[at], Err(NotPublished::Unroutable))).collect();
+        if lost.is_empty() {
+            return answers;
+        }
+        self.topology.forget().await;
+        if let Err(e) = self.ensure(queue).await {
+            lost.iter().for_each(|&at| answers[at] = Err(NotPublished::Failed(e.clone())));
+            return answers;
+        }
+        let again: Vec<Outgoing> = lost.iter().map(|&at| batch[at].clone()).collect();
+        for (at, answer) in lost.into_iter().zip(self.publisher.publish(&again).await) {
+            answers[at] = answer;
+        }
+        answers
+    }
+
+    /// Makes sure of everything that a queue needs.
+    pub(crate) async fn ensure(&self, queue: &QueueName) -> Result<()> {
+        self.topology.base().await?;
+        self.topology.queue(queue).await
+    }
+
+    /// Puts a message that is not ours, or not whole, where an operator finds it; it may be acknowledged then.
+    pub(crate) async fn set_aside(
+        &self,
+        found_in: &str,
+        why: &str,
+        properties: &BasicProperties,
+        payload: Bytes,
+    ) -> bool {
+        tracing::warn!(queue = found_in, why, "a foreign message is set aside");
+        let message = Outgoing {
+            exchange: "".into(),
+            routing_key: self.names.set_aside().into(),
+            properties: properties.clone().with_delivery_mode(2),
+            payload,
+        };
+        let done = self.publisher.publish(&[message]).await.iter().all(Result::is_ok);
+        if done {
+            self.set_aside.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.topology.forget().await;
+        }
+        done
+    }
+
+    /// How many messages were set aside since this was asked last.
+    pub(crate) fn take_set_aside(&self) -> u64 {
+        self.set_aside.swap(0, Ordering::Relaxed)
+    }
+
+    /// How long until a millisecond comes.
+    pub(crate) fn until(&self, ms: i64) -> Duration {
+        let left_us = ms.saturating_mul(1000).saturating_sub(self.clock.wall().unix_micros());
+        Duration::from_micros(u64::try_from(left_us).unwrap_or(0))
+    }
+}

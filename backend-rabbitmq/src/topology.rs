@@ -1,0 +1,297 @@
+//! The queues and exchanges: made where they are missing, checked where they are there, removed on demand.
+//!
+//! Declaring what is there already changes nothing and checks its arguments, so that any number of processes may do it at
+//! once. What an operator has deleted is made again when a publish finds it missing.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use delayline_core::{Error, ErrorKind, QueueName, Result};
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeBindOptions, ExchangeDeclareOptions,
+    ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, ExchangeKind};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use crate::config::LEVEL_MS;
+use crate::connection::Link;
+use crate::names::Names;
+use crate::{RabbitConfig, failure};
+
+/// As often as a quorum queue may deliver a message in vain before it drops it: brokers of 4.x would after 20.
+const DELIVERIES_MAX: i64 = 1_000_000_000;
+
+/// The most foreign messages that are kept.
+const SET_ASIDE_MAX: i64 = 10_000;
+
+#[derive(Debug)]
+pub(crate) struct Topology {
+    config: Arc<RabbitConfig>,
+    link: Arc<Link>,
+    names: Names,
+    /// What is known to be there. Held while declaring, so that all who need it wait for one attempt.
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    base: bool,
+    queues: HashSet<QueueName>,
+}
+
+impl Topology {
+    pub(crate) fn new(config: Arc<RabbitConfig>, link: Arc<Link>) -> Self {
+        let names = Names::new(&config);
+        Self { config, link, names, known: Mutex::default() }
+    }
+
+    /// Makes sure of what all queues of the name space share: the levels, and where strays go.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) naming the queue and the argument that is not as ours, [`Denied`](ErrorKind::Denied)
+    /// naming the permission, [`Unavailable`](ErrorKind::Unavailable).
+    pub(crate) async fn base(&self) -> Result<()> {
+        let mut known = self.known.lock().await;
+        if !known.base {
+            self.bounded(self.declare_base()).await?;
+            known.base = true;
+        }
+        Ok(())
+    }
+
+    /// Makes sure of a logical queue: its gate, ready queue and dead letters.
+    ///
+    /// # Errors
+    /// As [`base`](Self::base).
+    pub(crate) async fn queue(&self, queue: &QueueName) -> Result<()> {
+        let mut known = self.known.lock().await;
+        if known.queues.contains(queue) {
+            return Ok(());
+        }
+        self.bounded(self.declare_queue(queue)).await?;
+        known.queues.insert(queue.clone());
+        Ok(())
+    }
+
+    /// Something was missing: all of it is made sure of again when it is needed next.
+    pub(crate) async fn forget(&self) {
+        *self.known.lock().await = Known::default();
+    }
+
+    async fn bounded(&self, work: impl Future<Output = Result<()>>) -> Result<()> {
+        // Many requests, each of them quick; a broker that makes a hundred queues for the first time takes a while.
+        match timeout(self.config.response_timeout * 6, work).await {
+            Ok(done) => done,
+            Err(_) => Err(failure::silent("making the queues", &self.config, false)),
+        }
+    }
+
+    async fn declare_base(&self) -> Result<()> {
+        let channel = self.link.channel().await?;
+        let names = &self.names;
+        let layout = format!("levels={} parallel={}", self.config.levels, self.config.parallel);
+        exchange(&channel, &names.layout(), ExchangeKind::Fanout, Some(&layout)).await?;
+        exchange(&channel, &names.unroutable(), ExchangeKind::Fanout, None).await?;
+        declare(&channel, &names.unroutable(), &[]).await?;
+        bind(&channel, &names.unroutable(), &names.unroutable(), "").await?;
+        let bounded = [("x-max-length", long(SET_ASIDE_MAX)), ("x-overflow", text("drop-head"))];
+        declare(&channel, &names.set_aside(), &bounded).await?;
+        declare(&channel, &names.registry(), &[]).await?;
+        let strays = names.unroutable();
+        exchange(&channel, &names.gates(), ExchangeKind::Topic, Some(&strays)).await?;
+        for level in 0..self.config.levels {
+            exchange(&channel, &names.level(level), ExchangeKind::Topic, Some(&strays)).await?;
+            let below = names.below(level);
+            pass(&channel, &names.level(level), &below, &names.pass_pattern(level)).await?;
+            let arguments = [
+                ("x-message-ttl", long((LEVEL_MS << level).cast_signed())),
+                ("x-dead-letter-exchange", text(&below)),
+                ("x-dead-letter-strategy", text("at-least-once")),
+                ("x-overflow", text("reject-publish")),
+            ];
+            for slot in 0..self.config.parallel {
+                let queue = names.level_queue(level, slot);
+                declare(&channel, &queue, &arguments).await?;
+                bind(&channel, &queue, &names.level(level), &names.enter_pattern(level, slot)).await?;
+            }
+        }
+        close(channel).await;
+        Ok(())
+    }
+
+    async fn declare_queue(&self, queue: &QueueName) -> Result<()> {
+        let names = &self.names;
+        let channel = self.link.channel().await?;
+        // Registered before it is made, so that `remove_name_space` finds whatever was made.
+        if !self.exists(&names.dead(queue)).await? {
+            self.register(&channel, queue).await?;
+        }
+        declare(&channel, &names.gate(queue), &[("x-single-active-consumer", AMQPValue::Boolean(true))]).await?;
+        bind(&channel, &names.gate(queue), &names.gates(), &names.gate_pattern(queue)).await?;
+        declare(&channel, &names.ready(queue), &[]).await?;
+        let bounded = [("x-max-length", long(self.config.dead_letters_max.into())), ("x-overflow", text("drop-head"))];
+        declare(&channel, &names.dead(queue), &bounded).await?;
+        close(channel).await;
+        Ok(())
+    }
+
+    /// Whether a queue is there. A channel of its own, because the broker closes it if not.
+    async fn exists(&self, queue: &str) -> Result<bool> {
+        let channel = self.link.channel().await?;
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        match channel.queue_declare(queue.into(), options, FieldTable::default()).await {
+            Ok(_) => {
+                close(channel).await;
+                Ok(true)
+            }
+            Err(e) if failure::is_not_found(&e) => Ok(false),
+            Err(e) => Err(failure::failed(&format!("looking for queue `{queue}`"), &e, false)),
+        }
+    }
+
+    async fn register(&self, channel: &Channel, queue: &QueueName) -> Result<()> {
+        let doing = "registering a queue's name";
+        let failed = |e| failure::failed(doing, &e, false);
+        channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(failed)?;
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        let persistent = BasicProperties::default().with_delivery_mode(2);
+        let registry = self.names.registry();
+        let sent = channel
+            .basic_publish("".into(), registry.as_str().into(), options, queue.as_str().as_bytes(), persistent)
+            .await
+            .map_err(failed)?;
+        let confirmation = sent.await.map_err(failed)?;
+        if confirmation.is_ack() && confirmation.take_message().is_none() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Unavailable, format!("{doing}: `{registry}` did not take it")))
+    }
+}
+
+/// Removes every queue and exchange of the configuration's name space, with all that is in them.
+///
+/// Whoever uses the name space at that moment may make some of it again.
+///
+/// # Errors
+/// [`Config`](ErrorKind::Config), [`Denied`](ErrorKind::Denied), [`Unavailable`](ErrorKind::Unavailable). Repeated, it
+/// goes on with what is left.
+///
+/// # Cancel safety
+/// Dropped, a part of it may have been removed; repeat it.
+pub(crate) async fn remove(config: &RabbitConfig, link: &Link) -> Result<()> {
+    let names = Names::new(config);
+    // The registry goes last: a removal that stops half-way is repeated with what it says.
+    for queue in registered(&names, link).await? {
+        for part in [names.gate(&queue), names.ready(&queue), names.dead(&queue)] {
+            delete_queue(link, &part).await?;
+        }
+    }
+    for level in (0..config.levels).rev() {
+        for slot in 0..config.parallel {
+            delete_queue(link, &names.level_queue(level, slot)).await?;
+        }
+        delete_exchange(link, &names.level(level)).await?;
+    }
+    for exchange in [names.gates(), names.unroutable(), names.layout()] {
+        delete_exchange(link, &exchange).await?;
+    }
+    for queue in [names.unroutable(), names.set_aside(), names.registry()] {
+        delete_queue(link, &queue).await?;
+    }
+    Ok(())
+}
+
+/// The names of all logical queues. They are put back when the channel closes.
+async fn registered(names: &Names, link: &Link) -> Result<HashSet<QueueName>> {
+    let channel = link.channel().await?;
+    let mut queues = HashSet::new();
+    loop {
+        match channel.basic_get(names.registry().into(), BasicGetOptions::default()).await {
+            Ok(Some(message)) => {
+                let name = str::from_utf8(&message.data).ok().and_then(|name| QueueName::new(name).ok());
+                queues.extend(name);
+            }
+            Ok(None) => break,
+            Err(e) if failure::is_not_found(&e) => return Ok(queues),
+            Err(e) => return Err(failure::failed("reading the queues' names", &e, false)),
+        }
+    }
+    close(channel).await;
+    Ok(queues)
+}
+
+async fn delete_queue(link: &Link, name: &str) -> Result<()> {
+    let channel = link.channel().await?;
+    match channel.queue_delete(name.into(), QueueDeleteOptions::default()).await {
+        Ok(_) => {
+            close(channel).await;
+            Ok(())
+        }
+        Err(e) if failure::is_not_found(&e) => Ok(()),
+        Err(e) => Err(failure::failed(&format!("deleting queue `{name}`"), &e, false)),
+    }
+}
+
+async fn delete_exchange(link: &Link, name: &str) -> Result<()> {
+    let channel = link.channel().await?;
+    match channel.exchange_delete(name.into(), ExchangeDeleteOptions::default()).await {
+        Ok(()) => {
+            close(channel).await;
+            Ok(())
+        }
+        Err(e) if failure::is_not_found(&e) => Ok(()),
+        Err(e) => Err(failure::failed(&format!("deleting exchange `{name}`"), &e, false)),
+    }
+}
+
+async fn exchange(channel: &Channel, name: &str, kind: ExchangeKind, alternate: Option<&str>) -> Result<()> {
+    let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    let mut arguments = FieldTable::default();
+    if let Some(alternate) = alternate {
+        arguments.insert("alternate-exchange".into(), text(alternate));
+    }
+    let declared = channel.exchange_declare(name.into(), kind, options, arguments).await;
+    declared.map_err(|e| failure::failed(&format!("declaring exchange `{name}`"), &e, false))
+}
+
+/// Declares a durable quorum queue.
+async fn declare(channel: &Channel, name: &str, arguments: &[(&str, AMQPValue)]) -> Result<()> {
+    let mut table = FieldTable::default();
+    table.insert("x-queue-type".into(), text("quorum"));
+    table.insert("x-delivery-limit".into(), long(DELIVERIES_MAX));
+    for (name, value) in arguments {
+        table.insert((*name).into(), value.clone());
+    }
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    let declared = channel.queue_declare(name.into(), options, table).await;
+    declared.map(drop).map_err(|e| failure::failed(&format!("declaring queue `{name}`"), &e, false))
+}
+
+async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> Result<()> {
+    let options = QueueBindOptions::default();
+    let bound = channel.queue_bind(queue.into(), exchange.into(), key.into(), options, FieldTable::default()).await;
+    bound.map_err(|e| failure::failed(&format!("binding queue `{queue}` to `{exchange}`"), &e, false))
+}
+
+/// Lets what matches the key go on from one exchange to the next.
+async fn pass(channel: &Channel, from: &str, to: &str, key: &str) -> Result<()> {
+    let options = ExchangeBindOptions::default();
+    let bound = channel.exchange_bind(to.into(), from.into(), key.into(), options, FieldTable::default()).await;
+    bound.map_err(|e| failure::failed(&format!("binding exchange `{to}` to `{from}`"), &e, false))
+}
+
+async fn close(channel: Channel) {
+    // It closes when it is dropped as well; this only waits for it.
+    let _ = channel.close(200, "done".into()).await;
+}
+
+fn text(text: &str) -> AMQPValue {
+    AMQPValue::LongString(text.as_bytes().to_vec().into())
+}
+
+fn long(number: i64) -> AMQPValue {
+    AMQPValue::LongLongInt(number)
+}
