@@ -4,10 +4,12 @@ mod capabilities;
 mod config;
 mod connection;
 mod failure;
+mod gate;
 mod message;
 mod names;
 mod publisher;
 mod shared;
+mod tombstone;
 mod topology;
 
 // For its feature alone: the driver's TLS has no provider otherwise.
