@@ -10,13 +10,16 @@ use crate::RabbitConfig;
 /// the gate's holder.
 const TOLERANCE: Duration = Duration::from_millis(500);
 
+/// Ten years. What the levels can't hold at one go passes its gate and goes round again.
+const DELAY_MAX: Duration = Duration::from_secs(3_652 * 86_400);
+
 pub(crate) fn of(config: &RabbitConfig) -> Capabilities {
     let mut caps = Capabilities::minimal("rabbitmq");
     caps.durability = Durability::Disk;
     caps.order = Order::Within(TOLERANCE);
     caps.resolution = Duration::from_millis(1);
     caps.lateness = Duration::from_millis(50);
-    caps.delay_max = config.delay_max();
+    caps.delay_max = DELAY_MAX;
     caps.lease_max = config.lease_max;
     caps.payload_bytes_max = config.payload_bytes_max;
     caps.batch_max = 10_000;

@@ -35,10 +35,10 @@ const NAME_SPACE_BYTES_MAX: usize = 64;
 const PARALLEL_MAX: u16 = 16;
 
 /// The most levels: a TTL has 32 bits of milliseconds.
-pub(crate) const LEVELS_MAX: u32 = 24;
+pub(crate) const LEVELS_MAX: u32 = 21;
 
 /// How long a message stays in the lowest level, in milliseconds; twice as long in each higher one.
-pub(crate) const LEVEL_MS: u64 = 256;
+pub(crate) const LEVEL_MS: u64 = 2_048;
 
 /// Brokers of 4.x refuse messages over 16 MiB unless they are told otherwise.
 const PAYLOAD_BYTES_MAX: usize = 15 << 20;
@@ -91,7 +91,7 @@ impl RabbitConfig {
             name_space: "delayline".into(),
             levels: LEVELS_MAX,
             parallel: 2,
-            margin: Duration::from_secs(1),
+            margin: Duration::from_secs(2),
             hold_max: 60_000,
             lease_max: Duration::from_secs(25 * 60),
             heartbeat: Duration::from_secs(5),
@@ -136,8 +136,9 @@ impl RabbitConfig {
         self
     }
 
-    /// How many levels hold what is not due soon, 1 to 24; 24 unless set, which reaches 49.7 days. Each one less halves the
-    /// largest delay, and saves the queues of that level. All that use a name space must say the same.
+    /// How many levels hold what is not due soon, 1 to 21; 21 unless set, which reaches 49.7 days at one go. Each one less
+    /// halves that, and saves the queues of that level: what is due later comes out early, and goes round again if there is
+    /// an intake on its queue then, or once there is one. All that use a name space must say the same.
     #[must_use]
     pub fn levels(mut self, levels: u32) -> Self {
         self.levels = levels;
@@ -151,7 +152,7 @@ impl RabbitConfig {
         self
     }
 
-    /// How long before it is due a task leaves the levels, 1 s unless set: it covers what the way takes.
+    /// How long before it is due a task leaves the levels at the latest, 2 s unless set: it covers what the way takes.
     #[must_use]
     pub fn margin(mut self, time: Duration) -> Self {
         self.margin = time;
@@ -326,11 +327,6 @@ impl RabbitConfig {
         };
         uri
     }
-
-    /// The farthest due time that the levels reach.
-    pub(crate) fn delay_max(&self) -> Duration {
-        Duration::from_millis(((1 << self.levels) - 1) * LEVEL_MS)
-    }
 }
 
 impl fmt::Debug for RabbitConfig {
@@ -383,7 +379,6 @@ mod tests {
         assert_eq!(config.uri.authority.userinfo.password, "hunter2");
         assert_eq!((config.vhost(), config.name_space.as_str()), ("my/host", "exams"));
         assert_eq!((config.levels, config.parallel, config.hold_max), (10, 4, 9));
-        assert_eq!(config.delay_max(), Duration::from_millis(1023 * 256));
         assert_eq!((config.margin, config.lease_max), (Duration::from_secs(2), Duration::from_secs(60)));
         assert_eq!(config.driver_uri().query.heartbeat, Some(3));
         assert_eq!(config.driver_uri().query.connection_timeout, Some(2_000));
@@ -411,7 +406,7 @@ mod tests {
             ("amqp://host?shards=1", "no option `shards`"),
             ("amqp://host?parallel=17", "1 to 16 parallel"),
             ("amqp://host?parallel=", "whole number"),
-            ("amqp://host?levels=25", "1 to 24 levels"),
+            ("amqp://host?levels=25", "1 to 21 levels"),
             ("amqp://host?hold_max=0", "hold_max is 1"),
             ("amqp://host?sweep=soon", "such as `500ms`"),
             ("amqp://host?heartbeat=2m", "heartbeat is 1000ms to 60s"),

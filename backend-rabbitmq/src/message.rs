@@ -321,7 +321,7 @@ mod tests {
         for name in ["id", "due", "seq", "attempts", "max", "fence", "delayline"] {
             let mut table = FieldTable::default();
             for (key, value) in whole.headers().clone().unwrap().into_iter().filter(|(key, _)| key.as_str() != name) {
-                table.insert(key, value);
+                table.insert(key.clone(), value.clone());
             }
             assert!(Message::read(&whole.clone().with_headers(table), Bytes::new()).is_err(), "without `{name}`");
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use delayline_core::{Capabilities, Clock, Error, ErrorKind, QueueName, Result, SystemClock, TaskId, Timestamp};
+use delayline_core::{Capabilities, Clock, Due, Error, ErrorKind, QueueName, Result, SystemClock, TaskId, Timestamp};
 use lapin::BasicProperties;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -14,7 +14,7 @@ use uuid::{Builder, Uuid};
 use crate::config::LEVEL_MS;
 use crate::connection::Link;
 use crate::lines::Lines;
-use crate::message::Message;
+use crate::message::{Kind, Message};
 use crate::names::Names;
 use crate::publisher::{NotPublished, Outgoing, Publisher};
 use crate::topology::Topology;
@@ -145,9 +145,30 @@ impl Shared {
         self.random.lock().u128(..)
     }
 
+    /// The millisecond, rounded up, at which what is accepted now falls due.
+    ///
+    /// # Errors
+    /// [`OutOfRange`](ErrorKind::OutOfRange).
+    pub(crate) fn due_ms(&self, due: Due) -> Result<i64> {
+        self.caps.check_delay(due)?;
+        let now = self.clock.wall();
+        let at = match due {
+            Due::After(delay) => now.saturating_add(delay),
+            Due::At(at) => at,
+        };
+        if at.saturating_since(now) > self.caps.delay_max {
+            return Err(self.caps.out_of_range());
+        }
+        Ok(at.unix_millis_ceil())
+    }
+
     /// Where a task goes that waits until it is due: to the ready queue, to the gate, or into the levels.
     pub(crate) fn route(&self, queue: &QueueName, message: &Message) -> Outgoing {
-        let left_ms = message.due_ms.saturating_sub(self.now_ms());
+        let mut left_ms = message.due_ms.saturating_sub(self.now_ms());
+        if matches!(message.kind, Kind::Tombstone { .. }) {
+            // One step ahead of its task, and never to where there is nobody to read it.
+            left_ms = left_ms.saturating_sub(LEVEL_MS.cast_signed()).max(1);
+        }
         let margin_ms = i64::try_from(self.config.margin.as_millis()).unwrap_or(i64::MAX);
         let ticks = u64::try_from((left_ms - margin_ms).max(0)).unwrap_or(0) / LEVEL_MS;
         // Beyond the largest delay is what was shifted there: it goes round again when it comes out.
@@ -184,7 +205,17 @@ impl Shared {
     /// # Cancel safety
     /// Dropped, some may have been published: call it from what is not dropped.
     pub(crate) async fn publish(&self, queue: &QueueName, batch: Vec<Outgoing>) -> Vec<Result<(), NotPublished>> {
-        let mut answers = self.publisher.publish(&batch).await;
+        self.publish_by(&self.publisher, queue, batch).await
+    }
+
+    /// As [`publish`](Self::publish), by a publisher of one's own.
+    pub(crate) async fn publish_by(
+        &self,
+        publisher: &Publisher,
+        queue: &QueueName,
+        batch: Vec<Outgoing>,
+    ) -> Vec<Result<(), NotPublished>> {
+        let mut answers = publisher.publish(&batch).await;
         let lost: Vec<usize> =
             (0..batch.len()).filter(|&at| matches!(answers[at], Err(NotPublished::Unroutable))).collect();
         if lost.is_empty() {
@@ -196,7 +227,7 @@ impl Shared {
             return answers;
         }
         let again: Vec<Outgoing> = lost.iter().map(|&at| batch[at].clone()).collect();
-        for (at, answer) in lost.into_iter().zip(self.publisher.publish(&again).await) {
+        for (at, answer) in lost.into_iter().zip(publisher.publish(&again).await) {
             answers[at] = answer;
         }
         answers

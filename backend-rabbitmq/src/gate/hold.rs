@@ -1,0 +1,360 @@
+//! What a gate holds: tasks by the time they are due, and tombstones that wait for theirs. It is given the time and the
+//! messages, and says what is to be done with them; the broker is somebody else's business.
+//!
+//! - Every message that came is in exactly one place: held, told to be done, or on its way out ([`Leaving`]).
+//! - Of two copies of one task, which only a crash makes, one is held: the one that was claimed last.
+//! - A tombstone stays until its task came, or until [`KEEP_MS`] after its task was due. It changes one task once, in the
+//!   order in which the changes were asked for.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::message::{Kind, Message, TombstoneAction};
+
+/// How long a tombstone waits for a task that is overdue.
+pub(crate) const KEEP_MS: i64 = 10_000;
+
+/// The most tombstones that are remembered; beyond it the one that ends first is forgotten.
+const TOMBSTONES_MAX: usize = 100_000;
+
+/// The number that the broker gave a message on this channel.
+pub(crate) type Tag = u64;
+
+#[derive(Debug)]
+pub(crate) struct Hold {
+    tasks: BTreeMap<Place, Message>,
+    places: HashMap<u128, Place>,
+    /// By the number of their task, in the order of the requests.
+    tombstones: HashMap<u128, Vec<Tombstone>>,
+    /// When each of them ends, its serial number, and whose it is.
+    ends: BTreeSet<(i64, u64, u128)>,
+    serial: u64,
+    /// How many of them the broker still has.
+    unsettled: usize,
+    unsettled_max: usize,
+    /// What is due later than this many milliseconds from now is sent on.
+    far_ms: i64,
+    bytes: usize,
+}
+
+/// Where a task stands: by due time, then sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    due_ms: i64,
+    seq: u64,
+    tag: Tag,
+}
+
+#[derive(Debug)]
+struct Tombstone {
+    seq: u64,
+    serial: u64,
+    /// None once the broker was told that it is done.
+    tag: Option<Tag>,
+    action: TombstoneAction,
+    end_ms: i64,
+}
+
+/// What becomes of a message that came.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Arrived {
+    Held,
+    /// These are done with.
+    Done(Vec<Tag>),
+    Leaves(Leaving),
+}
+
+/// A message to publish; once that is confirmed, its tags are done with.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Leaving {
+    pub(crate) message: Message,
+    pub(crate) tags: Vec<Tag>,
+    /// Whether it is due: if not, it goes on its way anew.
+    pub(crate) due: bool,
+}
+
+impl Hold {
+    /// For at most `hold_max` unsettled messages, of which tombstones get a quarter.
+    pub(crate) fn new(hold_max: usize, far_ms: i64) -> Self {
+        Self {
+            tasks: BTreeMap::new(),
+            places: HashMap::new(),
+            tombstones: HashMap::new(),
+            ends: BTreeSet::new(),
+            serial: 0,
+            unsettled: 0,
+            unsettled_max: hold_max / 4,
+            far_ms,
+            bytes: 0,
+        }
+    }
+
+    /// How many bytes the tasks take, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// A message came from the broker.
+    pub(crate) fn arrived(&mut self, tag: Tag, message: Message, now_ms: i64) -> Arrived {
+        match message.kind {
+            Kind::Tombstone { target, action } => self.tombstone(tag, message, target, action, now_ms),
+            Kind::Task | Kind::Dead { .. } => self.task(tag, message, now_ms),
+        }
+    }
+
+    fn task(&mut self, tag: Tag, mut message: Message, now_ms: i64) -> Arrived {
+        let mut tags = vec![tag];
+        if let Some(place) = self.places.get(&message.number).copied() {
+            if self.tasks.get(&place).is_some_and(|held| held.fence >= message.fence) {
+                return Arrived::Done(tags);
+            }
+            tags.push(place.tag);
+            self.remove(place);
+        }
+        if let Some(tombstones) = self.tombstones.remove(&message.number) {
+            let mut cancelled = false;
+            for tombstone in tombstones {
+                self.forget(&tombstone, message.number);
+                tags.extend(tombstone.tag);
+                cancelled |= !change(&mut message, tombstone.action);
+            }
+            return match cancelled {
+                true => Arrived::Done(tags),
+                false => Arrived::Leaves(Leaving { due: message.due_ms <= now_ms, message, tags }),
+            };
+        }
+        if message.due_ms - now_ms > self.far_ms {
+            return Arrived::Leaves(Leaving { message, tags, due: false });
+        }
+        self.insert(tag, message);
+        // Of what is kept, one tag remains; the copy's is done with.
+        match tags.len() {
+            1 => Arrived::Held,
+            _ => Arrived::Done(tags.split_off(1)),
+        }
+    }
+
+    fn tombstone(&mut self, tag: Tag, message: Message, target: u128, action: TombstoneAction, now_ms: i64) -> Arrived {
+        if message.due_ms - now_ms > self.far_ms {
+            return Arrived::Leaves(Leaving { message, tags: vec![tag], due: false });
+        }
+        if let Some(place) = self.places.get(&target).copied() {
+            let mut task = self.remove(place).expect("a place that is known holds a task");
+            let tags = vec![tag, place.tag];
+            return match change(&mut task, action) {
+                false => Arrived::Done(tags),
+                true => Arrived::Leaves(Leaving { due: task.due_ms <= now_ms, message: task, tags }),
+            };
+        }
+        let end_ms = message.due_ms.max(now_ms).saturating_add(KEEP_MS);
+        let keeps = self.unsettled < self.unsettled_max;
+        self.unsettled += usize::from(keeps);
+        self.serial += 1;
+        let serial = self.serial;
+        let waiting = self.tombstones.entry(target).or_default();
+        waiting.push(Tombstone { seq: message.seq, serial, tag: keeps.then_some(tag), action, end_ms });
+        waiting.sort_by_key(|tombstone| tombstone.seq);
+        self.ends.insert((end_ms, serial, target));
+        let mut done = if keeps { vec![] } else { vec![tag] };
+        if self.ends.len() > TOMBSTONES_MAX {
+            done.extend(self.end_first());
+        }
+        if done.is_empty() { Arrived::Held } else { Arrived::Done(done) }
+    }
+
+    /// Takes out what is due, at most `max`, in order.
+    pub(crate) fn due(&mut self, now_ms: i64, max: usize) -> Vec<Leaving> {
+        let mut leaving = Vec::new();
+        while leaving.len() < max {
+            let Some(place) = self.tasks.keys().next().copied().filter(|place| place.due_ms <= now_ms) else { break };
+            let message = self.remove(place).expect("the first key has a value");
+            leaving.push(Leaving { message, tags: vec![place.tag], due: true });
+        }
+        leaving
+    }
+
+    /// Forgets the tombstones whose task came neither in time nor late: what is done with thereby.
+    pub(crate) fn ended(&mut self, now_ms: i64) -> Vec<Tag> {
+        let mut done = Vec::new();
+        while self.ends.first().is_some_and(|(end_ms, ..)| *end_ms <= now_ms) {
+            done.extend(self.end_first());
+        }
+        done
+    }
+
+    /// When there is something to do next, unless something comes.
+    pub(crate) fn next_ms(&self) -> Option<i64> {
+        let task = self.tasks.keys().next().map(|place| place.due_ms);
+        let end = self.ends.first().map(|(end_ms, ..)| *end_ms);
+        task.into_iter().chain(end).min()
+    }
+
+    fn insert(&mut self, tag: Tag, message: Message) {
+        let place = Place { due_ms: message.due_ms, seq: message.seq, tag };
+        self.bytes += message.byte_len();
+        self.places.insert(message.number, place);
+        self.tasks.insert(place, message);
+    }
+
+    fn remove(&mut self, place: Place) -> Option<Message> {
+        let message = self.tasks.remove(&place)?;
+        self.bytes -= message.byte_len();
+        self.places.remove(&message.number);
+        Some(message)
+    }
+
+    fn end_first(&mut self) -> Option<Tag> {
+        let (_, serial, target) = self.ends.first().copied()?;
+        let waiting = self.tombstones.get_mut(&target)?;
+        let at = waiting.iter().position(|tombstone| tombstone.serial == serial)?;
+        let tombstone = waiting.remove(at);
+        if waiting.is_empty() {
+            self.tombstones.remove(&target);
+        }
+        self.forget(&tombstone, target);
+        tombstone.tag
+    }
+
+    fn forget(&mut self, tombstone: &Tombstone, target: u128) {
+        self.ends.remove(&(tombstone.end_ms, tombstone.serial, target));
+        self.unsettled -= usize::from(tombstone.tag.is_some());
+    }
+}
+
+/// Changes a task; false if it is cancelled.
+fn change(task: &mut Message, action: TombstoneAction) -> bool {
+    match action {
+        TombstoneAction::Cancel => return false,
+        TombstoneAction::MoveTo(ms) => task.due_ms = ms,
+        TombstoneAction::Shift(by_ms) => task.due_ms = task.due_ms.saturating_add(by_ms),
+    }
+    true
+}
+
+/// How to acknowledge what is done, given all that is not acknowledged: up to a tag with everything below it, or by itself.
+/// Takes what is done out of `unsettled`.
+pub(crate) fn acknowledgements(unsettled: &mut BTreeSet<Tag>, mut done: Vec<Tag>) -> Vec<(Tag, bool)> {
+    done.sort_unstable();
+    done.dedup();
+    done.retain(|tag| unsettled.remove(tag));
+    let below = match unsettled.first() {
+        Some(first) => done.partition_point(|tag| tag < first),
+        None => done.len(),
+    };
+    let together = below.checked_sub(1).map(|last| (done[last], true));
+    together.into_iter().chain(done[below..].iter().map(|tag| (*tag, false))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use delayline_core::{NewTask, TaskId};
+
+    use super::*;
+
+    const FAR: i64 = 5_000;
+
+    fn task(number: u128, due_ms: i64, seq: u64) -> Message {
+        let id = TaskId::new(format!("task-{number}")).unwrap();
+        Message::new(NewTask::new(Duration::ZERO, "payload"), id, number, due_ms, seq, None)
+    }
+
+    fn tombstone(target: u128, due_ms: i64, seq: u64, action: TombstoneAction) -> Message {
+        Message { kind: Kind::Tombstone { target, action }, ..task(1_000 + u128::from(seq), due_ms, seq) }
+    }
+
+    fn hold() -> Hold {
+        Hold::new(100, FAR)
+    }
+
+    fn numbers(leaving: &[Leaving]) -> Vec<u128> {
+        leaving.iter().map(|leaving| leaving.message.number).collect()
+    }
+
+    #[test]
+    fn order_1_tasks_leave_by_due_time_and_sequence_and_none_before() {
+        let mut hold = hold();
+        for (tag, (due, seq)) in [(20, 4), (10, 9), (20, 3), (10, 8)].into_iter().enumerate() {
+            let tag = tag as u64 + 1;
+            assert_eq!(hold.arrived(tag, task(tag.into(), due, seq), 0), Arrived::Held);
+        }
+        assert_eq!(hold.next_ms(), Some(10));
+        assert!(hold.due(9, 10).is_empty());
+        assert_eq!(numbers(&hold.due(10, 1)), [4]);
+        assert_eq!(numbers(&hold.due(20, 10)), [2, 3, 1]);
+        assert_eq!((hold.next_ms(), hold.bytes()), (None, 0));
+    }
+
+    #[test]
+    fn cancel_11_a_tombstone_takes_its_task_along_whichever_comes_first() {
+        let mut hold = hold();
+        assert_eq!(hold.arrived(1, task(1, 100, 1), 0), Arrived::Held);
+        let cancel = |target, seq| tombstone(target, 100, seq, TombstoneAction::Cancel);
+        assert_eq!(hold.arrived(2, cancel(1, 2), 0), Arrived::Done(vec![2, 1]));
+        assert_eq!(hold.arrived(3, cancel(7, 3), 0), Arrived::Held);
+        assert_eq!(hold.arrived(4, task(7, 100, 4), 0), Arrived::Done(vec![4, 3]));
+        assert!(hold.due(1_000, 9).is_empty());
+        assert_eq!((hold.next_ms(), hold.bytes(), hold.unsettled), (None, 0, 0));
+    }
+
+    #[test]
+    fn cancel_11_changes_apply_in_the_order_of_the_requests() {
+        let mut hold = hold();
+        hold.arrived(2, tombstone(1, 100, 2, TombstoneAction::Shift(-10)), 0);
+        hold.arrived(3, tombstone(1, 100, 1, TombstoneAction::MoveTo(500)), 0);
+        let Arrived::Leaves(leaving) = hold.arrived(1, task(1, 100, 0), 0) else { panic!("it stays") };
+        assert_eq!((leaving.message.due_ms, leaving.tags, leaving.due), (490, vec![1, 3, 2], false));
+    }
+
+    #[test]
+    fn leak_1_a_tombstone_without_a_task_ends() {
+        let mut hold = hold();
+        assert_eq!(hold.arrived(1, tombstone(1, 100, 1, TombstoneAction::Cancel), 0), Arrived::Held);
+        assert!(hold.ended(99 + KEEP_MS).is_empty());
+        assert_eq!(hold.ended(100 + KEEP_MS), [1]);
+        assert_eq!((hold.next_ms(), hold.tombstones.len(), hold.unsettled), (None, 0, 0));
+    }
+
+    #[test]
+    fn bound_15_tombstones_leave_room_for_tasks_and_still_work() {
+        let mut hold = Hold::new(8, FAR);
+        let arrive = |hold: &mut Hold, n: u64| hold.arrived(n, tombstone(n.into(), 100, n, TombstoneAction::Cancel), 0);
+        assert_eq!(arrive(&mut hold, 1), Arrived::Held);
+        assert_eq!(arrive(&mut hold, 2), Arrived::Held);
+        assert_eq!(arrive(&mut hold, 3), Arrived::Done(vec![3]));
+        assert_eq!(hold.arrived(9, task(3, 100, 9), 0), Arrived::Done(vec![9]));
+        assert_eq!(hold.arrived(10, task(1, 100, 9), 0), Arrived::Done(vec![10, 1]));
+        assert_eq!(arrive(&mut hold, 4), Arrived::Held);
+    }
+
+    #[test]
+    fn dup_1_of_two_copies_the_one_that_was_claimed_last_is_held() {
+        let mut hold = hold();
+        hold.arrived(1, task(1, 100, 1), 0);
+        assert_eq!(hold.arrived(2, task(1, 100, 1), 0), Arrived::Done(vec![2]));
+        let claimed = Message { fence: 5, ..task(1, 200, 1) };
+        assert_eq!(hold.arrived(3, claimed, 0), Arrived::Done(vec![1]));
+        let left = hold.due(200, 9);
+        assert_eq!((left.len(), left[0].message.fence, left[0].tags.clone()), (1, 5, vec![3]));
+    }
+
+    #[test]
+    fn what_is_due_far_away_goes_on_its_way_anew() {
+        let mut hold = hold();
+        let Arrived::Leaves(leaving) = hold.arrived(1, task(1, FAR + 1, 1), 0) else { panic!("it stays") };
+        assert!(!leaving.due);
+        let late = tombstone(2, FAR + 1, 1, TombstoneAction::Cancel);
+        assert!(matches!(hold.arrived(2, late, 0), Arrived::Leaves(_)));
+    }
+
+    #[test]
+    fn acknowledgements_cover_what_is_done_and_nothing_else() {
+        let mut unsettled: BTreeSet<Tag> = (1..=10).collect();
+        assert_eq!(acknowledgements(&mut unsettled, vec![2, 1, 5]), [(2, true), (5, false)]);
+        assert_eq!(acknowledgements(&mut unsettled, vec![4]), [(4, false)]);
+        assert_eq!(acknowledgements(&mut unsettled, vec![3, 3, 99]), [(3, true)]);
+        assert_eq!(acknowledgements(&mut unsettled, (6..=10).collect()), [(10, true)]);
+        assert!(unsettled.is_empty());
+        assert!(acknowledgements(&mut unsettled, vec![]).is_empty());
+    }
+}

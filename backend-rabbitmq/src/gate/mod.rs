@@ -1,0 +1,425 @@
+//! The gate of a queue: holds what is due soon, and publishes it to the ready queue at the millisecond.
+//!
+//! Every process with an intake on the queue has one, and the broker lets one of them at a time be served (a single active
+//! consumer). Nothing that a gate holds is acknowledged, so that its successor gets all of it:
+//!
+//! 1. A message comes, and is held ([`hold`]) without being acknowledged.
+//! 2. When it is due, it is published to the ready queue, in waves: all that is due, in order.
+//! 3. Only when the broker has confirmed a wave, what it is made of is acknowledged.
+//!
+//! A gate that dies between 2 and 3 leaves a copy behind, which its successor publishes again. A gate that only lost its
+//! channel remembers what was confirmed, and does not.
+
+mod hold;
+
+use std::collections::{BTreeSet, HashSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use delayline_core::{Error, ErrorKind, QueueName, Result};
+use futures_util::future::join_all;
+use futures_util::{FutureExt, StreamExt};
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Consumer};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use self::hold::{Arrived, Hold, Leaving, Tag, acknowledgements};
+use crate::config::LEVEL_MS;
+use crate::connection::Backoff;
+use crate::failure;
+use crate::message::{Kind, Message};
+use crate::publisher::Publisher;
+use crate::shared::Shared;
+
+/// The most messages that are published before their confirmations are awaited.
+const WAVE_MAX: usize = 1_000;
+
+/// The most messages that are taken in before it is looked again at what is due.
+const INTAKE_MAX: usize = 1_000;
+
+/// The most payload that is held: beyond it no more is taken in, and another process may hold the rest.
+const HOLD_BYTES_MAX: usize = 128 << 20;
+
+/// The most messages that are remembered as published though their acknowledgement failed.
+const CONFIRMED_MAX: usize = 100_000;
+
+/// The longest sleep, after which a clock that was set is noticed.
+const SLEEP_MAX: Duration = Duration::from_secs(10);
+
+/// How long closing waits for a wave that is under way.
+const CLOSE_MAX: Duration = Duration::from_millis(900);
+
+/// One process's part in a queue's gate. Dropped, it ends in the background and gives back what it holds.
+pub(crate) struct Gate {
+    /// Dropped or told, it ends the work.
+    stop: watch::Sender<bool>,
+    work: Option<JoinHandle<()>>,
+}
+
+impl Gate {
+    /// Takes its place in the line of those who may be served.
+    pub(crate) fn start(shared: Arc<Shared>, queue: QueueName) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let work = tokio::spawn(Work::new(shared, queue).run(stopped));
+        Self { stop, work: Some(work) }
+    }
+
+    /// Gives back everything that it holds, and ends.
+    ///
+    /// # Cancel safety
+    /// Dropped, it ends in the background.
+    pub(crate) async fn close(mut self) {
+        self.stop.send_replace(true);
+        if let Some(mut work) = self.work.take()
+            && timeout(CLOSE_MAX, &mut work).await.is_err()
+        {
+            // The broker does not answer. What is not acknowledged goes back with the channel.
+            work.abort();
+        }
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").finish_non_exhaustive()
+    }
+}
+
+/// What tells copies of one task from its later lives: a claim raises the fence, a change moves the due time.
+type Copied = (u128, u64, i64);
+
+/// A gate over all its channels.
+struct Work {
+    shared: Arc<Shared>,
+    queue: QueueName,
+    /// Its own: a herd must not wait for those who schedule.
+    publisher: Publisher,
+    /// Published and confirmed, but not acknowledged before the channel was lost.
+    confirmed: HashSet<Copied>,
+}
+
+impl Work {
+    fn new(shared: Arc<Shared>, queue: QueueName) -> Self {
+        let publisher = Publisher::new(shared.config.clone(), shared.publishing.clone());
+        Self { shared, queue, publisher, confirmed: HashSet::new() }
+    }
+
+    async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let (mut backoff, mut failing) = (Backoff::new(), false);
+        let mut closing = self.shared.closing();
+        loop {
+            let served = tokio::select! {
+                biased;
+                () = told(&mut stop) => return,
+                () = told(&mut closing) => return,
+                opened = Session::open(&self.shared, &self.queue) => opened,
+            };
+            let e = match served {
+                Ok(mut session) => {
+                    if std::mem::take(&mut failing) {
+                        tracing::info!(queue = %self.queue, "the gate is open again");
+                    }
+                    backoff.reset();
+                    match session.serve(&mut self, &mut stop, &mut closing).await {
+                        Ok(()) => return session.close().await,
+                        Err(e) => e,
+                    }
+                }
+                Err(e) if e.kind() == ErrorKind::Closed => return,
+                Err(e) => e,
+            };
+            if !std::mem::replace(&mut failing, true) {
+                tracing::warn!(queue = %self.queue, error = %e, "the gate lost its channel and tries again");
+            }
+            tokio::select! {
+                () = told(&mut stop) => return,
+                () = told(&mut closing) => return,
+                () = sleep(backoff.next()) => {}
+            }
+        }
+    }
+}
+
+/// Ends when it is told to, or when there is nobody any more to tell.
+async fn told(stop: &mut watch::Receiver<bool>) {
+    // Either way it is over.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// The gate on one channel: what it holds is given back when the channel ends.
+struct Session {
+    shared: Arc<Shared>,
+    queue: QueueName,
+    /// The name of the gate's queue at the broker.
+    name: String,
+    channel: Channel,
+    /// None while there is more in memory than is good.
+    consumer: Option<Consumer>,
+    hold: Hold,
+    /// Everything that came and is not acknowledged.
+    unsettled: BTreeSet<Tag>,
+    /// What could not be published yet.
+    leaving: Vec<Leaving>,
+    backoff: Backoff,
+    /// Nothing is published before that, because the last attempt failed.
+    rest_until: Option<Instant>,
+}
+
+impl Session {
+    async fn open(shared: &Arc<Shared>, queue: &QueueName) -> Result<Self> {
+        shared.ensure(queue).await?;
+        let channel = shared.consuming.channel().await?;
+        let hold_max = shared.config.hold_max;
+        let doing = "opening a gate";
+        let asked = channel.basic_qos(hold_max, BasicQosOptions::default());
+        match timeout(shared.config.response_timeout, asked).await {
+            Ok(done) => done.map_err(|e| failure::failed(doing, &e, false))?,
+            Err(_) => return Err(failure::silent(doing, &shared.config, false)),
+        }
+        let margin_ms = i64::try_from(shared.config.margin.as_millis()).unwrap_or(i64::MAX);
+        let far_ms = margin_ms.saturating_add(2 * LEVEL_MS.cast_signed());
+        let mut session = Self {
+            name: shared.names.gate(queue),
+            shared: shared.clone(),
+            queue: queue.clone(),
+            channel,
+            consumer: None,
+            hold: Hold::new(hold_max.into(), far_ms),
+            unsettled: BTreeSet::new(),
+            leaving: Vec::new(),
+            backoff: Backoff::new(),
+            rest_until: None,
+        };
+        session.consume().await?;
+        Ok(session)
+    }
+
+    async fn consume(&mut self) -> Result<()> {
+        let doing = "consuming from a gate";
+        let options = BasicConsumeOptions::default();
+        let asked = self.channel.basic_consume(self.name.as_str().into(), "".into(), options, FieldTable::default());
+        let consumer = match timeout(self.shared.config.response_timeout, asked).await {
+            Ok(Ok(consumer)) => consumer,
+            Ok(Err(e)) => {
+                // An operator may have deleted it.
+                self.shared.topology.forget().await;
+                return Err(failure::failed(doing, &e, false));
+            }
+            Err(_) => return Err(failure::silent(doing, &self.shared.config, false)),
+        };
+        self.consumer = Some(consumer);
+        Ok(())
+    }
+
+    /// Goes on until it is told to stop, or something fails.
+    async fn serve(
+        &mut self,
+        work: &mut Work,
+        stop: &mut watch::Receiver<bool>,
+        closing: &mut watch::Receiver<bool>,
+    ) -> Result<()> {
+        loop {
+            let mut wait = self.hold.next_ms().map_or(SLEEP_MAX, |ms| self.shared.until(ms)).min(SLEEP_MAX);
+            if let Some(until) = self.rest_until {
+                wait = until.saturating_duration_since(Instant::now());
+            }
+            let consumer = self.consumer.as_mut();
+            let next = async {
+                match consumer {
+                    Some(consumer) => consumer.next().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = told(stop) => return Ok(()),
+                () = told(closing) => return Ok(()),
+                came = next => self.take_in(work, came).await?,
+                () = sleep(wait) => {}
+            }
+            let ended = self.hold.ended(self.shared.now_ms());
+            self.acknowledge(ended).await?;
+            self.let_go(work, stop).await?;
+            self.mind_memory().await?;
+        }
+    }
+
+    /// Takes in what has come, as far as it is there.
+    async fn take_in(&mut self, work: &mut Work, first: Option<lapin::Result<Delivery>>) -> Result<()> {
+        let mut came = first;
+        let mut done = Vec::new();
+        for _ in 0..INTAKE_MAX {
+            let delivery = match came {
+                Some(Ok(delivery)) => delivery,
+                Some(Err(e)) => return Err(failure::failed("holding tasks", &e, false)),
+                None => {
+                    self.shared.topology.forget().await;
+                    return Err(Error::new(ErrorKind::Unavailable, format!("the queue `{}` is gone", self.name)));
+                }
+            };
+            done.extend(self.arrived(work, delivery).await?);
+            came = match self.consumer.as_mut().and_then(|consumer| consumer.next().now_or_never()) {
+                Some(came) => came,
+                None => break,
+            };
+        }
+        self.acknowledge(done).await
+    }
+
+    /// Takes in one message. Answers what is done with.
+    async fn arrived(&mut self, work: &mut Work, delivery: Delivery) -> Result<Vec<Tag>> {
+        let tag = delivery.delivery_tag;
+        self.unsettled.insert(tag);
+        let payload = Bytes::from(delivery.data);
+        let message = match Message::read(&delivery.properties, payload.clone()) {
+            Ok(message) if !matches!(message.kind, Kind::Dead { .. }) => message,
+            other => {
+                let why = other.err().map_or("it is a dead letter", |foreign| foreign.0);
+                if self.shared.set_aside(&self.name, why, &delivery.properties, payload).await {
+                    return Ok(vec![tag]);
+                }
+                return Err(Error::new(ErrorKind::Unavailable, "a foreign message could not be set aside"));
+            }
+        };
+        if delivery.redelivered && work.confirmed.remove(&copied(&message)) {
+            return Ok(vec![tag]);
+        }
+        Ok(match self.hold.arrived(tag, message, self.shared.now_ms()) {
+            Arrived::Held => Vec::new(),
+            Arrived::Done(tags) => tags,
+            Arrived::Leaves(leaving) => {
+                self.leaving.push(leaving);
+                Vec::new()
+            }
+        })
+    }
+
+    /// Publishes what is due or has to go on, in waves, until there is no more of it.
+    async fn let_go(&mut self, work: &mut Work, stop: &watch::Receiver<bool>) -> Result<()> {
+        if self.rest_until.is_some_and(|until| Instant::now() < until) {
+            return Ok(());
+        }
+        loop {
+            let now_ms = self.shared.now_ms();
+            let mut wave = std::mem::take(&mut self.leaving);
+            wave.extend(self.hold.due(now_ms, WAVE_MAX.saturating_sub(wave.len())));
+            if wave.is_empty() {
+                return Ok(());
+            }
+            let full = wave.len() >= WAVE_MAX;
+            self.wave(work, wave).await?;
+            // What came while the wave was under way may be due before what is held.
+            if !full || !self.leaving.is_empty() || *stop.borrow() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn wave(&mut self, work: &mut Work, wave: Vec<Leaving>) -> Result<()> {
+        let shared = &self.shared;
+        let out = wave.iter().map(|leaving| match leaving.due {
+            true => shared.to_queue(shared.names.ready(&self.queue), &leaving.message),
+            false => shared.route(&self.queue, &leaving.message),
+        });
+        let answers = shared.publish_by(&work.publisher, &self.queue, out.collect()).await;
+        let (mut done, mut copies, mut failed) = (Vec::new(), Vec::new(), None);
+        for (leaving, answer) in wave.into_iter().zip(answers) {
+            match answer {
+                Ok(()) => {
+                    done.extend(leaving.tags);
+                    copies.push(copied(&leaving.message));
+                }
+                Err(e) => {
+                    failed.get_or_insert(e);
+                    self.leaving.push(leaving);
+                }
+            }
+        }
+        match failed {
+            None => {
+                self.backoff.reset();
+                self.rest_until = None;
+            }
+            Some(e) => {
+                let e = e.into_error("handing over what is due");
+                if self.rest_until.is_none() {
+                    tracing::warn!(queue = %self.queue, error = %e, "due tasks wait for the broker");
+                }
+                self.rest_until = Some(Instant::now() + self.backoff.next());
+            }
+        }
+        if let Err(e) = self.acknowledge(done).await {
+            // They come again; but they are in the ready queue.
+            if work.confirmed.len() + copies.len() <= CONFIRMED_MAX {
+                work.confirmed.extend(copies);
+            }
+            return Err(e);
+        }
+        Ok(())
+    }
+
+    async fn acknowledge(&mut self, done: Vec<Tag>) -> Result<()> {
+        let acknowledged = acknowledgements(&mut self.unsettled, done).into_iter().map(|(tag, multiple)| {
+            let options = BasicAckOptions { multiple };
+            self.channel.basic_ack(tag, options)
+        });
+        match timeout(self.shared.config.response_timeout, join_all(acknowledged)).await {
+            Ok(answers) => answers
+                .into_iter()
+                .collect::<lapin::Result<()>>()
+                .map_err(|e| failure::failed("acknowledging at the gate", &e, false)),
+            Err(_) => Err(failure::silent("acknowledging at the gate", &self.shared.config, false)),
+        }
+    }
+
+    /// Takes in no more while there is too much in memory, and takes in again when there is room.
+    async fn mind_memory(&mut self) -> Result<()> {
+        match &self.consumer {
+            Some(consumer) if self.hold.bytes() > HOLD_BYTES_MAX => {
+                let tag = consumer.tag();
+                let asked = self.channel.basic_cancel(tag, lapin::options::BasicCancelOptions::default());
+                match timeout(self.shared.config.response_timeout, asked).await {
+                    Ok(done) => done.map_err(|e| failure::failed("pausing a gate", &e, false))?,
+                    Err(_) => return Err(failure::silent("pausing a gate", &self.shared.config, false)),
+                }
+                self.take_in_rest().await
+            }
+            None if self.hold.bytes() < HOLD_BYTES_MAX / 2 => self.consume().await,
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// What came before the broker had heard that it is enough.
+    async fn take_in_rest(&mut self) -> Result<()> {
+        let Some(mut consumer) = self.consumer.take() else { return Ok(()) };
+        let mut back = Vec::new();
+        while let Some(came) = consumer.next().await {
+            let delivery = came.map_err(|e| failure::failed("pausing a gate", &e, false))?;
+            back.push(delivery);
+        }
+        for delivery in back {
+            // Given back, it comes to whoever takes in next.
+            let options = lapin::options::BasicNackOptions { multiple: false, requeue: true };
+            let asked = self.channel.basic_nack(delivery.delivery_tag, options);
+            asked.await.map_err(|e| failure::failed("pausing a gate", &e, false))?;
+        }
+        Ok(())
+    }
+
+    async fn close(self) {
+        // Everything that is not acknowledged goes back to the queue.
+        let closed = self.channel.close(200, "the gate is closed".into());
+        // Dropping the channel closes it as well; this only waits for it.
+        let _ = timeout(CLOSE_MAX, closed).await;
+    }
+}
+
+fn copied(message: &Message) -> Copied {
+    (message.number, message.fence, message.due_ms)
+}

@@ -1,0 +1,80 @@
+//! Changing tasks that wait. Nobody can reach into a broker's queues, so a change travels as a message of its own: a
+//! *tombstone* takes the way that its task took, one step ahead, and waits for it at the gate ([`crate::gate`]).
+//!
+//! What it finds there is cancelled, or sent on its way anew with another due time. So a task that is in flight or in the
+//! ready queue is not reached, one is moved to sooner only by as much as the gate has it early, and all that a caller
+//! can be told is that the change was asked for.
+
+use std::sync::Arc;
+
+use delayline_core::{
+    Action, Bytes, ChangeOutcome, Changed, Due, Error, ErrorKind, NewTask, QueueName, Result, Shift, TaskRef,
+};
+
+use crate::message::{Kind, Message, TombstoneAction, read_receipt};
+use crate::shared::Shared;
+
+/// Sends a tombstone for each of these tasks. Call it from what is not dropped.
+///
+/// # Errors
+/// Of a task: [`Invalid`](ErrorKind::Invalid) without the receipt that `schedule` gave,
+/// [`OutOfRange`](ErrorKind::OutOfRange) for a shift, and what stands in the way of publishing. Of all:
+/// [`OutOfRange`](ErrorKind::OutOfRange) for a move.
+pub(crate) async fn change(
+    shared: &Arc<Shared>,
+    queue: &QueueName,
+    tasks: Vec<TaskRef>,
+    action: Action,
+) -> Result<Changed> {
+    let move_to = match action {
+        Action::MoveTo(due) => Some(shared.due_ms(due)?),
+        Action::Cancel | Action::Shift(_) => None,
+    };
+    let first = shared.sequences(tasks.len());
+    let tombstones: Vec<Result<Message>> =
+        tasks.into_iter().zip(first..).map(|(task, seq)| tombstone(shared, task, seq, action, move_to)).collect();
+    let sent = tombstones.iter().flatten().map(|message| shared.route(queue, message)).collect();
+    let mut answers = shared.publish(queue, sent).await.into_iter();
+    let mut changed = Changed::default();
+    for tombstone in tombstones {
+        let outcome = tombstone.and_then(|_| match answers.next() {
+            Some(Ok(())) => Ok(ChangeOutcome::Requested),
+            Some(Err(e)) => Err(e.into_error("asking for a change")),
+            None => Err(Error::new(ErrorKind::Ambiguous, "asking for a change: there is no answer")),
+        });
+        changed.count(&outcome);
+        changed.outcomes.push(outcome);
+    }
+    Ok(changed)
+}
+
+fn tombstone(shared: &Shared, task: TaskRef, seq: u64, action: Action, move_to: Option<i64>) -> Result<Message> {
+    let Some((due_ms, target)) = read_receipt(&task.receipt) else {
+        return Err(Error::new(ErrorKind::Invalid, "a task is changed here by the receipt that `schedule` gave"));
+    };
+    let action = match (action, move_to) {
+        (Action::Cancel, _) => TombstoneAction::Cancel,
+        (Action::MoveTo(due), None) => TombstoneAction::MoveTo(shared.due_ms(due)?),
+        (Action::MoveTo(_), Some(ms)) => TombstoneAction::MoveTo(ms),
+        (Action::Shift(by), _) => TombstoneAction::Shift(shifted(shared, due_ms, by)?),
+    };
+    let none = NewTask::new(Due::NOW, Bytes::new());
+    let message = Message::new(none, task.id, shared.fresh_number(), due_ms, seq, None);
+    Ok(Message { kind: Kind::Tombstone { target, action }, ..message })
+}
+
+/// By how many milliseconds: later rounded up, sooner down, so that no task is early by it.
+fn shifted(shared: &Shared, due_ms: i64, by: Shift) -> Result<i64> {
+    let whole_ms = |ms: u128| i64::try_from(ms).unwrap_or(i64::MAX);
+    match by {
+        Shift::Later(by) => {
+            let by_ms = whole_ms(by.as_nanos().div_ceil(1_000_000));
+            let delay_max_ms = whole_ms(shared.caps.delay_max.as_millis());
+            if due_ms.saturating_add(by_ms) > shared.now_ms().saturating_add(delay_max_ms) {
+                return Err(shared.caps.out_of_range());
+            }
+            Ok(by_ms)
+        }
+        Shift::Sooner(by) => Ok(-whole_ms(by.as_millis())),
+    }
+}
