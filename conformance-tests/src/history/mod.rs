@@ -68,6 +68,12 @@ impl History {
         self.push(call, What::WallStepped);
     }
 
+    /// Notes that a client is being closed, or something done to the server: leases that hang on a connection may end.
+    pub fn connections_end(&self) {
+        let call = self.0.calls.fetch_add(1, Ordering::Relaxed);
+        self.push(call, What::ConnectionsEnd);
+    }
+
     /// How many items the calls so far were answered for.
     #[must_use]
     pub fn operations(&self) -> u64 {

@@ -161,6 +161,7 @@ impl DelayBackend for Recorded {
     }
 
     async fn close(&self) -> Result<()> {
+        self.history.connections_end();
         self.inner.close().await
     }
 }
