@@ -9,6 +9,7 @@ use delayline_core::{Capabilities, Clock, Due, Error, ErrorKind, QueueName, Resu
 use lapin::BasicProperties;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 use uuid::{Builder, Uuid};
 
 use crate::config::LEVEL_MS;
@@ -19,6 +20,9 @@ use crate::names::Names;
 use crate::publisher::{NotPublished, Outgoing, Publisher};
 use crate::topology::Topology;
 use crate::{RabbitConfig, capabilities};
+
+/// How long it takes until what a broker refused is published again.
+const REPEATED: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(500)];
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -34,14 +38,14 @@ pub(crate) struct Shared {
     /// A number for leases of this backend, which no other has.
     pub(crate) instance: u64,
     pub(crate) lines: Lines,
+    /// Held by who reads dead letters.
+    pub(crate) reading: tokio::sync::Mutex<()>,
     clock: SystemClock,
     random: Mutex<fastrand::Rng>,
     /// The last sequence and the last fence that were given.
     seq: AtomicU64,
     fence: AtomicU64,
     slot: AtomicU64,
-    /// How many foreign or corrupt messages were set aside here.
-    set_aside: AtomicU64,
     closed: AtomicBool,
     /// Turns true when the backend is closed, for those who wait.
     closing: watch::Sender<bool>,
@@ -62,13 +66,13 @@ impl Shared {
             config,
             instance: Uuid::new_v4().as_u64_pair().1,
             lines: Lines::default(),
+            reading: tokio::sync::Mutex::default(),
             clock: SystemClock::new(),
             // A number that is given twice loses a task, so it comes from the system's randomness.
             random: Mutex::new(fastrand::Rng::with_seed(Uuid::new_v4().as_u64_pair().1)),
             seq: AtomicU64::new(0),
             fence: AtomicU64::new(0),
             slot: AtomicU64::new(fastrand::u64(..)),
-            set_aside: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             closing: watch::Sender::new(false),
         }
@@ -101,6 +105,13 @@ impl Shared {
     /// The wall clock's time, so much later.
     pub(crate) fn wall_in(&self, time: Duration) -> Timestamp {
         self.clock.wall().saturating_add(time)
+    }
+
+    /// When a lease ends that begins now, on both clocks: at a whole millisecond of the wall clock.
+    pub(crate) fn end_of_lease(&self, now: Instant, lease: Duration) -> (Instant, Timestamp) {
+        let wall = self.clock.wall();
+        let ends = Timestamp::from_unix_millis(wall.saturating_add(lease).unix_millis_ceil());
+        (now + ends.saturating_since(wall), ends)
     }
 
     /// How long a message may be held in all: a broker closes the channel when its `consumer_timeout` is over.
@@ -199,8 +210,8 @@ impl Shared {
         }
     }
 
-    /// Publishes what belongs to a queue. What finds no way is published again, once, after the topology was made anew: an
-    /// operator may have deleted a part of it.
+    /// Publishes what belongs to a queue. What finds no way is published again after the topology was made anew: an operator may
+    /// have deleted a part of it. So is what the broker refused, a little later.
     ///
     /// # Cancel safety
     /// Dropped, some may have been published: call it from what is not dropped.
@@ -216,19 +227,27 @@ impl Shared {
         batch: Vec<Outgoing>,
     ) -> Vec<Result<(), NotPublished>> {
         let mut answers = publisher.publish(&batch).await;
-        let lost: Vec<usize> =
-            (0..batch.len()).filter(|&at| matches!(answers[at], Err(NotPublished::Unroutable))).collect();
-        if lost.is_empty() {
-            return answers;
-        }
-        self.topology.forget().await;
-        if let Err(e) = self.ensure(queue).await {
-            lost.iter().for_each(|&at| answers[at] = Err(NotPublished::Failed(e.clone())));
-            return answers;
-        }
-        let again: Vec<Outgoing> = lost.iter().map(|&at| batch[at].clone()).collect();
-        for (at, answer) in lost.into_iter().zip(publisher.publish(&again).await) {
-            answers[at] = answer;
+        for wait in REPEATED {
+            let again: Vec<usize> = (0..batch.len())
+                .filter(|&at| matches!(answers[at], Err(NotPublished::Unroutable | NotPublished::Refused)))
+                .collect();
+            if again.is_empty() {
+                break;
+            }
+            if again.iter().any(|&at| matches!(answers[at], Err(NotPublished::Unroutable))) {
+                self.topology.forget().await;
+                if let Err(e) = self.ensure(queue).await {
+                    again.iter().for_each(|&at| answers[at] = Err(NotPublished::Failed(e.clone())));
+                    return answers;
+                }
+            } else {
+                // A queue that is just being made, or changes its leader, refuses for a moment.
+                sleep(wait).await;
+            }
+            let batch: Vec<Outgoing> = again.iter().map(|&at| batch[at].clone()).collect();
+            for (at, answer) in again.into_iter().zip(publisher.publish(&batch).await) {
+                answers[at] = answer;
+            }
         }
         answers
     }
@@ -255,17 +274,10 @@ impl Shared {
             payload,
         };
         let done = self.publisher.publish(&[message]).await.iter().all(Result::is_ok);
-        if done {
-            self.set_aside.fetch_add(1, Ordering::Relaxed);
-        } else {
+        if !done {
             self.topology.forget().await;
         }
         done
-    }
-
-    /// How many messages were set aside since this was asked last.
-    pub(crate) fn take_set_aside(&self) -> u64 {
-        self.set_aside.swap(0, Ordering::Relaxed)
     }
 
     /// How long until a millisecond comes.

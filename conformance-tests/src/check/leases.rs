@@ -25,7 +25,7 @@ pub(super) fn check(index: &Index<'_>, queue: &Queue<'_>, findings: &mut Finding
             }
             live_leases_are_accepted(index, queue, task, handout, next, findings);
             let before = i.checked_sub(1).map(|before| &task.handouts[before]);
-            attempts_are_counted(queue, task, before, handout, findings);
+            attempts_are_counted(index, queue, task, before, handout, findings);
         }
     }
 }
@@ -222,6 +222,7 @@ fn extensions_never_shorten(index: &Index<'_>, task: &Task<'_>, handout: &Handou
 
 /// DUP-12: what a delivery says of its attempt follows from the delivery before it and how that ended.
 fn attempts_are_counted(
+    index: &Index<'_>,
     queue: &Queue<'_>,
     task: &Task<'_>,
     before: Option<&Handout<'_>>,
@@ -232,6 +233,10 @@ fn attempts_are_counted(
         return;
     }
     let claim = handout.span();
+    // What a connection was to bring when it ended may count an attempt (DUP-16).
+    if index.may_be_cut(before.map_or(0, |before| before.span().from), claim.to) {
+        return;
+    }
     // A claim that nobody received costs no attempt if it was given back, and one if its lease ended.
     let lost = queue.lost_claims_before(claim.to);
     let counted = |from: u32, to: u32| (from..=to.saturating_add(lost)).contains(&handout.delivered.attempt);
