@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use delayline_core::limits::PAGE_MAX;
 use delayline_core::{DeadLetterOp, DeadLetters, DeadSelect, Error, ErrorKind, Headers, QueueName, Result, TaskId};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions,
@@ -301,10 +301,17 @@ impl<'s> Reader<'s> {
     }
 
     /// Puts back what was read, in its order.
-    async fn close(self) {
+    async fn close(mut self) {
         let back = async {
-            let options = BasicNackOptions { multiple: true, requeue: true };
+            if let Some(mut consumer) = self.consumer.take() {
+                // Cancelled first, or what is given back would come again at once, and go behind the others when the channel ends.
+                self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
+                while let Some(Some(Ok(delivery))) = consumer.next().now_or_never() {
+                    self.last = self.last.max(delivery.delivery_tag);
+                }
+            }
             if self.last > 0 {
+                let options = BasicNackOptions { multiple: true, requeue: true };
                 self.channel.basic_nack(self.last, options).await?;
             }
             self.channel.confirm_select(ConfirmSelectOptions::default()).await?;

@@ -2,7 +2,7 @@
 //!
 //! It ends when no intake and no lease is left, or with the backend.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use lapin::Channel;
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicQosOptions,
-    ConfirmSelectOptions,
+    ConfirmSelectOptions, QueueDeclareOptions,
 };
 use lapin::types::{DeliveryTag, FieldTable, ShortString};
 use tokio::sync::watch;
@@ -42,12 +42,16 @@ enum Over {
 }
 
 pub(crate) async fn run(shared: Arc<Shared>, line: Arc<Line>) {
-    let mut backoff = Backoff::new();
+    let (mut backoff, mut failed) = (Backoff::new(), false);
     let mut closing = shared.closing();
     loop {
         let over = match open(&shared, &line).await {
             Ok(channel) => {
                 backoff.reset();
+                if std::mem::take(&mut failed) {
+                    // Whoever waits looks again.
+                    line.hint();
+                }
                 let mut pump = Pump::new(shared.clone(), line.clone(), channel);
                 let over = pump.work().await;
                 pump.end(&over).await;
@@ -66,7 +70,7 @@ pub(crate) async fn run(shared: Arc<Shared>, line: Arc<Line>) {
             Over::Lost if shared.open().is_err() => break,
             Over::Lost if !line.is_needed() && shared.lines.end(&line) => break,
             Over::Lost => {
-                // Whoever waits asks again when there is a channel: nothing is found out by asking before.
+                failed = true;
                 tokio::select! {
                     () = sleep(backoff.next()) => {}
                     () = closed(&mut closing) => {}
@@ -109,8 +113,9 @@ struct Pump {
     streams: SelectAll<BoxStream<'static, Came>>,
     /// The consumers' names at the broker.
     tags: HashMap<u64, ShortString>,
-    /// The last delivery on the channel: they are numbered without gaps.
-    last: DeliveryTag,
+    /// Deliveries on the channel are numbered without gaps: all up to this one were looked at, and these after it have come.
+    known: DeliveryTag,
+    came: BTreeSet<DeliveryTag>,
     gate: Option<Gate>,
     /// What is on its way back.
     leaving: JoinSet<()>,
@@ -124,7 +129,8 @@ impl Pump {
             channel,
             streams: SelectAll::new(),
             tags: HashMap::new(),
-            last: 0,
+            known: 0,
+            came: BTreeSet::new(),
             gate: None,
             leaving: JoinSet::new(),
         }
@@ -132,8 +138,6 @@ impl Pump {
 
     async fn work(&mut self) -> Over {
         let mut closing = self.shared.closing();
-        // What came and went while there was no channel.
-        self.line.hint();
         loop {
             if !self.line.is_needed() {
                 return Over::Unneeded;
@@ -193,7 +197,6 @@ impl Pump {
                 // What the queue held when it was asked has come when this is answered.
                 self.settle_down().await?;
                 self.take_in_all();
-                self.line.hint();
             }
         }
         self.line.answer(question);
@@ -264,10 +267,17 @@ impl Pump {
         Ok(())
     }
 
-    /// Waits for the broker's answer to a question that asks nothing: whatever was on its way before has come then.
+    /// Waits until whatever the queue had sent has come: asks the queue, whose answer goes the same way, and then the channel,
+    /// which passes on what came to it before.
     async fn settle_down(&mut self) -> Result<()> {
         let (shared, channel) = (self.shared.clone(), self.channel.clone());
-        answered(&shared, "asking", channel.confirm_select(ConfirmSelectOptions::default())).await
+        let queue = shared.names.ready(&self.line.queue);
+        let asked = async {
+            let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+            channel.queue_declare(queue.into(), options, FieldTable::default()).await?;
+            channel.confirm_select(ConfirmSelectOptions::default()).await
+        };
+        answered(&shared, "asking", asked).await
     }
 
     /// Gives back what came after a consumer was cancelled, which the driver drops: a message from elsewhere shows how many
@@ -277,24 +287,25 @@ impl Pump {
         let registry = shared.names.registry();
         let asked = channel.basic_get(registry.into(), BasicGetOptions::default());
         if let Some(marker) = answered(&shared, "looking for missed deliveries", asked).await? {
-            self.count(marker.delivery_tag);
-            let back = marker.delivery.acker.nack(BasicNackOptions { multiple: false, requeue: true });
-            answered(&shared, "looking for missed deliveries", back).await?;
+            let options = BasicNackOptions { multiple: false, requeue: true };
+            self.take_in_all();
+            self.note(marker.delivery_tag);
+            let missed = (self.known + 1..marker.delivery_tag).filter(|tag| !self.came.contains(tag));
+            for tag in missed.chain([marker.delivery_tag]) {
+                answered(&shared, "giving back missed deliveries", channel.basic_nack(tag, options)).await?;
+            }
+            self.known = marker.delivery_tag;
+            self.came.clear();
         }
         Ok(())
     }
 
-    /// Notes a delivery, and gives back those before it that the driver has dropped.
-    fn count(&mut self, tag: DeliveryTag) {
-        for missed in self.last + 1..tag {
-            let channel = self.channel.clone();
-            self.leaving.spawn(async move {
-                let options = BasicNackOptions { multiple: false, requeue: true };
-                // If that fails the channel has ended, and it is given back thereby.
-                let _ = channel.basic_nack(missed, options).await;
-            });
+    /// Notes a delivery.
+    fn note(&mut self, tag: DeliveryTag) {
+        self.came.insert(tag);
+        while self.came.remove(&(self.known + 1)) {
+            self.known += 1;
         }
-        self.last = self.last.max(tag);
     }
 
     /// Takes in what is there now, and answers whether a consumer has ended that should not.
@@ -312,7 +323,7 @@ impl Pump {
             Some(Err(_)) => return true,
             None => return self.tags.contains_key(&consumer),
         };
-        self.count(delivery.delivery_tag);
+        self.note(delivery.delivery_tag);
         let Err((delivery, foreign)) = self.line.arrive(delivery, consumer) else { return false };
         self.line.foreign_came(consumer);
         let (shared, line) = (self.shared.clone(), self.line.clone());

@@ -34,7 +34,12 @@ pub(crate) async fn settle(
     verdicts: Vec<(Lease, Verdict)>,
 ) -> Vec<Result<()>> {
     let mut results: Vec<Result<()>> = verdicts.iter().map(|_| Err(Error::lease_lost())).collect();
-    let Some(line) = shared.lines.get(queue) else { return results };
+    let Some(line) = shared.lines.get(queue) else {
+        if let Err(closed) = shared.open() {
+            results.fill_with(|| Err(closed.clone()));
+        }
+        return results;
+    };
     let mut endings = Vec::with_capacity(verdicts.len());
     for (at, (lease, verdict)) in verdicts.into_iter().enumerate() {
         match begin(shared, &line, at, &lease, verdict) {
@@ -72,7 +77,11 @@ pub(crate) async fn settle(
 fn begin(shared: &Shared, line: &Line, at: usize, lease: &Lease, verdict: Verdict) -> Result<Ending> {
     let leased = match line.take(lease) {
         Looked::Live(leased) => leased,
-        Looked::Lost => return Err(Error::lease_lost()),
+        Looked::Lost => {
+            // Closing has ended all leases.
+            shared.open()?;
+            return Err(Error::lease_lost());
+        }
         Looked::Unclear => return Err(unclear()),
     };
     let message = Message { fence: lease.fence, ..leased.held.message.clone() };

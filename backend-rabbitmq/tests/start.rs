@@ -1,0 +1,92 @@
+//! What is said at the start, on a broker that really refuses: password, virtual host, permissions, another layout, no broker.
+
+use std::time::Duration;
+
+use delayline_conformance::servers::{Kind, Rabbit, Release, Server};
+use delayline_core::{DelayBackend, Due, ErrorKind, NewTask, QueueName};
+use delayline_rabbitmq::{RabbitBackend, RabbitConfig};
+use tokio::io::AsyncWriteExt;
+
+fn config(broker: &Rabbit) -> RabbitConfig {
+    RabbitConfig::from_url(&broker.url()).unwrap().levels(2).name_space("start")
+}
+
+async fn refusal(config: RabbitConfig) -> (ErrorKind, String) {
+    let e = RabbitBackend::connect(config).await.expect_err("a start that is refused");
+    assert!(!format!("{e} {e:?}").contains("hunter2"), "{e:?}");
+    (e.kind(), e.to_string())
+}
+
+#[tokio::test]
+async fn clear_1_the_start_says_what_is_missing() {
+    let broker = Rabbit::start(&Release::chosen(Kind::RabbitMq).unwrap(), &[]).unwrap();
+    for command in [
+        &["add_vhost", "school"][..],
+        &["add_user", "exams", "hunter2"],
+        &["add_user", "reader", "hunter2"],
+        &["set_permissions", "-p", "school", "reader", "^$", ".*", ".*"],
+    ] {
+        broker.control(command).unwrap();
+    }
+    let ours = config(&broker);
+    let (kind, said) = refusal(ours.clone().credentials("exams", "hunter22")).await;
+    assert!(kind == ErrorKind::Denied && said.contains("`exams`"), "{said}");
+    let (kind, said) = refusal(ours.clone().virtual_host("nowhere")).await;
+    assert!(kind == ErrorKind::Config && said.contains("`nowhere`"), "{said}");
+    let (kind, said) = refusal(ours.clone().credentials("exams", "hunter2").virtual_host("school")).await;
+    assert!(kind == ErrorKind::Denied && said.contains("school"), "{said}");
+    let (kind, said) = refusal(ours.clone().credentials("reader", "hunter2").virtual_host("school")).await;
+    assert!(kind == ErrorKind::Denied && said.contains("configure") && said.contains("start."), "{said}");
+
+    let backend = RabbitBackend::connect(ours.clone()).await.unwrap();
+    backend.ping().await.unwrap();
+    // Another layout of the same name space, and another size of the same queue's dead letters.
+    let (kind, said) = refusal(ours.clone().levels(3)).await;
+    assert!(kind == ErrorKind::Config && said.contains("start.layout") && said.contains("levels=2"), "{said}");
+    let queue = QueueName::new("one").unwrap();
+    let task = || vec![NewTask::new(Due::NOW, "x")];
+    backend.schedule(&queue, task()).await.unwrap().remove(0).unwrap();
+    let other = RabbitBackend::connect(ours.clone().dead_letters_max(7)).await.unwrap();
+    let e = other.schedule(&queue, task()).await.unwrap_err();
+    assert!(e.kind() == ErrorKind::Config && e.to_string().contains("x-max-length"), "{e}");
+    assert!(e.to_string().contains("start.q.one.dead"), "{e}");
+    other.close().await.unwrap();
+    backend.close().await.unwrap();
+
+    // All of it goes, also what a repetition finds gone.
+    let queues = || broker.control(&["list_queues", "name"]).unwrap();
+    assert!(queues().contains("start."), "{}", queues());
+    for _ in 0..2 {
+        RabbitBackend::remove_name_space(ours.clone()).await.unwrap();
+        assert!(!queues().contains("start."), "{}", queues());
+        let exchanges = broker.control(&["list_exchanges", "name"]).unwrap();
+        assert!(!exchanges.contains("start."), "{exchanges}");
+    }
+}
+
+#[tokio::test]
+async fn clear_1_what_is_no_broker_is_told_so_in_bounded_time() {
+    // One that says something else, one that says nothing, and nobody.
+    let other = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, began) = (other.local_addr().unwrap(), std::time::Instant::now());
+    let server = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = other.accept().await {
+            let _ = stream
+                .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\nno such thing here, and nothing that could be one")
+                .await;
+        }
+    });
+    let config =
+        |address| RabbitConfig::from_url(&format!("amqp://{address}")).unwrap().connect_timeout(Duration::from_secs(2));
+    let (kind, said) = refusal(config(address)).await;
+    assert!(matches!(kind, ErrorKind::Incompatible | ErrorKind::Unavailable) && said.contains("RabbitMQ"), "{said}");
+    server.abort();
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (kind, said) = refusal(config(silent.local_addr().unwrap())).await;
+    assert!(kind == ErrorKind::Unavailable && said.contains("within 2s"), "{said}");
+    let nobody = silent.local_addr().unwrap();
+    drop(silent);
+    let (kind, said) = refusal(config(nobody)).await;
+    assert!(kind == ErrorKind::Unavailable && said.contains("can't be reached"), "{said}");
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+}
