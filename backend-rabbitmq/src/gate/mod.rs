@@ -11,6 +11,8 @@
 //! channel remembers what was confirmed, and does not.
 
 mod hold;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
@@ -42,9 +44,6 @@ const WAVE_MAX: usize = 1_000;
 
 /// The most messages that are taken in before it is looked again at what is due.
 const INTAKE_MAX: usize = 1_000;
-
-/// The most payload that is held: beyond it no more is taken in, and another process may hold the rest.
-const HOLD_BYTES_MAX: usize = 128 << 20;
 
 /// The most messages that are remembered as published though their acknowledgement failed.
 const CONFIRMED_MAX: usize = 100_000;
@@ -381,7 +380,7 @@ impl Session {
     /// Takes in no more while there is too much in memory, and takes in again when there is room.
     async fn mind_memory(&mut self) -> Result<()> {
         match &self.consumer {
-            Some(consumer) if self.hold.bytes() > HOLD_BYTES_MAX => {
+            Some(consumer) if self.hold.bytes() > self.shared.config.hold_bytes_max => {
                 let tag = consumer.tag();
                 let asked = self.channel.basic_cancel(tag, lapin::options::BasicCancelOptions::default());
                 match timeout(self.shared.config.response_timeout, asked).await {
@@ -390,7 +389,7 @@ impl Session {
                 }
                 self.take_in_rest().await
             }
-            None if self.hold.bytes() < HOLD_BYTES_MAX / 2 => self.consume().await,
+            None if self.hold.bytes() <= self.shared.config.hold_bytes_max / 2 => self.consume().await,
             Some(_) | None => Ok(()),
         }
     }
