@@ -70,6 +70,10 @@ pub(crate) fn failed(doing: &str, e: &DriverError, sent: bool) -> Error {
                 AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) if text.contains("inequivalent arg") => {
                     (ErrorKind::Config, text)
                 }
+                // A type, argument or value that the broker does not know.
+                AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) if text.contains("invalid arg") => {
+                    (ErrorKind::Incompatible, format!("RabbitMQ 3.10 or newer is needed: {text}"))
+                }
                 _ => (lost, text),
             }
         }

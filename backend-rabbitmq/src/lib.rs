@@ -1,18 +1,28 @@
 //! The RabbitMQ backend of delayline: exact delays on stock brokers, without a plugin.
 
+mod backend;
 mod capabilities;
 mod config;
 mod connection;
+mod dead;
 mod failure;
 mod gate;
+mod giving;
+mod intake;
+mod line;
+mod lines;
 mod message;
 mod names;
 mod publisher;
+mod pump;
+mod settle;
 mod shared;
+mod start;
 mod tombstone;
 mod topology;
 
 // For its feature alone: the driver's TLS has no provider otherwise.
 use rustls as _;
 
+pub use backend::RabbitBackend;
 pub use config::RabbitConfig;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use delayline_core::{Capabilities, Clock, Due, Error, ErrorKind, QueueName, Result, SystemClock, TaskId};
+use delayline_core::{Capabilities, Clock, Due, Error, ErrorKind, QueueName, Result, SystemClock, TaskId, Timestamp};
 use lapin::BasicProperties;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -13,6 +13,7 @@ use uuid::{Builder, Uuid};
 
 use crate::config::LEVEL_MS;
 use crate::connection::Link;
+use crate::lines::Lines;
 use crate::message::{Kind, Message};
 use crate::names::Names;
 use crate::publisher::{NotPublished, Outgoing, Publisher};
@@ -30,6 +31,9 @@ pub(crate) struct Shared {
     pub(crate) publishing: Arc<Link>,
     pub(crate) publisher: Publisher,
     pub(crate) topology: Topology,
+    /// A number for leases of this backend, which no other has.
+    pub(crate) instance: u64,
+    pub(crate) lines: Lines,
     clock: SystemClock,
     random: Mutex<fastrand::Rng>,
     /// The last sequence and the last fence that were given.
@@ -56,6 +60,8 @@ impl Shared {
             consuming,
             publishing,
             config,
+            instance: Uuid::new_v4().as_u64_pair().1,
+            lines: Lines::default(),
             clock: SystemClock::new(),
             // A number that is given twice loses a task, so it comes from the system's randomness.
             random: Mutex::new(fastrand::Rng::with_seed(Uuid::new_v4().as_u64_pair().1)),
@@ -90,6 +96,16 @@ impl Shared {
     /// The wall clock in milliseconds, rounded down: what is due at it is due.
     pub(crate) fn now_ms(&self) -> i64 {
         self.clock.wall().unix_millis_floor()
+    }
+
+    /// The wall clock's time, so much later.
+    pub(crate) fn wall_in(&self, time: Duration) -> Timestamp {
+        self.clock.wall().saturating_add(time)
+    }
+
+    /// How long a message may be held in all: a broker closes the channel when its `consumer_timeout` is over.
+    pub(crate) fn hold_max(&self) -> Duration {
+        self.config.lease_max + self.config.lease_max / 8
     }
 
     fn now_us(&self) -> u64 {

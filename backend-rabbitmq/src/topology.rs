@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use delayline_core::{Error, ErrorKind, QueueName, Result};
+use futures_util::future::try_join_all;
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeBindOptions, ExchangeDeclareOptions,
     ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
@@ -24,6 +25,9 @@ use crate::{RabbitConfig, failure};
 /// As often as a quorum queue may deliver a message in vain before it drops it: brokers of 4.x would after 20.
 const DELIVERIES_MAX: i64 = 1_000_000_000;
 
+/// How many channels queues are declared on at once.
+const CHANNELS: usize = 8;
+
 /// The most foreign messages that are kept.
 const SET_ASIDE_MAX: i64 = 10_000;
 
@@ -34,6 +38,24 @@ pub(crate) struct Topology {
     names: Names,
     /// What is known to be there. Held while declaring, so that all who need it wait for one attempt.
     known: Mutex<Known>,
+}
+
+/// A queue that is to be there.
+struct Wanted {
+    queue: String,
+    arguments: Vec<(&'static str, AMQPValue)>,
+    binding: Option<(String, String)>,
+}
+
+impl Wanted {
+    fn new(queue: String, arguments: Vec<(&'static str, AMQPValue)>) -> Self {
+        Self { queue, arguments, binding: None }
+    }
+
+    fn bound(mut self, exchange: String, key: String) -> Self {
+        self.binding = Some((exchange, key));
+        self
+    }
 }
 
 #[derive(Debug, Default)]
@@ -91,51 +113,73 @@ impl Topology {
 
     async fn declare_base(&self) -> Result<()> {
         let channel = self.link.channel().await?;
-        let names = &self.names;
-        let layout = format!("levels={} parallel={}", self.config.levels, self.config.parallel);
+        let (names, parallel) = (&self.names, self.config.parallel);
+        let layout = format!("levels={} parallel={parallel}", self.config.levels);
         exchange(&channel, &names.layout(), ExchangeKind::Fanout, Some(&layout)).await?;
         exchange(&channel, &names.unroutable(), ExchangeKind::Fanout, None).await?;
-        declare(&channel, &names.unroutable(), &[]).await?;
-        bind(&channel, &names.unroutable(), &names.unroutable(), "").await?;
-        let bounded = [("x-max-length", long(SET_ASIDE_MAX)), ("x-overflow", text("drop-head"))];
-        declare(&channel, &names.set_aside(), &bounded).await?;
-        declare(&channel, &names.registry(), &[]).await?;
         let strays = names.unroutable();
         exchange(&channel, &names.gates(), ExchangeKind::Topic, Some(&strays)).await?;
         for level in 0..self.config.levels {
             exchange(&channel, &names.level(level), ExchangeKind::Topic, Some(&strays)).await?;
-            let below = names.below(level);
-            pass(&channel, &names.level(level), &below, &names.pass_pattern(level)).await?;
-            let arguments = [
+            pass(&channel, &names.level(level), &names.below(level), &names.pass_pattern(level)).await?;
+        }
+        close(channel).await;
+        let bounded = vec![("x-max-length", long(SET_ASIDE_MAX)), ("x-overflow", text("drop-head"))];
+        let mut queues = vec![
+            Wanted::new(names.unroutable(), Vec::new()).bound(names.unroutable(), String::new()),
+            Wanted::new(names.set_aside(), bounded),
+            Wanted::new(names.registry(), Vec::new()),
+        ];
+        for (level, slot) in (0..self.config.levels).flat_map(|level| (0..parallel).map(move |slot| (level, slot))) {
+            let arguments = vec![
                 ("x-message-ttl", long((LEVEL_MS << level).cast_signed())),
-                ("x-dead-letter-exchange", text(&below)),
+                ("x-dead-letter-exchange", text(&names.below(level))),
                 ("x-dead-letter-strategy", text("at-least-once")),
                 ("x-overflow", text("reject-publish")),
             ];
-            for slot in 0..self.config.parallel {
-                let queue = names.level_queue(level, slot);
-                declare(&channel, &queue, &arguments).await?;
-                bind(&channel, &queue, &names.level(level), &names.enter_pattern(level, slot)).await?;
-            }
+            let queue = Wanted::new(names.level_queue(level, slot), arguments);
+            queues.push(queue.bound(names.level(level), names.enter_pattern(level, slot)));
         }
-        close(channel).await;
-        Ok(())
+        self.make(queues).await
     }
 
     async fn declare_queue(&self, queue: &QueueName) -> Result<()> {
         let names = &self.names;
-        let channel = self.link.channel().await?;
-        // Registered before it is made, so that `remove_name_space` finds whatever was made.
+        // Registered before it is made, so that `remove` finds whatever was made.
         if !self.exists(&names.dead(queue)).await? {
-            self.register(&channel, queue).await?;
+            self.register(queue).await?;
         }
-        declare(&channel, &names.gate(queue), &[("x-single-active-consumer", AMQPValue::Boolean(true))]).await?;
-        bind(&channel, &names.gate(queue), &names.gates(), &names.gate_pattern(queue)).await?;
-        declare(&channel, &names.ready(queue), &[]).await?;
-        let bounded = [("x-max-length", long(self.config.dead_letters_max.into())), ("x-overflow", text("drop-head"))];
-        declare(&channel, &names.dead(queue), &bounded).await?;
-        close(channel).await;
-        Ok(())
+        let one_at_a_time = vec![("x-single-active-consumer", AMQPValue::Boolean(true))];
+        let letters = long(self.config.dead_letters_max.into());
+        self.make(vec![
+            Wanted::new(names.gate(queue), one_at_a_time).bound(names.gates(), names.gate_pattern(queue)),
+            Wanted::new(names.ready(queue), Vec::new()),
+            Wanted::new(names.dead(queue), vec![("x-max-length", letters), ("x-overflow", text("drop-head"))]),
+        ])
+        .await
+    }
+
+    /// Declares queues and binds them, over a few channels: a broker takes its time for each quorum queue, and works on
+    /// those of different channels at once.
+    async fn make(&self, queues: Vec<Wanted>) -> Result<()> {
+        let each = queues.len().div_ceil(CHANNELS);
+        let mut queues = queues.into_iter();
+        let mut parts = Vec::new();
+        loop {
+            let part: Vec<Wanted> = queues.by_ref().take(each).collect();
+            if part.is_empty() {
+                break;
+            }
+            parts.push(async move {
+                let channel = self.link.channel().await?;
+                for wanted in part {
+                    declare(&channel, &wanted).await?;
+                }
+                close(channel).await;
+                Ok(())
+            });
+        }
+        try_join_all(parts).await.map(drop)
     }
 
     /// Whether a queue is there. A channel of its own, because the broker closes it if not.
@@ -152,7 +196,8 @@ impl Topology {
         }
     }
 
-    async fn register(&self, channel: &Channel, queue: &QueueName) -> Result<()> {
+    async fn register(&self, queue: &QueueName) -> Result<()> {
+        let channel = self.link.channel().await?;
         let doing = "registering a queue's name";
         let failed = |e| failure::failed(doing, &e, false);
         channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(failed)?;
@@ -165,6 +210,7 @@ impl Topology {
             .map_err(failed)?;
         let confirmation = sent.await.map_err(failed)?;
         if confirmation.is_ack() && confirmation.take_message().is_none() {
+            close(channel).await;
             return Ok(());
         }
         Err(Error::new(ErrorKind::Unavailable, format!("{doing}: `{registry}` did not take it")))
@@ -257,21 +303,20 @@ async fn exchange(channel: &Channel, name: &str, kind: ExchangeKind, alternate: 
     declared.map_err(|e| failure::failed(&format!("declaring exchange `{name}`"), &e, false))
 }
 
-/// Declares a durable quorum queue.
-async fn declare(channel: &Channel, name: &str, arguments: &[(&str, AMQPValue)]) -> Result<()> {
+/// Declares a durable quorum queue and binds it.
+async fn declare(channel: &Channel, wanted: &Wanted) -> Result<()> {
+    let queue = wanted.queue.as_str();
     let mut table = FieldTable::default();
     table.insert("x-queue-type".into(), text("quorum"));
     table.insert("x-delivery-limit".into(), long(DELIVERIES_MAX));
-    for (name, value) in arguments {
+    for (name, value) in &wanted.arguments {
         table.insert((*name).into(), value.clone());
     }
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    let declared = channel.queue_declare(name.into(), options, table).await;
-    declared.map(drop).map_err(|e| failure::failed(&format!("declaring queue `{name}`"), &e, false))
-}
-
-async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> Result<()> {
-    let options = QueueBindOptions::default();
+    let declared = channel.queue_declare(queue.into(), options, table).await;
+    declared.map_err(|e| failure::failed(&format!("declaring queue `{queue}`"), &e, false))?;
+    let Some((exchange, key)) = &wanted.binding else { return Ok(()) };
+    let (exchange, key, options) = (exchange.as_str(), key.as_str(), QueueBindOptions::default());
     let bound = channel.queue_bind(queue.into(), exchange.into(), key.into(), options, FieldTable::default()).await;
     bound.map_err(|e| failure::failed(&format!("binding queue `{queue}` to `{exchange}`"), &e, false))
 }

@@ -1,0 +1,281 @@
+//! Dead letters: read by taking them without acknowledging, on a channel whose end puts them back in their order.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use delayline_core::limits::PAGE_MAX;
+use delayline_core::{DeadLetterOp, DeadLetters, DeadSelect, Error, ErrorKind, QueueName, Result, TaskId};
+use futures_util::StreamExt;
+use lapin::message::Delivery;
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions,
+    QueueDeclareOptions, QueuePurgeOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{Channel, Consumer};
+use tokio::time::timeout;
+
+use crate::failure;
+use crate::message::{Kind, Message};
+use crate::shared::Shared;
+
+/// How many letters are on their way at once.
+const WINDOW: u16 = 500;
+
+pub(crate) async fn run(shared: &Arc<Shared>, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
+    match op {
+        DeadLetterOp::List { after, limit } => list(shared, queue, after, limit.min(PAGE_MAX)).await,
+        DeadLetterOp::Redrive { select, rate } => {
+            let apart = rate.map(|rate| spacing(rate)).transpose()?;
+            redrive(shared, queue, select, apart).await
+        }
+        DeadLetterOp::Purge { select: DeadSelect::All } => purge(shared, queue).await,
+        DeadLetterOp::Purge { select } => end_selected(shared, queue, select, None).await,
+        _ => Err(Error::unsupported("this operation on dead letters")),
+    }
+}
+
+/// The time between two tasks of a redrive.
+fn spacing(rate: f64) -> Result<Duration> {
+    if rate.is_finite() && rate > 0.0 {
+        return Ok(Duration::try_from_secs_f64(rate.recip()).unwrap_or(Duration::MAX));
+    }
+    Err(Error::new(ErrorKind::Invalid, format!("a rate of {rate} a second; it must be a positive number")))
+}
+
+async fn list(shared: &Arc<Shared>, queue: &QueueName, after: Option<u64>, limit: usize) -> Result<DeadLetters> {
+    let mut answer = DeadLetters::default();
+    if limit == 0 {
+        return Ok(answer);
+    }
+    let mut reader = Reader::open(shared, queue).await?;
+    let mut last = None;
+    while let Some((_, message)) = reader.next().await? {
+        let Some(message) = message else { continue };
+        if after.is_some_and(|after| message.seq <= after) {
+            continue;
+        }
+        if answer.letters.len() == limit {
+            answer.next = last;
+            break;
+        }
+        last = Some(message.seq);
+        answer.letters.extend(message.into_letter());
+    }
+    reader.close().await;
+    Ok(answer)
+}
+
+async fn redrive(
+    shared: &Arc<Shared>,
+    queue: &QueueName,
+    select: DeadSelect,
+    apart: Option<Duration>,
+) -> Result<DeadLetters> {
+    let apart = apart.unwrap_or_default();
+    if !apart.is_zero() {
+        let letters = match &select {
+            DeadSelect::All => Reader::count(shared, queue).await?,
+            DeadSelect::Ids(ids) => ids.len(),
+            _ => return Err(Error::unsupported("this selection of dead letters")),
+        };
+        let last = apart.checked_mul(u32::try_from(letters.saturating_sub(1)).unwrap_or(u32::MAX));
+        if last.is_none_or(|last| last > shared.caps.delay_max) {
+            return Err(shared.caps.out_of_range());
+        }
+    }
+    end_selected(shared, queue, select, Some(apart)).await
+}
+
+/// Removes all letters at once.
+async fn purge(shared: &Arc<Shared>, queue: &QueueName) -> Result<DeadLetters> {
+    shared.ensure(queue).await?;
+    let channel = shared.consuming.channel().await?;
+    let doing = "purging dead letters";
+    let name = shared.names.dead(queue);
+    let purged = channel.queue_purge(name.into(), QueuePurgeOptions::default());
+    let n = match timeout(shared.config.response_timeout, purged).await {
+        Ok(Ok(n)) => n,
+        Ok(Err(e)) => return Err(failure::failed(doing, &e, true)),
+        Err(_) => return Err(failure::silent(doing, &shared.config, true)),
+    };
+    let mut answer = DeadLetters::default();
+    answer.affected = n.into();
+    Ok(answer)
+}
+
+/// Takes the selected letters away; redriven, each is a task again before it is taken away.
+async fn end_selected(
+    shared: &Arc<Shared>,
+    queue: &QueueName,
+    select: DeadSelect,
+    apart: Option<Duration>,
+) -> Result<DeadLetters> {
+    let ids: Option<HashSet<TaskId>> = match select {
+        DeadSelect::All => None,
+        DeadSelect::Ids(ids) => Some(ids.into_iter().collect()),
+        _ => return Err(Error::unsupported("this selection of dead letters")),
+    };
+    let mut answer = DeadLetters::default();
+    let mut reader = Reader::open(shared, queue).await?;
+    let mut turn = Duration::ZERO;
+    let from = shared.wall_in(Duration::ZERO);
+    let mut batch: Vec<(Delivery, Message)> = Vec::new();
+    loop {
+        let next = reader.next().await?;
+        let ended = next.is_none();
+        if let Some((delivery, Some(message))) = next
+            && ids.as_ref().is_none_or(|ids| ids.contains(&message.id))
+        {
+            batch.push((delivery, message));
+        }
+        if batch.len() >= usize::from(WINDOW) / 2 || (ended && !batch.is_empty()) {
+            let batch = std::mem::take(&mut batch);
+            let n = batch.len() as u64;
+            if let Some(apart) = apart {
+                publish_again(shared, queue, &batch, from, &mut turn, apart).await?;
+            }
+            for (delivery, _) in batch {
+                delivery
+                    .acker
+                    .ack(BasicAckOptions::default())
+                    .await
+                    .map_err(|e| failure::failed("taking dead letters away", &e, true))?;
+            }
+            reader.settled().await?;
+            answer.affected += n;
+        }
+        if ended {
+            break;
+        }
+    }
+    reader.close().await;
+    Ok(answer)
+}
+
+async fn publish_again(
+    shared: &Arc<Shared>,
+    queue: &QueueName,
+    batch: &[(Delivery, Message)],
+    from: delayline_core::Timestamp,
+    turn: &mut Duration,
+    apart: Duration,
+) -> Result<()> {
+    let first = shared.sequences(batch.len());
+    let tasks = (first..).zip(batch).map(|(seq, (_, letter))| {
+        let due_ms = from.saturating_add(*turn).unix_millis_ceil();
+        *turn += apart;
+        Message {
+            due_ms,
+            seq,
+            attempts: 0,
+            expires_ms: None,
+            failure: None,
+            number: shared.fresh_number(),
+            kind: Kind::Task,
+            ..letter.clone()
+        }
+    });
+    let tasks: Vec<Message> = tasks.collect();
+    let outgoing = tasks.iter().map(|task| shared.route(queue, task)).collect();
+    for answer in shared.publish(queue, outgoing).await {
+        answer.map_err(|e| e.into_error("redriving"))?;
+    }
+    Ok(())
+}
+
+/// Reads the letters that are there when it begins, the oldest first.
+struct Reader {
+    shared: Arc<Shared>,
+    channel: Channel,
+    queue: String,
+    consumer: Option<Consumer>,
+    /// How many the present consumer may still bring, and how many there are in all.
+    room: u16,
+    left: usize,
+}
+
+impl Reader {
+    async fn open(shared: &Arc<Shared>, queue: &QueueName) -> Result<Self> {
+        let left = Self::count(shared, queue).await?;
+        let channel = shared.consuming.channel().await?;
+        Ok(Self { shared: shared.clone(), channel, queue: shared.names.dead(queue), consumer: None, room: 0, left })
+    }
+
+    /// How many there are.
+    async fn count(shared: &Arc<Shared>, queue: &QueueName) -> Result<usize> {
+        shared.ensure(queue).await?;
+        let channel = shared.consuming.channel().await?;
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let name = shared.names.dead(queue);
+        let doing = "counting dead letters";
+        match timeout(
+            shared.config.response_timeout,
+            channel.queue_declare(name.into(), options, FieldTable::default()),
+        )
+        .await
+        {
+            Ok(Ok(state)) => Ok(state.message_count() as usize),
+            Ok(Err(e)) => {
+                if failure::is_not_found(&e) {
+                    shared.topology.forget().await;
+                }
+                Err(failure::failed(doing, &e, false))
+            }
+            Err(_) => Err(failure::silent(doing, &shared.config, false)),
+        }
+    }
+
+    /// The next letter, without its message if it is not ours; nothing after the last.
+    async fn next(&mut self) -> Result<Option<(Delivery, Option<Message>)>> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let doing = "reading dead letters";
+        if self.room == 0 {
+            self.consume().await.map_err(|e| failure::failed(doing, &e, false))?;
+        }
+        let Some(consumer) = &mut self.consumer else { return Ok(None) };
+        let delivery = match timeout(self.shared.config.response_timeout, consumer.next()).await {
+            Ok(Some(Ok(delivery))) => delivery,
+            Ok(Some(Err(e))) => return Err(failure::failed(doing, &e, false)),
+            Ok(None) => return Err(Error::new(ErrorKind::Unavailable, format!("{doing}: the queue is gone"))),
+            // Somebody else has taken what was there.
+            Err(_) => return Ok(None),
+        };
+        self.room -= 1;
+        self.left -= 1;
+        let message = Message::read(&delivery.properties, Bytes::from(delivery.data.clone())).ok();
+        let message = message.filter(|message| matches!(message.kind, Kind::Dead { .. }));
+        Ok(Some((delivery, message)))
+    }
+
+    /// A new consumer, with room for more: what was read stays taken, so that the next ones come.
+    async fn consume(&mut self) -> lapin::Result<()> {
+        if let Some(old) = self.consumer.take() {
+            self.channel.basic_cancel(old.tag(), BasicCancelOptions::default()).await?;
+        }
+        self.room = WINDOW.min(u16::try_from(self.left).unwrap_or(u16::MAX));
+        self.channel.basic_qos(self.room, BasicQosOptions::default()).await?;
+        let (options, table) = (BasicConsumeOptions::default(), FieldTable::default());
+        self.consumer = Some(self.channel.basic_consume(self.queue.as_str().into(), "".into(), options, table).await?);
+        Ok(())
+    }
+
+    /// Waits until the broker has processed what was acknowledged.
+    async fn settled(&self) -> Result<()> {
+        let doing = "taking dead letters away";
+        let asked = self.channel.confirm_select(ConfirmSelectOptions::default());
+        match timeout(self.shared.config.response_timeout, asked).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(e)) => Err(failure::failed(doing, &e, true)),
+            Err(_) => Err(failure::silent(doing, &self.shared.config, true)),
+        }
+    }
+
+    async fn close(self) {
+        let _ = timeout(self.shared.config.response_timeout, self.channel.close(200, "done".into())).await;
+    }
+}

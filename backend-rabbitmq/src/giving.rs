@@ -1,0 +1,109 @@
+//! Giving messages back, burying them, and acknowledging what has been replaced.
+
+use std::sync::Arc;
+
+use delayline_core::{BuryCause, Error, Result};
+use futures_util::future::join_all;
+use lapin::Channel;
+use lapin::options::{BasicAckOptions, ConfirmSelectOptions};
+use tokio::time::timeout;
+
+use crate::failure;
+use crate::line::{Held, Line};
+use crate::message::{Kind, Message};
+use crate::publisher::NotPublished;
+use crate::shared::Shared;
+
+/// The reason of a task that ran out of attempts without anybody giving one.
+const USED_UP: &str = "its attempts were used up by leases that ended";
+
+/// Publishes messages to where they belong by their due times and acknowledges what they replace. What can't be published is
+/// left to the broker: it comes again when the channel ends.
+pub(crate) async fn give_back(shared: &Arc<Shared>, line: &Line, mut held: Vec<Held>) {
+    held.sort_unstable_by_key(|held| (held.message.due_ms, held.message.seq));
+    let ready = shared.names.ready(&line.queue);
+    let outgoing = held.iter().map(|held| shared.to_queue(ready.clone(), &held.message)).collect();
+    let mut answers = shared.publish(&line.queue, outgoing).await;
+    for (held, answer) in held.into_iter().zip(answers.drain(..)) {
+        match answer {
+            Ok(()) => acknowledge(line, &held).await,
+            Err(e) => {
+                tracing::warn!(queue = %line.queue, error = %e.into_error("giving a task back"), "left to the broker")
+            }
+        }
+    }
+}
+
+/// Moves tasks to the dead letters, and answers how many arrived there.
+pub(crate) async fn bury(shared: &Arc<Shared>, line: &Line, doomed: Vec<(Held, BuryCause)>) -> u64 {
+    let dead = shared.names.dead(&line.queue);
+    let outgoing = doomed.iter().map(|(held, cause)| {
+        let reason = match (cause, &held.message.failure) {
+            (_, Some(failure)) => failure.clone(),
+            (BuryCause::AttemptsUsedUp, None) => USED_UP.to_owned(),
+            (_, None) => String::new(),
+        };
+        shared.to_queue(dead.clone(), &as_dead(shared, &held.message, held.attempts, *cause, reason))
+    });
+    let outgoing = outgoing.collect();
+    let answers = shared.publish(&line.queue, outgoing).await;
+    let mut buried = 0;
+    for ((held, _), answer) in doomed.into_iter().zip(answers) {
+        match answer {
+            Ok(()) => {
+                buried += 1;
+                acknowledge(line, &held).await;
+            }
+            Err(e) => {
+                tracing::warn!(queue = %line.queue, error = %e.into_error("burying a task"), "left to the broker")
+            }
+        }
+    }
+    buried
+}
+
+/// A task as a dead letter. Its sequence is the place in the list of dead letters.
+pub(crate) fn as_dead(shared: &Shared, message: &Message, attempts: u32, cause: BuryCause, reason: String) -> Message {
+    Message {
+        attempts,
+        seq: shared.sequences(1),
+        failure: Some(reason),
+        kind: Kind::Dead { cause, buried_ms: shared.now_ms() },
+        ..message.clone()
+    }
+}
+
+/// Tells the broker that a message is done with. If that gets lost, the channel is lost too, and the message comes again.
+pub(crate) async fn acknowledge(line: &Line, held: &Held) {
+    let _ = held.acker.ack(BasicAckOptions::default()).await;
+    line.acknowledged(held.consumer());
+}
+
+/// Acknowledges messages and makes sure that the broker knows: an answer to a request that follows on the same channel
+/// shows that what went before has been processed.
+pub(crate) async fn acknowledge_for_certain(
+    shared: &Shared,
+    line: &Line,
+    channel: Option<Channel>,
+    held: &[&Held],
+) -> Vec<Result<(), Option<Error>>> {
+    let acked = join_all(held.iter().map(|held| held.acker.ack(BasicAckOptions::default()))).await;
+    let sent: Vec<bool> = acked.iter().map(|acked| matches!(acked, Ok(true))).collect();
+    held.iter().for_each(|held| line.acknowledged(held.consumer()));
+    let unclear = |e: Error| sent.iter().map(|sent| Err(sent.then(|| e.clone()))).collect();
+    let doing = "acknowledging";
+    let Some(channel) = channel else {
+        return unclear(Error::new(delayline_core::ErrorKind::Ambiguous, format!("{doing}: the channel was lost")));
+    };
+    // Nothing is published on this channel: it is sent for its answer.
+    match timeout(shared.config.response_timeout, channel.confirm_select(ConfirmSelectOptions::default())).await {
+        Ok(Ok(())) => sent.iter().map(|sent| if *sent { Ok(()) } else { Err(None) }).collect(),
+        Ok(Err(e)) => unclear(failure::failed(doing, &e, true)),
+        Err(_) => unclear(failure::silent(doing, &shared.config, true)),
+    }
+}
+
+/// The error of a verdict that could not be published.
+pub(crate) fn unpublished(e: NotPublished) -> Error {
+    e.into_error("settling")
+}

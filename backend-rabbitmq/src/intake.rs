@@ -1,0 +1,106 @@
+//! One consumption of a queue: claims from what has arrived, waits for more.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use delayline_core::{Claim, Claimed, ClaimedTask, Error, ErrorKind, Intake, QueueName, Result, Verdict, owned};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::line::{Found, Line};
+use crate::lines::Lines;
+use crate::shared::Shared;
+use crate::{giving, settle};
+
+pub(crate) struct RabbitIntake {
+    shared: Arc<Shared>,
+    line: Arc<Line>,
+    number: u64,
+    hints: watch::Receiver<u64>,
+    consumer: Option<String>,
+}
+
+impl RabbitIntake {
+    pub(crate) fn open(shared: Arc<Shared>, queue: &QueueName, consumer: Option<String>) -> Self {
+        let (line, number, hints) = Lines::enter(&shared, queue);
+        Self { shared, line, number, hints, consumer }
+    }
+
+    /// What a claim tells beside the tasks.
+    fn claimed(&self, tasks: Vec<ClaimedTask>, more: bool, buried: u64) -> Claimed {
+        let mut claimed = Claimed::default();
+        claimed.deliveries = tasks;
+        claimed.next_due_in = more.then_some(Duration::ZERO);
+        claimed.buried = buried;
+        claimed.set_aside = self.line.take_foreign();
+        claimed
+    }
+}
+
+/// Takes what a claim found and nobody received back to where it was.
+async fn release(shared: Arc<Shared>, line: Arc<Line>, tasks: Vec<ClaimedTask>) {
+    let verdicts = tasks.into_iter().map(|task| (task.lease, Verdict::Release)).collect();
+    // What can't be given back now comes again when its lease ends.
+    let _ = settle::settle(&shared, &line.queue, verdicts).await;
+}
+
+#[async_trait]
+impl Intake for RabbitIntake {
+    async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
+        self.shared.open()?;
+        self.shared.caps.check_lease(claim.lease)?;
+        if claim.max == 0 {
+            return Ok(Claimed::default());
+        }
+        // What comes from here on wakes the next wait.
+        self.hints.borrow_and_update();
+        let Found { tasks, doomed, more } = self.line.claim(&self.shared, self.number, &claim);
+        if doomed.is_empty() {
+            return Ok(self.claimed(tasks, more, 0));
+        }
+        let (shared, line) = (self.shared.clone(), self.line.clone());
+        let (orphaned, orphans_line) = (shared.clone(), line.clone());
+        let bury = async move {
+            let buried = giving::bury(&shared, &line, doomed).await;
+            Ok((tasks, buried))
+        };
+        let (tasks, buried) =
+            owned(bury, |(tasks, _)| async move { release(orphaned, orphans_line, tasks).await }).await?;
+        Ok(self.claimed(tasks, more, buried))
+    }
+
+    async fn wait(&mut self, at_most: Duration) {
+        if self.shared.open().is_err() {
+            return;
+        }
+        // The sender lives as long as the line, which this holds.
+        let _ = timeout(at_most, self.hints.changed()).await;
+    }
+
+    async fn close(self: Box<Self>) -> Result<()> {
+        drop(self);
+        Ok(())
+    }
+}
+
+impl Drop for RabbitIntake {
+    fn drop(&mut self) {
+        self.line.leave(self.number);
+    }
+}
+
+impl fmt::Debug for RabbitIntake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RabbitIntake")
+            .field("queue", &self.line.queue)
+            .field("consumer", &self.consumer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The error of a lease whose verdict may have taken effect before.
+pub(crate) fn unclear() -> Error {
+    Error::new(ErrorKind::Ambiguous, "an earlier verdict on this lease may have taken effect")
+}

@@ -1,0 +1,400 @@
+//! One process's consumption of one queue: what has arrived, what is under lease, and how much is wanted.
+//!
+//! All intakes of a queue share one line, and leases outlive them. A lease is an unacknowledged message on the line's
+//! channel and a timer here; when the channel is lost, all its leases are.
+//!
+//! 1. A message is in exactly one place: the pool (arrived, claimed by nobody), the leases, or on its way back.
+//! 2. What leaves the leases or the pool is acknowledged only after whatever replaces it was confirmed by the broker.
+//! 3. What nobody claims within [`HOARD_MAX`] goes back to the broker, and no more is asked for until the next claim.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use delayline_core::{BuryCause, Claim, ClaimedTask, Lease, QueueName, Receipt, Timestamp};
+use lapin::message::Delivery;
+use lapin::{Acker, Channel};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::message::{self, Foreign, Kind, Message};
+use crate::shared::Shared;
+
+/// How long what has arrived waits for a claim.
+const HOARD_MAX: Duration = Duration::from_millis(200);
+
+/// The most messages that are asked for at once.
+const WANT_MAX: usize = 2_000;
+
+/// The most verdicts whose outcome is unknown that are remembered.
+const UNCLEAR_MAX: usize = 4_096;
+
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) queue: QueueName,
+    state: Mutex<State>,
+    /// Counts what a waiting intake wants to know of: arrivals, reconnects, the end.
+    hints: watch::Sender<u64>,
+    /// Something that the pump looks at has changed.
+    pub(crate) changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Of the channel that everything here came by; rises when one is lost.
+    generation: u64,
+    pool: BTreeMap<Place, Arrived>,
+    leases: HashMap<u64, Leased>,
+    ends: BTreeSet<(Instant, u64)>,
+    /// Fences of verdicts whose outcome is unknown.
+    unclear: VecDeque<u64>,
+    /// How much each open intake still wants, by its number.
+    intakes: HashMap<u64, usize>,
+    next_intake: u64,
+    /// Messages of the present consumer that are not acknowledged.
+    outstanding: usize,
+    consumer: u64,
+    foreign: u64,
+    /// What everything here came by.
+    channel: Option<Channel>,
+}
+
+/// The order of hand-out; the last tells messages of one task apart.
+type Place = (i64, u64, u64);
+
+#[derive(Debug)]
+struct Arrived {
+    task: Held,
+    since: Instant,
+}
+
+/// A message that this process holds.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) message: Message,
+    /// Attempts that are over, those that the broker counted included.
+    pub(crate) attempts: u32,
+    pub(crate) acker: Acker,
+    consumer: u64,
+    generation: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Leased {
+    pub(crate) held: Held,
+    pub(crate) attempt: u32,
+    ends: Instant,
+    /// Later than that the broker would close the channel.
+    ends_max: Instant,
+    expires_at: Timestamp,
+}
+
+/// What a claim found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) tasks: Vec<ClaimedTask>,
+    pub(crate) doomed: Vec<(Held, BuryCause)>,
+    pub(crate) more: bool,
+}
+
+/// What became of a lease that somebody asks for.
+#[derive(Debug)]
+pub(crate) enum Looked<T> {
+    Live(T),
+    Lost,
+    /// An earlier verdict on it may have taken effect.
+    Unclear,
+}
+
+impl Line {
+    pub(crate) fn new(queue: QueueName) -> Self {
+        Self { queue, state: Mutex::default(), hints: watch::Sender::new(0), changed: Notify::new() }
+    }
+
+    /// A new intake's number, and what wakes it.
+    pub(crate) fn enter(&self) -> (u64, watch::Receiver<u64>) {
+        let mut state = self.state.lock();
+        let number = state.next_intake;
+        state.next_intake += 1;
+        state.intakes.insert(number, 0);
+        self.changed.notify_one();
+        (number, self.hints.subscribe())
+    }
+
+    pub(crate) fn leave(&self, intake: u64) {
+        self.state.lock().intakes.remove(&intake);
+        self.changed.notify_one();
+    }
+
+    pub(crate) fn intakes(&self) -> usize {
+        self.state.lock().intakes.len()
+    }
+
+    /// Wakes whoever waits.
+    pub(crate) fn hint(&self) {
+        self.hints.send_modify(|n| *n += 1);
+    }
+
+    /// Takes what has arrived, the earliest first, and notes how much more is wanted.
+    pub(crate) fn claim(&self, shared: &Shared, intake: u64, claim: &Claim) -> Found {
+        let now_ms = shared.now_ms();
+        let (now, mut bytes) = (Instant::now(), 0);
+        let mut found = Found::default();
+        let mut state = self.state.lock();
+        while found.tasks.len() < claim.max
+            && let Some(first) = state.pool.first_entry()
+        {
+            let task = &first.get().task;
+            if let Some(cause) = task.doom(now_ms) {
+                found.doomed.push((first.remove().task, cause));
+                continue;
+            }
+            let size = task.message.payload.len();
+            if !found.tasks.is_empty() && bytes + size > claim.max_bytes {
+                break;
+            }
+            bytes += size;
+            let held = first.remove().task;
+            found.tasks.push(state.lease(shared, held, claim.lease, now));
+        }
+        found.more = !state.pool.is_empty();
+        let wanted = if found.more { 0 } else { (claim.max - found.tasks.len()).min(WANT_MAX) };
+        if let Some(want) = state.intakes.get_mut(&intake) {
+            *want = wanted;
+        }
+        drop(state);
+        self.changed.notify_one();
+        found
+    }
+
+    /// Takes a lease out, for a verdict on it.
+    pub(crate) fn take(&self, lease: &Lease) -> Looked<Leased> {
+        let mut state = self.state.lock();
+        if state.leases.get(&lease.fence).is_some_and(|leased| leased.is(lease)) {
+            let leased = state.leases.remove(&lease.fence).expect("a lease that was there under this lock");
+            state.ends.remove(&(leased.ends, lease.fence));
+            return Looked::Live(leased);
+        }
+        if state.unclear.contains(&lease.fence) { Looked::Unclear } else { Looked::Lost }
+    }
+
+    /// Puts a lease back whose verdict did not take effect. One that has ended meanwhile goes its way from here.
+    pub(crate) fn put_back(&self, fence: u64, leased: Leased) {
+        let mut state = self.state.lock();
+        if leased.held.generation == state.generation {
+            state.ends.insert((leased.ends, fence));
+            state.leases.insert(fence, leased);
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Remembers that a verdict may have taken effect.
+    pub(crate) fn note_unclear(&self, fence: u64) {
+        let mut state = self.state.lock();
+        if state.unclear.len() == UNCLEAR_MAX {
+            state.unclear.pop_front();
+        }
+        state.unclear.push_back(fence);
+    }
+
+    /// Makes a lease end later, and answers when; `None` if that were later than the broker lets it.
+    pub(crate) fn extend(&self, shared: &Shared, lease: &Lease, by: Duration) -> Looked<Option<Timestamp>> {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let Some(leased) = state.leases.get_mut(&lease.fence).filter(|leased| leased.is(lease)) else {
+            return if state.unclear.contains(&lease.fence) { Looked::Unclear } else { Looked::Lost };
+        };
+        let ends = Instant::now() + by;
+        if ends > leased.ends_max {
+            return Looked::Live(None);
+        }
+        if ends > leased.ends {
+            state.ends.remove(&(leased.ends, lease.fence));
+            state.ends.insert((ends, lease.fence));
+            leased.ends = ends;
+            leased.expires_at = shared.wall_in(by);
+        }
+        let expires_at = leased.expires_at;
+        self.changed.notify_one();
+        Looked::Live(Some(expires_at))
+    }
+
+    /// The channel that leases are acknowledged on.
+    pub(crate) fn channel(&self) -> Option<Channel> {
+        self.state.lock().channel.clone()
+    }
+
+    /// A message has been acknowledged, which gives the consumer it came by room for another.
+    pub(crate) fn acknowledged(&self, consumer: u64) {
+        let mut state = self.state.lock();
+        if state.consumer == consumer {
+            state.outstanding = state.outstanding.saturating_sub(1);
+        }
+    }
+
+    pub(crate) fn take_foreign(&self) -> u64 {
+        std::mem::take(&mut self.state.lock().foreign)
+    }
+
+    /// Notes that a foreign message was set aside, for the next claim to tell.
+    pub(crate) fn note_foreign(&self) {
+        self.state.lock().foreign += 1;
+    }
+}
+
+/// For the pump.
+impl Line {
+    /// Takes a message in, unless it is not ours.
+    pub(crate) fn arrive(&self, delivery: Delivery, consumer: u64) -> Result<(), (Delivery, Foreign)> {
+        let payload = Bytes::from(delivery.data.clone());
+        let message = match Message::read(&delivery.properties, payload) {
+            Ok(message) if message.kind == Kind::Task => message,
+            Ok(_) => return Err((delivery, Foreign("it is no task"))),
+            Err(foreign) => return Err((delivery, foreign)),
+        };
+        let attempts = message.attempts.saturating_add(message::delivery_count(&delivery.properties));
+        let mut state = self.state.lock();
+        let place = (message.due_ms, message.seq, delivery.delivery_tag);
+        let generation = state.generation;
+        if state.consumer == consumer {
+            state.outstanding += 1;
+        }
+        let task = Held { message, attempts, acker: delivery.acker, consumer, generation };
+        state.pool.insert(place, Arrived { task, since: Instant::now() });
+        Ok(())
+    }
+
+    /// How many messages the consumer should be allowed to have on the way, if more than it is.
+    pub(crate) fn short_of(&self, prefetch: usize) -> Option<usize> {
+        let state = self.state.lock();
+        let wanted = state.intakes.values().sum::<usize>().saturating_sub(state.pool.len()).min(WANT_MAX);
+        let room = prefetch.saturating_sub(state.outstanding);
+        (wanted > room).then_some(wanted)
+    }
+
+    /// A new consumer, which has nothing yet; its number.
+    pub(crate) fn new_consumer(&self) -> u64 {
+        let mut state = self.state.lock();
+        state.consumer += 1;
+        state.outstanding = 0;
+        state.consumer
+    }
+
+    /// Whether an intake or a lease still needs the channel.
+    pub(crate) fn is_needed(&self) -> bool {
+        let state = self.state.lock();
+        !state.intakes.is_empty() || !state.leases.is_empty()
+    }
+
+    /// When something has to be looked at next: a lease that ends, or what nobody has claimed.
+    pub(crate) fn next_look(&self) -> Option<Instant> {
+        let state = self.state.lock();
+        let lease = state.ends.first().map(|(ends, _)| *ends);
+        let oldest = state.pool.values().map(|arrived| arrived.since).min().map(|since| since + HOARD_MAX);
+        lease.into_iter().chain(oldest).min()
+    }
+
+    /// Takes out the leases that have ended: each is visible again from its end on, with its attempt counted.
+    pub(crate) fn take_ended(&self) -> Vec<Held> {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        let mut ended = Vec::new();
+        while let Some(&(ends, fence)) = state.ends.first()
+            && ends <= now
+        {
+            state.ends.remove(&(ends, fence));
+            if let Some(mut leased) = state.leases.remove(&fence) {
+                leased.held.message.due_ms = leased.expires_at.unix_millis_ceil();
+                leased.held.message.attempts = leased.attempt;
+                leased.held.message.fence = fence;
+                ended.push(leased.held);
+            }
+        }
+        ended
+    }
+
+    /// Takes out all that has arrived, if a part of it has waited for too long or nobody is there to claim it.
+    pub(crate) fn take_unclaimed(&self) -> Vec<Held> {
+        let mut state = self.state.lock();
+        let stale = |arrived: &Arrived| arrived.since.elapsed() >= HOARD_MAX;
+        if !state.intakes.is_empty() && !state.pool.values().any(stale) {
+            return Vec::new();
+        }
+        state.intakes.values_mut().for_each(|want| *want = 0);
+        let pool = std::mem::take(&mut state.pool);
+        pool.into_values().map(|arrived| arrived.task.unclaimed()).collect()
+    }
+
+    /// Takes out all that has arrived, when the line ends.
+    pub(crate) fn take_all(&self) -> Vec<Held> {
+        let pool = std::mem::take(&mut self.state.lock().pool);
+        pool.into_values().map(|arrived| arrived.task.unclaimed()).collect()
+    }
+
+    /// The channel was lost, and with it everything that came by it.
+    pub(crate) fn channel_lost(&self) {
+        let mut state = self.state.lock();
+        state.generation += 1;
+        state.pool.clear();
+        state.leases.clear();
+        state.ends.clear();
+        state.outstanding = 0;
+        state.consumer += 1;
+        state.channel = None;
+    }
+
+    pub(crate) fn set_channel(&self, channel: Channel) {
+        self.state.lock().channel = Some(channel);
+    }
+}
+
+impl State {
+    fn lease(&mut self, shared: &Shared, held: Held, lease: Duration, now: Instant) -> ClaimedTask {
+        let message = &held.message;
+        let fence = shared.fence_above(message.fence);
+        let (ends, expires_at, attempt) = (now + lease, shared.wall_in(lease), held.attempts + 1);
+        let receipt = Receipt::from_words([shared.instance, fence]);
+        let given = Lease::new(message.id.clone(), fence, attempt, expires_at, receipt);
+        let due_at = Timestamp::from_unix_millis(message.due_ms);
+        let lateness = shared.wall_in(Duration::ZERO).saturating_since(due_at);
+        let mut task = ClaimedTask::new(given, due_at, lateness, message.payload.clone());
+        task.max_attempts = message.max_attempts;
+        task.expires_at = message.expires_ms.map(Timestamp::from_unix_millis);
+        task.headers = message.headers.clone();
+        self.ends.insert((ends, fence));
+        let ends_max = now + shared.hold_max();
+        self.leases.insert(fence, Leased { held, attempt, ends, ends_max, expires_at });
+        task
+    }
+}
+
+impl Leased {
+    fn is(&self, lease: &Lease) -> bool {
+        self.held.message.id == lease.id && self.attempt == lease.attempt
+    }
+}
+
+impl Held {
+    /// Why it is buried rather than handed out.
+    fn doom(&self, now_ms: i64) -> Option<BuryCause> {
+        if self.message.expires_ms.is_some_and(|expires| expires < now_ms) {
+            Some(BuryCause::Expired)
+        } else if self.attempts >= self.message.max_attempts {
+            Some(BuryCause::AttemptsUsedUp)
+        } else {
+            None
+        }
+    }
+
+    /// As it goes back: what the broker counted is in our header from now on.
+    fn unclaimed(mut self) -> Self {
+        self.message.attempts = self.attempts;
+        self
+    }
+
+    pub(crate) fn consumer(&self) -> u64 {
+        self.consumer
+    }
+}

@@ -1,0 +1,147 @@
+//! Ending leases. What takes a task's place is published and confirmed before the task is acknowledged, so that a failure in
+//! between may leave both, and never neither.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use delayline_core::{BuryCause, Due, Error, ErrorKind, Lease, QueueName, Result, Verdict};
+
+use crate::giving;
+use crate::intake::unclear;
+use crate::line::{Held, Leased, Line, Looked};
+use crate::message::Message;
+use crate::publisher::Outgoing;
+use crate::shared::Shared;
+
+/// A verdict on its way.
+struct Ending {
+    at: usize,
+    fence: u64,
+    leased: Leased,
+    /// What takes the task's place, unless it is completed.
+    instead: Option<Message>,
+    /// Where that goes: to this queue, or where its due time says.
+    to: Option<String>,
+}
+
+/// Ends leases, each with its verdict.
+///
+/// # Cancel safety
+/// Dropped, a verdict may be half done, and its task come twice: call it from what is not dropped.
+pub(crate) async fn settle(
+    shared: &Arc<Shared>,
+    queue: &QueueName,
+    verdicts: Vec<(Lease, Verdict)>,
+) -> Vec<Result<()>> {
+    let mut results: Vec<Result<()>> = verdicts.iter().map(|_| Err(Error::lease_lost())).collect();
+    let Some(line) = shared.lines.get(queue) else { return results };
+    let mut endings = Vec::with_capacity(verdicts.len());
+    for (at, (lease, verdict)) in verdicts.into_iter().enumerate() {
+        match begin(shared, &line, at, &lease, verdict) {
+            Ok(ending) => endings.push(ending),
+            Err(e) => results[at] = Err(e),
+        }
+    }
+    // In the order of hand-out, so that what is given back stands in it.
+    endings.sort_by_key(|ending| ending.instead.as_ref().map(|instead| (instead.due_ms, instead.seq)));
+    let published = publish(shared, &line, endings, &mut results).await;
+    let held: Vec<&Held> = published.iter().map(|ending| &ending.leased.held).collect();
+    if held.is_empty() {
+        return results;
+    }
+    let acknowledged = giving::acknowledge_for_certain(shared, &line, line.channel(), &held).await;
+    for (ending, acknowledged) in published.iter().zip(acknowledged) {
+        results[ending.at] = match (acknowledged, &ending.instead) {
+            (Ok(()), _) => Ok(()),
+            (Err(None), None) => Err(Error::lease_lost()),
+            (Err(Some(e)), None) => {
+                line.note_unclear(ending.fence);
+                Err(e)
+            }
+            // It took effect, and the task itself may come again beside what took its place.
+            (Err(e), Some(_)) => {
+                line.note_unclear(ending.fence);
+                Err(e.unwrap_or_else(unclear))
+            }
+        };
+    }
+    results
+}
+
+/// Takes the lease, and makes what takes the task's place.
+fn begin(shared: &Shared, line: &Line, at: usize, lease: &Lease, verdict: Verdict) -> Result<Ending> {
+    let leased = match line.take(lease) {
+        Looked::Live(leased) => leased,
+        Looked::Lost => return Err(Error::lease_lost()),
+        Looked::Unclear => return Err(unclear()),
+    };
+    let message = Message { fence: lease.fence, ..leased.held.message.clone() };
+    let given_back = leased.held.attempts;
+    let dead = || Some(shared.names.dead(&line.queue));
+    let (instead, to) = match verdict {
+        Verdict::Complete => (None, None),
+        Verdict::Retry { reason, .. } if leased.attempt >= message.max_attempts => {
+            let cause = BuryCause::AttemptsUsedUp;
+            (Some(giving::as_dead(shared, &message, leased.attempt, cause, reason.as_str().to_owned())), dead())
+        }
+        Verdict::Bury { reason } => {
+            let cause = BuryCause::Buried;
+            (Some(giving::as_dead(shared, &message, leased.attempt, cause, reason.as_str().to_owned())), dead())
+        }
+        Verdict::Retry { after, reason } => match due_in(shared, after) {
+            Ok(due_ms) => {
+                let failure = Some(reason.as_str().to_owned());
+                (Some(Message { due_ms, attempts: leased.attempt, failure, ..message }), None)
+            }
+            Err(e) => {
+                line.put_back(lease.fence, leased);
+                return Err(e);
+            }
+        },
+        Verdict::Snooze { after } => match due_in(shared, after) {
+            Ok(due_ms) => (Some(Message { due_ms, attempts: given_back, ..message }), None),
+            Err(e) => {
+                line.put_back(lease.fence, leased);
+                return Err(e);
+            }
+        },
+        Verdict::Release => (Some(Message { attempts: given_back, ..message }), None),
+    };
+    Ok(Ending { at, fence: lease.fence, leased, instead, to })
+}
+
+fn due_in(shared: &Shared, after: Duration) -> Result<i64> {
+    shared.caps.check_delay(Due::After(after))?;
+    Ok(shared.wall_in(after).unix_millis_ceil())
+}
+
+/// Publishes what takes the tasks' places, and answers those that can be acknowledged now.
+async fn publish(shared: &Arc<Shared>, line: &Line, endings: Vec<Ending>, results: &mut [Result<()>]) -> Vec<Ending> {
+    let outgoing: Vec<Outgoing> = endings
+        .iter()
+        .filter_map(|ending| {
+            let instead = ending.instead.as_ref()?;
+            Some(match &ending.to {
+                Some(name) => shared.to_queue(name.clone(), instead),
+                None => shared.route(&line.queue, instead),
+            })
+        })
+        .collect();
+    let mut answers = shared.publish(&line.queue, outgoing).await.into_iter();
+    let mut done = Vec::with_capacity(endings.len());
+    for ending in endings {
+        let answer = if ending.instead.is_some() { answers.next().unwrap_or(Ok(())) } else { Ok(()) };
+        match answer.map_err(giving::unpublished) {
+            Ok(()) => done.push(ending),
+            Err(e) => {
+                // Whether or not a copy is on its way, the task is still here; its lease goes on.
+                if e.kind() == ErrorKind::Ambiguous {
+                    line.note_unclear(ending.fence);
+                }
+                results[ending.at] = Err(e);
+                line.put_back(ending.fence, ending.leased);
+            }
+        }
+    }
+    done
+}
