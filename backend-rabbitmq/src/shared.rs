@@ -9,6 +9,7 @@ use delayline_core::{Capabilities, Clock, Due, Error, ErrorKind, QueueName, Resu
 use lapin::BasicProperties;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::sleep;
 use uuid::{Builder, Uuid};
 
 use crate::config::LEVEL_MS;
@@ -18,7 +19,11 @@ use crate::message::{Kind, Message};
 use crate::names::Names;
 use crate::publisher::{NotPublished, Outgoing, Publisher};
 use crate::topology::Topology;
-use crate::{RabbitConfig, capabilities};
+use crate::{RabbitConfig, capabilities, strays};
+
+/// How long to wait before a message that was refused is published again.
+const REFUSED_PAUSES: [Duration; 3] =
+    [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400)];
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -34,6 +39,7 @@ pub(crate) struct Shared {
     /// A number for leases of this backend, which no other has.
     pub(crate) instance: u64,
     pub(crate) lines: Lines,
+    pub(crate) strays: strays::Place,
     clock: SystemClock,
     random: Mutex<fastrand::Rng>,
     /// The last sequence and the last fence that were given.
@@ -62,6 +68,7 @@ impl Shared {
             config,
             instance: Uuid::new_v4().as_u64_pair().1,
             lines: Lines::default(),
+            strays: strays::Place::default(),
             clock: SystemClock::new(),
             // A number that is given twice loses a task, so it comes from the system's randomness.
             random: Mutex::new(fastrand::Rng::with_seed(Uuid::new_v4().as_u64_pair().1)),
@@ -216,19 +223,25 @@ impl Shared {
         batch: Vec<Outgoing>,
     ) -> Vec<Result<(), NotPublished>> {
         let mut answers = publisher.publish(&batch).await;
-        let lost: Vec<usize> =
-            (0..batch.len()).filter(|&at| matches!(answers[at], Err(NotPublished::Unroutable))).collect();
-        if lost.is_empty() {
-            return answers;
+        let unroutable = |answer: &Result<(), NotPublished>| matches!(answer, Err(NotPublished::Unroutable));
+        if answers.iter().any(unroutable) {
+            self.topology.forget().await;
+            if let Err(e) = self.ensure(queue).await {
+                answers.iter_mut().filter(|answer| unroutable(answer)).for_each(|answer| {
+                    *answer = Err(NotPublished::Failed(e.clone()));
+                });
+                return answers;
+            }
+            publish_again(publisher, &batch, &mut answers, unroutable).await;
         }
-        self.topology.forget().await;
-        if let Err(e) = self.ensure(queue).await {
-            lost.iter().for_each(|&at| answers[at] = Err(NotPublished::Failed(e.clone())));
-            return answers;
-        }
-        let again: Vec<Outgoing> = lost.iter().map(|&at| batch[at].clone()).collect();
-        for (at, answer) in lost.into_iter().zip(publisher.publish(&again).await) {
-            answers[at] = answer;
+        // A queue that is being made, or elects its leader, refuses for a moment; refused is surely not accepted.
+        let refused = |answer: &Result<(), NotPublished>| matches!(answer, Err(NotPublished::Refused));
+        for pause in REFUSED_PAUSES {
+            if !answers.iter().any(refused) {
+                break;
+            }
+            sleep(pause).await;
+            publish_again(publisher, &batch, &mut answers, refused).await;
         }
         answers
     }
@@ -272,5 +285,19 @@ impl Shared {
     pub(crate) fn until(&self, ms: i64) -> Duration {
         let left_us = ms.saturating_mul(1000).saturating_sub(self.clock.wall().unix_micros());
         Duration::from_micros(u64::try_from(left_us).unwrap_or(0))
+    }
+}
+
+/// Publishes those of a batch again whose answer is such, and puts the new answers in the place of the old ones.
+async fn publish_again(
+    publisher: &Publisher,
+    batch: &[Outgoing],
+    answers: &mut [Result<(), NotPublished>],
+    such: impl Fn(&Result<(), NotPublished>) -> bool,
+) {
+    let places: Vec<usize> = (0..batch.len()).filter(|&at| such(&answers[at])).collect();
+    let again: Vec<Outgoing> = places.iter().map(|&at| batch[at].clone()).collect();
+    for (at, answer) in places.into_iter().zip(publisher.publish(&again).await) {
+        answers[at] = answer;
     }
 }

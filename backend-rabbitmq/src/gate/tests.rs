@@ -104,7 +104,7 @@ async fn order_1_tasks_come_in_order_and_none_early_through_levels_and_gate() {
     let gate = bench.gate();
     let mut rng = fastrand::Rng::with_seed(3);
     let mut tasks: Vec<Message> =
-        (1..=300).map(|n| bench.task(n, Duration::from_millis(rng.u64(100..6_000)))).collect();
+        (1..=300).map(|n| bench.task(n, Duration::from_millis(rng.u64(2_000..8_000)))).collect();
     bench.send(&tasks).await;
     tasks.sort_by_key(|task| (task.due_ms, task.seq));
     let expected: Vec<u128> = tasks.iter().map(|task| task.number).collect();
