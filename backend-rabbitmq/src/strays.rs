@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use delayline_core::{Error, ErrorKind, Result};
+use delayline_core::{Error, ErrorKind, QueueName, Result};
 use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
@@ -15,7 +15,7 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::connection::Backoff;
 use crate::failure;
@@ -54,6 +54,9 @@ impl Drop for Strays {
         self.0.abort();
     }
 }
+
+/// How long after a repair a stray is taken for one from before it.
+const REPAIR_AGAIN: Duration = Duration::from_secs(5);
 
 async fn run(shared: Arc<Shared>) {
     let mut backoff = Backoff::new();
@@ -96,12 +99,14 @@ async fn open(shared: &Shared) -> Result<(Channel, Consumer)> {
 /// Goes on until something fails.
 async fn serve(shared: &Shared, mut consumer: Consumer) -> Error {
     let doing = "looking after strays";
+    // One repair is enough for all that strayed before it.
+    let mut repaired: Option<(QueueName, Instant)> = None;
     while let Some(delivery) = consumer.next().await {
         let delivery = match delivery {
             Ok(delivery) => delivery,
             Err(e) => return failure::failed(doing, &e, false),
         };
-        while !put_on_its_way(shared, &delivery).await {
+        while !put_on_its_way(shared, &delivery, &mut repaired).await {
             sleep(PAUSE).await;
         }
         if let Err(e) = delivery.acker.ack(BasicAckOptions::default()).await {
@@ -112,7 +117,7 @@ async fn serve(shared: &Shared, mut consumer: Consumer) -> Error {
 }
 
 /// Whether it may be acknowledged.
-async fn put_on_its_way(shared: &Shared, delivery: &Delivery) -> bool {
+async fn put_on_its_way(shared: &Shared, delivery: &Delivery, repaired: &mut Option<(QueueName, Instant)>) -> bool {
     let payload = Bytes::from(delivery.data.clone());
     let queue = Names::queue_of_key(delivery.routing_key.as_str());
     let (queue, message) = match (queue, Message::read(&delivery.properties, payload.clone())) {
@@ -122,10 +127,13 @@ async fn put_on_its_way(shared: &Shared, delivery: &Delivery) -> bool {
             return shared.set_aside(&shared.names.unroutable(), why, &delivery.properties, payload).await;
         }
     };
-    tracing::warn!(%queue, "a task found no way to its gate: the queue and its bindings are made again");
-    shared.topology.forget().await;
-    if shared.ensure(&queue).await.is_err() {
-        return false;
+    if repaired.as_ref().is_none_or(|(of, at)| *of != queue || at.elapsed() > REPAIR_AGAIN) {
+        tracing::warn!(%queue, "a task found no way to its gate: the queue and its bindings are made again");
+        shared.topology.forget().await;
+        if shared.ensure(&queue).await.is_err() {
+            return false;
+        }
+        *repaired = Some((queue.clone(), Instant::now()));
     }
     let published = shared.publish(&queue, vec![shared.route(&queue, &message)]).await;
     published.iter().all(Result::is_ok)
