@@ -345,7 +345,7 @@ async fn herd() {
             let holders = if consumers_hold { 4 } else { 1 };
             let ready = bench.queue(&setup, "ready", &[]).await;
             let mut working = Vec::new();
-            for _ in 0..4 {
+            for _ in 0..if consumers_hold { 0 } else { 4 } {
                 let (channel, consumer) = bench.consumer(&ready, 500).await;
                 working.push(tokio::spawn(receive_until(consumer, channel)));
             }

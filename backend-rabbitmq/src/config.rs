@@ -19,6 +19,7 @@ pub struct RabbitConfig {
     pub(crate) parallel: u16,
     pub(crate) margin: Duration,
     pub(crate) hold_max: u16,
+    pub(crate) hold_bytes_max: usize,
     pub(crate) lease_max: Duration,
     pub(crate) heartbeat: Duration,
     pub(crate) connect_timeout: Duration,
@@ -44,7 +45,7 @@ pub(crate) const LEVEL_MS: u64 = 2_048;
 const PAYLOAD_BYTES_MAX: usize = 15 << 20;
 
 /// A URL's options, for messages.
-const OPTIONS: &str = "name_space, levels, parallel, margin, hold_max, lease_max, heartbeat, connect_timeout, \
+const OPTIONS: &str = "name_space, levels, parallel, margin, hold_max, hold_bytes_max, lease_max, heartbeat, connect_timeout, \
                        response_timeout, dead_letters_max, payload_bytes_max and sweep";
 
 impl RabbitConfig {
@@ -93,6 +94,7 @@ impl RabbitConfig {
             parallel: 2,
             margin: Duration::from_secs(2),
             hold_max: 60_000,
+            hold_bytes_max: 128 << 20,
             lease_max: Duration::from_secs(25 * 60),
             heartbeat: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(5),
@@ -116,6 +118,7 @@ impl RabbitConfig {
             "parallel" => self.parallel = u16::try_from(whole()?).unwrap_or(u16::MAX),
             "margin" => self.margin = time()?,
             "hold_max" => self.hold_max = u16::try_from(whole()?).unwrap_or(0),
+            "hold_bytes_max" => self.hold_bytes_max = usize::try_from(whole()?).unwrap_or(usize::MAX),
             "lease_max" => self.lease_max = time()?,
             "heartbeat" => self.heartbeat = time()?,
             "connect_timeout" => self.connect_timeout = time()?,
@@ -163,6 +166,13 @@ impl RabbitConfig {
     #[must_use]
     pub fn hold_max(mut self, tasks: u16) -> Self {
         self.hold_max = tasks;
+        self
+    }
+
+    /// How many bytes of tasks that are due soon one process holds of a queue before it takes in no more, 128 MiB unless set.
+    #[must_use]
+    pub fn hold_bytes_max(mut self, bytes: usize) -> Self {
+        self.hold_bytes_max = bytes;
         self
     }
 
@@ -341,6 +351,7 @@ impl fmt::Debug for RabbitConfig {
             .field("parallel", &self.parallel)
             .field("margin", &self.margin)
             .field("hold_max", &self.hold_max)
+            .field("hold_bytes_max", &self.hold_bytes_max)
             .field("lease_max", &self.lease_max)
             .field("heartbeat", &self.heartbeat)
             .field("connect_timeout", &self.connect_timeout)

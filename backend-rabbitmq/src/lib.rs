@@ -18,6 +18,7 @@ mod pump;
 mod settle;
 mod shared;
 mod start;
+mod strays;
 mod tombstone;
 mod topology;
 

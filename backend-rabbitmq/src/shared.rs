@@ -19,10 +19,11 @@ use crate::message::{Kind, Message};
 use crate::names::Names;
 use crate::publisher::{NotPublished, Outgoing, Publisher};
 use crate::topology::Topology;
-use crate::{RabbitConfig, capabilities};
+use crate::{RabbitConfig, capabilities, strays};
 
-/// How long it takes until what a broker refused is published again.
-const REPEATED: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(500)];
+/// How long to wait before a message that was refused is published again.
+const REFUSED_PAUSES: [Duration; 3] =
+    [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400)];
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -40,6 +41,7 @@ pub(crate) struct Shared {
     pub(crate) lines: Lines,
     /// Held by who reads dead letters.
     pub(crate) reading: tokio::sync::Mutex<()>,
+    pub(crate) strays: strays::Place,
     clock: SystemClock,
     random: Mutex<fastrand::Rng>,
     /// The last sequence and the last fence that were given.
@@ -67,6 +69,7 @@ impl Shared {
             instance: Uuid::new_v4().as_u64_pair().1,
             lines: Lines::default(),
             reading: tokio::sync::Mutex::default(),
+            strays: strays::Place::default(),
             clock: SystemClock::new(),
             // A number that is given twice loses a task, so it comes from the system's randomness.
             random: Mutex::new(fastrand::Rng::with_seed(Uuid::new_v4().as_u64_pair().1)),
@@ -227,27 +230,25 @@ impl Shared {
         batch: Vec<Outgoing>,
     ) -> Vec<Result<(), NotPublished>> {
         let mut answers = publisher.publish(&batch).await;
-        for wait in REPEATED {
-            let again: Vec<usize> = (0..batch.len())
-                .filter(|&at| matches!(answers[at], Err(NotPublished::Unroutable | NotPublished::Refused)))
-                .collect();
-            if again.is_empty() {
+        let unroutable = |answer: &Result<(), NotPublished>| matches!(answer, Err(NotPublished::Unroutable));
+        if answers.iter().any(unroutable) {
+            self.topology.forget().await;
+            if let Err(e) = self.ensure(queue).await {
+                answers.iter_mut().filter(|answer| unroutable(answer)).for_each(|answer| {
+                    *answer = Err(NotPublished::Failed(e.clone()));
+                });
+                return answers;
+            }
+            publish_again(publisher, &batch, &mut answers, unroutable).await;
+        }
+        // A queue that is being made, or elects its leader, refuses for a moment; refused is surely not accepted.
+        let refused = |answer: &Result<(), NotPublished>| matches!(answer, Err(NotPublished::Refused));
+        for pause in REFUSED_PAUSES {
+            if !answers.iter().any(refused) {
                 break;
             }
-            if again.iter().any(|&at| matches!(answers[at], Err(NotPublished::Unroutable))) {
-                self.topology.forget().await;
-                if let Err(e) = self.ensure(queue).await {
-                    again.iter().for_each(|&at| answers[at] = Err(NotPublished::Failed(e.clone())));
-                    return answers;
-                }
-            } else {
-                // A queue that is just being made, or changes its leader, refuses for a moment.
-                sleep(wait).await;
-            }
-            let batch: Vec<Outgoing> = again.iter().map(|&at| batch[at].clone()).collect();
-            for (at, answer) in again.into_iter().zip(publisher.publish(&batch).await) {
-                answers[at] = answer;
-            }
+            sleep(pause).await;
+            publish_again(publisher, &batch, &mut answers, refused).await;
         }
         answers
     }
@@ -284,5 +285,19 @@ impl Shared {
     pub(crate) fn until(&self, ms: i64) -> Duration {
         let left_us = ms.saturating_mul(1000).saturating_sub(self.clock.wall().unix_micros());
         Duration::from_micros(u64::try_from(left_us).unwrap_or(0))
+    }
+}
+
+/// Publishes those of a batch again whose answer is such, and puts the new answers in the place of the old ones.
+async fn publish_again(
+    publisher: &Publisher,
+    batch: &[Outgoing],
+    answers: &mut [Result<(), NotPublished>],
+    such: impl Fn(&Result<(), NotPublished>) -> bool,
+) {
+    let places: Vec<usize> = (0..batch.len()).filter(|&at| such(&answers[at])).collect();
+    let again: Vec<Outgoing> = places.iter().map(|&at| batch[at].clone()).collect();
+    for (at, answer) in places.into_iter().zip(publisher.publish(&again).await) {
+        answers[at] = answer;
     }
 }

@@ -3,6 +3,8 @@
 //!
 //! - Every message that came is in exactly one place: held, told to be done, or on its way out ([`Leaving`]).
 //! - Of two copies of one task, which only a crash makes, one is held: the one that was claimed last.
+//! - Beyond a number of bytes, a task is held without its payload, as a stub. When it is due, or is to be changed, it is
+//!   *recalled*: given back to the broker, which brings it at once.
 //! - A tombstone stays until its task came, or until [`KEEP_MS`] after its task was due. It changes one task once, in the
 //!   order in which the changes were asked for.
 
@@ -21,7 +23,7 @@ pub(crate) type Tag = u64;
 
 #[derive(Debug)]
 pub(crate) struct Hold {
-    tasks: BTreeMap<Place, Message>,
+    tasks: BTreeMap<Place, Held>,
     places: HashMap<u128, Place>,
     /// By the number of their task, in the order of the requests.
     tombstones: HashMap<u128, Vec<Tombstone>>,
@@ -34,6 +36,17 @@ pub(crate) struct Hold {
     /// What is due later than this many milliseconds from now is sent on.
     far_ms: i64,
     bytes: usize,
+    bytes_max: usize,
+    /// Given back and not here again, with their sizes.
+    recalled: HashMap<u128, usize>,
+    recalled_bytes: usize,
+}
+
+/// A task that is not due.
+#[derive(Debug)]
+enum Held {
+    Whole(Message),
+    Stub { number: u128, fence: u64, bytes: usize },
 }
 
 /// Where a task stands: by due time, then sequence.
@@ -61,6 +74,16 @@ pub(crate) enum Arrived {
     /// These are done with.
     Done(Vec<Tag>),
     Leaves(Leaving),
+    /// These are to be given back to the broker, which brings them again.
+    Recalled(Vec<Tag>),
+}
+
+/// What is to be done now.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Due {
+    pub(crate) leaving: Vec<Leaving>,
+    /// To be given back to the broker, because the payload is needed.
+    pub(crate) recalled: Vec<Tag>,
 }
 
 /// A message to publish; once that is confirmed, its tags are done with.
@@ -73,8 +96,8 @@ pub(crate) struct Leaving {
 }
 
 impl Hold {
-    /// For at most `hold_max` unsettled messages, of which tombstones get a quarter.
-    pub(crate) fn new(hold_max: usize, far_ms: i64) -> Self {
+    /// For at most `hold_max` unsettled messages, of which tombstones get a quarter, and about `bytes_max` bytes of tasks.
+    pub(crate) fn new(hold_max: usize, bytes_max: usize, far_ms: i64) -> Self {
         Self {
             tasks: BTreeMap::new(),
             places: HashMap::new(),
@@ -85,12 +108,10 @@ impl Hold {
             unsettled_max: hold_max / 4,
             far_ms,
             bytes: 0,
+            bytes_max,
+            recalled: HashMap::new(),
+            recalled_bytes: 0,
         }
-    }
-
-    /// How many bytes the tasks take, about.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
     }
 
     /// A message came from the broker.
@@ -103,8 +124,11 @@ impl Hold {
 
     fn task(&mut self, tag: Tag, mut message: Message, now_ms: i64) -> Arrived {
         let mut tags = vec![tag];
+        if let Some(bytes) = self.recalled.remove(&message.number) {
+            self.recalled_bytes -= bytes;
+        }
         if let Some(place) = self.places.get(&message.number).copied() {
-            if self.tasks.get(&place).is_some_and(|held| held.fence >= message.fence) {
+            if self.tasks.get(&place).is_some_and(|held| held.fence() >= message.fence) {
                 return Arrived::Done(tags);
             }
             tags.push(place.tag);
@@ -125,7 +149,7 @@ impl Hold {
         if message.due_ms - now_ms > self.far_ms {
             return Arrived::Leaves(Leaving { message, tags, due: false });
         }
-        self.insert(tag, message);
+        self.insert(tag, message, now_ms);
         // Of what is kept, one tag remains; the copy's is done with.
         match tags.len() {
             1 => Arrived::Held,
@@ -137,16 +161,25 @@ impl Hold {
         if message.due_ms - now_ms > self.far_ms {
             return Arrived::Leaves(Leaving { message, tags: vec![tag], due: false });
         }
+        let mut recalled = vec![];
         if let Some(place) = self.places.get(&target).copied() {
-            let mut task = self.remove(place).expect("a place that is known holds a task");
             let tags = vec![tag, place.tag];
-            return match change(&mut task, action) {
-                false => Arrived::Done(tags),
-                true => Arrived::Leaves(Leaving { due: task.due_ms <= now_ms, message: task, tags }),
-            };
+            match self.remove(place).expect("a place that is known holds a task") {
+                Held::Whole(mut task) => {
+                    return match change(&mut task, action) {
+                        false => Arrived::Done(tags),
+                        true => Arrived::Leaves(Leaving { due: task.due_ms <= now_ms, message: task, tags }),
+                    };
+                }
+                Held::Stub { .. } if action == TombstoneAction::Cancel => return Arrived::Done(tags),
+                Held::Stub { number, bytes, .. } => {
+                    self.recall(number, bytes);
+                    recalled.push(place.tag);
+                }
+            }
         }
         let end_ms = message.due_ms.max(now_ms).saturating_add(KEEP_MS);
-        let keeps = self.unsettled < self.unsettled_max;
+        let keeps = !recalled.is_empty() || self.unsettled < self.unsettled_max;
         self.unsettled += usize::from(keeps);
         self.serial += 1;
         let serial = self.serial;
@@ -154,6 +187,10 @@ impl Hold {
         waiting.push(Tombstone { seq: message.seq, serial, tag: keeps.then_some(tag), action, end_ms });
         waiting.sort_by_key(|tombstone| tombstone.seq);
         self.ends.insert((end_ms, serial, target));
+        if !recalled.is_empty() {
+            // The tombstone stays with the broker, whatever there is room for, until its task is here again.
+            return Arrived::Recalled(recalled);
+        }
         let mut done = if keeps { vec![] } else { vec![tag] };
         if self.ends.len() > TOMBSTONES_MAX {
             done.extend(self.end_first());
@@ -161,15 +198,26 @@ impl Hold {
         if done.is_empty() { Arrived::Held } else { Arrived::Done(done) }
     }
 
-    /// Takes out what is due, at most `max`, in order.
-    pub(crate) fn due(&mut self, now_ms: i64, max: usize) -> Vec<Leaving> {
-        let mut leaving = Vec::new();
-        while leaving.len() < max {
-            let Some(place) = self.tasks.keys().next().copied().filter(|place| place.due_ms <= now_ms) else { break };
-            let message = self.remove(place).expect("the first key has a value");
-            leaving.push(Leaving { message, tags: vec![place.tag], due: true });
+    /// Takes out what is due, at most `max`, in order. Stubs come again before they leave.
+    pub(crate) fn due(&mut self, now_ms: i64, max: usize) -> Due {
+        let mut due = Due::default();
+        while due.leaving.len() < max {
+            let Some((place, held)) = self.tasks.first_key_value().filter(|(place, _)| place.due_ms <= now_ms) else {
+                break;
+            };
+            let place = *place;
+            if self.waits(held) {
+                break;
+            }
+            match self.remove(place).expect("the first key has a value") {
+                Held::Whole(message) => due.leaving.push(Leaving { message, tags: vec![place.tag], due: true }),
+                Held::Stub { number, bytes, .. } => {
+                    self.recall(number, bytes);
+                    due.recalled.push(place.tag);
+                }
+            }
         }
-        leaving
+        due
     }
 
     /// Forgets the tombstones whose task came neither in time nor late: what is done with thereby.
@@ -183,23 +231,53 @@ impl Hold {
 
     /// When there is something to do next, unless something comes.
     pub(crate) fn next_ms(&self) -> Option<i64> {
-        let task = self.tasks.keys().next().map(|place| place.due_ms);
+        // A stub that can't be recalled yet waits for those that were.
+        let first = self.tasks.first_key_value().filter(|(_, held)| !self.waits(held));
+        let task = first.map(|(place, _)| place.due_ms);
         let end = self.ends.first().map(|(end_ms, ..)| *end_ms);
         task.into_iter().chain(end).min()
     }
 
-    fn insert(&mut self, tag: Tag, message: Message) {
+    fn insert(&mut self, tag: Tag, message: Message, now_ms: i64) {
         let place = Place { due_ms: message.due_ms, seq: message.seq, tag };
-        self.bytes += message.byte_len();
-        self.places.insert(message.number, place);
-        self.tasks.insert(place, message);
+        let (number, bytes) = (message.number, message.byte_len());
+        self.places.insert(number, place);
+        // What is due leaves at once.
+        let held = if message.due_ms > now_ms && self.bytes + bytes > self.bytes_max {
+            Held::Stub { number, fence: message.fence, bytes }
+        } else {
+            self.bytes += bytes;
+            Held::Whole(message)
+        };
+        self.tasks.insert(place, held);
     }
 
-    fn remove(&mut self, place: Place) -> Option<Message> {
-        let message = self.tasks.remove(&place)?;
-        self.bytes -= message.byte_len();
-        self.places.remove(&message.number);
-        Some(message)
+    fn remove(&mut self, place: Place) -> Option<Held> {
+        let held = self.tasks.remove(&place)?;
+        let number = match &held {
+            Held::Whole(message) => {
+                self.bytes -= message.byte_len();
+                message.number
+            }
+            Held::Stub { number, .. } => *number,
+        };
+        self.places.remove(&number);
+        Some(held)
+    }
+
+    fn waits(&self, held: &Held) -> bool {
+        matches!(held, Held::Stub { .. }) && self.recalled_bytes > self.bytes_max / 2
+    }
+
+    /// Waits no more for what was given back: somebody else may have got it.
+    pub(crate) fn forget_recalled(&mut self) {
+        self.recalled.clear();
+        self.recalled_bytes = 0;
+    }
+
+    fn recall(&mut self, number: u128, bytes: usize) {
+        self.recalled_bytes += bytes;
+        self.recalled.insert(number, bytes);
     }
 
     fn end_first(&mut self) -> Option<Tag> {
@@ -217,6 +295,15 @@ impl Hold {
     fn forget(&mut self, tombstone: &Tombstone, target: u128) {
         self.ends.remove(&(tombstone.end_ms, tombstone.serial, target));
         self.unsettled -= usize::from(tombstone.tag.is_some());
+    }
+}
+
+impl Held {
+    fn fence(&self) -> u64 {
+        match self {
+            Self::Whole(message) => message.fence,
+            Self::Stub { fence, .. } => *fence,
+        }
     }
 }
 
@@ -264,11 +351,12 @@ mod tests {
     }
 
     fn hold() -> Hold {
-        Hold::new(100, FAR)
+        Hold::new(100, 1 << 20, FAR)
     }
 
-    fn numbers(leaving: &[Leaving]) -> Vec<u128> {
-        leaving.iter().map(|leaving| leaving.message.number).collect()
+    fn numbers(due: &Due) -> Vec<u128> {
+        assert!(due.recalled.is_empty());
+        due.leaving.iter().map(|leaving| leaving.message.number).collect()
     }
 
     #[test]
@@ -279,10 +367,10 @@ mod tests {
             assert_eq!(hold.arrived(tag, task(tag.into(), due, seq), 0), Arrived::Held);
         }
         assert_eq!(hold.next_ms(), Some(10));
-        assert!(hold.due(9, 10).is_empty());
+        assert_eq!(hold.due(9, 10), Due::default());
         assert_eq!(numbers(&hold.due(10, 1)), [4]);
         assert_eq!(numbers(&hold.due(20, 10)), [2, 3, 1]);
-        assert_eq!((hold.next_ms(), hold.bytes()), (None, 0));
+        assert_eq!((hold.next_ms(), hold.bytes), (None, 0));
     }
 
     #[test]
@@ -293,8 +381,8 @@ mod tests {
         assert_eq!(hold.arrived(2, cancel(1, 2), 0), Arrived::Done(vec![2, 1]));
         assert_eq!(hold.arrived(3, cancel(7, 3), 0), Arrived::Held);
         assert_eq!(hold.arrived(4, task(7, 100, 4), 0), Arrived::Done(vec![4, 3]));
-        assert!(hold.due(1_000, 9).is_empty());
-        assert_eq!((hold.next_ms(), hold.bytes(), hold.unsettled), (None, 0, 0));
+        assert_eq!(hold.due(1_000, 9), Due::default());
+        assert_eq!((hold.next_ms(), hold.bytes, hold.unsettled), (None, 0, 0));
     }
 
     #[test]
@@ -317,7 +405,7 @@ mod tests {
 
     #[test]
     fn bound_15_tombstones_leave_room_for_tasks_and_still_work() {
-        let mut hold = Hold::new(8, FAR);
+        let mut hold = Hold::new(8, 1 << 20, FAR);
         let arrive = |hold: &mut Hold, n: u64| hold.arrived(n, tombstone(n.into(), 100, n, TombstoneAction::Cancel), 0);
         assert_eq!(arrive(&mut hold, 1), Arrived::Held);
         assert_eq!(arrive(&mut hold, 2), Arrived::Held);
@@ -334,8 +422,32 @@ mod tests {
         assert_eq!(hold.arrived(2, task(1, 100, 1), 0), Arrived::Done(vec![2]));
         let claimed = Message { fence: 5, ..task(1, 200, 1) };
         assert_eq!(hold.arrived(3, claimed, 0), Arrived::Done(vec![1]));
-        let left = hold.due(200, 9);
+        let left = hold.due(200, 9).leaving;
         assert_eq!((left.len(), left[0].message.fence, left[0].tags.clone()), (1, 5, vec![3]));
+    }
+
+    #[test]
+    fn bound_15_beyond_its_bytes_it_holds_stubs_and_recalls_them() {
+        let one = task(1, 100, 1).byte_len();
+        let mut hold = Hold::new(100, 2 * one, FAR);
+        for n in 1..=6 {
+            assert_eq!(hold.arrived(n, task(n.into(), 100, n), 0), Arrived::Held);
+        }
+        assert_eq!(hold.bytes, 2 * one);
+        // A cancelled stub needs no payload; one that is moved does.
+        let cancel = tombstone(5, 100, 11, TombstoneAction::Cancel);
+        assert_eq!(hold.arrived(11, cancel, 0), Arrived::Done(vec![11, 5]));
+        let later = tombstone(6, 100, 12, TombstoneAction::MoveTo(400));
+        assert_eq!(hold.arrived(12, later, 0), Arrived::Recalled(vec![6]));
+        let Arrived::Leaves(moved) = hold.arrived(13, task(6, 100, 6), 0) else { panic!("it stays") };
+        assert_eq!((moved.message.due_ms, moved.tags), (400, vec![13, 12]));
+        let due = hold.due(100, 10);
+        assert_eq!((due.leaving.len(), due.recalled), (2, vec![3, 4]));
+        for (tag, n) in [(23, 3_u64), (24, 4)] {
+            assert_eq!(hold.arrived(tag, task(n.into(), 100, n), 100), Arrived::Held);
+        }
+        assert_eq!(numbers(&hold.due(100, 10)), [3, 4]);
+        assert_eq!((hold.bytes, hold.recalled_bytes, hold.recalled.len(), hold.unsettled), (0, 0, 0, 0));
     }
 
     #[test]

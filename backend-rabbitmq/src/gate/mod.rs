@@ -11,6 +11,8 @@
 //! channel remembers what was confirmed, and does not.
 
 mod hold;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
@@ -22,7 +24,7 @@ use delayline_core::{Error, ErrorKind, QueueName, Result};
 use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 use tokio::sync::watch;
@@ -36,15 +38,13 @@ use crate::failure;
 use crate::message::{Kind, Message};
 use crate::publisher::Publisher;
 use crate::shared::Shared;
+use crate::strays::Strays;
 
 /// The most messages that are published before their confirmations are awaited.
 const WAVE_MAX: usize = 1_000;
 
 /// The most messages that are taken in before it is looked again at what is due.
 const INTAKE_MAX: usize = 1_000;
-
-/// The most payload that is held: beyond it no more is taken in, and another process may hold the rest.
-const HOLD_BYTES_MAX: usize = 128 << 20;
 
 /// The most messages that are remembered as published though their acknowledgement failed.
 const CONFIRMED_MAX: usize = 100_000;
@@ -60,14 +60,16 @@ pub(crate) struct Gate {
     /// Dropped or told, it ends the work.
     stop: watch::Sender<bool>,
     work: Option<JoinHandle<()>>,
+    _strays: Arc<Strays>,
 }
 
 impl Gate {
     /// Takes its place in the line of those who may be served.
     pub(crate) fn start(shared: Arc<Shared>, queue: QueueName) -> Self {
         let (stop, stopped) = watch::channel(false);
+        let strays = Strays::of(&shared);
         let work = tokio::spawn(Work::new(shared, queue).run(stopped));
-        Self { stop, work: Some(work) }
+        Self { stop, work: Some(work), _strays: strays }
     }
 
     /// Gives back everything that it holds, and ends.
@@ -159,8 +161,7 @@ struct Session {
     /// The name of the gate's queue at the broker.
     name: String,
     channel: Channel,
-    /// None while there is more in memory than is good.
-    consumer: Option<Consumer>,
+    consumer: Consumer,
     hold: Hold,
     /// Everything that came and is not acknowledged.
     unsettled: BTreeSet<Tag>,
@@ -184,37 +185,19 @@ impl Session {
         }
         let margin_ms = i64::try_from(shared.config.margin.as_millis()).unwrap_or(i64::MAX);
         let far_ms = margin_ms.saturating_add(2 * LEVEL_MS.cast_signed());
-        let mut session = Self {
-            name: shared.names.gate(queue),
+        let name = shared.names.gate(queue);
+        Ok(Self {
+            consumer: consume(shared, &channel, &name).await?,
+            name,
             shared: shared.clone(),
             queue: queue.clone(),
             channel,
-            consumer: None,
-            hold: Hold::new(hold_max.into(), far_ms),
+            hold: Hold::new(hold_max.into(), shared.config.hold_bytes_max, far_ms),
             unsettled: BTreeSet::new(),
             leaving: Vec::new(),
             backoff: Backoff::new(),
             rest_until: None,
-        };
-        session.consume().await?;
-        Ok(session)
-    }
-
-    async fn consume(&mut self) -> Result<()> {
-        let doing = "consuming from a gate";
-        let options = BasicConsumeOptions::default();
-        let asked = self.channel.basic_consume(self.name.as_str().into(), "".into(), options, FieldTable::default());
-        let consumer = match timeout(self.shared.config.response_timeout, asked).await {
-            Ok(Ok(consumer)) => consumer,
-            Ok(Err(e)) => {
-                // An operator may have deleted it.
-                self.shared.topology.forget().await;
-                return Err(failure::failed(doing, &e, false));
-            }
-            Err(_) => return Err(failure::silent(doing, &self.shared.config, false)),
-        };
-        self.consumer = Some(consumer);
-        Ok(())
+        })
     }
 
     /// Goes on until it is told to stop, or something fails.
@@ -229,24 +212,20 @@ impl Session {
             if let Some(until) = self.rest_until {
                 wait = until.saturating_duration_since(Instant::now());
             }
-            let consumer = self.consumer.as_mut();
-            let next = async {
-                match consumer {
-                    Some(consumer) => consumer.next().await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 biased;
                 () = told(stop) => return Ok(()),
                 () = told(closing) => return Ok(()),
-                came = next => self.take_in(work, came).await?,
-                () = sleep(wait) => {}
+                came = self.consumer.next() => self.take_in(work, came).await?,
+                () = sleep(wait) => {
+                    if wait == SLEEP_MAX {
+                        self.hold.forget_recalled();
+                    }
+                }
             }
             let ended = self.hold.ended(self.shared.now_ms());
             self.acknowledge(ended).await?;
             self.let_go(work, stop).await?;
-            self.mind_memory().await?;
         }
     }
 
@@ -264,7 +243,7 @@ impl Session {
                 }
             };
             done.extend(self.arrived(work, delivery).await?);
-            came = match self.consumer.as_mut().and_then(|consumer| consumer.next().now_or_never()) {
+            came = match self.consumer.next().now_or_never() {
                 Some(came) => came,
                 None => break,
             };
@@ -297,6 +276,10 @@ impl Session {
                 self.leaving.push(leaving);
                 Vec::new()
             }
+            Arrived::Recalled(tags) => {
+                self.recall(tags).await?;
+                Vec::new()
+            }
         })
     }
 
@@ -308,7 +291,9 @@ impl Session {
         loop {
             let now_ms = self.shared.now_ms();
             let mut wave = std::mem::take(&mut self.leaving);
-            wave.extend(self.hold.due(now_ms, WAVE_MAX.saturating_sub(wave.len())));
+            let due = self.hold.due(now_ms, WAVE_MAX.saturating_sub(wave.len()));
+            wave.extend(due.leaving);
+            self.recall(due.recalled).await?;
             if wave.is_empty() {
                 return Ok(());
             }
@@ -378,36 +363,16 @@ impl Session {
         }
     }
 
-    /// Takes in no more while there is too much in memory, and takes in again when there is room.
-    async fn mind_memory(&mut self) -> Result<()> {
-        match &self.consumer {
-            Some(consumer) if self.hold.bytes() > HOLD_BYTES_MAX => {
-                let tag = consumer.tag();
-                let asked = self.channel.basic_cancel(tag, lapin::options::BasicCancelOptions::default());
-                match timeout(self.shared.config.response_timeout, asked).await {
-                    Ok(done) => done.map_err(|e| failure::failed("pausing a gate", &e, false))?,
-                    Err(_) => return Err(failure::silent("pausing a gate", &self.shared.config, false)),
-                }
-                self.take_in_rest().await
+    /// Gives messages back to the broker, which brings them again, with their payload.
+    async fn recall(&mut self, tags: Vec<Tag>) -> Result<()> {
+        for tag in tags {
+            self.unsettled.remove(&tag);
+            let options = BasicNackOptions { multiple: false, requeue: true };
+            let given = timeout(self.shared.config.response_timeout, self.channel.basic_nack(tag, options)).await;
+            match given {
+                Ok(done) => done.map_err(|e| failure::failed("recalling a task", &e, false))?,
+                Err(_) => return Err(failure::silent("recalling a task", &self.shared.config, false)),
             }
-            None if self.hold.bytes() < HOLD_BYTES_MAX / 2 => self.consume().await,
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    /// What came before the broker had heard that it is enough.
-    async fn take_in_rest(&mut self) -> Result<()> {
-        let Some(mut consumer) = self.consumer.take() else { return Ok(()) };
-        let mut back = Vec::new();
-        while let Some(came) = consumer.next().await {
-            let delivery = came.map_err(|e| failure::failed("pausing a gate", &e, false))?;
-            back.push(delivery);
-        }
-        for delivery in back {
-            // Given back, it comes to whoever takes in next.
-            let options = lapin::options::BasicNackOptions { multiple: false, requeue: true };
-            let asked = self.channel.basic_nack(delivery.delivery_tag, options);
-            asked.await.map_err(|e| failure::failed("pausing a gate", &e, false))?;
         }
         Ok(())
     }
@@ -417,6 +382,21 @@ impl Session {
         let closed = self.channel.close(200, "the gate is closed".into());
         // Dropping the channel closes it as well; this only waits for it.
         let _ = timeout(CLOSE_MAX, closed).await;
+    }
+}
+
+async fn consume(shared: &Shared, channel: &Channel, name: &str) -> Result<Consumer> {
+    let doing = "consuming from a gate";
+    let options = BasicConsumeOptions::default();
+    let asked = channel.basic_consume(name.into(), "".into(), options, FieldTable::default());
+    match timeout(shared.config.response_timeout, asked).await {
+        Ok(Ok(consumer)) => Ok(consumer),
+        Ok(Err(e)) => {
+            // An operator may have deleted it.
+            shared.topology.forget().await;
+            Err(failure::failed(doing, &e, false))
+        }
+        Err(_) => Err(failure::silent(doing, &shared.config, false)),
     }
 }
 

@@ -1,0 +1,316 @@
+//! What an operator, a crash or a broker in need does to tasks that wait: nothing is lost, and work goes on unaided.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+use std::collections::BTreeSet;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use delayline_conformance::servers::{self, Kind, Rabbit, Release, Server};
+use delayline_core::{Bytes, Claim, DelayBackend, ErrorKind, IntakeOptions, Queue, QueueName, Raw, Verdict};
+use delayline_rabbitmq::{RabbitBackend, RabbitConfig};
+use lapin::options::{BasicPublishOptions, ExchangeDeleteOptions, QueueDeleteOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::time::{Instant, timeout};
+
+/// Longer than a busy machine needs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A client of a name space with few levels, whose messages are through them by two seconds before they are due.
+async fn client(url: &str, name_space: &str) -> Queue<Bytes> {
+    let config =
+        RabbitConfig::from_url(url).unwrap().name_space(name_space).levels(3).heartbeat(Duration::from_secs(1));
+    let config = config.response_timeout(Duration::from_secs(5));
+    let backend: Arc<dyn DelayBackend> = Arc::new(RabbitBackend::connect(config).await.unwrap());
+    Queue::with_codec(backend, QueueName::new("exams").unwrap(), Raw).unwrap()
+}
+
+async fn shared_url() -> String {
+    tokio::task::spawn_blocking(|| servers::shared(Kind::RabbitMq).unwrap().lock().url()).await.unwrap()
+}
+
+async fn schedule(queue: &Queue<Bytes>, names: impl IntoIterator<Item = String>, after: Duration) {
+    for name in names {
+        queue.schedule(&Bytes::from(name)).after(after).await.unwrap();
+    }
+}
+
+/// Receives and completes until all of these have come. What comes twice is not counted.
+async fn receive(queue: &Queue<Bytes>, names: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut missing: BTreeSet<String> = names.into_iter().collect();
+    let mut came = Vec::new();
+    let mut consumer = queue.consumer().open().await.unwrap();
+    while !missing.is_empty() {
+        let Ok(delivery) = timeout(PATIENCE, consumer.next()).await else { panic!("{missing:?} did not come") };
+        let delivery = delivery.unwrap();
+        let name = String::from_utf8(delivery.payload().to_vec()).unwrap();
+        // Where the connection was cut in between, it comes again, and counts once.
+        let _ = delivery.complete().await;
+        if missing.remove(&name) {
+            came.push(name);
+        }
+    }
+    consumer.close().await.unwrap();
+    came
+}
+
+fn names(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("{prefix}-{n:03}")).collect()
+}
+
+/// A bare connection, for what an operator does.
+async fn operator(url: &str) -> (Connection, Channel) {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    (connection, channel)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loss_1_a_task_whose_gate_was_unbound_arrives() {
+    let url = shared_url().await;
+    let queue = client(&url, "faults-unbound").await;
+    // Makes the queues.
+    schedule(&queue, names("first", 1), Duration::ZERO).await;
+    receive(&queue, names("first", 1)).await;
+    let (_connection, channel) = operator(&url).await;
+    let (gate, gates) = ("faults-unbound.q.exams.gate".into(), "faults-unbound.gates".into());
+    channel.queue_unbind(gate, gates, "*.*.*.*.exams".into(), FieldTable::default()).await.unwrap();
+    schedule(&queue, names("strayed", 20), Duration::from_secs(5)).await;
+    receive(&queue, names("strayed", 20)).await;
+    queue.backend().close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn live_3_queues_that_an_operator_deleted_come_back() {
+    let url = shared_url().await;
+    let queue = client(&url, "faults-deleted").await;
+    schedule(&queue, names("first", 1), Duration::ZERO).await;
+    let receiving = {
+        let queue = queue.clone();
+        tokio::spawn(async move { receive(&queue, names("first", 1).into_iter().chain(names("last", 1))).await })
+    };
+    let (_connection, channel) = operator(&url).await;
+    for part in ["gate", "ready", "dead"] {
+        let name = format!("faults-deleted.q.exams.{part}");
+        channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+        schedule(&queue, names(part, 1), Duration::from_millis(300)).await;
+    }
+    channel.queue_delete("faults-deleted.level.0.0".into(), QueueDeleteOptions::default()).await.unwrap();
+    channel.exchange_delete("faults-deleted.level.1".into(), ExchangeDeleteOptions::default()).await.unwrap();
+    // Through each slot of the levels.
+    schedule(&queue, names("last", 1).into_iter().chain(names("more", 3)), Duration::from_millis(8_500)).await;
+    receiving.await.unwrap();
+    queue.backend().close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clear_7_foreign_messages_are_set_aside() {
+    let url = shared_url().await;
+    let queue = client(&url, "faults-foreign").await;
+    schedule(&queue, names("first", 1), Duration::ZERO).await;
+    let (_connection, channel) = operator(&url).await;
+    for part in ["gate", "ready", "dead"] {
+        let name = format!("faults-foreign.q.exams.{part}");
+        let none = BasicPublishOptions::default();
+        channel.basic_publish("".into(), name.as_str().into(), none, b"?", BasicProperties::default()).await.unwrap();
+    }
+    schedule(&queue, names("last", 1), Duration::from_millis(300)).await;
+    receive(&queue, names("first", 1).into_iter().chain(names("last", 1))).await;
+    assert!(queue.dead_letters(None, 10).await.unwrap().letters.is_empty());
+    queue.backend().close().await.unwrap();
+}
+
+/// A process that holds the gate of a queue, and nothing else.
+struct Holder(Child);
+
+impl Holder {
+    async fn start(url: &str, name_space: &str) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["a_process_that_holds_a_gate", "--exact", "--nocapture"]);
+        command.env("DELAYLINE_HOLDER", format!("{url} {name_space}")).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let out = tokio::process::ChildStdout::from_std(child.stdout.take().unwrap()).unwrap();
+        let holder = Self(child);
+        let mut lines = BufReader::new(out).lines();
+        while let Some(line) = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap() {
+            if line.contains("holding") {
+                return holder;
+            }
+        }
+        panic!("the holder ended");
+    }
+
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.0.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // Also one that was stopped.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Not a test but what [`Holder`] runs: does nothing unless it is told to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_holds_a_gate() {
+    let Ok(told) = std::env::var("DELAYLINE_HOLDER") else { return };
+    let (url, name_space) = told.split_once(' ').unwrap();
+    let queue = client(url, name_space).await;
+    let mut consumer = queue.consumer().open().await.unwrap();
+    // It came through the gate, which is therefore ours.
+    schedule(&queue, names("mine", 1), Duration::from_millis(300)).await;
+    consumer.next().await.unwrap().complete().await.unwrap();
+    println!("holding");
+    std::future::pending().await
+}
+
+/// What `signal` does to the process that holds the gate: how long after its due time the first of what it held came.
+async fn holder_gets(signal: &str, name_space: &str) -> Duration {
+    const COUNT: usize = 50;
+    const AHEAD: Duration = Duration::from_millis(2_500);
+    let url = shared_url().await;
+    let queue = client(&url, name_space).await;
+    let holder = Holder::start(&url, name_space).await;
+    let mut consumer = queue.consumer().open().await.unwrap();
+    schedule(&queue, names("held", COUNT), AHEAD).await;
+    let due = Instant::now() + AHEAD;
+    holder.signal(signal);
+    let mut came = Vec::new();
+    let mut first = None;
+    while came.len() < COUNT {
+        let delivery = timeout(PATIENCE, consumer.next()).await.expect("a task within patience").unwrap();
+        first.get_or_insert_with(|| Instant::now().saturating_duration_since(due));
+        came.push(String::from_utf8(delivery.payload().to_vec()).unwrap());
+        delivery.complete().await.unwrap();
+    }
+    assert_eq!(came, names("held", COUNT), "each once, in order");
+    consumer.close().await.unwrap();
+    queue.backend().close().await.unwrap();
+    first.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loss_1_another_process_follows_a_gate_whose_process_was_killed() {
+    let late = holder_gets("-KILL", "faults-killed").await;
+    println!("a holder was killed 2.5 s before its tasks were due: the first came {late:?} late");
+    assert!(late < Duration::from_secs(10), "{late:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loss_1_another_process_follows_a_gate_whose_process_stands_still() {
+    let late = holder_gets("-STOP", "faults-stopped").await;
+    println!("a holder was stopped 2.5 s before its tasks were due: the first came {late:?} late");
+    // Two heartbeats of a second, less what was left until the tasks were due.
+    assert!(late < Duration::from_secs(15), "{late:?}");
+}
+
+/// What concerns a whole broker: on one of its own, one after the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loss_1_nothing_is_lost_by_a_broker_in_need() {
+    let start = || Rabbit::start(&Release::chosen(Kind::RabbitMq).unwrap(), &[]).unwrap();
+    let mut server = tokio::task::spawn_blocking(start).await.unwrap();
+    // How soon a queue tries again to dead-letter what found no way: three minutes, unless this is set.
+    server
+        .control(&["eval", "application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, 1000)."])
+        .unwrap();
+    unconnected_levels_keep_what_they_have(&server).await;
+    closed_connections(&server).await;
+    alarm(&server).await;
+    kill(&mut server).await;
+}
+
+/// At-least-once dead-lettering is in effect: without it, the broker would drop what has expired.
+async fn unconnected_levels_keep_what_they_have(server: &Rabbit) {
+    let queue = client(&server.url(), "unconnected").await;
+    schedule(&queue, names("kept", 20), Duration::from_secs(5)).await;
+    let (_connection, channel) = operator(&server.url()).await;
+    channel.exchange_delete("unconnected.gates".into(), ExchangeDeleteOptions::default()).await.unwrap();
+    // Well after they have expired.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    // Makes the exchange again, as each client does when it starts.
+    let again = client(&server.url(), "unconnected").await;
+    receive(&again, names("kept", 20)).await;
+    again.backend().close().await.unwrap();
+    queue.backend().close().await.unwrap();
+}
+
+async fn closed_connections(server: &Rabbit) {
+    let queue = client(&server.url(), "closed").await;
+    schedule(&queue, names("before", 20), Duration::from_secs(2)).await;
+    let receiving = {
+        let queue = queue.clone();
+        let all = names("before", 20).into_iter().chain(names("after", 20));
+        tokio::spawn(async move { receive(&queue, all).await })
+    };
+    server.control(&["close_all_connections", "cut by the test"]).unwrap();
+    // The first call may be the one that finds the connection cut.
+    let _ = queue.schedule(&Bytes::from_static(b"lost")).await;
+    schedule(&queue, names("after", 20), Duration::from_secs(2)).await;
+    receiving.await.unwrap();
+    queue.backend().close().await.unwrap();
+}
+
+/// A broker that is short of memory takes no tasks, says so in bounded time, and lets those be completed that it gave out.
+async fn alarm(server: &Rabbit) {
+    let queue = client(&server.url(), "alarm").await;
+    let backend = queue.backend();
+    schedule(&queue, names("out", 1), Duration::ZERO).await;
+    let mut intake = backend.intake(queue.name(), IntakeOptions::default()).await.unwrap();
+    let mut taken = Vec::new();
+    while taken.is_empty() {
+        taken = intake.claim(Claim::new(1, Duration::from_secs(60))).await.unwrap().deliveries;
+        if taken.is_empty() {
+            intake.wait(Duration::from_secs(5)).await;
+        }
+    }
+    server.control(&["set_vm_memory_high_watermark", "0.000001"]).unwrap();
+    let began = Instant::now();
+    let refused = loop {
+        // It is told of the alarm with the first message after it.
+        match queue.schedule(&Bytes::from_static(b"too much")).after(Duration::from_secs(3_600)).await {
+            Ok(_) => assert!(began.elapsed() < PATIENCE, "the alarm was not raised"),
+            Err(e) => break e,
+        }
+    };
+    assert!(matches!(refused.kind(), ErrorKind::Unavailable | ErrorKind::Ambiguous), "{refused}");
+    let began = Instant::now();
+    let refused = queue.schedule(&Bytes::from_static(b"too much")).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
+    assert!(began.elapsed() < Duration::from_secs(10), "refused after {:?}", began.elapsed());
+    let lease = taken.pop().unwrap().lease;
+    let settled = backend.settle(queue.name(), vec![(lease, Verdict::Complete)]).await.unwrap();
+    assert!(settled[0].is_ok(), "{settled:?}");
+    server.control(&["set_vm_memory_high_watermark", "0.6"]).unwrap();
+    let began = Instant::now();
+    while queue.schedule(&Bytes::from_static(b"last-000")).await.is_err() {
+        assert!(began.elapsed() < PATIENCE, "the alarm went, and scheduling did not come back");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    drop(intake);
+    receive(&queue, names("last", 1)).await;
+    backend.close().await.unwrap();
+}
+
+/// Killed with tasks in the levels, at the gate and in the ready queue.
+async fn kill(server: &mut Rabbit) {
+    let queue = client(&server.url(), "kill").await;
+    let mut consumer = queue.consumer().open().await.unwrap();
+    schedule(&queue, names("levels", 50), Duration::from_secs(12)).await;
+    schedule(&queue, names("gate", 50), Duration::from_secs(3)).await;
+    schedule(&queue, names("ready", 50), Duration::ZERO).await;
+    // Under a lease, which ends with the broker.
+    let held = timeout(PATIENCE, consumer.next()).await.unwrap().unwrap();
+    tokio::task::block_in_place(|| server.kill().and_then(|()| server.start())).unwrap();
+    assert!(held.complete().await.is_err(), "its lease was lost with the connection");
+    consumer.close().await.unwrap();
+    let all = names("levels", 50).into_iter().chain(names("gate", 50)).chain(names("ready", 50));
+    receive(&queue, all).await;
+    queue.backend().close().await.unwrap();
+}
