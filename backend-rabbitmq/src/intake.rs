@@ -34,7 +34,7 @@ impl RabbitIntake {
         claimed.deliveries = tasks;
         claimed.next_due_in = more.then_some(Duration::ZERO);
         claimed.buried = buried;
-        claimed.set_aside = self.line.take_foreign();
+        claimed.set_aside = self.shared.take_set_aside();
         claimed
     }
 }

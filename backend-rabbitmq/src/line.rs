@@ -59,7 +59,6 @@ struct State {
     next_consumer: u64,
     /// How often claims have asked the broker, and up to which of them it has answered.
     asked: u64,
-    foreign: u64,
     /// What everything here came by.
     channel: Option<Channel>,
     /// Why there is none.
@@ -277,15 +276,6 @@ impl Line {
         if let Some((_, outstanding)) = self.state.lock().consumers.get_mut(&consumer) {
             *outstanding = outstanding.saturating_sub(1);
         }
-    }
-
-    pub(crate) fn take_foreign(&self) -> u64 {
-        std::mem::take(&mut self.state.lock().foreign)
-    }
-
-    /// Notes that a foreign message was set aside, for the next claim to tell.
-    pub(crate) fn note_foreign(&self) {
-        self.state.lock().foreign += 1;
     }
 }
 

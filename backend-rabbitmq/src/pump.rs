@@ -333,7 +333,6 @@ impl Pump {
             if shared.set_aside(&found_in, foreign.0, &delivery.properties, payload).await {
                 let _ = delivery.acker.ack(BasicAckOptions::default()).await;
                 line.acknowledged(consumer);
-                line.note_foreign();
             }
         });
         false

@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     seq: AtomicU64,
     fence: AtomicU64,
     slot: AtomicU64,
+    /// How many foreign or corrupt messages were set aside here, until a claim tells.
+    set_aside: AtomicU64,
     closed: AtomicBool,
     /// Turns true when the backend is closed, for those who wait.
     closing: watch::Sender<bool>,
@@ -76,6 +78,7 @@ impl Shared {
             seq: AtomicU64::new(0),
             fence: AtomicU64::new(0),
             slot: AtomicU64::new(fastrand::u64(..)),
+            set_aside: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             closing: watch::Sender::new(false),
         }
@@ -275,10 +278,17 @@ impl Shared {
             payload,
         };
         let done = self.publisher.publish(&[message]).await.iter().all(Result::is_ok);
-        if !done {
+        if done {
+            self.set_aside.fetch_add(1, Ordering::Relaxed);
+        } else {
             self.topology.forget().await;
         }
         done
+    }
+
+    /// How many messages were set aside since this was asked last.
+    pub(crate) fn take_set_aside(&self) -> u64 {
+        self.set_aside.swap(0, Ordering::Relaxed)
     }
 
     /// How long until a millisecond comes.
