@@ -6,9 +6,9 @@ use delayline_core::{Capabilities, Durability, LeaseHold, Order, Support};
 
 use crate::RabbitConfig;
 
-/// How far apart tasks are in time that are handed out in order whatever happens: beyond a hop, a commit and a change of
-/// the gate's holder.
-const TOLERANCE: Duration = Duration::from_millis(500);
+/// How far apart tasks are in time that are handed out in order while the broker and those who consume work: beyond a commit,
+/// and beyond what was sent to a consumer that did not claim it and came back.
+const TOLERANCE: Duration = Duration::from_secs(1);
 
 /// Ten years. What the levels can't hold at one go passes its gate and goes round again.
 const DELAY_MAX: Duration = Duration::from_secs(3_652 * 86_400);

@@ -169,5 +169,6 @@ impl Backoff {
 
 /// Between three quarters of it and all of it, so that many who failed together do not come back together.
 fn jittered(wait: Duration) -> Duration {
-    wait.mul_f64(0.75 + fastrand::f64() * 0.25)
+    let share = f64::from(uuid::Uuid::new_v4().as_u64_pair().1 as u8) / 255.0;
+    wait.mul_f64(0.75 + share * 0.25)
 }

@@ -29,7 +29,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, queue: &QueueName, op: DeadLetterO
     match op {
         DeadLetterOp::List { after, limit } => list(shared, queue, after, limit.min(PAGE_MAX)).await,
         DeadLetterOp::Redrive { select, rate } => {
-            let apart = rate.map(|rate| spacing(rate)).transpose()?;
+            let apart = rate.map(spacing).transpose()?;
             redrive(shared, queue, select, apart).await
         }
         DeadLetterOp::Purge { select: DeadSelect::All } => purge(shared, queue).await,

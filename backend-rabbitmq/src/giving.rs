@@ -40,7 +40,7 @@ pub(crate) async fn bury(shared: &Arc<Shared>, line: &Line, doomed: Vec<(Held, B
     });
     let outgoing = outgoing.collect();
     let answers = shared.publish(&line.queue, outgoing).await;
-    let mut buried = 0;
+    let (mut buried, ending) = (0, doomed.len());
     for ((held, _), answer) in doomed.into_iter().zip(answers) {
         match answer {
             Ok(()) => {
@@ -52,6 +52,7 @@ pub(crate) async fn bury(shared: &Arc<Shared>, line: &Line, doomed: Vec<(Held, B
             }
         }
     }
+    line.ended(ending);
     buried
 }
 
@@ -68,8 +69,8 @@ pub(crate) fn as_dead(shared: &Shared, message: &Message, attempts: u32, cause: 
 
 /// Tells the broker that a message is done with. If that gets lost, the channel is lost too, and the message comes again.
 pub(crate) async fn acknowledge(line: &Line, held: &Held) {
+    line.acknowledging(held.consumer());
     let _ = held.acker.ack(BasicAckOptions::default()).await;
-    line.acknowledged(held.consumer());
 }
 
 /// Acknowledges messages and makes sure that the broker knows: an answer to a request that follows on the same channel
@@ -80,9 +81,9 @@ pub(crate) async fn acknowledge_for_certain(
     channel: Option<Channel>,
     held: &[&Held],
 ) -> Vec<Result<(), Option<Error>>> {
+    held.iter().for_each(|held| line.acknowledging(held.consumer()));
     let acked = join_all(held.iter().map(|held| held.acker.ack(BasicAckOptions::default()))).await;
     let sent: Vec<bool> = acked.iter().map(|acked| matches!(acked, Ok(true))).collect();
-    held.iter().for_each(|held| line.acknowledged(held.consumer()));
     let unclear = |e: Error| sent.iter().map(|sent| Err(sent.then(|| e.clone()))).collect();
     let doing = "acknowledging";
     let Some(channel) = channel else {

@@ -60,6 +60,7 @@ impl Intake for RabbitIntake {
         if found.is_empty() {
             self.line.ask(self.shared.config.response_timeout).await;
             self.shared.open()?;
+            self.hints.borrow_and_update();
             found = self.line.claim(&self.shared, self.number, &claim);
             if let Some(trouble) = self.line.trouble()
                 && found.is_empty()

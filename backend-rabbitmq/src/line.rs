@@ -57,6 +57,10 @@ struct State {
     /// The consumers at the broker, by number: how many messages each may have, and has, unacknowledged.
     consumers: HashMap<u64, (usize, usize)>,
     next_consumer: u64,
+    /// Verdicts and burials under way, which need the channel.
+    ending: usize,
+    /// Whether something may be on its way that claims don't know of: an answer of the broker would tell.
+    unsettled: bool,
     /// How often claims have asked the broker, and up to which of them it has answered.
     asked: u64,
     /// What everything here came by.
@@ -165,6 +169,7 @@ impl Line {
             let task = &first.get().task;
             if let Some(cause) = task.doom(now_ms) {
                 found.doomed.push((first.remove().task, cause));
+                state.ending += 1;
                 continue;
             }
             let size = task.message.payload.len();
@@ -186,11 +191,11 @@ impl Line {
     }
 
     /// Has the broker asked for what a claim wants and has not found here, and waits for the answer: not for tasks. Does
-    /// nothing while the broker is to send whatever comes.
+    /// nothing if nothing has come or gone since the last answer: whatever comes now wakes who waits.
     pub(crate) async fn ask(&self, at_most: Duration) {
         let question = {
             let mut state = self.state.lock();
-            if state.short().is_none() {
+            if !state.unsettled && state.short().is_none() {
                 return;
             }
             state.asked += 1;
@@ -208,6 +213,7 @@ impl Line {
         if state.leases.get(&lease.fence).is_some_and(|leased| leased.is(lease)) {
             let leased = state.leases.remove(&lease.fence).expect("a lease that was there under this lock");
             state.ends.remove(&(leased.ends, lease.fence));
+            state.ending += 1;
             return Looked::Live(leased);
         }
         if state.unclear.contains(&lease.fence) { Looked::Unclear } else { Looked::Lost }
@@ -221,6 +227,12 @@ impl Line {
             state.leases.insert(fence, leased);
         }
         drop(state);
+        self.ended(1);
+    }
+
+    /// Verdicts or burials have come to their end.
+    pub(crate) fn ended(&self, n: usize) {
+        self.state.lock().ending -= n;
         self.changed.notify_one();
     }
 
@@ -271,9 +283,12 @@ impl Line {
         self.answer(self.asked());
     }
 
-    /// A message has been acknowledged, which gives the consumer it came by room for another.
-    pub(crate) fn acknowledged(&self, consumer: u64) {
-        if let Some((_, outstanding)) = self.state.lock().consumers.get_mut(&consumer) {
+    /// A message is about to be acknowledged, which gives the consumer it came by room for another. Noted before: once it is
+    /// acknowledged, the other may be on its way.
+    pub(crate) fn acknowledging(&self, consumer: u64) {
+        let mut state = self.state.lock();
+        state.unsettled = true;
+        if let Some((_, outstanding)) = state.consumers.get_mut(&consumer) {
             *outstanding = outstanding.saturating_sub(1);
         }
     }
@@ -282,12 +297,12 @@ impl Line {
 /// For the pump.
 impl Line {
     /// Takes a message in, unless it is not ours.
-    pub(crate) fn arrive(&self, delivery: Delivery, consumer: u64) -> Result<(), (Delivery, Foreign)> {
+    pub(crate) fn arrive(&self, delivery: Delivery, consumer: u64) -> Result<(), Box<(Delivery, Foreign)>> {
         let payload = Bytes::from(delivery.data.clone());
         let message = match Message::read(&delivery.properties, payload) {
             Ok(message) if message.kind == Kind::Task => message,
-            Ok(_) => return Err((delivery, Foreign("it is no task"))),
-            Err(foreign) => return Err((delivery, foreign)),
+            Ok(_) => return Err(Box::new((delivery, Foreign("it is no task")))),
+            Err(foreign) => return Err(Box::new((delivery, foreign))),
         };
         let attempts = message.attempts.saturating_add(message::delivery_count(&delivery.properties));
         let mut state = self.state.lock();
@@ -319,6 +334,11 @@ impl Line {
         self.asked() > *self.answered.borrow()
     }
 
+    /// The broker is being asked: what comes or goes from here on is not in its answer.
+    pub(crate) fn asking(&self) {
+        self.state.lock().unsettled = false;
+    }
+
     pub(crate) fn answer(&self, question: u64) {
         self.answered.send_if_modified(|answered| std::mem::replace(answered, question.max(*answered)) < question);
     }
@@ -329,6 +349,7 @@ impl Line {
         let number = state.next_consumer;
         state.next_consumer += 1;
         state.consumers.insert(number, (room, 0));
+        state.unsettled = true;
         number
     }
 
@@ -345,7 +366,7 @@ impl Line {
     /// Whether an intake or a lease still needs the channel.
     pub(crate) fn is_needed(&self) -> bool {
         let state = self.state.lock();
-        !state.intakes.is_empty() || !state.leases.is_empty()
+        !state.intakes.is_empty() || !state.leases.is_empty() || state.ending > 0
     }
 
     /// When something has to be looked at next: a lease that ends, or what nobody has claimed.
@@ -413,6 +434,7 @@ impl Line {
 
 impl State {
     fn came(&mut self, consumer: u64) {
+        self.unsettled = true;
         if let Some((_, outstanding)) = self.consumers.get_mut(&consumer) {
             *outstanding += 1;
         }

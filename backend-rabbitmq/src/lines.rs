@@ -13,7 +13,10 @@ use crate::pump;
 use crate::shared::Shared;
 
 #[derive(Debug, Default)]
-pub(crate) struct Lines(Mutex<HashMap<QueueName, (Arc<Line>, JoinHandle<()>)>>);
+pub(crate) struct Lines(Mutex<HashMap<QueueName, Running>>);
+
+/// A line and its pump.
+type Running = (Arc<Line>, JoinHandle<()>);
 
 impl Lines {
     /// A queue's line, if there is one.

@@ -29,8 +29,9 @@ use crate::{failure, giving};
 /// How many consumers that have all they may have are kept for when that is acknowledged.
 const FULL_MAX: usize = 3;
 
-/// How long what is being given back may take when a line ends: the rest is left to the broker.
-const LEAVING_MAX: Duration = Duration::from_millis(500);
+/// How long what is being given back may take when the backend is closed: the rest is left to the broker, which counts an
+/// attempt for it.
+const LEAVING_MAX: Duration = Duration::from_millis(700);
 
 /// Why a channel is done with.
 enum Over {
@@ -116,6 +117,8 @@ struct Pump {
     /// Deliveries on the channel are numbered without gaps: all up to this one were looked at, and these after it have come.
     known: DeliveryTag,
     came: BTreeSet<DeliveryTag>,
+    /// Whether something has come that nobody was told of.
+    fresh: bool,
     gate: Option<Gate>,
     /// What is on its way back.
     leaving: JoinSet<()>,
@@ -131,6 +134,7 @@ impl Pump {
             tags: HashMap::new(),
             known: 0,
             came: BTreeSet::new(),
+            fresh: false,
             gate: None,
             leaving: JoinSet::new(),
         }
@@ -163,8 +167,8 @@ impl Pump {
             tokio::select! {
                 () = closed(&mut closing) => return Over::Closed,
                 came = next => {
-                    let lost = self.take_in(came) || self.take_in_all();
-                    self.line.hint();
+                    let lost = self.take_in(came) | self.take_in_all();
+                    self.tell();
                     if lost {
                         // The broker has ended the consumer, its queue being gone, or the channel is.
                         self.shared.topology.forget().await;
@@ -190,17 +194,26 @@ impl Pump {
             self.give_back(unclaimed);
             self.find_missed().await?;
         }
-        let question = self.line.asked();
         if let Some(room) = self.line.short() {
             self.consume(room).await?;
-            if self.line.is_asked() {
-                // What the queue held when it was asked has come when this is answered.
-                self.settle_down().await?;
-                self.take_in_all();
-            }
         }
+        let question = self.line.asked();
+        if self.line.is_asked() {
+            // What the queue held when it was asked has come when this is answered.
+            self.line.asking();
+            self.settle_down().await?;
+            self.take_in_all();
+        }
+        self.tell();
         self.line.answer(question);
         Ok(())
+    }
+
+    /// Wakes those who wait, if something has come.
+    fn tell(&mut self) {
+        if std::mem::take(&mut self.fresh) {
+            self.line.hint();
+        }
     }
 
     /// One process of those that consume the queue keeps its gate.
@@ -324,15 +337,19 @@ impl Pump {
             None => return self.tags.contains_key(&consumer),
         };
         self.note(delivery.delivery_tag);
-        let Err((delivery, foreign)) = self.line.arrive(delivery, consumer) else { return false };
+        let Err(stranger) = self.line.arrive(delivery, consumer) else {
+            self.fresh = true;
+            return false;
+        };
+        let (delivery, foreign) = *stranger;
         self.line.foreign_came(consumer);
         let (shared, line) = (self.shared.clone(), self.line.clone());
         self.leaving.spawn(async move {
             let found_in = shared.names.ready(&line.queue);
             let payload = delivery.data.into();
             if shared.set_aside(&found_in, foreign.0, &delivery.properties, payload).await {
+                line.acknowledging(consumer);
                 let _ = delivery.acker.ack(BasicAckOptions::default()).await;
-                line.acknowledged(consumer);
             }
         });
         false
@@ -349,6 +366,11 @@ impl Pump {
     /// Gives back what nobody has claimed, and leaves the channel.
     async fn end(mut self, over: &Over) {
         let gate = self.gate.take();
+        let at_most = match over {
+            // What is left unacknowledged would cost an attempt, and nobody waits for this.
+            Over::Unneeded => self.shared.config.response_timeout,
+            Over::Closed | Over::Lost => LEAVING_MAX,
+        };
         if !matches!(over, Over::Lost) {
             let leave = async {
                 let _ = self.cancel_all().await;
@@ -356,10 +378,10 @@ impl Pump {
                 self.give_back(pool);
                 while self.leaving.join_next().await.is_some() {}
             };
-            let _ = timeout(LEAVING_MAX, leave).await;
+            let _ = timeout(at_most, leave).await;
         }
         if let Some(gate) = gate {
-            let _ = timeout(LEAVING_MAX, gate.close()).await;
+            let _ = timeout(at_most, gate.close()).await;
         }
         self.line.channel_lost();
         if !matches!(over, Over::Lost) {

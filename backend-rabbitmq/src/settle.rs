@@ -70,6 +70,7 @@ pub(crate) async fn settle(
             }
         };
     }
+    line.ended(published.len());
     results
 }
 

@@ -22,7 +22,7 @@ use crate::topology::Topology;
 use crate::{RabbitConfig, capabilities, strays};
 
 /// How long to wait before a message that was refused is published again.
-const REFUSED_PAUSES: [Duration; 3] =
+pub(crate) const REFUSED_PAUSES: [Duration; 3] =
     [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400)];
 
 #[derive(Debug)]
@@ -77,7 +77,7 @@ impl Shared {
             random: Mutex::new(fastrand::Rng::with_seed(Uuid::new_v4().as_u64_pair().1)),
             seq: AtomicU64::new(0),
             fence: AtomicU64::new(0),
-            slot: AtomicU64::new(fastrand::u64(..)),
+            slot: AtomicU64::new(Uuid::new_v4().as_u64_pair().1),
             set_aside: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             closing: watch::Sender::new(false),

@@ -15,11 +15,12 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, ExchangeKind};
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::config::LEVEL_MS;
 use crate::connection::Link;
 use crate::names::Names;
+use crate::shared::REFUSED_PAUSES;
 use crate::{RabbitConfig, failure};
 
 /// As often as a quorum queue may deliver a message in vain before it drops it: brokers of 4.x would after 20.
@@ -208,14 +209,16 @@ impl Topology {
         let options = BasicPublishOptions { mandatory: true, immediate: false };
         let persistent = BasicProperties::default().with_delivery_mode(2);
         let registry = self.names.registry();
-        let sent = channel
-            .basic_publish("".into(), registry.as_str().into(), options, queue.as_str().as_bytes(), persistent)
-            .await
-            .map_err(failed)?;
-        let confirmation = sent.await.map_err(failed)?;
-        if confirmation.is_ack() && confirmation.take_message().is_none() {
-            close(channel).await;
-            return Ok(());
+        for pause in REFUSED_PAUSES {
+            let (key, properties) = (registry.as_str().into(), persistent.clone());
+            let sent = channel.basic_publish("".into(), key, options, queue.as_str().as_bytes(), properties).await;
+            let confirmation = sent.map_err(failed)?.await.map_err(failed)?;
+            if confirmation.is_ack() && confirmation.take_message().is_none() {
+                close(channel).await;
+                return Ok(());
+            }
+            // A queue that has just been made may have no leader yet.
+            sleep(pause).await;
         }
         Err(Error::new(ErrorKind::Unavailable, format!("{doing}: `{registry}` did not take it")))
     }

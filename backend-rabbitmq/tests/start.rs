@@ -8,7 +8,7 @@ use delayline_rabbitmq::{RabbitBackend, RabbitConfig};
 use tokio::io::AsyncWriteExt;
 
 fn config(broker: &Rabbit) -> RabbitConfig {
-    RabbitConfig::from_url(&broker.url()).unwrap().levels(2).name_space("start")
+    RabbitConfig::from_url(&broker.url()).expect("a URL that is ours").levels(2).name_space("start")
 }
 
 async fn refusal(config: RabbitConfig) -> (ErrorKind, String) {
@@ -68,7 +68,7 @@ async fn clear_1_the_start_says_what_is_missing() {
 async fn clear_1_what_is_no_broker_is_told_so_in_bounded_time() {
     // One that says something else, one that says nothing, and nobody.
     let other = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (address, began) = (other.local_addr().unwrap(), std::time::Instant::now());
+    let (address, began) = (other.local_addr().unwrap(), tokio::time::Instant::now());
     let server = tokio::spawn(async move {
         while let Ok((mut stream, _)) = other.accept().await {
             let _ = stream

@@ -73,7 +73,7 @@ pub(crate) enum Arrived {
     Held,
     /// These are done with.
     Done(Vec<Tag>),
-    Leaves(Leaving),
+    Leaves(Box<Leaving>),
     /// These are to be given back to the broker, which brings them again.
     Recalled(Vec<Tag>),
 }
@@ -143,11 +143,11 @@ impl Hold {
             }
             return match cancelled {
                 true => Arrived::Done(tags),
-                false => Arrived::Leaves(Leaving { due: message.due_ms <= now_ms, message, tags }),
+                false => Arrived::Leaves(Box::new(Leaving { due: message.due_ms <= now_ms, message, tags })),
             };
         }
         if message.due_ms - now_ms > self.far_ms {
-            return Arrived::Leaves(Leaving { message, tags, due: false });
+            return Arrived::Leaves(Box::new(Leaving { message, tags, due: false }));
         }
         self.insert(tag, message, now_ms);
         // Of what is kept, one tag remains; the copy's is done with.
@@ -159,7 +159,7 @@ impl Hold {
 
     fn tombstone(&mut self, tag: Tag, message: Message, target: u128, action: TombstoneAction, now_ms: i64) -> Arrived {
         if message.due_ms - now_ms > self.far_ms {
-            return Arrived::Leaves(Leaving { message, tags: vec![tag], due: false });
+            return Arrived::Leaves(Box::new(Leaving { message, tags: vec![tag], due: false }));
         }
         let mut recalled = vec![];
         if let Some(place) = self.places.get(&target).copied() {
@@ -168,7 +168,7 @@ impl Hold {
                 Held::Whole(mut task) => {
                     return match change(&mut task, action) {
                         false => Arrived::Done(tags),
-                        true => Arrived::Leaves(Leaving { due: task.due_ms <= now_ms, message: task, tags }),
+                        true => Arrived::Leaves(Box::new(Leaving { due: task.due_ms <= now_ms, message: task, tags })),
                     };
                 }
                 Held::Stub { .. } if action == TombstoneAction::Cancel => return Arrived::Done(tags),

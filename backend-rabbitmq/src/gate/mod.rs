@@ -24,7 +24,9 @@ use delayline_core::{Error, ErrorKind, QueueName, Result};
 use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
+};
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 use tokio::sync::watch;
@@ -207,6 +209,7 @@ impl Session {
         stop: &mut watch::Receiver<bool>,
         closing: &mut watch::Receiver<bool>,
     ) -> Result<()> {
+        self.gather(work).await?;
         loop {
             let mut wait = self.hold.next_ms().map_or(SLEEP_MAX, |ms| self.shared.until(ms)).min(SLEEP_MAX);
             if let Some(until) = self.rest_until {
@@ -227,6 +230,25 @@ impl Session {
             self.acknowledge(ended).await?;
             self.let_go(work, stop).await?;
         }
+    }
+
+    /// Takes in what was there before anything of it goes on, so that what is overdue goes in its order: asks the queue, whose
+    /// answer comes after what it had sent, and then the channel, which passes on what came to it before.
+    async fn gather(&mut self, work: &mut Work) -> Result<()> {
+        let doing = "opening a gate";
+        let asked = async {
+            let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+            self.channel.queue_declare(self.name.as_str().into(), options, FieldTable::default()).await?;
+            self.channel.confirm_select(ConfirmSelectOptions::default()).await
+        };
+        match timeout(self.shared.config.response_timeout, asked).await {
+            Ok(answer) => answer.map_err(|e| failure::failed(doing, &e, false))?,
+            Err(_) => return Err(failure::silent(doing, &self.shared.config, false)),
+        }
+        while let Some(came) = self.consumer.next().now_or_never() {
+            self.take_in(work, came).await?;
+        }
+        Ok(())
     }
 
     /// Takes in what has come, as far as it is there.
@@ -273,7 +295,7 @@ impl Session {
             Arrived::Held => Vec::new(),
             Arrived::Done(tags) => tags,
             Arrived::Leaves(leaving) => {
-                self.leaving.push(leaving);
+                self.leaving.push(*leaving);
                 Vec::new()
             }
             Arrived::Recalled(tags) => {

@@ -62,8 +62,11 @@ impl Recorded {
     }
 }
 
+/// What a batch answers.
+type Answers<R> = Result<Vec<Result<R>>>;
+
 /// The answers to parts as one.
-fn joined<R>(mut parts: Vec<(Vec<usize>, Result<Vec<Result<R>>>)>) -> Result<Vec<Result<R>>> {
+fn joined<R>(mut parts: Vec<(Vec<usize>, Answers<R>)>) -> Answers<R> {
     if parts.len() == 1 {
         return parts.remove(0).1;
     }
