@@ -253,10 +253,10 @@ impl Session {
 
     /// Takes in what has come, as far as it is there.
     async fn take_in(&mut self, work: &mut Work, first: Option<lapin::Result<Delivery>>) -> Result<()> {
-        let mut came = first;
-        let mut done = Vec::new();
-        for _ in 0..INTAKE_MAX {
-            let delivery = match came {
+        let mut came = Some(first);
+        let (mut done, mut taken) = (Vec::new(), 0);
+        while let Some(next) = came {
+            let delivery = match next {
                 Some(Ok(delivery)) => delivery,
                 Some(Err(e)) => return Err(failure::failed("holding tasks", &e, false)),
                 None => {
@@ -265,10 +265,9 @@ impl Session {
                 }
             };
             done.extend(self.arrived(work, delivery).await?);
-            came = match self.consumer.next().now_or_never() {
-                Some(came) => came,
-                None => break,
-            };
+            taken += 1;
+            // What is taken from the stream has to be handled: an acknowledgement of what follows covers it.
+            came = if taken < INTAKE_MAX { self.consumer.next().now_or_never() } else { None };
         }
         self.acknowledge(done).await
     }
