@@ -12,17 +12,16 @@ struct Family {
 
 const MEMORY: Family = Family { schemes: &["memory"], feature: "memory" };
 const REDIS: Family = Family { schemes: &["redis", "rediss"], feature: "redis" };
+const RABBITMQ: Family = Family { schemes: &["amqp", "amqps"], feature: "rabbitmq" };
 
 /// Backends that the feature names are kept for, and that this version does not have.
-const PLANNED: [Family; 2] = [
-    Family { schemes: &["amqp", "amqps"], feature: "rabbitmq" },
-    Family { schemes: &["postgres", "postgresql"], feature: "postgres" },
-];
+const PLANNED: [Family; 1] = [Family { schemes: &["postgres", "postgresql"], feature: "postgres" }];
 
 /// Opens the backend that a URL names.
 ///
 /// - `memory:` makes a new, empty store in this process; each call makes another.
 /// - `redis://` and `rediss://` (TLS) connect to a server, and check that it can be worked with.
+/// - `amqp://` and `amqps://` (TLS) connect to RabbitMQ, and make the queues that all of a name space share.
 ///
 /// # Errors
 /// [`Config`](ErrorKind::Config) for a malformed URL, an unknown scheme, or one whose Cargo feature is not compiled in,
@@ -41,6 +40,9 @@ pub async fn connect(url: &str) -> Result<Arc<dyn DelayBackend>> {
     }
     if REDIS.schemes.contains(&scheme.as_str()) {
         return redis(&format!("{scheme}:{rest}")).await;
+    }
+    if RABBITMQ.schemes.contains(&scheme.as_str()) {
+        return rabbitmq(&format!("{scheme}:{rest}")).await;
     }
     let planned = PLANNED.iter().find(|family| family.schemes.contains(&scheme.as_str()));
     Err(config(match planned {
@@ -75,19 +77,34 @@ async fn redis(_url: &str) -> Result<Arc<dyn DelayBackend>> {
     Err(left_out(&REDIS))
 }
 
-#[cfg_attr(all(feature = "memory", feature = "redis"), expect(dead_code, reason = "nothing is left out"))]
+#[cfg(feature = "rabbitmq")]
+async fn rabbitmq(url: &str) -> Result<Arc<dyn DelayBackend>> {
+    let config = delayline_rabbitmq::RabbitConfig::from_url(url)?;
+    Ok(Arc::new(delayline_rabbitmq::RabbitBackend::connect(config).await?))
+}
+
+#[cfg(not(feature = "rabbitmq"))]
+async fn rabbitmq(_url: &str) -> Result<Arc<dyn DelayBackend>> {
+    Err(left_out(&RABBITMQ))
+}
+
+#[cfg_attr(
+    all(feature = "memory", feature = "redis", feature = "rabbitmq"),
+    expect(dead_code, reason = "nothing is left out")
+)]
 fn left_out(family: &Family) -> Error {
     let (scheme, feature) = (family.schemes[0], family.feature);
     config(format!("`{scheme}:` URLs need the Cargo feature `{feature}`; {}", compiled_in()))
 }
 
-fn compiled_in() -> &'static str {
-    match (cfg!(feature = "memory"), cfg!(feature = "redis")) {
-        (true, true) => "compiled in: memory, redis",
-        (true, false) => "compiled in: memory",
-        (false, true) => "compiled in: redis",
-        (false, false) => "no backend is compiled in",
-    }
+fn compiled_in() -> String {
+    let features = [
+        (cfg!(feature = "memory"), "memory"),
+        (cfg!(feature = "redis"), "redis"),
+        (cfg!(feature = "rabbitmq"), "rabbitmq"),
+    ];
+    let there: Vec<&str> = features.into_iter().filter(|(there, _)| *there).map(|(_, name)| name).collect();
+    if there.is_empty() { "no backend is compiled in".into() } else { format!("compiled in: {}", there.join(", ")) }
 }
 
 fn config(message: String) -> Error {

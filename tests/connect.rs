@@ -46,10 +46,35 @@ async fn clear_3_a_redis_url_is_read_and_its_server_is_asked() {
     }
 }
 
+#[cfg(not(feature = "rabbitmq"))]
+#[tokio::test]
+async fn clear_3_rabbitmq_names_its_feature() {
+    for url in ["amqp://user:hunter2@host/", "amqps://user:hunter2@host/"] {
+        let e = connect(url).await.unwrap_err();
+        assert!(e.kind() == ErrorKind::Config && e.message().contains("feature `rabbitmq`"), "{e}");
+        assert!(!format!("{e} {e:?}").contains("hunter2"), "{e}");
+    }
+}
+
+#[cfg(feature = "rabbitmq")]
+#[tokio::test]
+async fn clear_3_an_amqp_url_is_read_and_its_broker_is_asked() {
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (url, kind, says) in [
+        (format!("amqp://user:hunter2@{unused}/"), ErrorKind::Unavailable, "can't be reached"),
+        (format!("AMQPS://user:hunter2@{unused}/"), ErrorKind::Unavailable, "can't be reached"),
+        ("amqp://user:hunter2@host/?parallel=0".to_owned(), ErrorKind::Config, "parallel"),
+        ("amqp:hunter2".to_owned(), ErrorKind::Config, "amqp://"),
+    ] {
+        let e = connect(&url).await.unwrap_err();
+        assert!(e.kind() == kind && e.message().contains(says), "{e}");
+        assert!(!format!("{e} {e:?}").contains("hunter2"), "{e:?}");
+    }
+}
+
 #[tokio::test]
 async fn clear_3_an_unknown_or_missing_backend_is_named_without_its_secrets() {
     for (url, says) in [
-        ("amqp://user:hunter2@host/", "feature `rabbitmq`"),
         ("postgres://user:hunter2@host/", "feature `postgres`"),
         ("kafka://user:hunter2@host/", "`kafka`"),
         ("hunter2", "begins with a scheme"),

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use delayline_core::{Capabilities, Durability, Error, ErrorKind, Order, QueueName, Result, Support};
+use delayline_core::{Capabilities, Durability, Error, ErrorKind, LeaseHold, Order, QueueName, Result, Support};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::watch;
 
@@ -281,6 +281,7 @@ fn capabilities(config: &MemoryConfig) -> Capabilities {
     // What tokio's timer adds: it counts whole milliseconds and rounds up.
     caps.lateness = Duration::from_millis(2);
     caps.lease_max = Duration::from_secs(24 * 3600);
+    caps.lease_hold = LeaseHold::Store;
     caps.payload_bytes_max = config.payload_bytes_max;
     caps.batch_max = 1_000_000;
     // No hint is ever lost within a process; tasks that wait for the wall clock are looked at every 30 s.

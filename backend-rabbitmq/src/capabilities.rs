@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use delayline_core::{Capabilities, Durability, Order, Support};
+use delayline_core::{Capabilities, Durability, LeaseHold, Order, Support};
 
 use crate::RabbitConfig;
 
@@ -21,6 +21,7 @@ pub(crate) fn of(config: &RabbitConfig) -> Capabilities {
     caps.lateness = Duration::from_millis(50);
     caps.delay_max = DELAY_MAX;
     caps.lease_max = config.lease_max;
+    caps.lease_hold = LeaseHold::Connection;
     caps.payload_bytes_max = config.payload_bytes_max;
     caps.batch_max = 10_000;
     caps.sweep = config.sweep;

@@ -6,19 +6,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use delayline_core::limits::PAGE_MAX;
-use delayline_core::{DeadLetterOp, DeadLetters, DeadSelect, Error, ErrorKind, QueueName, Result, TaskId};
+use delayline_core::{DeadLetterOp, DeadLetters, DeadSelect, Error, ErrorKind, Headers, QueueName, Result, TaskId};
 use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{
-    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions,
-    QueueDeclareOptions, QueuePurgeOptions,
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions,
+    QueuePurgeOptions,
 };
-use lapin::types::FieldTable;
+use lapin::types::{DeliveryTag, FieldTable};
 use lapin::{Channel, Consumer};
+use tokio::sync::MutexGuard;
 use tokio::time::timeout;
 
 use crate::failure;
-use crate::message::{Kind, Message};
+use crate::message::{Kind, Message, TombstoneAction};
 use crate::shared::Shared;
 
 /// How many letters are on their way at once.
@@ -53,7 +54,6 @@ async fn list(shared: &Arc<Shared>, queue: &QueueName, after: Option<u64>, limit
     let mut reader = Reader::open(shared, queue).await?;
     let mut last = None;
     while let Some((_, message)) = reader.next().await? {
-        let Some(message) = message else { continue };
         if after.is_some_and(|after| message.seq <= after) {
             continue;
         }
@@ -75,18 +75,31 @@ async fn redrive(
     apart: Option<Duration>,
 ) -> Result<DeadLetters> {
     let apart = apart.unwrap_or_default();
-    if !apart.is_zero() {
-        let letters = match &select {
-            DeadSelect::All => Reader::count(shared, queue).await?,
-            DeadSelect::Ids(ids) => ids.len(),
-            _ => return Err(Error::unsupported("this selection of dead letters")),
-        };
+    let in_range = |letters: u64| {
         let last = apart.checked_mul(u32::try_from(letters.saturating_sub(1)).unwrap_or(u32::MAX));
-        if last.is_none_or(|last| last > shared.caps.delay_max) {
+        last.is_some_and(|last| last <= shared.caps.delay_max)
+    };
+    // They are counted only where it can matter.
+    if !in_range(shared.config.dead_letters_max.into()) {
+        let mut letters = 0;
+        let mut reader = Reader::open(shared, queue).await?;
+        while let Some((_, letter)) = reader.next().await? {
+            letters += u64::from(selects(&select, &letter)?);
+        }
+        reader.close().await;
+        if !in_range(letters) {
             return Err(shared.caps.out_of_range());
         }
     }
     end_selected(shared, queue, select, Some(apart)).await
+}
+
+fn selects(select: &DeadSelect, letter: &Message) -> Result<bool> {
+    match select {
+        DeadSelect::All => Ok(true),
+        DeadSelect::Ids(ids) => Ok(ids.contains(&letter.id)),
+        _ => Err(Error::unsupported("this selection of dead letters")),
+    }
 }
 
 /// Removes all letters at once.
@@ -126,7 +139,7 @@ async fn end_selected(
     loop {
         let next = reader.next().await?;
         let ended = next.is_none();
-        if let Some((delivery, Some(message))) = next
+        if let Some((delivery, message)) = next
             && ids.as_ref().is_none_or(|ids| ids.contains(&message.id))
         {
             batch.push((delivery, message));
@@ -186,78 +199,90 @@ async fn publish_again(
     Ok(())
 }
 
-/// Reads the letters that are there when it begins, the oldest first.
-struct Reader {
-    shared: Arc<Shared>,
+/// Reads the letters that are there when it begins, the oldest first: up to a marker that it puts behind them.
+struct Reader<'s> {
+    shared: &'s Arc<Shared>,
+    /// One at a time in this process: what one has taken, another does not find.
+    _turn: MutexGuard<'s, ()>,
     channel: Channel,
     queue: String,
     consumer: Option<Consumer>,
-    /// How many the present consumer may still bring, and how many there are in all.
+    /// How many the present consumer may still bring.
     room: u16,
-    left: usize,
+    marker: u128,
+    last: DeliveryTag,
+    ended: bool,
 }
 
-impl Reader {
-    async fn open(shared: &Arc<Shared>, queue: &QueueName) -> Result<Self> {
-        let left = Self::count(shared, queue).await?;
-        let channel = shared.consuming.channel().await?;
-        Ok(Self { shared: shared.clone(), channel, queue: shared.names.dead(queue), consumer: None, room: 0, left })
-    }
-
-    /// How many there are.
-    async fn count(shared: &Arc<Shared>, queue: &QueueName) -> Result<usize> {
+impl<'s> Reader<'s> {
+    async fn open(shared: &'s Arc<Shared>, queue: &QueueName) -> Result<Self> {
         shared.ensure(queue).await?;
-        let channel = shared.consuming.channel().await?;
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let name = shared.names.dead(queue);
-        let doing = "counting dead letters";
-        match timeout(
-            shared.config.response_timeout,
-            channel.queue_declare(name.into(), options, FieldTable::default()),
-        )
-        .await
-        {
-            Ok(Ok(state)) => Ok(state.message_count() as usize),
-            Ok(Err(e)) => {
-                if failure::is_not_found(&e) {
-                    shared.topology.forget().await;
-                }
-                Err(failure::failed(doing, &e, false))
-            }
-            Err(_) => Err(failure::silent(doing, &shared.config, false)),
+        let turn = shared.reading.lock().await;
+        let (name, marker) = (shared.names.dead(queue), shared.fresh_number());
+        let message = Message {
+            number: marker,
+            id: shared.fresh_id(),
+            due_ms: 0,
+            seq: 0,
+            attempts: 0,
+            max_attempts: 1,
+            fence: 0,
+            expires_ms: None,
+            failure: None,
+            headers: Headers::default(),
+            payload: Bytes::new(),
+            kind: Kind::Tombstone { target: marker, action: TombstoneAction::Cancel },
+        };
+        for answer in shared.publish(queue, vec![shared.to_queue(name.clone(), &message)]).await {
+            answer.map_err(|e| e.into_error("reading dead letters"))?;
         }
+        let channel = shared.consuming.channel().await?;
+        Ok(Self { shared, _turn: turn, channel, queue: name, consumer: None, room: 0, marker, last: 0, ended: false })
     }
 
-    /// The next letter, without its message if it is not ours; nothing after the last.
-    async fn next(&mut self) -> Result<Option<(Delivery, Option<Message>)>> {
-        if self.left == 0 {
-            return Ok(None);
-        }
+    /// The next letter; nothing after the last.
+    async fn next(&mut self) -> Result<Option<(Delivery, Message)>> {
         let doing = "reading dead letters";
-        if self.room == 0 {
-            self.consume().await.map_err(|e| failure::failed(doing, &e, false))?;
+        while !self.ended {
+            if self.room == 0 {
+                self.consume().await.map_err(|e| failure::failed(doing, &e, false))?;
+            }
+            let Some(consumer) = &mut self.consumer else { break };
+            let delivery = match timeout(self.shared.config.response_timeout, consumer.next()).await {
+                Ok(Some(Ok(delivery))) => delivery,
+                Ok(Some(Err(e))) => return Err(failure::failed(doing, &e, false)),
+                Ok(None) => return Err(Error::new(ErrorKind::Unavailable, format!("{doing}: the queue is gone"))),
+                Err(_) => return Err(failure::silent(doing, &self.shared.config, false)),
+            };
+            self.room -= 1;
+            self.last = delivery.delivery_tag;
+            let payload = Bytes::from(delivery.data.clone());
+            match Message::read(&delivery.properties, payload.clone()) {
+                Ok(message) if matches!(message.kind, Kind::Dead { .. }) => return Ok(Some((delivery, message))),
+                // Our marker, or one that somebody left behind who did not come to his.
+                Ok(message) if matches!(message.kind, Kind::Tombstone { .. }) => {
+                    self.ended = message.number == self.marker;
+                }
+                foreign => {
+                    let why = foreign.err().map_or("it is no dead letter", |foreign| foreign.0);
+                    if !self.shared.set_aside(&self.queue, why, &delivery.properties, payload).await {
+                        continue;
+                    }
+                }
+            }
+            let done = delivery.acker.ack(BasicAckOptions::default()).await;
+            done.map_err(|e| failure::failed(doing, &e, false))?;
         }
-        let Some(consumer) = &mut self.consumer else { return Ok(None) };
-        let delivery = match timeout(self.shared.config.response_timeout, consumer.next()).await {
-            Ok(Some(Ok(delivery))) => delivery,
-            Ok(Some(Err(e))) => return Err(failure::failed(doing, &e, false)),
-            Ok(None) => return Err(Error::new(ErrorKind::Unavailable, format!("{doing}: the queue is gone"))),
-            // Somebody else has taken what was there.
-            Err(_) => return Ok(None),
-        };
-        self.room -= 1;
-        self.left -= 1;
-        let message = Message::read(&delivery.properties, Bytes::from(delivery.data.clone())).ok();
-        let message = message.filter(|message| matches!(message.kind, Kind::Dead { .. }));
-        Ok(Some((delivery, message)))
+        Ok(None)
     }
 
     /// A new consumer, with room for more: what was read stays taken, so that the next ones come.
     async fn consume(&mut self) -> lapin::Result<()> {
         if let Some(old) = self.consumer.take() {
+            // It has brought all that it may, so that nothing is on its way.
             self.channel.basic_cancel(old.tag(), BasicCancelOptions::default()).await?;
         }
-        self.room = WINDOW.min(u16::try_from(self.left).unwrap_or(u16::MAX));
+        self.room = WINDOW;
         self.channel.basic_qos(self.room, BasicQosOptions::default()).await?;
         let (options, table) = (BasicConsumeOptions::default(), FieldTable::default());
         self.consumer = Some(self.channel.basic_consume(self.queue.as_str().into(), "".into(), options, table).await?);
@@ -275,7 +300,17 @@ impl Reader {
         }
     }
 
+    /// Puts back what was read, in its order.
     async fn close(self) {
-        let _ = timeout(self.shared.config.response_timeout, self.channel.close(200, "done".into())).await;
+        let back = async {
+            let options = BasicNackOptions { multiple: true, requeue: true };
+            if self.last > 0 {
+                self.channel.basic_nack(self.last, options).await?;
+            }
+            self.channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            self.channel.close(200, "done".into()).await
+        };
+        // The end of the channel puts it back as well.
+        let _ = timeout(self.shared.config.response_timeout, back).await;
     }
 }

@@ -14,9 +14,6 @@ use crate::message::{Kind, Message};
 use crate::publisher::NotPublished;
 use crate::shared::Shared;
 
-/// The reason of a task that ran out of attempts without anybody giving one.
-const USED_UP: &str = "its attempts were used up by leases that ended";
-
 /// Publishes messages to where they belong by their due times and acknowledges what they replace. What can't be published is
 /// left to the broker: it comes again when the channel ends.
 pub(crate) async fn give_back(shared: &Arc<Shared>, line: &Line, mut held: Vec<Held>) {
@@ -38,11 +35,7 @@ pub(crate) async fn give_back(shared: &Arc<Shared>, line: &Line, mut held: Vec<H
 pub(crate) async fn bury(shared: &Arc<Shared>, line: &Line, doomed: Vec<(Held, BuryCause)>) -> u64 {
     let dead = shared.names.dead(&line.queue);
     let outgoing = doomed.iter().map(|(held, cause)| {
-        let reason = match (cause, &held.message.failure) {
-            (_, Some(failure)) => failure.clone(),
-            (BuryCause::AttemptsUsedUp, None) => USED_UP.to_owned(),
-            (_, None) => String::new(),
-        };
+        let reason = held.message.failure.clone().unwrap_or_default();
         shared.to_queue(dead.clone(), &as_dead(shared, &held.message, held.attempts, *cause, reason))
     });
     let outgoing = outgoing.collect();

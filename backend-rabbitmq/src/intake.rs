@@ -56,7 +56,18 @@ impl Intake for RabbitIntake {
         }
         // What comes from here on wakes the next wait.
         self.hints.borrow_and_update();
-        let Found { tasks, doomed, more } = self.line.claim(&self.shared, self.number, &claim);
+        let mut found = self.line.claim(&self.shared, self.number, &claim);
+        if found.is_empty() {
+            self.line.ask(self.shared.config.response_timeout).await;
+            self.shared.open()?;
+            found = self.line.claim(&self.shared, self.number, &claim);
+            if let Some(trouble) = self.line.trouble()
+                && found.is_empty()
+            {
+                return Err(trouble);
+            }
+        }
+        let Found { tasks, doomed, more } = found;
         if doomed.is_empty() {
             return Ok(self.claimed(tasks, more, 0));
         }

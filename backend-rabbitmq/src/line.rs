@@ -11,12 +11,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use delayline_core::{BuryCause, Claim, ClaimedTask, Lease, QueueName, Receipt, Timestamp};
+use delayline_core::{BuryCause, Claim, ClaimedTask, Error, Lease, QueueName, Receipt, Timestamp};
 use lapin::message::Delivery;
 use lapin::{Acker, Channel};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::message::{self, Foreign, Kind, Message};
 use crate::shared::Shared;
@@ -36,6 +36,8 @@ pub(crate) struct Line {
     state: Mutex<State>,
     /// Counts what a waiting intake wants to know of: arrivals, reconnects, the end.
     hints: watch::Sender<u64>,
+    /// Up to which question of a claim the broker has answered.
+    answered: watch::Sender<u64>,
     /// Something that the pump looks at has changed.
     pub(crate) changed: Notify,
 }
@@ -52,12 +54,16 @@ struct State {
     /// How much each open intake still wants, by its number.
     intakes: HashMap<u64, usize>,
     next_intake: u64,
-    /// Messages of the present consumer that are not acknowledged.
-    outstanding: usize,
-    consumer: u64,
+    /// The consumers at the broker, by number: how many messages each may have, and has, unacknowledged.
+    consumers: HashMap<u64, (usize, usize)>,
+    next_consumer: u64,
+    /// How often claims have asked the broker, and up to which of them it has answered.
+    asked: u64,
     foreign: u64,
     /// What everything here came by.
     channel: Option<Channel>,
+    /// Why there is none.
+    trouble: Option<Error>,
 }
 
 /// The order of hand-out; the last tells messages of one task apart.
@@ -98,6 +104,12 @@ pub(crate) struct Found {
     pub(crate) more: bool,
 }
 
+impl Found {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tasks.is_empty() && self.doomed.is_empty()
+    }
+}
+
 /// What became of a lease that somebody asks for.
 #[derive(Debug)]
 pub(crate) enum Looked<T> {
@@ -109,7 +121,13 @@ pub(crate) enum Looked<T> {
 
 impl Line {
     pub(crate) fn new(queue: QueueName) -> Self {
-        Self { queue, state: Mutex::default(), hints: watch::Sender::new(0), changed: Notify::new() }
+        Self {
+            queue,
+            state: Mutex::default(),
+            hints: watch::Sender::new(0),
+            answered: watch::Sender::new(0),
+            changed: Notify::new(),
+        }
     }
 
     /// A new intake's number, and what wakes it.
@@ -168,6 +186,23 @@ impl Line {
         found
     }
 
+    /// Has the broker asked for what a claim wants and has not found here, and waits for the answer: not for tasks. Does
+    /// nothing while the broker is to send whatever comes.
+    pub(crate) async fn ask(&self, at_most: Duration) {
+        let question = {
+            let mut state = self.state.lock();
+            if state.short().is_none() {
+                return;
+            }
+            state.asked += 1;
+            state.asked
+        };
+        let mut answered = self.answered.subscribe();
+        self.changed.notify_one();
+        // The sender lives as long as this. Without an answer, the claim brings nothing.
+        let _ = timeout(at_most, answered.wait_for(|answered| *answered >= question)).await;
+    }
+
     /// Takes a lease out, for a verdict on it.
     pub(crate) fn take(&self, lease: &Lease) -> Looked<Leased> {
         let mut state = self.state.lock();
@@ -206,7 +241,7 @@ impl Line {
         let Some(leased) = state.leases.get_mut(&lease.fence).filter(|leased| leased.is(lease)) else {
             return if state.unclear.contains(&lease.fence) { Looked::Unclear } else { Looked::Lost };
         };
-        let ends = Instant::now() + by;
+        let (ends, expires_at) = shared.end_of_lease(Instant::now(), by);
         if ends > leased.ends_max {
             return Looked::Live(None);
         }
@@ -214,7 +249,7 @@ impl Line {
             state.ends.remove(&(leased.ends, lease.fence));
             state.ends.insert((ends, lease.fence));
             leased.ends = ends;
-            leased.expires_at = shared.wall_in(by);
+            leased.expires_at = expires_at;
         }
         let expires_at = leased.expires_at;
         self.changed.notify_one();
@@ -226,11 +261,21 @@ impl Line {
         self.state.lock().channel.clone()
     }
 
+    /// Why nothing comes now, if that is known.
+    pub(crate) fn trouble(&self) -> Option<Error> {
+        self.state.lock().trouble.clone()
+    }
+
+    /// Notes why nothing comes now; claims need not wait for an answer.
+    pub(crate) fn set_trouble(&self, e: Error) {
+        self.state.lock().trouble = Some(e);
+        self.answer(self.asked());
+    }
+
     /// A message has been acknowledged, which gives the consumer it came by room for another.
     pub(crate) fn acknowledged(&self, consumer: u64) {
-        let mut state = self.state.lock();
-        if state.consumer == consumer {
-            state.outstanding = state.outstanding.saturating_sub(1);
+        if let Some((_, outstanding)) = self.state.lock().consumers.get_mut(&consumer) {
+            *outstanding = outstanding.saturating_sub(1);
         }
     }
 
@@ -258,28 +303,53 @@ impl Line {
         let mut state = self.state.lock();
         let place = (message.due_ms, message.seq, delivery.delivery_tag);
         let generation = state.generation;
-        if state.consumer == consumer {
-            state.outstanding += 1;
-        }
+        state.came(consumer);
         let task = Held { message, attempts, acker: delivery.acker, consumer, generation };
         state.pool.insert(place, Arrived { task, since: Instant::now() });
         Ok(())
     }
 
-    /// How many messages the consumer should be allowed to have on the way, if more than it is.
-    pub(crate) fn short_of(&self, prefetch: usize) -> Option<usize> {
-        let state = self.state.lock();
-        let wanted = state.intakes.values().sum::<usize>().saturating_sub(state.pool.len()).min(WANT_MAX);
-        let room = prefetch.saturating_sub(state.outstanding);
-        (wanted > room).then_some(wanted)
+    /// A foreign message has come by a consumer.
+    pub(crate) fn foreign_came(&self, consumer: u64) {
+        self.state.lock().came(consumer);
     }
 
-    /// A new consumer, which has nothing yet; its number.
-    pub(crate) fn new_consumer(&self) -> u64 {
+    /// How many messages are wanted beyond those that the broker may send, if any.
+    pub(crate) fn short(&self) -> Option<usize> {
+        self.state.lock().short()
+    }
+
+    /// What claims have asked the broker so far, to be passed to [`answer`](Self::answer) when it has answered.
+    pub(crate) fn asked(&self) -> u64 {
+        self.state.lock().asked
+    }
+
+    /// Whether a claim waits for the broker.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked() > *self.answered.borrow()
+    }
+
+    pub(crate) fn answer(&self, question: u64) {
+        self.answered.send_if_modified(|answered| std::mem::replace(answered, question.max(*answered)) < question);
+    }
+
+    /// A new consumer with room for so many messages; its number.
+    pub(crate) fn new_consumer(&self, room: usize) -> u64 {
         let mut state = self.state.lock();
-        state.consumer += 1;
-        state.outstanding = 0;
-        state.consumer
+        let number = state.next_consumer;
+        state.next_consumer += 1;
+        state.consumers.insert(number, (room, 0));
+        number
+    }
+
+    /// The consumers, and whether each has all that it may have.
+    pub(crate) fn consumers(&self) -> Vec<(u64, bool)> {
+        let state = self.state.lock();
+        state.consumers.iter().map(|(number, (room, outstanding))| (*number, outstanding >= room)).collect()
+    }
+
+    pub(crate) fn end_consumer(&self, number: u64) {
+        self.state.lock().consumers.remove(&number);
     }
 
     /// Whether an intake or a lease still needs the channel.
@@ -315,21 +385,18 @@ impl Line {
         ended
     }
 
-    /// Takes out all that has arrived, if a part of it has waited for too long or nobody is there to claim it.
-    pub(crate) fn take_unclaimed(&self) -> Vec<Held> {
-        let mut state = self.state.lock();
+    /// Whether a part of what has arrived has waited for too long, or nobody is there to claim it.
+    pub(crate) fn has_unclaimed(&self) -> bool {
+        let state = self.state.lock();
         let stale = |arrived: &Arrived| arrived.since.elapsed() >= HOARD_MAX;
-        if !state.intakes.is_empty() && !state.pool.values().any(stale) {
-            return Vec::new();
-        }
-        state.intakes.values_mut().for_each(|want| *want = 0);
-        let pool = std::mem::take(&mut state.pool);
-        pool.into_values().map(|arrived| arrived.task.unclaimed()).collect()
+        !state.pool.is_empty() && (state.intakes.is_empty() || state.pool.values().any(stale))
     }
 
-    /// Takes out all that has arrived, when the line ends.
+    /// Takes out all that has arrived. Nothing more is wanted until the next claim.
     pub(crate) fn take_all(&self) -> Vec<Held> {
-        let pool = std::mem::take(&mut self.state.lock().pool);
+        let mut state = self.state.lock();
+        state.intakes.values_mut().for_each(|want| *want = 0);
+        let pool = std::mem::take(&mut state.pool);
         pool.into_values().map(|arrived| arrived.task.unclaimed()).collect()
     }
 
@@ -340,21 +407,39 @@ impl Line {
         state.pool.clear();
         state.leases.clear();
         state.ends.clear();
-        state.outstanding = 0;
-        state.consumer += 1;
+        state.consumers.clear();
         state.channel = None;
+        let asked = state.asked;
+        drop(state);
+        self.answer(asked);
     }
 
     pub(crate) fn set_channel(&self, channel: Channel) {
-        self.state.lock().channel = Some(channel);
+        let mut state = self.state.lock();
+        state.channel = Some(channel);
+        state.trouble = None;
     }
 }
 
 impl State {
+    fn came(&mut self, consumer: u64) {
+        if let Some((_, outstanding)) = self.consumers.get_mut(&consumer) {
+            *outstanding += 1;
+        }
+    }
+
+    /// How many messages are wanted beyond those that the broker may send, if any.
+    fn short(&self) -> Option<usize> {
+        let wanted = self.intakes.values().sum::<usize>().saturating_sub(self.pool.len()).min(WANT_MAX);
+        let room: usize = self.consumers.values().map(|(room, outstanding)| room.saturating_sub(*outstanding)).sum();
+        (wanted > room).then(|| wanted - room)
+    }
+
     fn lease(&mut self, shared: &Shared, held: Held, lease: Duration, now: Instant) -> ClaimedTask {
         let message = &held.message;
         let fence = shared.fence_above(message.fence);
-        let (ends, expires_at, attempt) = (now + lease, shared.wall_in(lease), held.attempts + 1);
+        let (ends, expires_at) = shared.end_of_lease(now, lease);
+        let attempt = held.attempts + 1;
         let receipt = Receipt::from_words([shared.instance, fence]);
         let given = Lease::new(message.id.clone(), fence, attempt, expires_at, receipt);
         let due_at = Timestamp::from_unix_millis(message.due_ms);

@@ -2,24 +2,32 @@
 //!
 //! It ends when no intake and no lease is left, or with the backend.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::Result;
+use futures_util::stream::{BoxStream, SelectAll};
 use futures_util::{FutureExt, StreamExt};
+use lapin::Channel;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
-use lapin::types::FieldTable;
-use lapin::{Channel, Consumer};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicQosOptions,
+    ConfirmSelectOptions,
+};
+use lapin::types::{DeliveryTag, FieldTable, ShortString};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::connection::Backoff;
 use crate::gate::Gate;
-use crate::line::Line;
+use crate::line::{Held, Line};
 use crate::shared::Shared;
 use crate::{failure, giving};
+
+/// How many consumers that have all they may have are kept for when that is acknowledged.
+const FULL_MAX: usize = 3;
 
 /// How long what is being given back may take when a line ends: the rest is left to the broker.
 const LEAVING_MAX: Duration = Duration::from_millis(500);
@@ -47,6 +55,7 @@ pub(crate) async fn run(shared: Arc<Shared>, line: Arc<Line>) {
             }
             Err(e) => {
                 tracing::warn!(queue = %line.queue, error = %e, "the queue can't be consumed now");
+                line.set_trouble(e);
                 Over::Lost
             }
         };
@@ -82,25 +91,43 @@ async fn open(shared: &Arc<Shared>, line: &Line) -> Result<Channel> {
     Ok(channel)
 }
 
+async fn answered<T>(shared: &Shared, doing: &str, asked: impl Future<Output = lapin::Result<T>>) -> Result<T> {
+    match timeout(shared.config.response_timeout, asked).await {
+        Ok(done) => done.map_err(|e| failure::failed(doing, &e, false)),
+        Err(_) => Err(failure::silent(doing, &shared.config, false)),
+    }
+}
+
+/// What comes by a consumer; nothing after the last.
+type Came = (u64, Option<lapin::Result<Delivery>>);
+
 struct Pump {
     shared: Arc<Shared>,
     line: Arc<Line>,
     channel: Channel,
-    consumer: Option<Consuming>,
+    /// Everything that comes, whichever consumer it comes by.
+    streams: SelectAll<BoxStream<'static, Came>>,
+    /// The consumers' names at the broker.
+    tags: HashMap<u64, ShortString>,
+    /// The last delivery on the channel: they are numbered without gaps.
+    last: DeliveryTag,
     gate: Option<Gate>,
     /// What is on its way back.
     leaving: JoinSet<()>,
 }
 
-struct Consuming {
-    stream: Consumer,
-    number: u64,
-    prefetch: usize,
-}
-
 impl Pump {
     fn new(shared: Arc<Shared>, line: Arc<Line>, channel: Channel) -> Self {
-        Self { shared, line, channel, consumer: None, gate: None, leaving: JoinSet::new() }
+        Self {
+            shared,
+            line,
+            channel,
+            streams: SelectAll::new(),
+            tags: HashMap::new(),
+            last: 0,
+            gate: None,
+            leaving: JoinSet::new(),
+        }
     }
 
     async fn work(&mut self) -> Over {
@@ -111,24 +138,7 @@ impl Pump {
             if !self.line.is_needed() {
                 return Over::Unneeded;
             }
-            self.tend_gate().await;
-            if self.line.intakes() == 0 && self.cancel().await.is_err() {
-                return Over::Lost;
-            }
-            let ended = self.line.take_ended();
-            self.give_back(ended);
-            let unclaimed = self.line.take_unclaimed();
-            if !unclaimed.is_empty() {
-                // Cancelled first, or what goes back would come again at once.
-                if self.cancel().await.is_err() {
-                    return Over::Lost;
-                }
-                self.give_back(unclaimed);
-            }
-            let prefetch = self.consumer.as_ref().map_or(0, |consuming| consuming.prefetch);
-            if let Some(wanted) = self.line.short_of(prefetch)
-                && let Err(e) = self.consume(wanted).await
-            {
+            if let Err(e) = self.tend().await {
                 tracing::warn!(queue = %self.line.queue, error = %e, "consuming failed");
                 return Over::Lost;
             }
@@ -139,27 +149,55 @@ impl Pump {
                     None => std::future::pending().await,
                 }
             };
+            let streams = &mut self.streams;
             let next = async {
-                match &mut self.consumer {
-                    Some(consuming) => consuming.stream.next().await,
+                match streams.next().await {
+                    Some(came) => came,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 () = closed(&mut closing) => return Over::Closed,
-                delivery = next => match delivery {
-                    Some(Ok(delivery)) => self.arrive(delivery),
-                    // The broker has cancelled the consumer, its queue being gone, or the channel is.
-                    Some(Err(_)) | None => {
+                came = next => {
+                    let lost = self.take_in(came) || self.take_in_all();
+                    self.line.hint();
+                    if lost {
+                        // The broker has ended the consumer, its queue being gone, or the channel is.
                         self.shared.topology.forget().await;
                         return Over::Lost;
                     }
-                },
+                }
                 () = look => {}
                 () = self.line.changed.notified() => {}
                 Some(_) = self.leaving.join_next() => {}
             }
         }
+    }
+
+    /// Does what is to be done now.
+    async fn tend(&mut self) -> Result<()> {
+        self.tend_gate().await;
+        let ended = self.line.take_ended();
+        self.give_back(ended);
+        if self.line.has_unclaimed() || (self.line.intakes() == 0 && !self.tags.is_empty()) {
+            // Cancelled first, or what goes back would come again at once.
+            self.cancel_all().await?;
+            let unclaimed = self.line.take_all();
+            self.give_back(unclaimed);
+            self.find_missed().await?;
+        }
+        let question = self.line.asked();
+        if let Some(room) = self.line.short() {
+            self.consume(room).await?;
+            if self.line.is_asked() {
+                // What the queue held when it was asked has come when this is answered.
+                self.settle_down().await?;
+                self.take_in_all();
+                self.line.hint();
+            }
+        }
+        self.line.answer(question);
+        Ok(())
     }
 
     /// One process of those that consume the queue keeps its gate.
@@ -172,76 +210,125 @@ impl Pump {
         }
     }
 
-    /// Consumes with room for so many; whatever came by the consumer before stays where it is.
-    async fn consume(&mut self, wanted: usize) -> Result<()> {
-        let doing = "consuming";
-        let failed = |e| failure::failed(doing, &e, false);
-        self.cancel().await.map_err(failed)?;
-        let room = u16::try_from(wanted).unwrap_or(u16::MAX);
+    /// Adds a consumer with room for so many messages. One that is there is not made larger: the broker can't, and what is on
+    /// its way when a consumer is cancelled gets lost in the driver.
+    async fn consume(&mut self, room: usize) -> Result<()> {
+        let full: Vec<u64> = self.line.consumers().into_iter().filter(|(_, full)| *full).map(|(n, _)| n).collect();
+        if full.len() > FULL_MAX {
+            // Nothing can be on its way to them.
+            self.cancel(&full).await?;
+        }
+        let (channel, queue) = (self.channel.clone(), self.shared.names.ready(&self.line.queue));
+        let prefetch = u16::try_from(room).unwrap_or(u16::MAX);
         let shared = self.shared.clone();
-        let queue = shared.names.ready(&self.line.queue);
-        let channel = self.channel.clone();
-        let started = async {
-            channel.basic_qos(room, BasicQosOptions::default()).await?;
+        let started = answered(&shared, "consuming", async {
+            channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
             let options = BasicConsumeOptions::default();
             channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await
-        };
-        let stream = match timeout(shared.config.response_timeout, started).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(e)) => {
-                if failure::is_not_found(&e) {
-                    shared.topology.forget().await;
-                }
-                return Err(failed(e));
+        });
+        let stream = match started.await {
+            Ok(stream) => stream,
+            Err(e) => {
+                // An operator may have deleted the queue.
+                self.shared.topology.forget().await;
+                return Err(e);
             }
-            Err(_) => return Err(failure::silent(doing, &shared.config, false)),
         };
-        self.consumer = Some(Consuming { stream, number: self.line.new_consumer(), prefetch: wanted });
+        let number = self.line.new_consumer(usize::from(prefetch));
+        self.tags.insert(number, stream.tag());
+        let end = futures_util::stream::iter([(number, None)]);
+        self.streams.push(stream.map(move |came| (number, Some(came))).chain(end).boxed());
         Ok(())
     }
 
-    /// Stops consuming. What had been on its way is taken in: it is ours until it is given back.
-    async fn cancel(&mut self) -> lapin::Result<()> {
-        let Some(mut consuming) = self.consumer.take() else { return Ok(()) };
-        let tag = consuming.stream.tag();
-        let cancelled = self.channel.basic_cancel(tag, BasicCancelOptions::default());
-        match timeout(self.shared.config.response_timeout, cancelled).await {
-            Ok(done) => done?,
-            Err(_) => return Err(lapin::ErrorKind::MissingHeartbeatError.into()),
+    /// Stops consuming. What had been on its way is taken in.
+    async fn cancel_all(&mut self) -> Result<()> {
+        if self.tags.is_empty() {
+            return Ok(());
         }
-        // The broker's answer came after the last message.
-        while let Some(Some(Ok(delivery))) = consuming.stream.next().now_or_never() {
-            self.take_in(delivery, consuming.number);
+        self.settle_down().await?;
+        self.take_in_all();
+        let all: Vec<u64> = self.tags.keys().copied().collect();
+        self.cancel(&all).await
+    }
+
+    async fn cancel(&mut self, consumers: &[u64]) -> Result<()> {
+        for number in consumers {
+            let Some(tag) = self.tags.remove(number) else { continue };
+            let (shared, channel) = (self.shared.clone(), self.channel.clone());
+            answered(&shared, "cancelling a consumer", channel.basic_cancel(tag, BasicCancelOptions::default()))
+                .await?;
+            self.take_in_all();
+            self.line.end_consumer(*number);
         }
         Ok(())
     }
 
-    fn arrive(&mut self, first: Delivery) {
-        let Some(number) = self.consumer.as_ref().map(|consuming| consuming.number) else { return };
-        self.take_in(first, number);
-        // What came with it, so that those who wait are woken once.
-        while let Some(consuming) = &mut self.consumer
-            && let Some(Some(Ok(delivery))) = consuming.stream.next().now_or_never()
-        {
-            self.take_in(delivery, number);
-        }
-        self.line.hint();
+    /// Waits for the broker's answer to a question that asks nothing: whatever was on its way before has come then.
+    async fn settle_down(&mut self) -> Result<()> {
+        let (shared, channel) = (self.shared.clone(), self.channel.clone());
+        answered(&shared, "asking", channel.confirm_select(ConfirmSelectOptions::default())).await
     }
 
-    fn take_in(&mut self, delivery: Delivery, consumer: u64) {
-        let Err((delivery, foreign)) = self.line.arrive(delivery, consumer) else { return };
+    /// Gives back what came after a consumer was cancelled, which the driver drops: a message from elsewhere shows how many
+    /// deliveries there have been on the channel.
+    async fn find_missed(&mut self) -> Result<()> {
+        let (shared, channel) = (self.shared.clone(), self.channel.clone());
+        let registry = shared.names.registry();
+        let asked = channel.basic_get(registry.into(), BasicGetOptions::default());
+        if let Some(marker) = answered(&shared, "looking for missed deliveries", asked).await? {
+            self.count(marker.delivery_tag);
+            let back = marker.delivery.acker.nack(BasicNackOptions { multiple: false, requeue: true });
+            answered(&shared, "looking for missed deliveries", back).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes a delivery, and gives back those before it that the driver has dropped.
+    fn count(&mut self, tag: DeliveryTag) {
+        for missed in self.last + 1..tag {
+            let channel = self.channel.clone();
+            self.leaving.spawn(async move {
+                let options = BasicNackOptions { multiple: false, requeue: true };
+                // If that fails the channel has ended, and it is given back thereby.
+                let _ = channel.basic_nack(missed, options).await;
+            });
+        }
+        self.last = self.last.max(tag);
+    }
+
+    /// Takes in what is there now, and answers whether a consumer has ended that should not.
+    fn take_in_all(&mut self) -> bool {
+        let mut lost = false;
+        while let Some(Some(came)) = self.streams.next().now_or_never() {
+            lost |= self.take_in(came);
+        }
+        lost
+    }
+
+    fn take_in(&mut self, (consumer, came): Came) -> bool {
+        let delivery = match came {
+            Some(Ok(delivery)) => delivery,
+            Some(Err(_)) => return true,
+            None => return self.tags.contains_key(&consumer),
+        };
+        self.count(delivery.delivery_tag);
+        let Err((delivery, foreign)) = self.line.arrive(delivery, consumer) else { return false };
+        self.line.foreign_came(consumer);
         let (shared, line) = (self.shared.clone(), self.line.clone());
         self.leaving.spawn(async move {
             let found_in = shared.names.ready(&line.queue);
             let payload = delivery.data.into();
             if shared.set_aside(&found_in, foreign.0, &delivery.properties, payload).await {
                 let _ = delivery.acker.ack(BasicAckOptions::default()).await;
+                line.acknowledged(consumer);
                 line.note_foreign();
             }
         });
+        false
     }
 
-    fn give_back(&mut self, held: Vec<crate::line::Held>) {
+    fn give_back(&mut self, held: Vec<Held>) {
         if held.is_empty() {
             return;
         }
@@ -254,7 +341,7 @@ impl Pump {
         let gate = self.gate.take();
         if !matches!(over, Over::Lost) {
             let leave = async {
-                let _ = self.cancel().await;
+                let _ = self.cancel_all().await;
                 let pool = self.line.take_all();
                 self.give_back(pool);
                 while self.leaving.join_next().await.is_some() {}

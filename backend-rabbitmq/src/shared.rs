@@ -9,7 +9,7 @@ use delayline_core::{Capabilities, Clock, Due, Error, ErrorKind, QueueName, Resu
 use lapin::BasicProperties;
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use uuid::{Builder, Uuid};
 
 use crate::config::LEVEL_MS;
@@ -21,9 +21,8 @@ use crate::publisher::{NotPublished, Outgoing, Publisher};
 use crate::topology::Topology;
 use crate::{RabbitConfig, capabilities, strays};
 
-/// How long to wait before a message that was refused is published again.
-const REFUSED_PAUSES: [Duration; 3] =
-    [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400)];
+/// How long it takes until what a broker refused is published again.
+const REPEATED: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(500)];
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -39,6 +38,8 @@ pub(crate) struct Shared {
     /// A number for leases of this backend, which no other has.
     pub(crate) instance: u64,
     pub(crate) lines: Lines,
+    /// Held by who reads dead letters.
+    pub(crate) reading: tokio::sync::Mutex<()>,
     pub(crate) strays: strays::Place,
     clock: SystemClock,
     random: Mutex<fastrand::Rng>,
@@ -46,8 +47,6 @@ pub(crate) struct Shared {
     seq: AtomicU64,
     fence: AtomicU64,
     slot: AtomicU64,
-    /// How many foreign or corrupt messages were set aside here.
-    set_aside: AtomicU64,
     closed: AtomicBool,
     /// Turns true when the backend is closed, for those who wait.
     closing: watch::Sender<bool>,
@@ -68,6 +67,7 @@ impl Shared {
             config,
             instance: Uuid::new_v4().as_u64_pair().1,
             lines: Lines::default(),
+            reading: tokio::sync::Mutex::default(),
             strays: strays::Place::default(),
             clock: SystemClock::new(),
             // A number that is given twice loses a task, so it comes from the system's randomness.
@@ -75,7 +75,6 @@ impl Shared {
             seq: AtomicU64::new(0),
             fence: AtomicU64::new(0),
             slot: AtomicU64::new(fastrand::u64(..)),
-            set_aside: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             closing: watch::Sender::new(false),
         }
@@ -108,6 +107,13 @@ impl Shared {
     /// The wall clock's time, so much later.
     pub(crate) fn wall_in(&self, time: Duration) -> Timestamp {
         self.clock.wall().saturating_add(time)
+    }
+
+    /// When a lease ends that begins now, on both clocks: at a whole millisecond of the wall clock.
+    pub(crate) fn end_of_lease(&self, now: Instant, lease: Duration) -> (Instant, Timestamp) {
+        let wall = self.clock.wall();
+        let ends = Timestamp::from_unix_millis(wall.saturating_add(lease).unix_millis_ceil());
+        (now + ends.saturating_since(wall), ends)
     }
 
     /// How long a message may be held in all: a broker closes the channel when its `consumer_timeout` is over.
@@ -206,8 +212,8 @@ impl Shared {
         }
     }
 
-    /// Publishes what belongs to a queue. What finds no way is published again, once, after the topology was made anew: an
-    /// operator may have deleted a part of it.
+    /// Publishes what belongs to a queue. What finds no way is published again after the topology was made anew: an operator may
+    /// have deleted a part of it. So is what the broker refused, a little later.
     ///
     /// # Cancel safety
     /// Dropped, some may have been published: call it from what is not dropped.
@@ -223,25 +229,27 @@ impl Shared {
         batch: Vec<Outgoing>,
     ) -> Vec<Result<(), NotPublished>> {
         let mut answers = publisher.publish(&batch).await;
-        let unroutable = |answer: &Result<(), NotPublished>| matches!(answer, Err(NotPublished::Unroutable));
-        if answers.iter().any(unroutable) {
-            self.topology.forget().await;
-            if let Err(e) = self.ensure(queue).await {
-                answers.iter_mut().filter(|answer| unroutable(answer)).for_each(|answer| {
-                    *answer = Err(NotPublished::Failed(e.clone()));
-                });
-                return answers;
-            }
-            publish_again(publisher, &batch, &mut answers, unroutable).await;
-        }
-        // A queue that is being made, or elects its leader, refuses for a moment; refused is surely not accepted.
-        let refused = |answer: &Result<(), NotPublished>| matches!(answer, Err(NotPublished::Refused));
-        for pause in REFUSED_PAUSES {
-            if !answers.iter().any(refused) {
+        for wait in REPEATED {
+            let again: Vec<usize> = (0..batch.len())
+                .filter(|&at| matches!(answers[at], Err(NotPublished::Unroutable | NotPublished::Refused)))
+                .collect();
+            if again.is_empty() {
                 break;
             }
-            sleep(pause).await;
-            publish_again(publisher, &batch, &mut answers, refused).await;
+            if again.iter().any(|&at| matches!(answers[at], Err(NotPublished::Unroutable))) {
+                self.topology.forget().await;
+                if let Err(e) = self.ensure(queue).await {
+                    again.iter().for_each(|&at| answers[at] = Err(NotPublished::Failed(e.clone())));
+                    return answers;
+                }
+            } else {
+                // A queue that is just being made, or changes its leader, refuses for a moment.
+                sleep(wait).await;
+            }
+            let batch: Vec<Outgoing> = again.iter().map(|&at| batch[at].clone()).collect();
+            for (at, answer) in again.into_iter().zip(publisher.publish(&batch).await) {
+                answers[at] = answer;
+            }
         }
         answers
     }
@@ -268,36 +276,15 @@ impl Shared {
             payload,
         };
         let done = self.publisher.publish(&[message]).await.iter().all(Result::is_ok);
-        if done {
-            self.set_aside.fetch_add(1, Ordering::Relaxed);
-        } else {
+        if !done {
             self.topology.forget().await;
         }
         done
-    }
-
-    /// How many messages were set aside since this was asked last.
-    pub(crate) fn take_set_aside(&self) -> u64 {
-        self.set_aside.swap(0, Ordering::Relaxed)
     }
 
     /// How long until a millisecond comes.
     pub(crate) fn until(&self, ms: i64) -> Duration {
         let left_us = ms.saturating_mul(1000).saturating_sub(self.clock.wall().unix_micros());
         Duration::from_micros(u64::try_from(left_us).unwrap_or(0))
-    }
-}
-
-/// Publishes those of a batch again whose answer is such, and puts the new answers in the place of the old ones.
-async fn publish_again(
-    publisher: &Publisher,
-    batch: &[Outgoing],
-    answers: &mut [Result<(), NotPublished>],
-    such: impl Fn(&Result<(), NotPublished>) -> bool,
-) {
-    let places: Vec<usize> = (0..batch.len()).filter(|&at| such(&answers[at])).collect();
-    let again: Vec<Outgoing> = places.iter().map(|&at| batch[at].clone()).collect();
-    for (at, answer) in places.into_iter().zip(publisher.publish(&again).await) {
-        answers[at] = answer;
     }
 }

@@ -25,6 +25,9 @@ use crate::{RabbitConfig, failure};
 /// As often as a quorum queue may deliver a message in vain before it drops it: brokers of 4.x would after 20.
 const DELIVERIES_MAX: i64 = 1_000_000_000;
 
+/// How many readers of dead letters may put their markers into a full queue before the oldest letter is dropped for it.
+const MARKERS_MAX: i64 = 8;
+
 /// How many channels queues are declared on at once.
 const CHANNELS: usize = 8;
 
@@ -150,7 +153,8 @@ impl Topology {
             self.register(queue).await?;
         }
         let one_at_a_time = vec![("x-single-active-consumer", AMQPValue::Boolean(true))];
-        let letters = long(self.config.dead_letters_max.into());
+        // With room for the markers of those who read them.
+        let letters = long(i64::from(self.config.dead_letters_max) + MARKERS_MAX);
         self.make(vec![
             Wanted::new(names.gate(queue), one_at_a_time).bound(names.gates(), names.gate_pattern(queue)),
             Wanted::new(names.ready(queue), Vec::new()),

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use delayline_core::{
-    Capabilities, Clock, Durability, Error, ErrorKind, Order, QueueName, Result, Support, SystemClock, TaskId,
+    Capabilities, Clock, Durability, Error, ErrorKind, LeaseHold, Order, QueueName, Result, Support, SystemClock,
+    TaskId,
 };
 use parking_lot::Mutex;
 use uuid::{Builder, Uuid};
@@ -246,6 +247,7 @@ fn capabilities(config: &RedisConfig) -> Capabilities {
     caps.lateness = Duration::from_millis(5);
     caps.delay_max = DELAY_MAX;
     caps.lease_max = Duration::from_secs(24 * 3600);
+    caps.lease_hold = LeaseHold::Store;
     caps.payload_bytes_max = config.payload_bytes_max;
     caps.batch_max = 10_000;
     caps.sweep = config.sweep;

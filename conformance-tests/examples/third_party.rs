@@ -10,8 +10,8 @@ use std::time::Duration;
 use delayline_conformance::{Harness, Time};
 use delayline_core::{
     Capabilities, Claim, Claimed, ClaimedTask, Clock, DelayBackend, Due, Error, ErrorKind, Intake, IntakeOptions,
-    Lease, NewTask, Order, Outcome, QueueName, Receipt, Result, Scheduled, SystemClock, TaskRef, TestClock, Timestamp,
-    Verdict, async_trait,
+    Lease, LeaseHold, NewTask, Order, Outcome, QueueName, Receipt, Result, Scheduled, SystemClock, TaskRef, TestClock,
+    Timestamp, Verdict, async_trait,
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -66,6 +66,7 @@ impl Backend {
     fn new(clock: Arc<TestClock>) -> Self {
         let mut capabilities = Capabilities::minimal("btreemap");
         capabilities.order = Order::Exact;
+        capabilities.lease_hold = LeaseHold::Store;
         let shared = Shared { state: Mutex::default(), bell: watch::Sender::new(()), clock };
         Self(Arc::new(shared), capabilities)
     }

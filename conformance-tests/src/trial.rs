@@ -170,6 +170,7 @@ impl Trial {
     /// If it went wrong.
     #[must_use]
     pub async fn inject(&self, fault: Fault) -> bool {
+        self.history.connections_end();
         let injected = self.harness.inject(fault).await.expect("a fault that can be injected");
         if !injected {
             self.untested(format!("the harness has no fault {fault:?}"));

@@ -22,6 +22,8 @@ pub struct Capabilities {
     pub delay_max: Duration,
     /// The longest lease.
     pub lease_max: Duration,
+    /// What a lease hangs on beside its time.
+    pub lease_hold: LeaseHold,
     /// The largest payload, in bytes.
     pub payload_bytes_max: usize,
     /// The most tasks in one call.
@@ -73,6 +75,7 @@ impl Capabilities {
             lateness: Duration::from_millis(1),
             delay_max: Duration::from_secs(365 * 86_400),
             lease_max: Duration::from_secs(12 * 3600),
+            lease_hold: LeaseHold::Connection,
             payload_bytes_max: 256 * 1024,
             batch_max: 1_000,
             sweep: Duration::from_secs(30),
@@ -198,6 +201,18 @@ pub enum Durability {
     Server,
     /// A crash of the server.
     Disk,
+}
+
+/// What a lease hangs on beside its time (DUP).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LeaseHold {
+    /// Nothing: it outlives connections and clients, any client of the store can settle and extend it, and after its end it
+    /// still settles until somebody else takes the task.
+    Store,
+    /// The connection of the client that claimed (DUP-16): only this client can settle and extend it, it is lost when the
+    /// connection is, and its end is final.
+    Connection,
 }
 
 /// How exact the order of hand-out is (ORDER).

@@ -73,7 +73,7 @@ pub use admin::{AdminOp, BuryCause, Cursor, DeadLetter, DeadLetterOp, DeadLetter
 pub use async_trait::async_trait;
 pub use backend::{DelayBackend, Intake, IntakeOptions};
 pub use bytes::Bytes;
-pub use capabilities::{Capabilities, Durability, Order, Support};
+pub use capabilities::{Capabilities, Durability, LeaseHold, Order, Support};
 pub use change::{Action, Change, ChangeOutcome, Changed, Select, Shift};
 pub use codec::{Codec, Json, Raw};
 pub use consume::{Consumer, ConsumerBuilder, Delivery, RetryPolicy};

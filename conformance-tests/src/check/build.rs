@@ -21,10 +21,11 @@ pub(super) fn index(recording: &Recording) -> Index<'_> {
         let own = operation_of(call.op).is_none_or(|operation| firsts.get(&operation) == Some(&call.span.call));
         queues.of(call.queue).add(call, own);
     }
-    let mut steps = Vec::new();
+    let (mut steps, mut cuts) = (Vec::new(), Vec::new());
     for (place, event) in recording.events.iter().enumerate() {
         match &event.what {
             What::WallStepped => steps.push(place),
+            What::ConnectionsEnd => cuts.push(place),
             What::Drained { queue } => queues.of(queue).drained = Some(Span::at(place, event)),
             What::Invoked { .. } | What::Ok(_) | What::Failed { .. } | What::Unknown { .. } => {}
         }
@@ -33,7 +34,7 @@ pub(super) fn index(recording: &Recording) -> Index<'_> {
     let aheads = recording.events.iter().map(ahead);
     let wall_ahead = (aheads.clone().min().unwrap_or(0), aheads.max().unwrap_or(0));
     let queues = queues.all.into_iter().map(|queue| queue.finish(unique_ids)).collect();
-    Index { header: &recording.header, queues, steps, wall_ahead, calls: calls.len() }
+    Index { header: &recording.header, queues, steps, cuts, wall_ahead, calls: calls.len() }
 }
 
 /// A call, put together.
@@ -75,7 +76,7 @@ fn calls_of(events: &[Event]) -> Vec<Call<'_>> {
             What::Ok(answer) => End::Answered(answer),
             What::Failed { kind, .. } => End::Failed(kind),
             What::Unknown { .. } => End::Unknown,
-            What::Drained { .. } | What::WallStepped => continue,
+            What::Drained { .. } | What::WallStepped | What::ConnectionsEnd => continue,
         };
         let Some(call) = open.remove(&event.call).map(|i| &mut calls[i]) else { continue };
         call.end = end;

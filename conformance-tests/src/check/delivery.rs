@@ -2,13 +2,13 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::index::{Changing, Effect, Handout, Queue, Reach, Settling, Task, Version};
+use super::index::{Changing, Effect, Handout, Index, Queue, Reach, Settling, Task, Version};
 use super::report::Findings;
 use super::span::{Sorted, Span, Spanned};
 use crate::history::{Change, Content, Verdict};
 
 /// Checks one queue.
-pub(super) fn check(queue: &Queue<'_>, findings: &mut Findings) {
+pub(super) fn check(index: &Index<'_>, queue: &Queue<'_>, findings: &mut Findings) {
     let mut nameless = Nameless::new(&queue.nameless);
     let mut unheard_of = Vec::new();
     for task in &queue.tasks {
@@ -22,7 +22,7 @@ pub(super) fn check(queue: &Queue<'_>, findings: &mut Findings) {
             }
             nothing_after_its_end(queue, task, handout, findings);
         }
-        nothing_after_its_verdict(queue, task, findings);
+        nothing_after_its_verdict(index, queue, task, findings);
         if let Some(first) = task.handouts.iter().min_by_key(|handout| handout.span().to)
             && !task.versions.any(0, first.span().to)
         {
@@ -105,7 +105,7 @@ fn certain_cancel<'s, 'a>(changes: &'s Sorted<Changing<'a>>, accepted: usize, cl
 }
 
 /// Deliveries after a verdict that ended the task, without anything that may have brought the id back.
-fn nothing_after_its_verdict(queue: &Queue<'_>, task: &Task<'_>, findings: &mut Findings) {
+fn nothing_after_its_verdict(index: &Index<'_>, queue: &Queue<'_>, task: &Task<'_>, findings: &mut Findings) {
     for (settled, next) in task.handouts.iter().zip(task.handouts.iter().skip(1)) {
         let ended = |settling: &&Settling| {
             let ends = matches!(settling.verdict, Verdict::Complete | Verdict::Bury);
@@ -115,7 +115,9 @@ fn nothing_after_its_verdict(queue: &Queue<'_>, task: &Task<'_>, findings: &mut 
         let until = next.span().to;
         let is_new = task.another_version(settled.sole(), end.span.from, until)
             || !queue.unique_ids && task.versions.all().len() > 1;
-        if is_new || queue.may_be_redriven(task, end.span.from, until) {
+        // What ends with a connection that was cut may come once more (DUP-16).
+        let cut = index.may_be_cut(settled.span().from, until);
+        if is_new || cut || queue.may_be_redriven(task, end.span.from, until) {
             continue;
         }
         let calls = [settled.span().call, end.span.call, next.span().call];

@@ -14,6 +14,8 @@ pub(super) struct Index<'a> {
     pub(super) queues: Vec<Queue<'a>>,
     /// Where the wall clock was stepped.
     pub(super) steps: Vec<usize>,
+    /// Where connections may have ended.
+    pub(super) cuts: Vec<usize>,
     /// The least and the greatest distance from the client's clock to the wall clock that was seen, in microseconds.
     pub(super) wall_ahead: (i64, i64),
     pub(super) calls: usize,
@@ -23,6 +25,11 @@ impl Index<'_> {
     /// Whether the wall clock was stepped between two places.
     pub(super) fn stepped(&self, after: usize, before: usize) -> bool {
         self.steps.partition_point(|step| *step <= after) < self.steps.partition_point(|step| *step < before)
+    }
+
+    /// Whether a lease that was given after a place may have ended before another because its connection did.
+    pub(super) fn may_be_cut(&self, after: usize, before: usize) -> bool {
+        !self.header.leases_stored && self.cuts.iter().any(|cut| (after..before).contains(cut))
     }
 
     /// Whether the wall clock runs exactly as the client's clock does, as a test's own does. A system's is read a little late

@@ -20,12 +20,12 @@ pub(super) fn check(index: &Index<'_>, queue: &Queue<'_>, findings: &mut Finding
         for (i, handout) in task.handouts.iter().enumerate() {
             let next = task.handouts.get(i + 1);
             if let Some(next) = next {
-                one_live_lease(queue, task, handout, next, findings);
+                one_live_lease(index, queue, task, handout, next, findings);
                 stale_leases_are_refused(task, handout, next, findings);
             }
-            live_leases_are_accepted(queue, task, handout, next, findings);
+            live_leases_are_accepted(index, queue, task, handout, next, findings);
             let before = i.checked_sub(1).map(|before| &task.handouts[before]);
-            attempts_are_counted(queue, task, before, handout, findings);
+            attempts_are_counted(index, queue, task, before, handout, findings);
         }
     }
 }
@@ -82,6 +82,7 @@ fn may_have_made_way(queue: &Queue<'_>, task: &Task<'_>, handout: &Handout<'_>, 
 }
 
 fn one_live_lease(
+    index: &Index<'_>,
     queue: &Queue<'_>,
     task: &Task<'_>,
     first: &Handout<'_>,
@@ -93,7 +94,8 @@ fn one_live_lease(
         return;
     }
     let ends = lease_end_us(task, first, two.to);
-    if two.to_us < ends && !may_have_ended(queue, task, first, None, two.to) {
+    let cut = index.may_be_cut(one.from, two.to);
+    if two.to_us < ends && !cut && !may_have_ended(queue, task, first, None, two.to) {
         findings.report("DUP-1", [one.call, two.call], || {
             format!(
                 "{} in {} was handed out at {} us while lease {} on it ran until {ends} us at least",
@@ -157,6 +159,7 @@ fn one_verdict(task: &Task<'_>, handout: &Handout<'_>, findings: &mut Findings) 
 
 /// A lease that is live settles and extends (DUP-4), and so does one that has ended while nobody else took the task (DUP-5).
 fn live_leases_are_accepted(
+    index: &Index<'_>,
     queue: &Queue<'_>,
     task: &Task<'_>,
     handout: &Handout<'_>,
@@ -166,7 +169,8 @@ fn live_leases_are_accepted(
     let settled = task.settlings_of(handout.fence()).iter().map(|s| (s.span, s.effect));
     let extended = task.extensions_of(handout.fence()).iter().map(|e| (e.span, e.effect));
     for (call, _) in settled.chain(extended).filter(|(_, effect)| *effect == Effect::LeaseLost) {
-        if may_have_ended(queue, task, handout, Some(call), call.to) {
+        let cut = index.may_be_cut(handout.span().from, call.to);
+        if cut || may_have_ended(queue, task, handout, Some(call), call.to) {
             continue;
         }
         let calls = [handout.span().call, call.call];
@@ -174,7 +178,8 @@ fn live_leases_are_accepted(
             findings.report("DUP-4", calls, || {
                 format!("lease {} on {} was live, and was said to be lost", handout.fence(), task.id)
             });
-        } else if !may_have_been_taken(queue, task, handout, next, call) {
+        // The end of a lease that a connection holds is final (DUP-16).
+        } else if index.header.leases_stored && !may_have_been_taken(queue, task, handout, next, call) {
             findings.report("DUP-5", calls, || {
                 format!("nobody had taken {} over, and its lease {} was said to be lost", task.id, handout.fence())
             });
@@ -217,6 +222,7 @@ fn extensions_never_shorten(index: &Index<'_>, task: &Task<'_>, handout: &Handou
 
 /// DUP-12: what a delivery says of its attempt follows from the delivery before it and how that ended.
 fn attempts_are_counted(
+    index: &Index<'_>,
     queue: &Queue<'_>,
     task: &Task<'_>,
     before: Option<&Handout<'_>>,
@@ -227,6 +233,10 @@ fn attempts_are_counted(
         return;
     }
     let claim = handout.span();
+    // What a connection was to bring when it ended may count an attempt (DUP-16).
+    if index.may_be_cut(before.map_or(0, |before| before.span().from), claim.to) {
+        return;
+    }
     // A claim that nobody received costs no attempt if it was given back, and one if its lease ended.
     let lost = queue.lost_claims_before(claim.to);
     let counted = |from: u32, to: u32| (from..=to.saturating_add(lost)).contains(&handout.delivered.attempt);

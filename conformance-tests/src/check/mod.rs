@@ -59,7 +59,7 @@ pub fn check(recording: &Recording) -> Findings {
     let mut findings = Findings::default();
     findings.count(&index);
     for queue in &index.queues {
-        delivery::check(queue, &mut findings);
+        delivery::check(&index, queue, &mut findings);
         ids::check(&index, queue, &mut findings);
         leases::check(&index, queue, &mut findings);
         time::check(&index, queue, &mut findings);

@@ -56,6 +56,8 @@ pub enum What {
     },
     /// The backend's wall clock was stepped.
     WallStepped,
+    /// A client is being closed, or something is done to the server: leases that hang on a connection may end.
+    ConnectionsEnd,
 }
 
 impl What {
@@ -73,7 +75,8 @@ impl What {
         match self {
             Self::Ok(answer) => answer.operations(),
             Self::Failed { .. } => 1,
-            Self::Invoked { .. } | Self::Unknown { .. } | Self::Drained { .. } | Self::WallStepped => 0,
+            Self::Invoked { .. } | Self::Unknown { .. } | Self::Drained { .. } => 0,
+            Self::WallStepped | Self::ConnectionsEnd => 0,
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io::{self, BufRead, Write};
 
-use delayline_core::{Capabilities, Order, Support};
+use delayline_core::{Capabilities, LeaseHold, Order, Support};
 use serde::{Deserialize, Serialize};
 
 use super::Event;
@@ -29,6 +29,9 @@ pub struct Header {
     /// Whether an id stands for one task.
     #[serde(default = "yes")]
     pub unique_ids: bool,
+    /// Whether leases are kept by the store, rather than by the connection of the client that claimed.
+    #[serde(default = "yes")]
+    pub leases_stored: bool,
 }
 
 fn yes() -> bool {
@@ -68,6 +71,7 @@ impl Header {
             },
             retry_window_us: us(caps.retry_window),
             unique_ids: caps.unique_ids != Support::Unsupported,
+            leases_stored: caps.lease_hold == LeaseHold::Store,
         }
     }
 }

@@ -8,10 +8,11 @@ mod event;
 mod file;
 mod recorder;
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
-use delayline_core::{Capabilities, QueueName, Timestamp};
+use delayline_core::{Capabilities, DelayBackend, Lease, QueueName, TaskId, Timestamp};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -34,14 +35,32 @@ struct Inner {
     began: Instant,
     calls: AtomicU64,
     events: Mutex<Vec<Event>>,
+    /// Which client each lease was given to, where its connection holds it.
+    holders: Mutex<HashMap<(TaskId, u64), Weak<dyn DelayBackend>>>,
 }
 
 impl History {
     /// An empty one, whose time begins now.
     #[must_use]
     pub fn new(harness: Arc<dyn Harness>) -> Self {
-        let inner = Inner { harness, began: Instant::now(), calls: AtomicU64::new(0), events: Mutex::default() };
+        let inner = Inner {
+            harness,
+            began: Instant::now(),
+            calls: AtomicU64::new(0),
+            events: Mutex::default(),
+            holders: Mutex::default(),
+        };
         Self(Arc::new(inner))
+    }
+
+    /// Notes which client a lease was given to.
+    fn held_by(&self, lease: &Lease, holder: Weak<dyn DelayBackend>) {
+        self.0.holders.lock().insert((lease.id.clone(), lease.fence), holder);
+    }
+
+    /// The client that a lease was given to, if that was noted and it is still there.
+    fn holder(&self, lease: &Lease) -> Option<Arc<dyn DelayBackend>> {
+        self.0.holders.lock().get(&(lease.id.clone(), lease.fence))?.upgrade()
     }
 
     /// Notes that a call begins, and gives it its number.
@@ -66,6 +85,12 @@ impl History {
     pub fn wall_stepped(&self) {
         let call = self.0.calls.fetch_add(1, Ordering::Relaxed);
         self.push(call, What::WallStepped);
+    }
+
+    /// Notes that a client is being closed, or something done to the server: leases that hang on a connection may end.
+    pub fn connections_end(&self) {
+        let call = self.0.calls.fetch_add(1, Ordering::Relaxed);
+        self.push(call, What::ConnectionsEnd);
     }
 
     /// How many items the calls so far were answered for.

@@ -1,19 +1,22 @@
 //! A client that notes every call it passes on. What is dropped is noted as unknown.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use delayline_core::{
     AdminOp, Capabilities, Change, Changed, Claim, Claimed, DeadLetterOp, DeadLetters, DeadSelect, DelayBackend, Error,
-    Intake, IntakeOptions, Lease, NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, TaskId, TaskView,
-    Verdict,
+    Intake, IntakeOptions, Lease, LeaseHold, NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, TaskId,
+    TaskView, Verdict,
 };
 
 use super::event::micros;
 use super::{Accepted, Answer, Delivered, Extended, Held, History, Item, Op, Planned, What};
 
 /// A backend whose calls are written into a [`History`].
+///
+/// Where leases hang on the connection of the client that claimed ([`LeaseHold::Connection`]), a lease is settled and extended
+/// through that client, whichever is asked: who works on a task has claimed it.
 ///
 /// Calls that neither change nor hand out anything (`find`, `list`, `stats`, `queues`, `ping`) are passed on unnoted.
 #[derive(Debug)]
@@ -33,6 +36,46 @@ impl Recorded {
     fn begin(&self, queue: &QueueName, op: Op) -> Call {
         Call::begin(&self.history, self.client, queue, op)
     }
+}
+
+/// Items for one client, and where their answers belong.
+type Part<T> = (Arc<dyn DelayBackend>, Vec<usize>, Vec<T>);
+
+impl Recorded {
+    /// The items by the client that holds the lease of each.
+    fn by_holder<T>(&self, items: Vec<T>, lease: impl Fn(&T) -> &Lease) -> Vec<Part<T>> {
+        let mut parts: Vec<Part<T>> = Vec::new();
+        for (at, item) in items.into_iter().enumerate() {
+            let holder = self.history.holder(lease(&item)).unwrap_or_else(|| self.inner.clone());
+            match parts.iter_mut().find(|(client, ..)| Arc::ptr_eq(client, &holder)) {
+                Some((_, places, items)) => {
+                    places.push(at);
+                    items.push(item);
+                }
+                None => parts.push((holder, vec![at], vec![item])),
+            }
+        }
+        if parts.is_empty() {
+            parts.push((self.inner.clone(), Vec::new(), Vec::new()));
+        }
+        parts
+    }
+}
+
+/// The answers to parts as one.
+fn joined<R>(mut parts: Vec<(Vec<usize>, Result<Vec<Result<R>>>)>) -> Result<Vec<Result<R>>> {
+    if parts.len() == 1 {
+        return parts.remove(0).1;
+    }
+    let mut answers: Vec<(usize, Result<R>)> = Vec::new();
+    for (places, part) in parts {
+        match part {
+            Ok(part) => answers.extend(places.into_iter().zip(part)),
+            Err(e) => answers.extend(places.into_iter().map(|at| (at, Err(e.clone())))),
+        }
+    }
+    answers.sort_by_key(|(at, _)| *at);
+    Ok(answers.into_iter().map(|(_, answer)| answer).collect())
 }
 
 /// A call under way; dropped before its end, its outcome is unknown.
@@ -82,13 +125,20 @@ impl DelayBackend for Recorded {
 
     async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
         let inner = self.inner.intake(queue, options).await?;
-        Ok(Box::new(RecordedIntake { inner, history: self.history.clone(), client: self.client, queue: queue.clone() }))
+        let holds = self.capabilities().lease_hold == LeaseHold::Connection;
+        let holder = holds.then(|| Arc::downgrade(&self.inner));
+        let (history, client, queue) = (self.history.clone(), self.client, queue.clone());
+        Ok(Box::new(RecordedIntake { inner, holder, history, client, queue }))
     }
 
     async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
         let noted = verdicts.iter().map(|(lease, verdict)| (Held::from(lease), verdict.into())).collect();
         let call = self.begin(queue, Op::Settle(noted));
-        let result = self.inner.settle(queue, verdicts).await;
+        let mut parts = Vec::new();
+        for (client, places, verdicts) in self.by_holder(verdicts, |(lease, _)| lease) {
+            parts.push((places, client.settle(queue, verdicts).await));
+        }
+        let result = joined(parts);
         call.end(&result, |items| Answer::Settle(items.iter().map(|item| Item::of(item, |()| ())).collect()));
         result
     }
@@ -96,7 +146,11 @@ impl DelayBackend for Recorded {
     async fn extend(&self, queue: &QueueName, leases: Vec<Lease>, by: Duration) -> Result<Vec<Result<Lease>>> {
         let noted = leases.iter().map(Held::from).collect();
         let call = self.begin(queue, Op::Extend { leases: noted, by_us: micros(by) });
-        let result = self.inner.extend(queue, leases, by).await;
+        let mut parts = Vec::new();
+        for (client, places, leases) in self.by_holder(leases, |lease| lease) {
+            parts.push((places, client.extend(queue, leases, by).await));
+        }
+        let result = joined(parts);
         call.end(&result, |items| {
             Answer::Extend(items.iter().map(|item| Item::of(item, |lease| Extended::from(lease))).collect())
         });
@@ -161,6 +215,7 @@ impl DelayBackend for Recorded {
     }
 
     async fn close(&self) -> Result<()> {
+        self.history.connections_end();
         self.inner.close().await
     }
 }
@@ -168,6 +223,8 @@ impl DelayBackend for Recorded {
 #[derive(Debug)]
 struct RecordedIntake {
     inner: Box<dyn Intake>,
+    /// The client, where its connection holds the leases.
+    holder: Option<Weak<dyn DelayBackend>>,
     history: History,
     client: u32,
     queue: QueueName,
@@ -179,6 +236,9 @@ impl Intake for RecordedIntake {
         let op = Op::Claim { max: claim.max, max_bytes: claim.max_bytes, lease_us: micros(claim.lease) };
         let call = Call::begin(&self.history, self.client, &self.queue, op);
         let result = self.inner.claim(claim).await;
+        if let (Some(holder), Ok(claimed)) = (&self.holder, &result) {
+            claimed.deliveries.iter().for_each(|task| self.history.held_by(&task.lease, holder.clone()));
+        }
         call.end(&result, |claimed| Answer::Claim {
             deliveries: claimed.deliveries.iter().map(Delivered::from).collect(),
             next_due_us: claimed.next_due_in.map(micros),

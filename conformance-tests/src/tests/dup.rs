@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use delayline_core::{Attempts, Claim, ClaimedTask, Due, ErrorKind, NewTask, TaskId, Verdict};
+use delayline_core::{Attempts, Claim, ClaimedTask, Due, ErrorKind, LeaseHold, NewTask, TaskId, Verdict};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -263,6 +263,9 @@ pub async fn dup_3_a_completion_at_the_end_of_its_lease_counts_or_is_refused(t: 
 
 /// Nobody has claimed the task since, so the verdict of who held it counts.
 pub async fn dup_5_a_lease_that_has_ended_still_settles(t: &Trial) {
+    if t.caps().lease_hold != LeaseHold::Store {
+        return the_end_is_final(t).await;
+    }
     let (backend, queue) = (t.backend(), t.queue("settles"));
     let verdicts = every_verdict();
     t.put_all(&backend, &queue, (0..verdicts.len()).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
@@ -288,6 +291,9 @@ pub async fn dup_5_a_lease_that_has_ended_still_settles(t: &Trial) {
 
 /// It is extended as well, and is live again then.
 pub async fn dup_5_a_lease_that_has_ended_still_extends(t: &Trial) {
+    if t.caps().lease_hold != LeaseHold::Store {
+        return the_end_is_final(t).await;
+    }
     let (backend, queue) = (t.backend(), t.queue("extends"));
     let n = 10;
     t.put_all(&backend, &queue, (0..n).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
@@ -306,12 +312,38 @@ pub async fn dup_5_a_lease_that_has_ended_still_extends(t: &Trial) {
     assert!(t.drain(&backend, &queue, 0).await.is_empty());
 }
 
+/// DUP-16: where a connection holds the leases, one that has ended neither settles nor extends, and its task comes again with
+/// the attempt counted.
+async fn the_end_is_final(t: &Trial) {
+    let (backend, queue) = (t.backend(), t.queue("final"));
+    let verdicts = every_verdict();
+    t.put_all(&backend, &queue, (0..verdicts.len()).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
+    let mut intake = t.intake(&backend, &queue).await;
+    let taken = t.take_within(&mut intake, verdicts.len(), t.units(1), t.patience()).await;
+    sleep(t.units(2)).await;
+    if Need::Extend.is_met(t.caps()) {
+        let leases = taken.iter().map(|task| task.lease.clone()).collect();
+        for late in backend.extend(&queue, leases, LONG_LEASE.min(t.caps().lease_max)).await.unwrap() {
+            assert_lost(&late, "an extension");
+        }
+    }
+    for (task, verdict) in taken.iter().zip(verdicts) {
+        assert_lost(&t.settle(&backend, &queue, task, verdict).await, "a verdict");
+    }
+    let again = t.drain(&backend, &queue, taken.len()).await;
+    assert_eq!(ids(&again), ids(&taken));
+    assert!(again.iter().all(|task| task.lease.attempt == 2), "DUP-12: {again:?}");
+}
+
 /// A verdict that is refused for its delay leaves an ended lease as it was, too.
 pub async fn dup_5_a_refused_verdict_leaves_the_lease_as_it_was(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("refused"));
     t.put(&backend, &queue, NewTask::new(Due::NOW, "x")).await;
     let mut intake = t.intake(&backend, &queue).await;
-    let task = t.take_within(&mut intake, 1, t.units(1), t.patience()).await.remove(0);
+    // One that has ended, where that is not final.
+    let stored = t.caps().lease_hold == LeaseHold::Store;
+    let lease = if stored { t.units(1) } else { LONG_LEASE };
+    let task = t.take_within(&mut intake, 1, lease, t.patience()).await.remove(0);
     sleep(t.units(2)).await;
     let beyond = t.caps().delay_max + Duration::from_secs(1);
     for verdict in [retry(beyond), Verdict::Snooze { after: beyond }] {

@@ -59,7 +59,8 @@ impl OnRabbit {
 impl Harness for OnRabbit {
     async fn open(&self) -> Result<Arc<dyn DelayBackend>> {
         // Heartbeats of a second, so that a server that stands still is noticed within the test.
-        let config = RabbitConfig::from_url(&self.url)?.name_space("conform").heartbeat(std::time::Duration::from_secs(1));
+        let config =
+            RabbitConfig::from_url(&self.url)?.name_space("conform").heartbeat(std::time::Duration::from_secs(1));
         Ok(Arc::new(RabbitBackend::connect(config).await?))
     }
 

@@ -139,6 +139,7 @@ impl World {
     pub(super) fn new() -> Self {
         let now = Now { mono_us: 5_000_300, wall_us: 1_800_000_000_000_700, offset_ms: 1_799_999_995_000 };
         let mut caps = Capabilities::minimal("model");
+        caps.lease_hold = delayline_core::LeaseHold::Store;
         caps.groups = delayline_core::Support::Definite;
         caps.replace = delayline_core::Support::Definite;
         caps.delay_max = DELAY_MAX;

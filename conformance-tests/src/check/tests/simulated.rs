@@ -87,6 +87,7 @@ fn simulated(run: Run) -> Recording {
         order: DeclaredOrder::Exact,
         retry_window_us: 0,
         unique_ids: true,
+        leases_stored: true,
     };
     Recording { header, events: simulation.events }
 }

@@ -87,6 +87,7 @@ impl Written {
             order: DeclaredOrder::Exact,
             retry_window_us: 0,
             unique_ids: true,
+            leases_stored: true,
         };
         Self { recording: Recording { header, events: vec![] }, ahead_us: WALL * 1000 }
     }

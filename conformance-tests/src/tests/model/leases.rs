@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use delayline_core::{
-    BuryCause, Claim, Claimed, ClaimedTask, ErrorKind, Lease, Order, Result as Answer, Support, Verdict,
+    BuryCause, Claim, Claimed, ClaimedTask, Error, ErrorKind, Lease, LeaseHold, Order, Result as Answer, Support,
+    Verdict,
 };
 
 use super::ops::{Ending, Span};
@@ -239,6 +240,12 @@ impl World<'_> {
         }
     }
 
+    /// Whether a lease is lost because it has ended, where that is final (DUP-16).
+    fn may_be_final(&self, now: &Now, task: &Task, e: &Error) -> bool {
+        let ended = now.reached(task.place).maybe();
+        self.t.caps().lease_hold == LeaseHold::Connection && ended && e.kind() == ErrorKind::LeaseLost
+    }
+
     /// The model's task of a lease that is still its holder's.
     fn holder(&self, lease: &Lease, number: usize) -> Option<usize> {
         let at = self.model.by_number(number)?;
@@ -297,6 +304,9 @@ impl World<'_> {
             return Ok(());
         }
         if let Err(e) = answer {
+            if self.may_be_final(now, &task, &e) {
+                return Ok(());
+            }
             return wrong(format!("{verdict:?} of {}: {e}", line(now, &task)));
         }
         let held = task.lease.map(|held| held.old);
@@ -369,6 +379,7 @@ impl World<'_> {
                 self.model.tasks.remove(at);
                 return Ok(());
             }
+            Err(e) if self.may_be_final(now, &task, &e) => return Ok(()),
             Err(e) => return wrong(format!("DUP-5: extension of {what}: {e}")),
             Ok(extended) => extended,
         };
