@@ -94,6 +94,20 @@ pub(crate) fn is_not_found(e: &DriverError) -> bool {
         if matches!(said.kind(), AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND)))
 }
 
+/// Whether it is the broker's word that this exchange does not exist. It says so once, and ends the channel: a message that
+/// was to go there was not accepted.
+pub(crate) fn is_no_exchange(e: &DriverError, exchange: &str) -> bool {
+    let quoted = format!("'{exchange}'");
+    !exchange.is_empty()
+        && is_not_found(e)
+        && matches!(e.kind(), DriverKind::ProtocolError(said) if said.get_message().as_str().contains(&quoted))
+}
+
+/// The channel ended for a reason that is not this request's, which may have taken effect.
+pub(crate) fn unknown(doing: &str, e: &DriverError) -> Error {
+    Error::new(ErrorKind::Ambiguous, format!("{doing}: the channel ended: {}", cut(&e.to_string())))
+}
+
 fn cut(text: &str) -> String {
     text.chars().take(300).collect()
 }

@@ -142,10 +142,13 @@ impl Publisher {
         };
         let mut returned = Vec::new();
         let mut answers: Vec<Result<(), NotPublished>> = Vec::with_capacity(piece.len());
-        for confirmation in confirmed {
+        for (confirmation, message) in confirmed.into_iter().zip(piece) {
             answers.push(match &confirmation {
                 Ok(Confirmation::Ack(_) | Confirmation::NotRequested) => Ok(()),
                 Ok(Confirmation::Nack(_)) => Err(NotPublished::Refused),
+                Err(e) if failure::is_no_exchange(e, message.exchange.as_str()) => Err(NotPublished::Unroutable),
+                // That of another message ended the channel: of this one nothing is known.
+                Err(e) if failure::is_not_found(e) => Err(NotPublished::Failed(failure::unknown("publishing", e))),
                 Err(e) => Err(NotPublished::Failed(failure::failed("publishing", e, true))),
             });
             returned.extend(confirmation.ok().and_then(Confirmation::take_message));

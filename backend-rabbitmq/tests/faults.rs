@@ -42,7 +42,15 @@ async fn schedule(queue: &Queue<Bytes>, names: impl IntoIterator<Item = String>,
 async fn receive(queue: &Queue<Bytes>, names: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut missing: BTreeSet<String> = names.into_iter().collect();
     let mut came = Vec::new();
-    let mut consumer = queue.consumer().open().await.unwrap();
+    let began = Instant::now();
+    let mut consumer = loop {
+        // A broker that was away is asked again after a pause of up to two seconds.
+        match queue.consumer().open().await {
+            Ok(consumer) => break consumer,
+            Err(e) => assert!(e.retryable() && began.elapsed() < PATIENCE, "{e}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
     while !missing.is_empty() {
         let Ok(delivery) = timeout(PATIENCE, consumer.next()).await else { panic!("{missing:?} did not come") };
         let delivery = delivery.unwrap();

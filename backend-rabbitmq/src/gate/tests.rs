@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use delayline_conformance::servers::{self, Kind as Server};
 use delayline_core::{Action, Due, NewTask, Shift, TaskId, TaskRef};
-use lapin::options::BasicConsumeOptions;
+use lapin::options::{BasicConsumeOptions, BasicGetOptions};
 use tokio::time::timeout;
 
 use super::*;
@@ -208,7 +208,10 @@ async fn clear_7_a_foreign_message_is_set_aside_and_holds_nothing_up() {
     bench.send(std::slice::from_ref(&task)).await;
     let gate = bench.gate();
     assert_eq!(bench.next().await.0, task);
-    assert_eq!(bench.shared.take_set_aside(), 1);
+    let channel = bench.shared.consuming.channel().await.unwrap();
+    let set_aside = channel.basic_get(bench.shared.names.set_aside().into(), BasicGetOptions::default()).await.unwrap();
+    assert!(set_aside.is_some());
+    drop(channel);
     gate.close().await;
     bench.end().await;
 }
