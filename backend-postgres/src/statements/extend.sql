@@ -8,20 +8,24 @@ WITH clock AS MATERIALIZED (
     SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8 AS us {async claims}
 ), input AS MATERIALIZED (
     SELECT * FROM unnest($2::bytea[], $3::int8[]) WITH ORDINALITY AS i (id, fence, n)
+), found AS MATERIALIZED (
+    SELECT i.n, (SELECT true FROM {s}.task AS t
+                 WHERE t.queue = $1 AND t.id = i.id AND t.fence = i.fence AND t.old_visible_at IS NOT NULL LIMIT 1) AS there
+    FROM input AS i
 ), held AS MATERIALIZED (
-    SELECT i.n, t.id
-    FROM input AS i JOIN {s}.task AS t ON t.queue = $1 AND t.id = i.id
-    WHERE t.fence = i.fence AND t.old_visible_at IS NOT NULL
-    ORDER BY t.id
-    FOR UPDATE OF t SKIP LOCKED
+    SELECT i.n, t.place
+    FROM input AS i CROSS JOIN LATERAL (
+        SELECT ctid AS place FROM {s}.task AS t
+        WHERE t.queue = $1 AND t.id = i.id AND t.fence = i.fence AND t.old_visible_at IS NOT NULL
+        FOR UPDATE SKIP LOCKED
+    ) AS t
 ), longer AS (
     UPDATE {s}.task AS t
     SET visible_at = greatest(t.visible_at, (us + $4 + 999) / 1000)
     FROM held, clock
-    WHERE t.queue = $1 AND t.id = held.id
+    WHERE t.ctid = held.place
     RETURNING n, t.visible_at, t.cancelled
 )
-SELECT i.n, longer.visible_at, longer.cancelled
-FROM input AS i
-    JOIN {s}.task AS t ON t.queue = $1 AND t.id = i.id AND t.fence = i.fence AND t.old_visible_at IS NOT NULL
-    LEFT JOIN longer ON longer.n = i.n
+SELECT f.n, longer.visible_at, longer.cancelled
+FROM found AS f LEFT JOIN longer ON longer.n = f.n
+WHERE f.there OR longer.n IS NOT NULL

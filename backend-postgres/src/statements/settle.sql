@@ -8,21 +8,31 @@
 --
 -- Answers for each that is there under its fence: its number; 0 done, 2 out of range, 5 locked by somebody; the place where it
 -- waits now, if it does; whether it was buried; now in us.
+--
+-- The rows are found by their ids one by one, and again by their place on disk, so that no estimate of the planner can turn
+-- either into a join with the whole table. A row that was changed between our snapshot and its lock is not found again, and
+-- answers as one that is locked.
 WITH clock AS MATERIALIZED (
     SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8 AS us {async completions}
 ), input AS MATERIALIZED (
     SELECT * FROM unnest($2::bytea[], $3::int8[], $4::"char"[], $5::int8[], $6::bytea[])
         WITH ORDINALITY AS i (id, fence, verdict, delay, reason, n)
+), found AS MATERIALIZED (
+    SELECT i.n, (SELECT true FROM {s}.task AS t
+                 WHERE t.queue = $1 AND t.id = i.id AND t.fence = i.fence AND t.old_visible_at IS NOT NULL LIMIT 1) AS there
+    FROM input AS i
 ), held AS MATERIALIZED (
-    SELECT i.n, t.id, delay, reason,
+    SELECT i.n, t.place, delay, reason,
            CASE WHEN t.cancelled THEN 'c'
                 WHEN verdict IN ('r', 's') AND delay < 0 THEN 'o'
-                WHEN verdict = 'r' AND t.attempt >= t.attempts_max THEN 'u'
+                WHEN verdict = 'r' AND t.last THEN 'u'
                 ELSE verdict END AS verdict
-    FROM input AS i JOIN {s}.task AS t ON t.queue = $1 AND t.id = i.id
-    WHERE t.fence = i.fence AND t.old_visible_at IS NOT NULL
-    ORDER BY t.id
-    FOR UPDATE OF t SKIP LOCKED
+    FROM input AS i CROSS JOIN LATERAL (
+        SELECT ctid AS place, t.cancelled, t.attempt >= t.attempts_max AS last
+        FROM {s}.task AS t
+        WHERE t.queue = $1 AND t.id = i.id AND t.fence = i.fence AND t.old_visible_at IS NOT NULL
+        FOR UPDATE SKIP LOCKED
+    ) AS t
 ), back AS (
     UPDATE {s}.task AS t
     SET visible_at = CASE WHEN verdict = 'l' THEN t.old_visible_at ELSE (us + delay + 999) / 1000 END,
@@ -30,12 +40,12 @@ WITH clock AS MATERIALIZED (
         attempt = CASE WHEN verdict = 'r' THEN t.attempt ELSE t.attempt - 1 END,
         failure = CASE WHEN octet_length(reason) > 0 THEN reason ELSE t.failure END
     FROM held, clock
-    WHERE t.queue = $1 AND t.id = held.id AND verdict IN ('r', 's', 'l')
+    WHERE t.ctid = held.place AND verdict IN ('r', 's', 'l')
     RETURNING n, t.visible_at
 ), gone AS (
     DELETE FROM {s}.task AS t
     USING held
-    WHERE t.queue = $1 AND t.id = held.id AND verdict IN ('c', 'b', 'u', 'x')
+    WHERE t.ctid = held.place AND verdict IN ('c', 'b', 'u', 'x')
     RETURNING n, verdict, reason, t.*
 ), buried AS (
     INSERT INTO {s}.dead (buried_at, due_at, attempt, attempts_max, cause, queue, id, grp, headers, payload, reason)
@@ -53,9 +63,10 @@ WITH clock AS MATERIALIZED (
     SELECT $1, count(*) FROM aside HAVING count(*) > 0
     ON CONFLICT (name) DO UPDATE SET set_aside = q.set_aside + excluded.set_aside
 )
-SELECT i.n, CASE WHEN h.n IS NULL THEN 5 WHEN h.verdict = 'o' THEN 2 ELSE 0 END AS code, back.visible_at,
-       coalesce(h.verdict IN ('b', 'u'), false) AS buried, us
-FROM clock, input AS i
-    JOIN {s}.task AS t ON t.queue = $1 AND t.id = i.id AND t.fence = i.fence AND t.old_visible_at IS NOT NULL
-    LEFT JOIN held AS h ON h.n = i.n
-    LEFT JOIN back ON back.n = i.n
+SELECT f.n, CASE WHEN h.verdict = 'o' THEN 2 WHEN back.n IS NULL AND gone.n IS NULL THEN 5 ELSE 0 END AS code,
+       back.visible_at, coalesce(gone.verdict IN ('b', 'u'), false) AS buried, us
+FROM clock, found AS f
+    LEFT JOIN held AS h ON h.n = f.n
+    LEFT JOIN back ON back.n = f.n
+    LEFT JOIN gone ON gone.n = f.n
+WHERE f.there OR h.n IS NOT NULL
