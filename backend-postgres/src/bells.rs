@@ -14,18 +14,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use delayline_core::QueueName;
+use delayline_core::{QueueName, Result};
 use parking_lot::Mutex;
 use sqlx::Executor;
-use sqlx::postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgNotification};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::PostgresConfig;
 use crate::config::place;
-use crate::failure::connecting_failed;
-use crate::pool::KEEPALIVES;
+use crate::ear::Ear;
 use crate::schema::Schema;
 
 /// All bells of a backend. Clones are the same.
@@ -274,9 +273,13 @@ async fn serve(shared: Arc<Shared>) {
             connected = Line::open(&shared, &server) => connected,
             () = shared.until_unwanted() => continue,
         };
-        let Some(mut line) = connected else {
-            backoff.failed();
-            continue;
+        let mut line = match connected {
+            Ok(line) => line,
+            Err(e) => {
+                tracing::debug!(error = %e, "no connection for wake-ups");
+                backoff.failed();
+                continue;
+            }
         };
         if line.attend(&shared).await.is_break() {
             // One that worked may be opened again at once; one that never did is not hurried.
@@ -294,37 +297,16 @@ async fn serve(shared: Arc<Shared>) {
 
 /// One connection, and the channels it listens on.
 struct Line {
-    /// `None` once it is being dropped.
-    listener: Option<PgListener>,
+    ear: Ear,
     heard: HashSet<String>,
     troubles: watch::Receiver<u64>,
 }
 
 impl Line {
-    async fn open(shared: &Shared, server: &PgConnectOptions) -> Option<Self> {
-        // The driver's listener wants a pool; this one never has more than this one connection.
-        let pool = PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
-        let pool = pool.acquire_timeout(shared.connect_timeout).connect_lazy_with(server.clone());
+    async fn open(shared: &Shared, server: &PgConnectOptions) -> Result<Self> {
         let mut troubles = shared.troubles.clone();
         troubles.mark_unchanged();
-        let opening = timeout(shared.connect_timeout, PgListener::connect_with(&pool)).await;
-        let listener = match opening {
-            Ok(Ok(listener)) => listener,
-            Ok(Err(e)) => {
-                let e = connecting_failed(&place(server), &e);
-                tracing::debug!(error = %e, "no connection for wake-ups");
-                return None;
-            }
-            Err(_) => return None,
-        };
-        let mut line = Self { listener: Some(listener), heard: HashSet::new(), troubles };
-        line.listener().eager_reconnect(false);
-        let set = in_time(shared.response_timeout, line.listener().execute(KEEPALIVES)).await;
-        set.is_continue().then_some(line)
-    }
-
-    fn listener(&mut self) -> &mut PgListener {
-        self.listener.as_mut().expect("it is taken by `drop` alone, which ends the value")
+        Ok(Self { ear: Ear::open(server, shared.connect_timeout).await?, heard: HashSet::new(), troubles })
     }
 
     /// Rings what is to be rung, until the connection is lost (break) or nobody listens any more (continue).
@@ -332,9 +314,8 @@ impl Line {
         while let Some(wanted) = shared.wanted() {
             self.subscribe(shared, wanted).await?;
             loop {
-                let listener = self.listener.as_mut().expect("it is taken by `drop` alone, which ends the value");
                 tokio::select! {
-                    message = listener.try_recv() => match message {
+                    message = self.ear.listener().try_recv() => match message {
                         Ok(Some(message)) => shared.hear(&message),
                         Ok(None) | Err(_) => return ControlFlow::Break(()),
                     },
@@ -353,10 +334,10 @@ impl Line {
         let old: Vec<_> = self.heard.difference(&wanted).cloned().collect();
         if !new.is_empty() {
             let names: Vec<_> = new.iter().map(String::as_str).collect();
-            in_time(shared.response_timeout, self.listener().listen_all(names)).await?;
+            in_time(shared.response_timeout, self.ear.listener().listen_all(names)).await?;
         }
         for channel in &old {
-            in_time(shared.response_timeout, self.listener().unlisten(channel)).await?;
+            in_time(shared.response_timeout, self.ear.listener().unlisten(channel)).await?;
         }
         self.heard = wanted;
         // Unless there is one more queue by now, which `changed` then tells.
@@ -369,23 +350,7 @@ impl Line {
     }
 
     async fn ask(&mut self, shared: &Shared) -> ControlFlow<()> {
-        in_time(shared.response_timeout, self.listener().execute("SELECT 1")).await
-    }
-}
-
-impl Drop for Line {
-    /// Closes the connection without a word.
-    ///
-    /// Dropped as it is, the driver's listener sends UNLISTEN in a task of its own and waits for the answer, for ever where
-    /// the other side is silent. So that task is given to a runtime that ends before it has run, and what it holds is closed
-    /// with it.
-    fn drop(&mut self) {
-        let listener = self.listener.take();
-        let Ok(brief) = tokio::runtime::Builder::new_current_thread().build() else { return drop(listener) };
-        let entered = brief.enter();
-        drop(listener);
-        drop(entered);
-        brief.shutdown_background();
+        in_time(shared.response_timeout, self.ear.listener().execute("SELECT 1")).await
     }
 }
 

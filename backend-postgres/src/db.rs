@@ -114,6 +114,21 @@ impl Db {
         self.call(Call { what, effect, explicit: true, limit: self.0.response_timeout }, work).await
     }
 
+    /// The same for what may take longer than an answer. It has to lift the `statement_timeout` itself.
+    pub(crate) async fn transact_within<T, F>(
+        &self,
+        what: &'static str,
+        effect: Effect,
+        limit: Duration,
+        work: F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + Sync + 'static,
+    {
+        self.call(Call { what, effect, explicit: true, limit }, work).await
+    }
+
     /// Runs `work` outside any transaction, for as long as it takes up to `limit`: for maintenance, such as `VACUUM`. It
     /// has to lift the session's `statement_timeout` itself, and its connection is closed after it.
     pub(crate) async fn maintain<T, F>(&self, what: &'static str, limit: Duration, work: F) -> Result<T>

@@ -239,9 +239,17 @@ async fn open(server: &PgConnectOptions, settings: Option<&str>) -> sqlx::Result
 fn session_settings(response_timeout: Duration) -> String {
     let (statement_ms, transaction_ms) = (response_timeout.as_millis(), 2 * response_timeout.as_millis());
     format!(
-        "SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off; \
+        "SET default_transaction_isolation = 'read committed'; \
          SET statement_timeout = {statement_ms}; SET idle_in_transaction_session_timeout = {transaction_ms}; \
-         SET jit = off; {KEEPALIVES}"
+         SET jit = off; {}; {KEEPALIVES}",
+        wait_for_disk(false)
+    )
+}
+
+/// Where the database's default is not to wait, we do, unless a call says that it need not.
+fn wait_for_disk(local: bool) -> String {
+    format!(
+        "SELECT set_config('synchronous_commit', 'on', {local}) WHERE current_setting('synchronous_commit') = 'off'"
     )
 }
 
@@ -253,8 +261,9 @@ pub(crate) const KEEPALIVES: &str =
 pub(crate) fn begin(response_timeout: Duration) -> String {
     let ms = response_timeout.as_millis();
     format!(
-        "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE; SET LOCAL statement_timeout = {ms}; \
-         SET LOCAL idle_in_transaction_session_timeout = {ms}; SET LOCAL jit = off"
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {ms}; \
+         SET LOCAL idle_in_transaction_session_timeout = {ms}; SET LOCAL jit = off; {}",
+        wait_for_disk(true)
     )
 }
 
