@@ -241,7 +241,8 @@ fn session_settings(response_timeout: Duration) -> String {
     format!(
         "SET default_transaction_isolation = 'read committed'; \
          SET statement_timeout = {statement_ms}; SET idle_in_transaction_session_timeout = {transaction_ms}; \
-         SET jit = off; {}; {KEEPALIVES}",
+         {}; {}; {KEEPALIVES}",
+        planner(""),
         wait_for_disk(false)
     )
 }
@@ -262,9 +263,16 @@ pub(crate) fn begin(response_timeout: Duration) -> String {
     let ms = response_timeout.as_millis();
     format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {ms}; \
-         SET LOCAL idle_in_transaction_session_timeout = {ms}; SET LOCAL jit = off; {}",
+         SET LOCAL idle_in_transaction_session_timeout = {ms}; {}; {}",
+        planner("LOCAL"),
         wait_for_disk(true)
     )
+}
+
+/// Our plans stay what they are. Every statement finds its rows by an index or by their place on disk. A scan of the whole table
+/// is cheaper only while that is tiny; but the plan is kept, and the table grows.
+fn planner(local: &str) -> String {
+    ["jit", "enable_seqscan", "enable_bitmapscan"].map(|setting| format!("SET {local} {setting} = off")).join("; ")
 }
 
 pub(crate) fn closed() -> Error {
