@@ -22,4 +22,7 @@ mod start;
 // For its feature alone: the driver's TLS has no provider otherwise.
 use rustls as _;
 
+#[cfg(test)]
+mod tests;
+
 pub use config::PostgresConfig;

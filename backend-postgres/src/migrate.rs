@@ -82,7 +82,11 @@ async fn update(db: &Db, schema: Schema) -> Result<()> {
 
 /// Of the tables that are there: 0 if there are none.
 async fn version(connection: &mut PgConnection, schema: &Schema, named: bool) -> sqlx::Result<i32> {
-    let there = schema.expand("SELECT to_regclass('{s}.migration') IS NOT NULL");
+    // By a look into the catalog itself: `to_regclass` answers from a cache that may be older than the lock we waited for.
+    let there = schema.expand(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = {name} AND c.relname = 'migration')",
+    );
     let there: bool =
         sqlx::query(AssertSqlSafe(there)).persistent(named).fetch_one(&mut *connection).await?.try_get(0)?;
     if !there {
@@ -105,7 +109,9 @@ fn begin(schema: &Schema, found: i32) -> std::sync::Arc<str> {
     if found > 0 {
         return "".into();
     }
-    let make = "DO $$ BEGIN IF to_regnamespace('{s}') IS NULL THEN CREATE SCHEMA {s}; END IF; END $$;\n";
+    let make = "DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = {name}) THEN CREATE SCHEMA {s}; END IF;
+END $$;\n";
     schema.expand(&format!("{make}{VERSIONS}"))
 }
 
