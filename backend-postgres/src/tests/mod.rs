@@ -2,7 +2,9 @@
 
 mod bells;
 mod db;
+mod faults;
 mod lost;
+mod pooler;
 mod start;
 
 use std::net::SocketAddr;
