@@ -180,3 +180,28 @@ async fn an_applications_pool_is_shared_and_its_permits_come_back() {
     assert!(both.iter().all(Result::is_ok));
     assert!(sessions(&server) <= 2);
 }
+
+#[tokio::test]
+async fn close_maintenance_ends_with_the_backend() {
+    let server = server(&[]).await;
+    let db = db(&server.url());
+    let maintaining = tokio::spawn({
+        let db = db.clone();
+        async move { db.maintain("sleeping", Duration::from_secs(600), |connection| sleep_long(connection)).await }
+    });
+    let at_work = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'";
+    until("it sleeps", || server.ask(at_work).unwrap() == "1").await;
+    db.close().await;
+    assert_eq!(maintaining.await.unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    until("its session ends", || sessions(&server) == 0).await;
+}
+
+fn sleep_long(connection: &mut sqlx::PgConnection) -> futures_util::future::BoxFuture<'_, sqlx::Result<()>> {
+    async move {
+        for sql in ["SET statement_timeout = 0", "SELECT pg_sleep(600)"] {
+            sqlx::query(sql).execute(&mut *connection).await?;
+        }
+        Ok(())
+    }
+    .boxed()
+}
