@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use delayline_core::{
-    AdminOp, Capabilities, Change, Changed, DeadLetterOp, DeadLetters, DelayBackend, Error, ErrorKind, Intake,
-    IntakeOptions, Lease, NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, TaskId, TaskView, Verdict,
-    owned,
+    AdminOp, Capabilities, Change, Changed, DeadLetterOp, DeadLetters, DelayBackend, Error, Intake, IntakeOptions,
+    Lease, NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, TaskId, TaskView, Verdict, owned,
 };
 use sqlx::PgConnection;
 
@@ -30,8 +29,8 @@ impl PostgresBackend {
     /// Connects, makes the tables unless they are there, and checks that the server can keep what this backend promises.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config), [`Denied`](ErrorKind::Denied), [`Incompatible`](ErrorKind::Incompatible),
-    /// [`Unavailable`](ErrorKind::Unavailable): each says what to do.
+    /// [`Config`](delayline_core::ErrorKind::Config), [`Denied`](delayline_core::ErrorKind::Denied),
+    /// [`Incompatible`](delayline_core::ErrorKind::Incompatible), [`Unavailable`](delayline_core::ErrorKind::Unavailable): each says what to do.
     pub async fn connect(config: PostgresConfig) -> Result<Self> {
         let opened = start::open(&config).await?;
         Ok(Self { shared: Arc::new(Shared::new(opened.db, opened.bells, config, opened.durability)) })
@@ -62,7 +61,7 @@ impl PostgresBackend {
     /// Until the commit, the leases run on: extend them before, not meanwhile, because the rows are locked.
     ///
     /// # Errors
-    /// Of an item: [`LeaseLost`](ErrorKind::LeaseLost), after which the transaction should be rolled back. An outer error
+    /// Of an item: [`LeaseLost`](delayline_core::ErrorKind::LeaseLost), after which the transaction should be rolled back. An outer error
     /// has aborted the transaction.
     ///
     /// # Cancel safety

@@ -13,10 +13,10 @@ use sqlx::postgres::PgRow;
 use tokio::time::sleep;
 
 use crate::db::Effect;
-use crate::record::{self, count, get};
+use crate::record::{self, get};
 use crate::schedule::due_number;
 use crate::settle::PAUSES_MS;
-use crate::shared::{DELAY_MAX, PIECE, Query, Shared, all_answered, busy, micros_ceil, parted, query};
+use crate::shared::{DELAY_MAX, PIECE, Query, Shared, all_answered, as_work, busy, micros_ceil, parted, query};
 
 /// What every piece of a change is told.
 struct Plan<'c> {
@@ -59,9 +59,7 @@ async fn begin(shared: &Shared, id: OperationId, digest: Vec<u8>) -> Result<Oper
     let window_ms = micros_ceil(shared.config.operation_window) / 1000;
     let operation = Operation { id: id.as_uuid(), digest, window_ms };
     let bound = operation.clone();
-    let rows = shared.rows("changing", Effect::Repeat, &shared.sql.operation_begin, move |query| {
-        bound.bind(query, -1)
-    });
+    let rows = shared.rows("changing", Effect::Repeat, &shared.sql.operation_begin, move |query| bound.bind(query, -1));
     if rows.await?.is_empty() {
         return Err(Error::new(ErrorKind::Invalid, format!("operation {id} was another change")));
     }
@@ -261,10 +259,10 @@ impl Plan<'_> {
     }
 
     async fn run_piece(&self, piece: Arc<Piece>, letters: Vec<u8>) -> Result<Answers> {
-        let work = move |connection| {
+        let work = as_work(move |connection| {
             let (piece, mut answers) = (piece.clone(), Answers { letters: letters.clone(), least_ms: None });
             async move { piece.run(connection, &mut answers).await.map(|()| answers) }.boxed()
-        };
+        });
         self.shared.db.run("changing", Effect::Write, work).await
     }
 
@@ -272,13 +270,11 @@ impl Plan<'_> {
     async fn run_noted(&self, piece: Arc<Piece>, operation: Operation, number: i32) -> Result<Answers> {
         let shared = self.shared;
         let (find, note) = (shared.sql.operation_begin.clone(), shared.sql.operation_note.clone());
-        let work = move |connection| {
+        let work = as_work(move |connection| {
             let (piece, operation, find, note) = (piece.clone(), operation.clone(), find.clone(), note.clone());
-            let work = async move {
-                run_noted(connection, &piece, &operation, number, &find, &note).await
-            };
+            let work = async move { run_noted(connection, &piece, &operation, number, &find, &note).await };
             work.boxed()
-        };
+        });
         let answers = shared.db.transact("changing", Effect::Write, work).await?;
         answers.ok_or_else(|| Error::new(ErrorKind::Invalid, "the operation id was another change's"))
     }
@@ -355,10 +351,10 @@ impl Plan<'_> {
             pass,
         });
         let noted = self.operation.is_some();
-        let work = move |connection| {
+        let work = as_work(move |connection| {
             let chunk = chunk.clone();
             async move { chunk.run(connection, tally).await }.boxed()
-        };
+        });
         let step = if noted {
             shared.db.transact("changing a group", Effect::Write, work).await?
         } else {

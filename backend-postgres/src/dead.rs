@@ -86,9 +86,8 @@ async fn walk(shared: &Shared, queue: &QueueName, select: DeadSelect, mut work: 
         _ => return Err(Error::unsupported("this selection of dead letters")),
     };
     let name = queue.clone();
-    let span = shared.rows("counting dead letters", Effect::Read, &shared.sql.dead_span, move |query| {
-        query.bind(name.as_str())
-    });
+    let span = shared
+        .rows("counting dead letters", Effect::Read, &shared.sql.dead_span, move |query| query.bind(name.as_str()));
     // Everything that is buried now, and nothing that is buried later.
     let span = span.await?;
     let span = span.first().ok_or_else(record::corrupt)?;

@@ -85,7 +85,6 @@ struct Answer {
     had: u64,
     next_ms: Option<i64>,
     lease_end_ms: Option<i64>,
-    unfit: u64,
     unreadable: Vec<(Vec<u8>, i64)>,
     claimed: Claimed,
 }
@@ -267,8 +266,7 @@ impl Answer {
             due: count(first, 3)?,
             had: count(first, 4)?,
             next_ms: get(first, 5)?,
-            lease_end_ms: get(first, 14)?,
-            unfit: count(first, 7)?,
+            lease_end_ms: get(first, 13)?,
             unreadable: Vec::new(),
             claimed: Claimed::default(),
         };
@@ -276,10 +274,10 @@ impl Answer {
         let mut tasks = Vec::with_capacity(rows.len());
         for row in rows {
             // The one row of a claim without a task has nothing here.
-            let Some(id) = get::<Option<&[u8]>>(row, 8)? else { break };
-            let fence = get(row, 10)?;
+            let Some(id) = get::<Option<&[u8]>>(row, 7)? else { break };
+            let fence = get(row, 9)?;
             match answer.read_task(row, id, fence) {
-                Ok(task) => tasks.push((get::<i64>(row, 13)?, get::<i64>(row, 9)?, task)),
+                Ok(task) => tasks.push((get::<i64>(row, 12)?, get::<i64>(row, 8)?, task)),
                 Err(_) => answer.unreadable.push((id.to_vec(), fence)),
             }
         }
@@ -289,17 +287,17 @@ impl Answer {
     }
 
     fn read_task(&self, row: &PgRow, id: &[u8], fence: i64) -> Result<ClaimedTask> {
-        let (attempt, allowed) = (get::<i16>(row, 11)?, get::<i16>(row, 12)?);
-        let (place, ends) = (get::<i64>(row, 13)?, get::<i64>(row, 14)?);
-        let body = Body::read(row, 16)?;
-        let receipt = record::receipt(get(row, 9)?);
+        let (attempt, allowed) = (get::<i16>(row, 10)?, get::<i16>(row, 11)?);
+        let (place, ends) = (get::<i64>(row, 12)?, get::<i64>(row, 13)?);
+        let body = Body::read(row, 15)?;
+        let receipt = record::receipt(get(row, 8)?);
         // The columns are checked to be positive.
         let lease =
             Lease::new(record::read_id(id)?, fence as u64, u32::from(attempt as u16), record::millis(ends), receipt);
         let late = Duration::from_micros(u64::try_from(self.us - place * 1000).unwrap_or(0));
         let mut task = ClaimedTask::new(lease, record::millis(place), late, body.payload);
         task.max_attempts = u32::from(allowed as u16);
-        task.expires_at = get::<Option<i64>>(row, 15)?.map(record::millis);
+        task.expires_at = get::<Option<i64>>(row, 14)?.map(record::millis);
         task.headers = body.headers;
         task.group = body.group;
         Ok(task)

@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use delayline_core::{
-    Page, QueueName, QueueStats, Result, TaskId, TaskRef, TaskState, TaskView, limits,
-};
+use delayline_core::{Page, QueueName, QueueStats, Result, TaskId, TaskRef, TaskState, TaskView, limits};
 use sqlx::postgres::PgRow;
 
 use crate::db::Effect;
@@ -66,9 +64,8 @@ fn view(row: &PgRow) -> Result<TaskView> {
 pub(crate) async fn stats(shared: &Shared, queue: &QueueName) -> Result<QueueStats> {
     let queue = queue.clone();
     let lease_ms = LEASE_MAX.as_millis() as i64;
-    let rows = shared.rows("counting", Effect::Read, &shared.sql.stats, move |query| {
-        query.bind(queue.as_str()).bind(lease_ms)
-    });
+    let rows = shared
+        .rows("counting", Effect::Read, &shared.sql.stats, move |query| query.bind(queue.as_str()).bind(lease_ms));
     let rows = rows.await?;
     let row = rows.first().ok_or_else(record::corrupt)?;
     let us = get::<i64>(row, 0)?;

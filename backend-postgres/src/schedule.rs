@@ -224,7 +224,7 @@ pub(crate) async fn schedule(
 async fn schedule_piece(shared: &Shared, queue: &QueueName, piece: Vec<Item>, progress: &mut Progress) -> Result<()> {
     let done = accept(shared, queue, &shared.sql.schedule, piece, progress).await;
     let done = match done {
-        Err((left, e)) if e.kind() == ErrorKind::Busy => accept_alone(shared, queue, left, progress).await,
+        Err((left, e)) if e.kind() == ErrorKind::Busy => accept_alone(shared, queue, &left, progress).await,
         Err((left, e)) => {
             progress.fail(&left, &e);
             Err(e)
@@ -273,7 +273,7 @@ fn ids(items: &[Item]) -> Vec<Vec<u8>> {
 
 /// Accepts tasks of which at least one waits for somebody's transaction: a few at a time and then one by one, so that only
 /// those answer `Busy` that are in its way.
-async fn accept_alone(shared: &Shared, queue: &QueueName, items: Vec<Item>, progress: &mut Progress) -> Result<()> {
+async fn accept_alone(shared: &Shared, queue: &QueueName, items: &[Item], progress: &mut Progress) -> Result<()> {
     let until = Instant::now() + ALONE_MAX;
     let mut lists: Vec<Vec<Item>> = items.chunks(FEW).map(<[Item]>::to_vec).rev().collect();
     if lists.len() == 1 {
@@ -326,8 +326,7 @@ pub(crate) async fn schedule_inside(
                     break;
                 }
                 let ids = ids(&left);
-                let rows =
-                    inside(connection, &sql.lookup, &|query| query.bind(queue.as_str()).bind(&ids)).await?;
+                let rows = inside(connection, &sql.lookup, &|query| query.bind(queue.as_str()).bind(&ids)).await?;
                 left = progress.take_existing(&left, &rows)?;
                 if left.is_empty() || round == ROUNDS_MAX {
                     progress.fail(&left, &busy());

@@ -142,12 +142,7 @@ pub(crate) async fn set_aside(shared: &Arc<Shared>, queue: &QueueName, unreadabl
     trimmed.await.map(drop)
 }
 
-async fn settle_items(
-    shared: &Arc<Shared>,
-    queue: &QueueName,
-    items: Vec<Item>,
-    n: usize,
-) -> Result<Vec<Result<()>>> {
+async fn settle_items(shared: &Arc<Shared>, queue: &QueueName, items: Vec<Item>, n: usize) -> Result<Vec<Result<()>>> {
     let mut progress = Progress { results: (0..n).map(|_| None).collect(), least_ms: None, buried: 0 };
     let mut failed = None;
     // A lease that stands in the batch for the second time has ended by then, unless the first verdict was impossible.
@@ -177,9 +172,8 @@ async fn settle_items(
 async fn complete_piece(shared: &Shared, queue: &QueueName, piece: Vec<Item>, progress: &mut Progress) -> Result<()> {
     let items = Arc::new(piece);
     let (bound, queue_of) = (items.clone(), queue.clone());
-    let rows = shared.rows("settling", Effect::Write, &shared.sql.complete, move |query| {
-        bind_completed(query, &queue_of, &bound)
-    });
+    let rows = shared
+        .rows("settling", Effect::Write, &shared.sql.complete, move |query| bind_completed(query, &queue_of, &bound));
     let again = match rows.await {
         Ok(rows) => progress.take_completed(&items, &rows)?,
         // Somebody holds one of them: the others are done without it.

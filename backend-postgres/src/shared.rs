@@ -9,6 +9,7 @@ use delayline_core::{
     Capabilities, Clock, Durability, Error, ErrorKind, Order, QueueName, Result, Support, SystemClock, TaskId,
 };
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{AssertSqlSafe, PgConnection, Postgres};
@@ -169,6 +170,14 @@ pub(crate) fn query(
     bind: &(impl Fn(Query<'static>) -> Query<'static> + ?Sized),
 ) -> Query<'static> {
     bind(sqlx::query(AssertSqlSafe(sql.clone())).persistent(named))
+}
+
+/// Says of a closure that it is work on any connection, which the compiler does not find out for itself.
+pub(crate) fn as_work<T, F>(work: F) -> F
+where
+    F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>>,
+{
+    work
 }
 
 /// A time in microseconds, rounded up.

@@ -90,7 +90,8 @@ impl Settings {
     fn expand(&self, schema: &Schema, file: &str) -> Arc<str> {
         let judged = include_str!("statements/judged.sql");
         let sql = without_comments(&file.replace("{judged}", &format!("\n{judged}")));
-        let relaxed = |waits: bool| if waits { "" } else { ", set_config('synchronous_commit', 'off', true) AS relaxed" };
+        let relaxed =
+            |waits: bool| if waits { "" } else { ", set_config('synchronous_commit', 'off', true) AS relaxed" };
         let patience = match self.lock_timeout {
             Some(time) => format!(", set_config('lock_timeout', '{time}', true) AS patience"),
             None => String::new(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-use crate::shared::Shared;
+use crate::shared::{Shared, as_work};
 
 /// How many rows this process has left dead until it vacuums.
 const DEAD_ROWS: u64 = 100_000;
@@ -31,10 +31,10 @@ impl Shared {
         let db = self.db.clone();
         let task = Arc::from(db.schema().expand("{s}.task"));
         tokio::spawn(async move {
-            let work = move |connection| {
+            let work = as_work(move |connection| {
                 let task: Arc<str> = Arc::clone(&task);
                 async move { vacuum(connection, &task).await }.boxed()
-            };
+            });
             if let Err(e) = db.maintain("vacuum", LIMIT, work).await {
                 tracing::debug!(error = %e, "no vacuum; autovacuum will do it");
             }
@@ -47,9 +47,10 @@ async fn vacuum(connection: &mut PgConnection, task: &str) -> sqlx::Result<()> {
     const LOCK: &str = "SELECT pg_try_advisory_lock(hashtextextended($1, 7))";
     let alone: bool = sqlx::query(LOCK).persistent(false).bind(task).fetch_one(&mut *connection).await?.try_get(0)?;
     if alone {
-        for sql in
-            ["SET statement_timeout = 0".to_string(), format!("VACUUM (SKIP_LOCKED, INDEX_CLEANUP ON, TRUNCATE OFF) {task}")]
-        {
+        for sql in [
+            "SET statement_timeout = 0".to_string(),
+            format!("VACUUM (SKIP_LOCKED, INDEX_CLEANUP ON, TRUNCATE OFF) {task}"),
+        ] {
             sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *connection).await?;
         }
     }

@@ -12,7 +12,7 @@
 --
 -- Answers one row without a task and one for each task: now in us; whether the queue is paused; the first visible_at that is
 -- due; how many are due, one more than $3 at most; how many of them were had, the others being locked by somebody; the next
--- visible_at after now; how many were buried; how many of those had were left because of $4; the task.
+-- visible_at after now; how many were buried; the task.
 --
 -- `due` takes the locks, and `= ANY (ARRAY ...)` finds the rows again by their place on disk, which no estimate of the
 -- planner can turn into a join with the whole table. A row that was changed between our snapshot and its lock is not found
@@ -68,10 +68,9 @@ WITH clock AS MATERIALIZED (
            (SELECT visible_at FROM {s}.task
             WHERE queue = $1 AND visible_at > greatest(us / 1000, $7 - 1)
             ORDER BY visible_at, seq LIMIT 1) AS next,
-           (SELECT count(*) FROM buried) AS buried,
-           (SELECT count(*) FROM judged WHERE alive AND NOT fits) AS unfit
+           (SELECT count(*) FROM buried) AS buried
     FROM clock, sight
 )
-SELECT us, paused, first, due, had, next, buried, unfit,
+SELECT us, paused, first, due, had, next, buried,
        id, seq, fence, attempt, attempts_max, old_visible_at, visible_at, expires_at, grp, headers, payload
 FROM summary LEFT JOIN taken ON true
