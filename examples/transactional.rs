@@ -35,7 +35,7 @@ async fn main() -> Result<(), Failure> {
         sqlx::query_as("SELECT id, state FROM delayline_example_shop.customer_order ORDER BY id")
             .fetch_all(&pool)
             .await?;
-    println!("{orders:?}; tasks left: {}", backend.stats(&queue).await?.pending);
+    println!("{orders:?}; tasks left: {}", backend.stats(&queue).await?.scheduled);
     assert_eq!(orders, [("order-1".to_owned(), "closed: not paid in time".to_owned())]);
     backend.close().await?;
     sqlx::query("DROP SCHEMA delayline_example, delayline_example_shop CASCADE").execute(&pool).await?;
