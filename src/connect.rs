@@ -13,16 +13,16 @@ struct Family {
 const MEMORY: Family = Family { schemes: &["memory"], feature: "memory" };
 const REDIS: Family = Family { schemes: &["redis", "rediss"], feature: "redis" };
 
+const POSTGRES: Family = Family { schemes: &["postgres", "postgresql"], feature: "postgres" };
+
 /// Backends that the feature names are kept for, and that this version does not have.
-const PLANNED: [Family; 2] = [
-    Family { schemes: &["amqp", "amqps"], feature: "rabbitmq" },
-    Family { schemes: &["postgres", "postgresql"], feature: "postgres" },
-];
+const PLANNED: [Family; 1] = [Family { schemes: &["amqp", "amqps"], feature: "rabbitmq" }];
 
 /// Opens the backend that a URL names.
 ///
 /// - `memory:` makes a new, empty store in this process; each call makes another.
 /// - `redis://` and `rediss://` (TLS) connect to a server, and check that it can be worked with.
+/// - `postgres://` and `postgresql://` do so too, and make the tables unless they are there.
 ///
 /// # Errors
 /// [`Config`](ErrorKind::Config) for a malformed URL, an unknown scheme, or one whose Cargo feature is not compiled in,
@@ -41,6 +41,9 @@ pub async fn connect(url: &str) -> Result<Arc<dyn DelayBackend>> {
     }
     if REDIS.schemes.contains(&scheme.as_str()) {
         return redis(&format!("{scheme}:{rest}")).await;
+    }
+    if POSTGRES.schemes.contains(&scheme.as_str()) {
+        return postgres(&format!("{scheme}:{rest}")).await;
     }
     let planned = PLANNED.iter().find(|family| family.schemes.contains(&scheme.as_str()));
     Err(config(match planned {
@@ -75,19 +78,34 @@ async fn redis(_url: &str) -> Result<Arc<dyn DelayBackend>> {
     Err(left_out(&REDIS))
 }
 
-#[cfg_attr(all(feature = "memory", feature = "redis"), expect(dead_code, reason = "nothing is left out"))]
+#[cfg(feature = "postgres")]
+async fn postgres(url: &str) -> Result<Arc<dyn DelayBackend>> {
+    let config = delayline_postgres::PostgresConfig::from_url(url)?;
+    Ok(Arc::new(delayline_postgres::PostgresBackend::connect(config).await?))
+}
+
+#[cfg(not(feature = "postgres"))]
+async fn postgres(_url: &str) -> Result<Arc<dyn DelayBackend>> {
+    Err(left_out(&POSTGRES))
+}
+
+#[cfg_attr(
+    all(feature = "memory", feature = "redis", feature = "postgres"),
+    expect(dead_code, reason = "nothing is left out")
+)]
 fn left_out(family: &Family) -> Error {
     let (scheme, feature) = (family.schemes[0], family.feature);
     config(format!("`{scheme}:` URLs need the Cargo feature `{feature}`; {}", compiled_in()))
 }
 
-fn compiled_in() -> &'static str {
-    match (cfg!(feature = "memory"), cfg!(feature = "redis")) {
-        (true, true) => "compiled in: memory, redis",
-        (true, false) => "compiled in: memory",
-        (false, true) => "compiled in: redis",
-        (false, false) => "no backend is compiled in",
-    }
+fn compiled_in() -> String {
+    let all = [
+        ("memory", cfg!(feature = "memory")),
+        ("redis", cfg!(feature = "redis")),
+        ("postgres", cfg!(feature = "postgres")),
+    ];
+    let names: Vec<_> = all.into_iter().filter(|(_, here)| *here).map(|(name, _)| name).collect();
+    if names.is_empty() { "no backend is compiled in".into() } else { format!("compiled in: {}", names.join(", ")) }
 }
 
 fn config(message: String) -> Error {

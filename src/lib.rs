@@ -17,8 +17,8 @@
 //! ```
 //!
 //! What it promises is written down and numbered in `docs/semantics.md`; what a store can't do, its
-//! [`Capabilities`] say. Backends are Cargo features: `memory` (on by default) and `redis`; `rabbitmq` and `postgres` are
-//! reserved for backends to come, and `full` is all of them.
+//! [`Capabilities`] say. Backends are Cargo features: `memory` (on by default), `redis` and `postgres`; `rabbitmq` is
+//! reserved for a backend to come, and `full` is all of them.
 
 mod connect;
 
@@ -40,4 +40,10 @@ pub mod memory {
 #[cfg(feature = "redis")]
 pub mod redis {
     pub use delayline_redis::{RedisBackend, RedisConfig};
+}
+
+/// The Postgres backend, for what a URL can't say, such as scheduling inside a transaction of the application's.
+#[cfg(feature = "postgres")]
+pub mod postgres {
+    pub use delayline_postgres::{PostgresBackend, PostgresConfig};
 }

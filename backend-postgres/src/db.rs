@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use delayline_core::{Error, Result, owned};
 use futures_util::future::BoxFuture;
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, Executor, PgConnection};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::PostgresConfig;
 use crate::failure::{Aftermath, aftermath, failed, lost};
-use crate::pool::{Connections, Held, begin};
+use crate::pool::{Connections, Held, begin, closed};
 use crate::schema::Schema;
 
 /// What a call does, and so what it means when its answer is lost.
@@ -129,8 +129,9 @@ impl Db {
         self.call(Call { what, effect, explicit: true, limit }, work).await
     }
 
-    /// Runs `work` outside any transaction, for as long as it takes up to `limit`: for maintenance, such as `VACUUM`. It
-    /// has to lift the session's `statement_timeout` itself, and its connection is closed after it.
+    /// Runs `work` outside any transaction, for as long as it takes up to `limit`, or until [`close`](Self::close): for
+    /// maintenance, such as `VACUUM`. It has to lift the session's `statement_timeout` itself, and its connection is closed
+    /// after it.
     pub(crate) async fn maintain<T, F>(&self, what: &'static str, limit: Duration, work: F) -> Result<T>
     where
         T: Send + 'static,
@@ -138,9 +139,22 @@ impl Db {
     {
         let db = self.clone();
         let work = async move {
-            let mut held = db.0.connections.take(true).await?;
-            let done = timeout(limit, work(held.connection())).await;
-            done.map_err(|_| lost(what, Effect::Write, "it took too long"))?.map_err(|e| failed(what, Effect::Write, e))
+            let connections = db.0.connections.clone();
+            let mut held = connections.take(true).await?;
+            let work = async {
+                // So that the server stops when we do. Not every system that it runs on can look.
+                let look =
+                    "DO $$ BEGIN SET client_connection_check_interval = 500; EXCEPTION WHEN OTHERS THEN NULL; END $$";
+                held.connection().execute(look).await?;
+                work(held.connection()).await
+            };
+            let failed = |e| failed(what, Effect::Write, e);
+            tokio::select! {
+                done = timeout(limit, work) => {
+                    done.map_err(|_| lost(what, Effect::Write, "it took too long"))?.map_err(failed)
+                }
+                () = connections.closing() => Err(closed()),
+            }
         };
         owned(work, |_| async {}).await
     }

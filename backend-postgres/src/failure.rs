@@ -90,6 +90,8 @@ fn refused(what: &str, e: &dyn DatabaseError) -> Error {
         "40001" | "40P01" => (ErrorKind::Busy, "others kept changing the same tasks"),
         "55P03" => (ErrorKind::Busy, "somebody else's transaction holds what is needed"),
         "57014" => (ErrorKind::Unavailable, "Postgres was stopped in the middle of it, and undid it"),
+        // Named statements live in sessions, and sessions are changed under us.
+        "26000" | "42P05" => (ErrorKind::Config, "there is a pooler in between; set `pooler=on`"),
         "3F000" | "42P01" | "42703" | "42883" => {
             (ErrorKind::Incompatible, "our tables are not there, or not as this version needs them")
         }

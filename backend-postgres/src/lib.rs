@@ -39,5 +39,8 @@ mod vacuum;
 // For its feature alone: the driver's TLS has no provider otherwise.
 use rustls as _;
 
+#[cfg(test)]
+mod tests;
+
 pub use backend::PostgresBackend;
 pub use config::PostgresConfig;

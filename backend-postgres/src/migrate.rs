@@ -8,6 +8,7 @@ use std::time::Duration;
 use delayline_core::{Error, ErrorKind, Result};
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 
+use crate::PostgresBackend;
 use crate::db::{Db, Effect};
 use crate::schema::Schema;
 
@@ -82,7 +83,11 @@ async fn update(db: &Db, schema: Schema) -> Result<()> {
 
 /// Of the tables that are there: 0 if there are none.
 async fn version(connection: &mut PgConnection, schema: &Schema, named: bool) -> sqlx::Result<i32> {
-    let there = schema.expand("SELECT to_regclass('{s}.migration') IS NOT NULL");
+    // By a look into the catalog itself: `to_regclass` answers from a cache that may be older than the lock we waited for.
+    let there = schema.expand(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = {name} AND c.relname = 'migration')",
+    );
     let there: bool =
         sqlx::query(AssertSqlSafe(there)).persistent(named).fetch_one(&mut *connection).await?.try_get(0)?;
     if !there {
@@ -105,7 +110,9 @@ fn begin(schema: &Schema, found: i32) -> std::sync::Arc<str> {
     if found > 0 {
         return "".into();
     }
-    let make = "DO $$ BEGIN IF to_regnamespace('{s}') IS NULL THEN CREATE SCHEMA {s}; END IF; END $$;\n";
+    let make = "DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = {name}) THEN CREATE SCHEMA {s}; END IF;
+END $$;\n";
     schema.expand(&format!("{make}{VERSIONS}"))
 }
 
@@ -113,11 +120,21 @@ fn one(schema: &Schema, version: i32, step: &str) -> std::sync::Arc<str> {
     schema.expand(&format!("{step}\nINSERT INTO {{s}}.migration (version) VALUES ({version});"))
 }
 
-/// Everything as SQL, for who may not let the application make tables: from nothing, or from the version that is there.
-///
-/// # Errors
-/// [`Config`](ErrorKind::Config) for a schema's name that can't be one, [`Invalid`](ErrorKind::Invalid) for a version that
-/// there never was.
+impl PostgresBackend {
+    /// The version of the tables that this backend works with.
+    pub const SCHEMA_VERSION: i32 = VERSION;
+
+    /// What makes the tables in a schema, as SQL for `psql`: for applications that may not make tables, and set
+    /// [`migrate`](crate::PostgresConfig::migrate) to off. From version 0, which is nothing, or from an older one to this.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) for a schema's name that can't be one, [`Invalid`](ErrorKind::Invalid) for a version
+    /// that there never was.
+    pub fn schema_sql(schema: &str, from: i32) -> Result<String> {
+        sql(schema, from)
+    }
+}
+
 pub(crate) fn sql(schema: &str, from: i32) -> Result<String> {
     let schema = Schema::new(schema)?;
     if !(0..=VERSION).contains(&from) {

@@ -10,7 +10,6 @@
 //! waits for its answer for ever, and with it keeps the permit.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use delayline_core::{Error, ErrorKind, Result};
@@ -18,7 +17,7 @@ use parking_lot::Mutex;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{Connection, Executor, PgConnection, Postgres};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::PostgresConfig;
@@ -36,7 +35,7 @@ pub(crate) struct Connections {
     kind: Kind,
     permits: Arc<Semaphore>,
     size: u32,
-    closed: AtomicBool,
+    closed: watch::Sender<bool>,
     place: String,
     connect_timeout: Duration,
     response_timeout: Duration,
@@ -89,7 +88,7 @@ impl Connections {
             kind,
             permits: Arc::new(Semaphore::new(size as usize)),
             size,
-            closed: AtomicBool::new(false),
+            closed: watch::Sender::new(false),
             place: place(&config.server()),
             connect_timeout: config.connect_timeout,
             response_timeout: config.response_timeout,
@@ -113,7 +112,7 @@ impl Connections {
     pub(crate) async fn take(self: &Arc<Self>, must_work: bool) -> Result<Held> {
         let permit = timeout(self.response_timeout, self.permits.clone().acquire_owned()).await;
         let permit = match permit {
-            Ok(Ok(permit)) if !self.closed.load(Ordering::Acquire) => permit,
+            Ok(Ok(permit)) if !*self.closed.borrow() => permit,
             Ok(_) => return Err(closed()),
             Err(_) => return Err(unavailable(format!("all {} connections were busy", self.size))),
         };
@@ -163,9 +162,15 @@ impl Connections {
         }
     }
 
+    /// Returns when `close` was called.
+    pub(crate) async fn closing(&self) {
+        // It can't fail, because its sender is here.
+        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
+    }
+
     /// Waits for what is under way, and closes what is ours. Repeated, it does nothing more.
     pub(crate) async fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        self.closed.send_replace(true);
         let all = timeout(self.response_timeout, self.permits.clone().acquire_many_owned(self.size)).await;
         self.permits.close();
         drop(all);
@@ -190,7 +195,7 @@ impl Held {
         match self.connection.take() {
             Some(Connected::Own(connection)) => {
                 let Kind::Own { idle, .. } = &self.of.kind else { return };
-                if self.of.closed.load(Ordering::Acquire) {
+                if *self.of.closed.borrow() {
                     return;
                 }
                 let now = Instant::now();

@@ -113,6 +113,8 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     Demo(Box<DemoArgs>),
     Conform(Box<ConformArgs>),
+    #[cfg(feature = "postgres")]
+    Schema(crate::schema::SchemaArgs),
 }
 
 /// Reads tasks, and hands each out when it is due: to stdout, or to a command.

@@ -10,6 +10,8 @@ mod logging;
 mod output;
 mod progress;
 mod run;
+#[cfg(feature = "postgres")]
+mod schema;
 mod signal;
 
 use std::process::ExitCode;
@@ -24,6 +26,8 @@ fn main() -> ExitCode {
     let done = match args.command {
         Command::Run(run) => run::main(&args.global, *run),
         Command::Conform(conform) => conform::main(&args.global, &conform),
+        #[cfg(feature = "postgres")]
+        Command::Schema(schema) => schema::main(&schema),
         Command::Demo(demo) => demo::main(&args.global, *demo),
     };
     match done {
