@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    Action, Change, ChangeOutcome, Changed, Due, Error, ErrorKind, GroupName, OperationId, QueueName, Result, Select, Shift,
-    TaskRef,
+    Action, Change, ChangeOutcome, Changed, Due, Error, ErrorKind, GroupName, OperationId, QueueName, Result, Select,
+    Shift, TaskRef,
 };
 use futures_util::FutureExt;
 use sqlx::PgConnection;
@@ -306,7 +306,7 @@ impl Plan<'_> {
         let mut any = false;
         // A row that stays locked is refused in the end, and passed.
         let mut tries = 0;
-        let mut pass = None;
+        let (mut pass, mut passed) = (None, false);
         loop {
             let step = match self.step(group, tally, until, pass).await {
                 Ok(step) => step,
@@ -325,7 +325,7 @@ impl Plan<'_> {
                     tries = if step.moved_on { 0 } else { tries + 1 };
                     match PAUSES_MS.get(tries) {
                         Some(ms) => sleep(Duration::from_millis(*ms)).await,
-                        None => (pass, tries) = (Some(seq), 0),
+                        None => (pass, passed, tries) = (Some(seq), true, 0),
                     }
                 }
             }
@@ -337,8 +337,8 @@ impl Plan<'_> {
         changed.refused = tally.counts[3] as u64;
         if changed.refused > 0 {
             changed.first_refusal = Some(match self.action {
-                Action::Shift(_) => self.shared.caps.out_of_range(),
-                Action::Cancel | Action::MoveTo(_) => busy(),
+                Action::Shift(_) if !passed => self.shared.caps.out_of_range(),
+                Action::Shift(_) | Action::Cancel | Action::MoveTo(_) => busy(),
             });
         }
         Ok(changed)

@@ -122,6 +122,15 @@ impl PostgresIntake {
     }
 }
 
+#[cfg(test)]
+impl PostgresIntake {
+    /// What it knows: its floor, and until when nothing is visible.
+    pub(crate) async fn known(&self) -> (i64, i64) {
+        let known = self.core.state.lock().await.known;
+        (known.floor_ms, known.clear_until_ms)
+    }
+}
+
 impl Core {
     async fn claim(&self, state: &mut State, claim: Claim) -> Result<Claimed> {
         self.give_back_lost(state).await?;

@@ -19,6 +19,7 @@ use crate::PostgresConfig;
 use crate::bells::{Bells, message};
 use crate::db::{Db, Effect};
 use crate::statements::Statements;
+use crate::vacuum::DEAD_ROWS;
 
 /// The farthest a due time may lie ahead: 2^40 - 1 ms, 34.8 years.
 pub(crate) const DELAY_MAX: Duration = Duration::from_millis((1 << 40) - 1);
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) sql_inside: Statements,
     /// Rows that this process has deleted or moved since the last vacuum was thought of.
     pub(crate) dead_rows: AtomicU64,
+    /// How many make it run one.
+    pub(crate) dead_rows_max: u64,
     /// Dead letters that this process has made since it last counted them.
     pub(crate) buried: Mutex<BTreeMap<QueueName, u64>>,
     closed: AtomicBool,
@@ -71,6 +74,7 @@ impl Shared {
             bells,
             config,
             dead_rows: AtomicU64::new(0),
+            dead_rows_max: DEAD_ROWS,
             buried: Mutex::default(),
             closed: AtomicBool::new(false),
             intakes: Mutex::default(),
