@@ -20,6 +20,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::Instant;
 
 use crate::bells::{Bell, Heard};
+use crate::change;
 use crate::db::Effect;
 use crate::record::{self, Body, count, get};
 use crate::settle;
@@ -151,6 +152,7 @@ impl Core {
             }
         }
         self.shared.settled(answer.had);
+        change::forget_when_due(&self.shared).await;
         self.shared.buried(&self.queue, answer.claimed.buried).await;
         answer.claimed.next_due_in = state.next_due_in(&answer, max);
         Ok(answer.claimed)

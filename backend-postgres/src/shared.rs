@@ -13,6 +13,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{AssertSqlSafe, PgConnection, Postgres};
+use tokio::time::Instant;
 use uuid::{Builder, Uuid};
 
 use crate::PostgresConfig;
@@ -53,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) dead_rows_max: u64,
     /// Dead letters that this process has made since it last counted them.
     pub(crate) buried: Mutex<BTreeMap<QueueName, u64>>,
+    /// When this process's last operation may be forgotten; what comes then does it.
+    pub(crate) forget_at: Mutex<Option<Instant>>,
     closed: AtomicBool,
     /// How many intakes each queue has here.
     intakes: Mutex<BTreeMap<QueueName, usize>>,
@@ -76,6 +79,7 @@ impl Shared {
             dead_rows: AtomicU64::new(0),
             dead_rows_max: DEAD_ROWS,
             buried: Mutex::default(),
+            forget_at: Mutex::default(),
             closed: AtomicBool::new(false),
             intakes: Mutex::default(),
             clock: SystemClock::new(),
