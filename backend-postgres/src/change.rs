@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    Action, Change, ChangeOutcome, Changed, Error, ErrorKind, GroupName, OperationId, QueueName, Result, Select, Shift,
+    Action, Change, ChangeOutcome, Changed, Due, Error, ErrorKind, GroupName, OperationId, QueueName, Result, Select, Shift,
     TaskRef,
 };
 use futures_util::FutureExt;
@@ -37,7 +37,7 @@ struct Operation {
 pub(crate) async fn change(shared: &Shared, queue: &QueueName, select: Select, change: Change) -> Result<Changed> {
     shared.open()?;
     if let Action::MoveTo(due) = change.action {
-        shared.caps.check_delay(due)?;
+        check_due(shared, due).await?;
     }
     if let Select::Tasks(tasks) = &select {
         shared.caps.check_batch(tasks.len())?;
@@ -51,6 +51,21 @@ pub(crate) async fn change(shared: &Shared, queue: &QueueName, select: Select, c
         Select::Tasks(tasks) => plan.change_tasks(tasks).await,
         Select::Group(group) => plan.change_group(&group).await,
     }
+}
+
+/// Checks the target of a move, which is the same for all; of an instant, on the server's clock.
+async fn check_due(shared: &Shared, due: Due) -> Result<()> {
+    shared.caps.check_delay(due)?;
+    if let Due::At(at) = due {
+        let ms = at.unix_millis_ceil();
+        let sql = "SELECT $1 > extract(epoch FROM clock_timestamp()) * 1000 + $2".into();
+        let limit = micros_ceil(DELAY_MAX) / 1000;
+        let rows = shared.rows("changing", Effect::Read, &sql, move |query| query.bind(ms).bind(limit)).await?;
+        if get(rows.first().ok_or_else(record::corrupt)?, 0)? {
+            return Err(shared.caps.out_of_range());
+        }
+    }
+    Ok(())
 }
 
 /// Notes what an operation id stands for.
