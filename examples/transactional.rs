@@ -1,7 +1,7 @@
 //! Tasks and the application's own rows in one transaction: an order and its payment deadline are written together or not at
 //! all, and so are the end of the order and that of its task.
-//! `DELAYLINE_TEST_POSTGRES=postgres://... cargo run --example
-//! transactional --features postgres`, or the URL as an argument. It makes and drops two schemas of its own.
+//! `cargo run --example transactional --features postgres postgres://...`, or with the URL in `DELAYLINE_TEST_POSTGRES`. It
+//! makes and drops two schemas of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,7 @@ async fn main() -> Result<(), Failure> {
     let pool = PgPool::connect(&url.ok_or("name a database: postgres://user@host/database")?).await?;
     // The application's pool serves both.
     let backend = Arc::new(PostgresBackend::connect(PostgresConfig::from_pool(pool.clone()).schema(SCHEMA)).await?);
+    sqlx::query("CREATE SCHEMA IF NOT EXISTS delayline_example_shop").execute(&pool).await?;
     sqlx::query(
         "CREATE TABLE IF NOT EXISTS delayline_example_shop.customer_order (id text PRIMARY KEY, state text NOT NULL)",
     )
