@@ -1,5 +1,5 @@
-//! The trait on Postgres: each method checks its arguments and hands on to its room. What changes something runs to its end
-//! even if its caller is dropped, because a wake-up may follow it.
+//! The trait on Postgres: each method checks its arguments and hands on to its room. What changes something goes on when its
+//! caller is dropped up to the end of its piece, because a wake-up follows that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use sqlx::PgConnection;
 use crate::db::Effect;
 use crate::intake::PostgresIntake;
 use crate::record::{self, count, get};
-use crate::shared::{PIECE, Shared, busy};
+use crate::shared::{Caller, PIECE, Shared, busy};
 use crate::{PostgresConfig, change, dead, look, schedule, settle, start};
 
 /// A delay queue in Postgres, shared by every process that connects to it.
@@ -84,7 +84,7 @@ impl DelayBackend for PostgresBackend {
 
     async fn schedule(&self, queue: &QueueName, tasks: Vec<NewTask>) -> Result<Vec<Result<Scheduled>>> {
         let (shared, queue) = (self.shared.clone(), queue.clone());
-        to_the_end(async move { schedule::schedule(&shared, &queue, tasks).await }).await
+        to_the_end(|caller| async move { schedule::schedule(&shared, &queue, tasks, &caller).await }).await
     }
 
     async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
@@ -96,7 +96,7 @@ impl DelayBackend for PostgresBackend {
         self.shared.open()?;
         self.shared.caps.check_batch(verdicts.len())?;
         let (shared, queue) = (self.shared.clone(), queue.clone());
-        to_the_end(async move { settle::settle(&shared, &queue, &verdicts).await }).await
+        to_the_end(|_| async move { settle::settle(&shared, &queue, &verdicts).await }).await
     }
 
     async fn extend(&self, queue: &QueueName, leases: Vec<Lease>, by: Duration) -> Result<Vec<Result<Lease>>> {
@@ -108,7 +108,7 @@ impl DelayBackend for PostgresBackend {
 
     async fn change(&self, queue: &QueueName, select: Select, change: Change) -> Result<Changed> {
         let (shared, queue) = (self.shared.clone(), queue.clone());
-        to_the_end(async move { change::change(&shared, &queue, select, change).await }).await
+        to_the_end(|caller| async move { change::change(&shared, &queue, select, change, &caller).await }).await
     }
 
     async fn find(&self, queue: &QueueName, id: &TaskId) -> Result<Option<TaskView>> {
@@ -122,7 +122,7 @@ impl DelayBackend for PostgresBackend {
     async fn dead_letters(&self, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
         self.shared.open()?;
         let (shared, queue) = (self.shared.clone(), queue.clone());
-        to_the_end(async move { dead::operate(&shared, &queue, op).await }).await
+        to_the_end(|caller| async move { dead::operate(&shared, &queue, op, &caller).await }).await
     }
 
     async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
@@ -135,7 +135,7 @@ impl DelayBackend for PostgresBackend {
 
     async fn administer(&self, queue: &QueueName, op: AdminOp) -> Result<()> {
         let (shared, queue) = (self.shared.clone(), queue.clone());
-        to_the_end(async move { administer(&shared, &queue, op).await }).await
+        to_the_end(|caller| async move { administer(&shared, &queue, op, &caller).await }).await
     }
 
     async fn ping(&self) -> Result<()> {
@@ -151,11 +151,18 @@ impl DelayBackend for PostgresBackend {
     }
 }
 
-async fn to_the_end<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+/// Runs work that is not cut short, and tells it between its pieces whether anybody still waits for it.
+async fn to_the_end<T, F>(work: impl FnOnce(Caller) -> F + Send) -> Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+{
+    let here = Arc::new(());
+    let work = work(Caller(Arc::downgrade(&here)));
     owned(work, |_| async {}).await
 }
 
-async fn administer(shared: &Arc<Shared>, queue: &QueueName, op: AdminOp) -> Result<()> {
+async fn administer(shared: &Arc<Shared>, queue: &QueueName, op: AdminOp, caller: &Caller) -> Result<()> {
     let name = queue.clone();
     let bind = move |query: crate::shared::Query<'static>| query.bind(name.as_str());
     match op {
@@ -166,17 +173,18 @@ async fn administer(shared: &Arc<Shared>, queue: &QueueName, op: AdminOp) -> Res
             shared.placed(queue, least_ms).await;
             Ok(())
         }
-        AdminOp::Delete => delete(shared, queue).await,
+        AdminOp::Delete => delete(shared, queue, caller).await,
         _ => Err(Error::unsupported("this operation on a queue")),
     }
 }
 
 /// Deletes what is there now, in pieces; what is scheduled meanwhile stays.
-async fn delete(shared: &Arc<Shared>, queue: &QueueName) -> Result<()> {
+async fn delete(shared: &Arc<Shared>, queue: &QueueName, caller: &Caller) -> Result<()> {
     let rows = shared.rows("deleting", Effect::Repeat, &shared.sql.seqs, |query| query.bind(1_i64)).await?;
     let until: i64 = get(rows.first().ok_or_else(record::corrupt)?, 0)?;
     let mut pauses = settle::PAUSES_MS.into_iter();
     loop {
+        caller.waits()?;
         let name = queue.clone();
         let rows = shared.rows("deleting", Effect::Repeat, &shared.sql.delete_tasks, move |query| {
             query.bind(name.as_str()).bind(until).bind(PIECE as i64)
@@ -197,7 +205,7 @@ async fn delete(shared: &Arc<Shared>, queue: &QueueName) -> Result<()> {
         }
     }
     let purge = DeadLetterOp::Purge { select: delayline_core::DeadSelect::All };
-    dead::operate(shared, queue, purge).await?;
+    dead::operate(shared, queue, purge, caller).await?;
     let name = queue.clone();
     let rest = shared.rows("deleting", Effect::Repeat, &shared.sql.delete_rest, move |query| query.bind(name.as_str()));
     rest.await.map(drop)

@@ -16,7 +16,7 @@ use crate::db::Effect;
 use crate::record::{self, get};
 use crate::schedule::due_number;
 use crate::settle::PAUSES_MS;
-use crate::shared::{DELAY_MAX, PIECE, Query, Shared, all_answered, as_work, busy, micros_ceil, parted, query};
+use crate::shared::{Caller, DELAY_MAX, PIECE, Query, Shared, all_answered, as_work, busy, micros_ceil, parted, query};
 
 /// What every piece of a change is told.
 struct Plan<'c> {
@@ -24,6 +24,7 @@ struct Plan<'c> {
     queue: &'c QueueName,
     action: Action,
     operation: Option<Operation>,
+    caller: &'c Caller,
 }
 
 /// An operation id and what it stands for.
@@ -34,7 +35,13 @@ struct Operation {
     window_ms: i64,
 }
 
-pub(crate) async fn change(shared: &Shared, queue: &QueueName, select: Select, change: Change) -> Result<Changed> {
+pub(crate) async fn change(
+    shared: &Shared,
+    queue: &QueueName,
+    select: Select,
+    change: Change,
+    caller: &Caller,
+) -> Result<Changed> {
     shared.open()?;
     if let Action::MoveTo(due) = change.action {
         check_due(shared, due).await?;
@@ -46,7 +53,7 @@ pub(crate) async fn change(shared: &Shared, queue: &QueueName, select: Select, c
         Some(id) => Some(begin(shared, id, digest(queue, &select, change.action)).await?),
         None => None,
     };
-    let plan = Plan { shared, queue, action: change.action, operation };
+    let plan = Plan { shared, queue, action: change.action, operation, caller };
     match select {
         Select::Tasks(tasks) => plan.change_tasks(tasks).await,
         Select::Group(group) => plan.change_group(&group).await,
@@ -221,6 +228,7 @@ impl Plan<'_> {
         // A task that stands in the list for the second time is met as the first time has left it.
         for part in parted((0..tasks.len()).collect(), |&at: &usize| &tasks[at].id) {
             for piece in part.chunks(PIECE) {
+                failed = failed.or(self.caller.waits().err());
                 if failed.is_some() {
                     break;
                 }
@@ -318,6 +326,7 @@ impl Plan<'_> {
         let mut tries = 0;
         let (mut pass, mut passed) = (None, false);
         loop {
+            self.caller.waits()?;
             let step = match self.step(group, tally, until, pass).await {
                 Ok(step) => step,
                 Err(e) if any => return Err(in_part(&e)),

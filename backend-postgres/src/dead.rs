@@ -9,12 +9,17 @@ use sqlx::postgres::PgRow;
 
 use crate::db::Effect;
 use crate::record::{self, Body, count, get};
-use crate::shared::{DELAY_MAX, PIECE, PIECE_BYTES, Shared};
+use crate::shared::{Caller, DELAY_MAX, PIECE, PIECE_BYTES, Shared};
 
 /// Queues whose dead letters one process counts, so that it need not look each time.
 const QUEUES_MAX: usize = 1_000;
 
-pub(crate) async fn operate(shared: &Shared, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
+pub(crate) async fn operate(
+    shared: &Shared,
+    queue: &QueueName,
+    op: DeadLetterOp,
+    caller: &Caller,
+) -> Result<DeadLetters> {
     match op {
         DeadLetterOp::List { after, limit } => list(shared, queue, after, limit.min(limits::PAGE_MAX)).await,
         DeadLetterOp::Redrive { select, rate } => {
@@ -23,9 +28,9 @@ pub(crate) async fn operate(shared: &Shared, queue: &QueueName, op: DeadLetterOp
                 Some(rate) if rate.is_finite() && rate > 0.0 => 1e6 / rate,
                 Some(rate) => return Err(Error::new(ErrorKind::Invalid, format!("{rate} a second is no rate"))),
             };
-            walk(shared, queue, select, Work::Redrive { gap_us, since_us: 0 }).await
+            walk(shared, queue, select, Work::Redrive { gap_us, since_us: 0 }, caller).await
         }
-        DeadLetterOp::Purge { select } => walk(shared, queue, select, Work::Purge).await,
+        DeadLetterOp::Purge { select } => walk(shared, queue, select, Work::Purge, caller).await,
         _ => Err(Error::unsupported("this operation on dead letters")),
     }
 }
@@ -76,7 +81,13 @@ enum Work {
     Purge,
 }
 
-async fn walk(shared: &Shared, queue: &QueueName, select: DeadSelect, mut work: Work) -> Result<DeadLetters> {
+async fn walk(
+    shared: &Shared,
+    queue: &QueueName,
+    select: DeadSelect,
+    mut work: Work,
+    caller: &Caller,
+) -> Result<DeadLetters> {
     let ids = match select {
         DeadSelect::All => None,
         DeadSelect::Ids(ids) => {
@@ -102,6 +113,7 @@ async fn walk(shared: &Shared, queue: &QueueName, select: DeadSelect, mut work: 
     let mut answer = DeadLetters::default();
     let mut after = 0;
     loop {
+        caller.waits()?;
         let (came_to, looked) = work.on(shared, queue, (after, until), ids.clone(), &mut answer).await?;
         match came_to {
             Some(n) if looked == PIECE as u64 => after = n,

@@ -15,7 +15,7 @@ use crate::bells::message;
 use crate::db::Effect;
 use crate::failure::failed;
 use crate::record::{self, get};
-use crate::shared::{DELAY_MAX, Query, Shared, all_answered, busy, micros_ceil, parted, pieces, query};
+use crate::shared::{Caller, DELAY_MAX, Query, Shared, all_answered, busy, micros_ceil, parted, pieces, query};
 
 /// How often what is in the way may have gone until it is looked at.
 const ROUNDS_MAX: usize = 8;
@@ -196,6 +196,7 @@ pub(crate) async fn schedule(
     shared: &Shared,
     queue: &QueueName,
     tasks: Vec<NewTask>,
+    caller: &Caller,
 ) -> Result<Vec<Result<Scheduled>>> {
     shared.open()?;
     let (mut list, mut progress) = items(shared, tasks)?;
@@ -213,6 +214,7 @@ pub(crate) async fn schedule(
     let parts = if twice { parted(list, |item| item.stored.clone()) } else { vec![list] };
     for part in parts {
         for piece in pieces(part, Item::size) {
+            failed = failed.or(caller.waits().err());
             if failed.is_none() {
                 failed = schedule_piece(shared, queue, piece, &mut progress).await.err();
             }

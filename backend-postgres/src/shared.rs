@@ -1,8 +1,8 @@
 //! What a backend and its intakes share, and how they run statements.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use delayline_core::{
@@ -168,6 +168,22 @@ impl Shared {
     /// The queues that have an intake here.
     pub(crate) fn entered(&self) -> Vec<QueueName> {
         self.intakes.lock().keys().cloned().collect()
+    }
+}
+
+/// Whoever waits for a call that goes on without them to the end of its piece.
+pub(crate) struct Caller(pub(crate) Weak<()>);
+
+impl Caller {
+    /// Begin another piece only then: what comes late would meet what a repeated call, or others, have done since.
+    ///
+    /// # Errors
+    /// Nobody sees them.
+    pub(crate) fn waits(&self) -> Result<()> {
+        match self.0.strong_count() {
+            0 => Err(Error::new(ErrorKind::Unavailable, "its caller has left")),
+            _ => Ok(()),
+        }
     }
 }
 
