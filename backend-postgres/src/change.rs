@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    Action, Change, ChangeOutcome, Changed, Due, Error, ErrorKind, GroupName, OperationId, QueueName, Result, Select, Shift,
-    TaskRef,
+    Action, Change, ChangeOutcome, Changed, Due, Error, ErrorKind, GroupName, OperationId, QueueName, Result, Select,
+    Shift, TaskRef,
 };
 use futures_util::FutureExt;
 use sqlx::PgConnection;
