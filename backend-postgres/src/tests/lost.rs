@@ -104,6 +104,8 @@ async fn live_a_half_open_connection_ends_in_time_and_gives_its_permit_back() {
     for config in [own, of_pool] {
         let db = Db::new(&config).unwrap();
         let first = count(&db).await.unwrap();
+        // The driver asks it once more before it is back.
+        until("it is back", || pool.num_idle() == pool.size() as usize).await;
         proxy.set(Link::HALF_OPEN);
         let began = Instant::now();
         let e = count(&db).await.unwrap_err();
