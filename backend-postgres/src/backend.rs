@@ -22,7 +22,7 @@ use crate::{PostgresConfig, change, dead, look, schedule, settle, start};
 /// Sharing it within a process is done in an `Arc`.
 #[derive(Debug)]
 pub struct PostgresBackend {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl PostgresBackend {

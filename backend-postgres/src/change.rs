@@ -10,7 +10,7 @@ use delayline_core::{
 use futures_util::FutureExt;
 use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::db::Effect;
 use crate::record::{self, get};
@@ -71,6 +71,7 @@ async fn check_due(shared: &Shared, due: Due) -> Result<()> {
 /// Notes what an operation id stands for.
 async fn begin(shared: &Shared, id: OperationId, digest: Vec<u8>) -> Result<Operation> {
     forget(shared).await;
+    *shared.forget_at.lock() = Some(Instant::now() + shared.config.operation_window + Duration::from_secs(1));
     let window_ms = micros_ceil(shared.config.operation_window) / 1000;
     let operation = Operation { id: id.as_uuid(), digest, window_ms };
     let bound = operation.clone();
@@ -81,8 +82,17 @@ async fn begin(shared: &Shared, id: OperationId, digest: Vec<u8>) -> Result<Oper
     Ok(operation)
 }
 
+/// Forgets operations whose time is over, once that of the last one here is. The next look at any queue does it, so that it
+/// costs an idle process nothing; where nobody looks at any, the next change with an operation does.
+pub(crate) async fn forget_when_due(shared: &Shared) {
+    let due = shared.forget_at.lock().take_if(|at| *at <= Instant::now()).is_some();
+    if due {
+        forget(shared).await;
+    }
+}
+
 /// Forgets operations whose time is over. What fails here is done by the next.
-pub(crate) async fn forget(shared: &Shared) {
+async fn forget(shared: &Shared) {
     let forgotten = shared.rows("forgetting", Effect::Repeat, &shared.sql.operation_forget, |query| query).await;
     if let Err(e) = forgotten {
         tracing::debug!(error = %e, "operations whose time is over were not forgotten");
@@ -306,7 +316,7 @@ impl Plan<'_> {
         let mut any = false;
         // A row that stays locked is refused in the end, and passed.
         let mut tries = 0;
-        let mut pass = None;
+        let (mut pass, mut passed) = (None, false);
         loop {
             let step = match self.step(group, tally, until, pass).await {
                 Ok(step) => step,
@@ -325,7 +335,7 @@ impl Plan<'_> {
                     tries = if step.moved_on { 0 } else { tries + 1 };
                     match PAUSES_MS.get(tries) {
                         Some(ms) => sleep(Duration::from_millis(*ms)).await,
-                        None => (pass, tries) = (Some(seq), 0),
+                        None => (pass, passed, tries) = (Some(seq), true, 0),
                     }
                 }
             }
@@ -337,8 +347,8 @@ impl Plan<'_> {
         changed.refused = tally.counts[3] as u64;
         if changed.refused > 0 {
             changed.first_refusal = Some(match self.action {
-                Action::Shift(_) => self.shared.caps.out_of_range(),
-                Action::Cancel | Action::MoveTo(_) => busy(),
+                Action::Shift(_) if !passed => self.shared.caps.out_of_range(),
+                Action::Shift(_) | Action::Cancel | Action::MoveTo(_) => busy(),
             });
         }
         Ok(changed)

@@ -20,6 +20,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::Instant;
 
 use crate::bells::{Bell, Heard};
+use crate::change;
 use crate::db::Effect;
 use crate::record::{self, Body, count, get};
 use crate::settle;
@@ -122,6 +123,15 @@ impl PostgresIntake {
     }
 }
 
+#[cfg(test)]
+impl PostgresIntake {
+    /// What it knows: its floor, and until when nothing is visible.
+    pub(crate) async fn known(&self) -> (i64, i64) {
+        let known = self.core.state.lock().await.known;
+        (known.floor_ms, known.clear_until_ms)
+    }
+}
+
 impl Core {
     async fn claim(&self, state: &mut State, claim: Claim) -> Result<Claimed> {
         self.give_back_lost(state).await?;
@@ -142,6 +152,7 @@ impl Core {
             }
         }
         self.shared.settled(answer.had);
+        change::forget_when_due(&self.shared).await;
         self.shared.buried(&self.queue, answer.claimed.buried).await;
         answer.claimed.next_due_in = state.next_due_in(&answer, max);
         Ok(answer.claimed)

@@ -276,7 +276,7 @@ pub(crate) fn begin(response_timeout: Duration) -> String {
 
 /// Our plans stay what they are. Every statement finds its rows by an index or by their place on disk. A scan of the whole table
 /// is cheaper only while that is tiny; but the plan is kept, and the table grows.
-fn planner(local: &str) -> String {
+pub(crate) fn planner(local: &str) -> String {
     ["jit", "enable_seqscan", "enable_bitmapscan"].map(|setting| format!("SET {local} {setting} = off")).join("; ")
 }
 

@@ -13,12 +13,14 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{AssertSqlSafe, PgConnection, Postgres};
+use tokio::time::Instant;
 use uuid::{Builder, Uuid};
 
 use crate::PostgresConfig;
 use crate::bells::{Bells, message};
 use crate::db::{Db, Effect};
 use crate::statements::Statements;
+use crate::vacuum::DEAD_ROWS;
 
 /// The farthest a due time may lie ahead: 2^40 - 1 ms, 34.8 years.
 pub(crate) const DELAY_MAX: Duration = Duration::from_millis((1 << 40) - 1);
@@ -48,8 +50,12 @@ pub(crate) struct Shared {
     pub(crate) sql_inside: Statements,
     /// Rows that this process has deleted or moved since the last vacuum was thought of.
     pub(crate) dead_rows: AtomicU64,
+    /// How many make it run one.
+    pub(crate) dead_rows_max: u64,
     /// Dead letters that this process has made since it last counted them.
     pub(crate) buried: Mutex<BTreeMap<QueueName, u64>>,
+    /// When this process's last operation may be forgotten; what comes then does it.
+    pub(crate) forget_at: Mutex<Option<Instant>>,
     closed: AtomicBool,
     /// How many intakes each queue has here.
     intakes: Mutex<BTreeMap<QueueName, usize>>,
@@ -71,7 +77,9 @@ impl Shared {
             bells,
             config,
             dead_rows: AtomicU64::new(0),
+            dead_rows_max: DEAD_ROWS,
             buried: Mutex::default(),
+            forget_at: Mutex::default(),
             closed: AtomicBool::new(false),
             intakes: Mutex::default(),
             clock: SystemClock::new(),

@@ -13,19 +13,19 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 use crate::shared::{Shared, as_work};
 
 /// How many rows this process has left dead until it vacuums.
-const DEAD_ROWS: u64 = 100_000;
+pub(crate) const DEAD_ROWS: u64 = 100_000;
 
 /// How long one may take.
 const LIMIT: Duration = Duration::from_secs(600);
 
 impl Shared {
     /// Notes that rows were deleted or moved, each of which leaves a dead one, and vacuums when they are many.
-    pub(crate) fn settled(self: &Shared, rows: u64) {
-        if rows == 0 || self.dead_rows.fetch_add(rows, Ordering::Relaxed) + rows < DEAD_ROWS {
+    pub(crate) fn settled(&self, rows: u64) {
+        if rows == 0 || self.dead_rows.fetch_add(rows, Ordering::Relaxed) + rows < self.dead_rows_max {
             return;
         }
         // A pooler gives each statement to another session, where the lock of one process at a time does not work.
-        if self.config.pooler || self.dead_rows.swap(0, Ordering::Relaxed) < DEAD_ROWS {
+        if self.config.pooler || self.dead_rows.swap(0, Ordering::Relaxed) < self.dead_rows_max {
             return;
         }
         let db = self.db.clone();

@@ -66,7 +66,7 @@ WITH clock AS MATERIALIZED (
            first, due,
            (SELECT count(*) FROM judged) AS had,
            (SELECT visible_at FROM {s}.task
-            WHERE queue = $1 AND visible_at > greatest(us / 1000, $7 - 1)
+            WHERE queue = $1 AND visible_at > greatest(us / 1000, $7::int8 - 1)
             ORDER BY visible_at, seq LIMIT 1) AS next,
            (SELECT count(*) FROM buried) AS buried
     FROM clock, sight

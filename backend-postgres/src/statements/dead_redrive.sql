@@ -8,7 +8,7 @@
 -- Answers the instant; how many were redriven; how many were looked at; the number that it has come to; the least place.
 --
 -- One whose id is in use stays. That is seen before, so that the others are evenly staggered; an id that comes into use just
--- then leaves a gap.
+-- then leaves a gap. Letters that another redrive has locked are waited for, so that none is under way when this one is through.
 WITH clock AS MATERIALIZED (
     SELECT CASE WHEN $6 > 0 THEN $6 ELSE (extract(epoch FROM clock_timestamp()) * 1000000)::int8 END AS us
         {async accepting} {lock_timeout}
@@ -16,7 +16,7 @@ WITH clock AS MATERIALIZED (
     SELECT ctid AS old, n, id, attempts_max, grp, headers, payload FROM {s}.dead
     WHERE queue = $1 AND n > $2 AND n <= $3 AND ($5::bytea[] IS NULL OR id = ANY ($5::bytea[]))
     ORDER BY n LIMIT $4
-    FOR UPDATE SKIP LOCKED
+    FOR UPDATE
 ), free AS MATERIALIZED (
     SELECT *, $8 + row_number() OVER (ORDER BY n) - 1 AS before
     FROM (

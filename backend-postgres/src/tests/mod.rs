@@ -4,7 +4,9 @@ mod bells;
 mod db;
 mod faults;
 mod lost;
+mod plans;
 mod pooler;
+mod rows;
 mod start;
 
 use std::net::SocketAddr;

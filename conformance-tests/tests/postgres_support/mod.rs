@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use delayline_conformance::servers::{self, Kind, Server};
+use delayline_conformance::servers::{self, Kind, Postgres, Release, Server};
 use delayline_conformance::{Fault, Harness, Resources};
 use delayline_core::{DelayBackend, Error, ErrorKind, Result, async_trait};
 use delayline_postgres::{PostgresBackend, PostgresConfig};
@@ -35,6 +35,14 @@ impl OnPostgres {
     /// On a server of its own.
     pub fn private() -> Self {
         let server = servers::start(Kind::Postgres).unwrap_or_else(|e| panic!("{e}"));
+        Self { url: server.url(), schema: schema(), server: Some(Arc::new(Mutex::new(server))) }
+    }
+
+    /// On a server of its own that never waits for its disk: for tests of many thousand commits that do not end it.
+    pub fn private_fast() -> Self {
+        let release = Release::chosen(Kind::Postgres).unwrap_or_else(|e| panic!("{e}"));
+        let server = Postgres::start(&release, &["fsync=off"]).unwrap_or_else(|e| panic!("{e}"));
+        let server: Box<dyn Server> = Box::new(server);
         Self { url: server.url(), schema: schema(), server: Some(Arc::new(Mutex::new(server))) }
     }
 
