@@ -29,7 +29,7 @@ impl Shared {
             return;
         }
         let db = self.db.clone();
-        let task = Arc::from(db.schema().expand("{s}.task"));
+        let task = db.schema().expand("{s}.task");
         tokio::spawn(async move {
             let work = as_work(move |connection| {
                 let task: Arc<str> = Arc::clone(&task);
