@@ -38,7 +38,7 @@ pub struct PostgresConfig {
 #[derive(Clone)]
 pub(crate) enum Source {
     /// We make our own.
-    Server(PgConnectOptions),
+    Server(Box<PgConnectOptions>),
     /// The application's.
     Pool(PgPool),
 }
@@ -76,7 +76,7 @@ impl PostgresConfig {
     /// [`Config`](ErrorKind::Config) for anything else.
     pub fn from_url(url: &str) -> Result<Self> {
         let (server, options) = url::split(url)?;
-        let mut config = Self::of(Source::Server(server));
+        let mut config = Self::of(Source::Server(Box::new(server)));
         for (name, value) in options {
             config.set(&name, &value)?;
         }
@@ -243,7 +243,7 @@ impl PostgresConfig {
 
     fn on_server(mut self, change: impl FnOnce(PgConnectOptions) -> PgConnectOptions) -> Self {
         if let Source::Server(server) = self.source {
-            self.source = Source::Server(change(server));
+            self.source = Source::Server(Box::new(change(*server)));
         }
         self
     }
@@ -320,7 +320,8 @@ impl PostgresConfig {
         match &self.source {
             Source::Server(server) => {
                 let named = server.get_application_name().is_some();
-                let server = if named { server.clone() } else { server.clone().application_name("delayline") };
+                let server = PgConnectOptions::clone(server);
+                let server = if named { server } else { server.application_name("delayline") };
                 quiet(server)
             }
             Source::Pool(pool) => quiet(pool.connect_options().as_ref().clone()),

@@ -44,7 +44,7 @@ pub(crate) struct Connections {
 #[derive(Debug)]
 enum Kind {
     Own {
-        server: PgConnectOptions,
+        server: Box<PgConnectOptions>,
         /// What every new session is told first.
         settings: Option<String>,
         /// The one that was used last is the last.
@@ -80,7 +80,7 @@ impl Connections {
         let (kind, size) = match &config.source {
             Source::Server(_) => {
                 let settings = (!config.pooler).then(|| session_settings(config.response_timeout));
-                (Kind::Own { server: config.server(), settings, idle: Mutex::default() }, config.pool_size)
+                (Kind::Own { server: Box::new(config.server()), settings, idle: Mutex::default() }, config.pool_size)
             }
             Source::Pool(pool) => (Kind::Given(pool.clone()), pool.options().get_max_connections()),
         };

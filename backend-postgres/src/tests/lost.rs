@@ -98,18 +98,22 @@ async fn live_a_half_open_connection_ends_in_time_and_gives_its_permit_back() {
     let (proxy, url) = proxied(&server).await;
     let pool = PgPoolOptions::new().max_connections(1).test_before_acquire(false).connect_lazy(&url).unwrap();
     let short = Duration::from_millis(1_500);
-    let of_pool = PostgresConfig::from_pool(pool).connect_timeout(short).response_timeout(short);
+    let of_pool = PostgresConfig::from_pool(pool.clone()).connect_timeout(short).response_timeout(short);
     let own = config(&url).pool_size(1).connect_timeout(short).response_timeout(short);
     let before = tasks();
     for config in [own, of_pool] {
         let db = Db::new(&config).unwrap();
         let first = count(&db).await.unwrap();
+        // The driver asks it once more before it is back.
+        until("it is back", || pool.num_idle() == pool.size() as usize).await;
         proxy.set(Link::HALF_OPEN);
         let began = Instant::now();
         let e = count(&db).await.unwrap_err();
         assert!(matches!(e.kind(), ErrorKind::Ambiguous | ErrorKind::Unavailable), "{e}");
         assert_eq!(text(&db, Effect::Read, "SELECT ''").await.unwrap_err().kind(), ErrorKind::Unavailable);
         assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+        // Also while it is silent: nobody waits for an answer of it.
+        until("the application's pool has none of it", || pool.size() == 0).await;
         proxy.reset();
         sleep(Duration::from_millis(50)).await;
         proxy.set(Link::GOOD);
@@ -127,7 +131,11 @@ async fn loss_a_statement_nobody_waits_for_is_stopped_by_the_server() {
     let db = db(&url);
     text(&db, Effect::Read, "SELECT ''").await.unwrap();
     proxy.set(Link::NO_ANSWERS);
-    let e = text(&db, Effect::Write, "SELECT pg_sleep(60)::text").await.unwrap_err();
+    // In one message: a statement that is new to the session is first prepared, and that needs an answer.
+    let sleeping = db.run("sleeping", Effect::Write, |connection| {
+        Box::pin(async move { sqlx::raw_sql("SELECT pg_sleep(60)").execute(connection).await.map(drop) })
+    });
+    let e = sleeping.await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Ambiguous, "{e}");
     let at_work = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'";
     until("the server has stopped it", || server.ask(at_work).unwrap() == "0").await;
