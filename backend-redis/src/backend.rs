@@ -12,6 +12,7 @@ use delayline_core::{
 };
 
 use crate::bells::Bells;
+use crate::config::SHARDS_MAX;
 use crate::connection::Connection;
 use crate::intake::RedisIntake;
 use crate::shared::{DELAY_MAX, PIECE, Shared, micros_ceil, pieces, text, unsent};
@@ -56,15 +57,15 @@ pub(crate) fn due_text(due: Due) -> Vec<u8> {
     }
 }
 
-/// The store's own note on a task: its sequence.
-pub(crate) fn receipt(seq: u64) -> Receipt {
-    Receipt::from_words([0, seq])
+/// The store's own note on a task: its shard, and its sequence there.
+pub(crate) fn receipt(shard: u32, seq: u64) -> Receipt {
+    Receipt::from_words([u64::from(shard), seq])
 }
 
 /// What a receipt says: the sequence, nothing if there is none, and `Err` if it is not ours.
 pub(crate) fn seq_of(receipt: &Receipt) -> Result<Option<u64>, ()> {
     match receipt.words() {
-        Some([0, seq]) => Ok(Some(seq)),
+        Some([shard, seq]) if shard < u64::from(SHARDS_MAX) => Ok(Some(seq)),
         None if *receipt == Receipt::NONE => Ok(None),
         _ => Err(()),
     }
@@ -111,12 +112,12 @@ impl Shared {
     async fn schedule_piece(
         &self,
         queue: &QueueName,
-        shard: u32,
+        number: u32,
         piece: Vec<Item>,
         since: &mut u64,
         results: &mut [Option<Result<Scheduled>>],
     ) -> Result<()> {
-        let shard = self.shard(queue, shard);
+        let shard = self.shard(queue, number);
         let mut args = self.args(&shard, 3 + 4 * piece.len());
         args.push(text(*since));
         args.push(text(DELAY_MAX.as_millis()));
@@ -158,7 +159,8 @@ impl Shared {
                 }
                 _ => return Err(record::corrupt()),
             };
-            results[at] = Some(Ok(Scheduled::new(TaskRef::new(id, record::millis(place), receipt(seq)), outcome)));
+            let task = TaskRef::new(id, record::millis(place), receipt(number, seq));
+            results[at] = Some(Ok(Scheduled::new(task, outcome)));
         }
         Ok(())
     }

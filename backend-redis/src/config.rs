@@ -28,7 +28,7 @@ pub struct RedisConfig {
 }
 
 /// The most shards of a queue.
-const SHARDS_MAX: u32 = 64;
+pub(crate) const SHARDS_MAX: u32 = 64;
 
 /// The longest prefix of keys, in bytes.
 const PREFIX_BYTES_MAX: usize = 64;

@@ -275,3 +275,38 @@ async fn another_number_of_shards_is_refused() {
     let e = intake.claim(Claim::new(1, LEASE)).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Config, "{e}");
 }
+
+/// Two shards count each for itself, and so may give one number at one millisecond.
+#[tokio::test]
+async fn clear_9_equal_places_in_two_shards_are_listed_once_across_pages() {
+    let server = server(&[]).await;
+    let config = config(&server.url()).key_prefix("delayline").shards(3);
+    let backend = RedisBackend::connect(config).await.unwrap();
+    for shard in 0..3 {
+        // Far ahead of the clock, so that the next numbers are these.
+        server.ask(&format!("HSET {{delayline:exam:{shard}}}:m c 8000000000000000 n 1.3")).unwrap();
+    }
+    let due = Due::At(delayline_core::Timestamp::from_unix_millis(4_000_000_000_000 / 2));
+    let tasks = (0..30).map(|i| NewTask::new(due, "x").id(id(&format!("task-{i}")))).collect();
+    let mut put: Vec<_> =
+        backend.schedule(&queue(), tasks).await.unwrap().into_iter().map(|s| s.unwrap().task).collect();
+    let seqs: std::collections::BTreeSet<u64> = put.iter().map(|task| task.receipt.words().unwrap()[1]).collect();
+    assert!(seqs.len() < 30, "none of the shards gave a number that another gave");
+    for limit in [1, 2, 7, 1_000] {
+        let mut listed = Vec::new();
+        let mut page = delayline_core::Page::first(limit);
+        loop {
+            let views = backend.list(&queue(), page).await.unwrap();
+            let Some(last) = views.last() else { break };
+            page = delayline_core::Page::after(last, limit);
+            listed.extend(views.into_iter().map(|view| view.task));
+        }
+        let mut sorted = listed.clone();
+        sorted.sort_by_key(|task| task.id.to_string());
+        put.sort_by_key(|task| task.id.to_string());
+        assert_eq!(sorted, put, "by pages of {limit}");
+    }
+    // What was noted of a task names it, whatever its shard.
+    let changed = backend.change(&queue(), Select::Tasks(put), Change::cancel()).await.unwrap();
+    assert_eq!(changed.changed, 30);
+}

@@ -204,7 +204,13 @@ pub async fn order_4_a_redriven_letter_gets_a_new_sequence(t: &Trial) {
 /// order. Their numbers are their sequence; `visible_ms` tells when each was visible, in milliseconds on one line.
 pub(super) fn assert_in_order(t: &Trial, taken: &[ClaimedTask], visible_ms: impl Fn(usize) -> i64) {
     let ranks: Vec<(i64, usize)> = taken.iter().map(number_of).map(|number| (visible_ms(number), number)).collect();
-    match t.caps().order {
+    check_ranks(t.caps().order, &ranks);
+    t.checked(taken.len() as u64);
+}
+
+/// Checks what came one after the other, as (visible at in milliseconds, sequence), against a declared order.
+pub(super) fn check_ranks(order: Order, ranks: &[(i64, usize)]) {
+    match order {
         Order::Exact => {
             for pair in ranks.windows(2) {
                 assert!(pair[0] < pair[1], "(visible at, sequence) {:?} came before {:?}", pair[0], pair[1]);
@@ -212,12 +218,12 @@ pub(super) fn assert_in_order(t: &Trial, taken: &[ClaimedTask], visible_ms: impl
         }
         Order::PerShard(shards) => {
             // What can be dealt into n rising sequences has no falling one that is longer than n (Dilworth).
-            let falling = longest_falling(&ranks);
+            let falling = longest_falling(ranks);
             assert!(falling <= shards as usize, "{falling} tasks came in falling order, out of {shards} shards");
         }
         Order::Within(distance) => {
             let mut latest = i64::MIN;
-            for (visible_ms, number) in ranks {
+            for &(visible_ms, number) in ranks {
                 assert!(
                     visible_ms.saturating_add(distance.as_millis() as i64) >= latest,
                     "task {number} came after one that was visible more than {distance:?} later"
@@ -228,7 +234,6 @@ pub(super) fn assert_in_order(t: &Trial, taken: &[ClaimedTask], visible_ms: impl
         // What is declared in no way that this suite knows is not promised.
         _ => {}
     }
-    t.checked(taken.len() as u64);
 }
 
 /// The length of the longest sequence that falls, by the first card of each pile of a patience.
