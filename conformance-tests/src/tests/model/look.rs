@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use delayline_core::{
-    AdminOp, BuryCause, Change, DeadLetter, DeadLetterOp, Order, Page, Select, Support, TaskId, TaskRef, TaskState,
-    TaskView, Verdict,
+    AdminOp, BuryCause, Change, DeadLetter, DeadLetterOp, Lease, Order, Page, Select, Support, TaskId, TaskRef,
+    TaskState, TaskView, Verdict,
 };
 
 use super::ops::Span;
@@ -220,13 +220,11 @@ impl World<'_> {
         self.pause(0, false).await?;
         let leases = std::mem::take(&mut self.leases);
         for batch in leases.chunks(20) {
-            let mut verdicts: Vec<_> = vec![];
+            let mut verdicts: Vec<(Lease, usize, Verdict)> = vec![];
             for (lease, number) in batch {
-                // A lease and its extension are one.
-                if verdicts
-                    .iter()
-                    .all(|(other, _, _): &(delayline_core::Lease, usize, Verdict)| other.fence != lease.fence)
-                {
+                // A lease and its extension are one. Fences tell the claims of one id apart, not one id from another.
+                let is_same = |other: &Lease| other.id == lease.id && other.fence == lease.fence;
+                if !verdicts.iter().any(|(other, _, _)| is_same(other)) {
                     verdicts.push((lease.clone(), *number, Verdict::Complete));
                 }
             }
