@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use delayline_core::{
-    Capabilities, Clock, Durability, Error, ErrorKind, Order, QueueName, Result, Support, SystemClock, TaskId,
-};
+use delayline_core::{Capabilities, Clock, Error, ErrorKind, Order, QueueName, Result, Support, SystemClock, TaskId};
 use parking_lot::Mutex;
 use uuid::{Builder, Uuid};
 
@@ -240,7 +238,7 @@ pub(crate) fn unsent(e: &Error) -> Error {
 
 fn capabilities(config: &RedisConfig) -> Capabilities {
     let mut caps = Capabilities::minimal("redis");
-    caps.durability = Durability::Server;
+    caps.durability = config.durability;
     caps.order = if config.shards == 1 { Order::Exact } else { Order::PerShard(config.shards) };
     caps.resolution = Duration::from_millis(1);
     caps.lateness = Duration::from_millis(5);
