@@ -139,6 +139,7 @@ macro_rules! __tests {
         loss_batch::loss_3_a_batch_that_is_too_large_is_refused_whole []
         loss::loss_4_tasks_survive_the_end_of_all_clients_as_declared []
         loss::loss_4_what_is_on_disk_survives_a_kill []
+        loss_kill::loss_4_a_server_killed_in_the_middle_of_the_work_loses_nothing []
         loss_batch::loss_5_what_is_handed_out_is_what_was_scheduled []
         loss_batch::loss_5_what_was_moved_is_what_was_scheduled [Reschedule]
         loss_batch::loss_5_what_was_redriven_is_what_was_scheduled [DeadLetters]
