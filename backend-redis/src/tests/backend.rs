@@ -4,7 +4,8 @@ use delayline_conformance::proxy::Link;
 use delayline_conformance::servers::Server;
 use delayline_core::{
     AdminOp, Attempts, Change, ChangeOutcome, Claim, Claimed, DeadLetterOp, DeadSelect, DelayBackend, Due, ErrorKind,
-    GroupName, Intake, IntakeOptions, NewTask, OperationId, Outcome, QueueName, Select, TaskId, Verdict,
+    GroupName, Intake, IntakeOptions, NewTask, OperationId, Outcome, Page, QueueName, Select, TaskId, TaskView,
+    Verdict,
 };
 
 use super::*;
@@ -43,6 +44,18 @@ async fn claim(intake: &mut Box<dyn Intake>) -> Claimed {
 async fn settle(backend: &RedisBackend, claimed: Claimed, verdict: &Verdict) -> Vec<delayline_core::Result<()>> {
     let verdicts = claimed.deliveries.into_iter().map(|task| (task.lease, verdict.clone())).collect();
     backend.settle(&queue(), verdicts).await.unwrap()
+}
+
+/// All tasks, by pages of so many.
+async fn list(backend: &RedisBackend, limit: usize) -> Vec<TaskView> {
+    let mut listed = Vec::new();
+    let mut page = Page::first(limit);
+    loop {
+        let views = backend.list(&queue(), page).await.unwrap();
+        let Some(last) = views.last() else { return listed };
+        page = Page::after(last, limit);
+        listed.extend(views);
+    }
 }
 
 fn keys(server: &Redis) -> Vec<String> {
@@ -255,7 +268,7 @@ async fn an_operation_goes_on_under_its_id_in_another_process() {
         two.change(&queue_name, Select::Group(room.clone()), change.clone()),
     );
     assert_eq!((a.unwrap().changed, b.unwrap().changed), (1_200, 1_200), "both answer for the whole");
-    let first = one.list(&queue(), delayline_core::Page::first(1)).await.unwrap().remove(0);
+    let first = one.list(&queue(), Page::first(1)).await.unwrap().remove(0);
     let shifted = first.visible_at.saturating_since(first.task.due_at.unwrap()) + LEASE;
     assert!(shifted <= LEASE, "each was shifted once");
     let other = QueueName::new("other").unwrap();
@@ -293,15 +306,7 @@ async fn clear_9_equal_places_in_two_shards_are_listed_once_across_pages() {
     let seqs: std::collections::BTreeSet<u64> = put.iter().map(|task| task.receipt.words().unwrap()[1]).collect();
     assert!(seqs.len() < 30, "none of the shards gave a number that another gave");
     for limit in [1, 2, 7, 1_000] {
-        let mut listed = Vec::new();
-        let mut page = delayline_core::Page::first(limit);
-        loop {
-            let views = backend.list(&queue(), page).await.unwrap();
-            let Some(last) = views.last() else { break };
-            page = delayline_core::Page::after(last, limit);
-            listed.extend(views.into_iter().map(|view| view.task));
-        }
-        let mut sorted = listed.clone();
+        let mut sorted: Vec<_> = list(&backend, limit).await.into_iter().map(|view| view.task).collect();
         sorted.sort_by_key(|task| task.id.to_string());
         put.sort_by_key(|task| task.id.to_string());
         assert_eq!(sorted, put, "by pages of {limit}");
@@ -309,4 +314,35 @@ async fn clear_9_equal_places_in_two_shards_are_listed_once_across_pages() {
     // What was noted of a task names it, whatever its shard.
     let changed = backend.change(&queue(), Select::Tasks(put), Change::cancel()).await.unwrap();
     assert_eq!(changed.changed, 30);
+}
+
+#[tokio::test]
+async fn loss_8_a_redrive_at_a_rate_goes_by_age_across_shards() {
+    let server = server(&[]).await;
+    let config = config(&server.url()).key_prefix("delayline").shards(3);
+    let backend = RedisBackend::connect(config).await.unwrap();
+    let mut intake = intake(&backend).await;
+    let ids: Vec<String> = (0..20).map(|i| format!("task-{i}")).collect();
+    for key in &ids {
+        put(&backend, NewTask::new(Due::NOW, "x").id(id(key))).await.unwrap();
+        let buried = settle(&backend, claim(&mut intake).await, &Verdict::Bury { reason: "no".into() }).await;
+        assert!(buried.iter().all(Result::is_ok), "{buried:?}");
+    }
+    // One of them leaves its turn empty.
+    put(&backend, NewTask::new(LEASE * 100, "in use").id(id("task-5"))).await.unwrap();
+    let redrive = DeadLetterOp::Redrive { select: DeadSelect::All, rate: Some(0.5) };
+    let answer = backend.dead_letters(&queue(), redrive).await.unwrap();
+    assert_eq!((answer.affected, answer.kept), (19, 1));
+    let listed = list(&backend, 100).await;
+    let first = listed[0].visible_at;
+    let turns: Vec<_> = listed[..19].iter().map(|view| (view.task.id.to_string(), view.visible_at)).collect();
+    let expected = ids.iter().enumerate().filter(|(i, _)| *i != 5);
+    for ((key, at), (i, id)) in turns.iter().zip(expected) {
+        let after = at.saturating_since(first);
+        let even = Duration::from_secs(2) * i as u32;
+        assert!(
+            key == id && after.abs_diff(even) <= Duration::from_millis(1),
+            "{key} after {after:?}, {id} after {even:?}"
+        );
+    }
 }
