@@ -69,7 +69,7 @@ pub mod testing;
 mod time;
 mod worker;
 
-pub use admin::{AdminOp, BuryCause, Cursor, DeadLetter, DeadLetterOp, DeadLetters, DeadSelect, Page, QueueStats};
+pub use admin::{AdminOp, BuryCause, Cursor, DeadLetter, DeadLetterOp, DeadLetters, DeadSelect, DueWithin, Page, QueueStats};
 pub use async_trait::async_trait;
 pub use backend::{DelayBackend, Intake, IntakeOptions};
 pub use bytes::Bytes;
