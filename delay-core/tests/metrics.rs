@@ -1,5 +1,7 @@
 //! What is counted, on the memory backend. Recorded for this thread alone, so that nothing else is counted.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +35,7 @@ fn queue(name: &str) -> Queue<u32> {
 fn what_becomes_of_tasks_is_counted_once() {
     let handle = recorded(async {
         let queue = queue("exam");
+        meter::begin(queue.name());
         let second = Duration::from_secs(1);
         let tasks = (0..10).map(|n| Task::new(n).after(second).id(n.to_string()).max_attempts(2));
         queue.schedule_all(tasks).await.unwrap();

@@ -12,12 +12,12 @@ mod on;
 #[cfg(feature = "metrics")]
 pub(crate) use self::on::{Flight, buried, changed, delivered, released, scheduling, settled, stats};
 #[cfg(feature = "metrics")]
-pub use self::on::{describe, reconnected, round_trip};
+pub use self::on::{begin, describe, reconnected, round_trip};
 
 #[cfg(not(feature = "metrics"))]
 pub(crate) use self::off::{Flight, buried, changed, delivered, released, scheduling, settled, stats};
 #[cfg(not(feature = "metrics"))]
-pub use self::off::{describe, reconnected, round_trip};
+pub use self::off::{begin, describe, reconnected, round_trip};
 
 #[cfg(not(feature = "metrics"))]
 mod off {
@@ -28,6 +28,10 @@ mod off {
     /// Gives the recorder what each metric means. Nothing without the feature `metrics`.
     #[inline(always)]
     pub fn describe() {}
+
+    /// Shows a queue's counts before anything has happened. Nothing without the feature `metrics`.
+    #[inline(always)]
+    pub fn begin(_queue: &QueueName) {}
 
     /// For backend authors: one request was sent to a server. Nothing without the feature `metrics`.
     #[inline(always)]

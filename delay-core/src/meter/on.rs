@@ -58,6 +58,15 @@ pub fn describe() {
     describe_gauge!(QUEUE_PAUSED, Unit::Count, "1 while hand-out is paused.");
 }
 
+/// Shows a queue's counts before anything has happened, as 0: a rate that is not there yet can't be told from one that is
+/// not served. Nothing without the feature `metrics`.
+pub fn begin(queue: &QueueName) {
+    for name in [SCHEDULED, DELIVERED, COMPLETED, RETRIED, SNOOZED, RELEASED, BURIED, CANCELLED, MOVED, LEASE_LOST] {
+        counter!(name, "queue" => label(queue)).increment(0);
+    }
+    gauge!(IN_FLIGHT, "queue" => label(queue)).increment(0.0);
+}
+
 /// For backend authors: one request was sent to a server. To be called where all requests pass, repetitions included.
 /// Nothing without the feature `metrics`.
 pub fn round_trip(backend: &'static str) {
