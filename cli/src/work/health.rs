@@ -57,8 +57,7 @@ impl Loop {
         impl Drop for Running<'_> {
             fn drop(&mut self) {
                 self.0.running.fetch_sub(1, Ordering::Relaxed);
-                // From now on it can claim again.
-                self.0.between();
+                self.0.slot_freed();
             }
         }
         self.running.fetch_add(1, Ordering::Relaxed);
@@ -86,12 +85,14 @@ impl Loop {
 
     /// It has ended a step, and not begun another.
     pub(super) fn between(&self) {
+        self.lock().phase = Phase::Between(Instant::now());
+    }
+
+    /// A loop that had no slot can claim from now on; one that claims or waits is not touched by that.
+    fn slot_freed(&self) {
         let mut state = self.lock();
-        // A claim or a wait of another task of the loop is not ended by this.
-        if let Phase::Between(_) = state.phase {
-            state.phase = Phase::Between(Instant::now());
-        } else if let Phase::Waiting(_) = state.phase {
-            state.phase = Phase::Between(Instant::now());
+        if let Phase::Between(since) = &mut state.phase {
+            *since = Instant::now();
         }
     }
 
@@ -157,6 +158,10 @@ mod tests {
         assert!(claims.healthy().is_ok(), "it said that it would wait so long");
         advance(LONG).await;
         assert!(claims.healthy().is_err_and(|why| why.contains("overdue")));
+        claims.waiting(LONG * 3);
+        drop(claims.running());
+        advance(LONG * 2).await;
+        assert!(claims.healthy().is_ok(), "a task that ended does not end the wait");
         claims.between();
         let (one, two) = (claims.running(), claims.running());
         advance(LONG).await;

@@ -112,17 +112,6 @@ impl Running {
         kill(Pid::from_raw(i32::try_from(self.child.id()).expect("a process number")), signal).expect("it is running");
     }
 
-    /// Kills it as by `kill -9`, and answers what it had written by then.
-    pub(crate) fn killed(mut self) -> Ended {
-        self.signal(Signal::SIGKILL);
-        let stdout = self.stdout.take().expect("stdout is open");
-        let stdout: String = std::iter::from_fn(|| next(&stdout)).collect();
-        let stderr: String = std::iter::from_fn(|| next(&self.stderr)).collect();
-        let status = self.child.wait().expect("it can be waited for");
-        assert_eq!(status.code(), None, "it ended before it was killed: {status}, {stderr}");
-        Ended { code: -1, stdout, stderr }
-    }
-
     /// Waits for its end, and that of all who share its output. Its input stays open, if it is.
     pub(crate) fn end(mut self) -> Ended {
         let stdout = self.stdout.take().expect("stdout is open");
