@@ -13,8 +13,8 @@ have ids; --replace puts the new task in its place.
 
 Output: the id of each task that is in the queue now, one a line, in the order
 of the input. With --json one object a line:
-  {"line":1,"id":"party","outcome":"created","due_at":"2030-01-31T12:00:00Z",
-   "ref":"2030-01-31T12:00:00Z/0b61.../party"}
+  {"line":1,"id":"party","outcome":"created",
+   "due_at":"2030-01-31T12:00:00Z","ref":"2030-01-31T12:00:00Z/0b/party"}
   outcome  created, existing, replaced
   ref      names this very task: cancel --ref REF, move --ref REF; or keep all
            lines in a file for cancel --from FILE
