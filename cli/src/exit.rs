@@ -92,8 +92,12 @@ impl From<delayline::Error> for Failure {
         };
         let mut cause = e.source();
         while let Some(inner) = cause {
-            text.push_str(": ");
-            text.push_str(&inner.to_string());
+            let why = inner.to_string();
+            // Some say what their causes say.
+            if !text.ends_with(&why) {
+                text.push_str(": ");
+                text.push_str(&why);
+            }
             cause = inner.source();
         }
         let unsupported = e.kind() == delayline::ErrorKind::Unsupported;
