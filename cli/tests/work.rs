@@ -199,7 +199,9 @@ fn a_task_whose_line_was_not_written_is_given_back(store: &Store) {
     let stats = store.stats();
     assert_eq!(stats["in_flight"], 0, "{stats}");
     let left = stats["due"].as_u64().expect("a number");
-    assert!((500..1_000).contains(&left), "{left} are left");
+    // The pipe holds about thirty lines beside those that were read; they count as delivered, and the rest of the batch
+    // does not.
+    assert!((940..1_000).contains(&left), "{left} are left");
     assert_eq!(store.ok(&["work", "--until-empty"]).delivered().len() as u64, left);
 }
 
