@@ -6,10 +6,10 @@ use delayline::{Attempts, QueueName};
 
 use crate::args::{Format, attempts, queue_name};
 
-const DETAILS: &str = r#"Input: what `run` reads; `delayline run --help` lists the fields. Tasks without an
-id are given one, a UUID. An id that is in the queue already stays as it is and
-is answered as `existing`, so a push that broke off can be repeated where tasks
-have ids; --replace puts the new task in its place.
+const DETAILS: &str = r#"Input: what `run` reads; `delayline run --help` lists the fields. Tasks without
+an id are given one, a UUID. An id that is in the queue already stays as it is
+and is answered as `existing`, so a push that broke off can be repeated where
+tasks have ids; --replace puts the new task in its place.
 
 Output: the id of each task that is in the queue now, one a line, in the order
 of the input. With --json one object a line:

@@ -7,8 +7,8 @@ use delayline::QueueName;
 
 use crate::args::{ExecArgs, queue_name, some_time};
 
-const DETAILS: &str = r#"Any number of `work` processes may share a queue: each task goes to one of them.
-One that dies leaves its tasks to the others when their leases end.
+const DETAILS: &str = r#"Any number of `work` processes may share a queue: each task goes to one of
+them. One that dies leaves its tasks to the others when their leases end.
 
 Without --exec each due task is written to stdout as one JSON object, as `run`
 does; it is completed after its line is out. With --exec, `sh -c CMD` gets the
