@@ -18,7 +18,7 @@
 //!
 //! What it promises is written down and numbered in `docs/semantics.md`; what a store can't do, its
 //! [`Capabilities`] say. Backends are Cargo features: `memory` (on by default) and `redis`; `rabbitmq` and `postgres` are
-//! reserved for backends to come, and `full` is all of them.
+//! reserved for backends to come, and `full` is all of them. `metrics` counts what happens: [`meter`].
 
 mod connect;
 

@@ -1,11 +1,11 @@
 //! Looking: one task, pages of tasks, counts, names of queues.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use delayline_core::{
-    Error, ErrorKind, Page, QueueName, QueueStats, Receipt, Result, TaskId, TaskRef, TaskState, TaskView, Timestamp,
-    limits,
+    DueWithin, Error, ErrorKind, Page, QueueName, QueueStats, Receipt, Result, TaskId, TaskRef, TaskState, TaskView,
+    Timestamp, limits,
 };
 use redis::Value;
 
@@ -110,10 +110,11 @@ pub(crate) async fn list(shared: &Shared, queue: &QueueName, page: Page) -> Resu
 pub(crate) async fn stats(shared: &Shared, queue: &QueueName) -> Result<QueueStats> {
     shared.open()?;
     let mut stats = QueueStats::default();
+    let mut due_within = [0; 4];
     for shard in shared.shards(queue) {
         let mut cursor = 0;
         // A look through a hash may show an entry twice.
-        let mut leased = HashSet::new();
+        let mut leased = HashMap::new();
         let mut over = HashSet::new();
         loop {
             let mut args = shared.args(&shard, 1);
@@ -124,13 +125,12 @@ pub(crate) async fn stats(shared: &Shared, queue: &QueueName) -> Result<QueueSta
             let (visible, later) = (reply.number()?, reply.number()?);
             let (dead, set_aside, dropped) = (reply.number()?, reply.number()?, reply.number()?);
             let (paused, oldest, upcoming) = (reply.int()? == 1, reply.int()?, reply.int()?);
+            let within = [reply.number()?, reply.number()?, reply.number()?, reply.number()?];
             while reply.left() > 0 {
-                let (id, is_over) = (reply.bytes()?, reply.int()? == 1);
-                if is_over {
-                    over.insert(id)
-                } else {
-                    leased.insert(id)
-                };
+                match (reply.bytes()?, reply.number()?) {
+                    (id, 0) => drop(over.insert(id)),
+                    (id, ends_ms) => drop(leased.insert(id, ends_ms)),
+                }
             }
             if cursor > 0 {
                 continue;
@@ -139,6 +139,11 @@ pub(crate) async fn stats(shared: &Shared, queue: &QueueName) -> Result<QueueSta
             stats.in_flight += in_flight;
             stats.scheduled += later.saturating_sub(in_flight);
             stats.due += visible.saturating_sub(over.len() as u64);
+            for ((sum, all), window) in due_within.iter_mut().zip(within).zip(DueWithin::WINDOWS) {
+                let soon = now_us / 1000 + 1..=now_us / 1000 + u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
+                let leases = leased.values().filter(|ends_ms| soon.contains(ends_ms)).count() as u64;
+                *sum += all.saturating_sub(leases);
+            }
             stats.dead += dead;
             stats.set_aside += set_aside;
             stats.dead_dropped += dropped;
@@ -154,6 +159,7 @@ pub(crate) async fn stats(shared: &Shared, queue: &QueueName) -> Result<QueueSta
             break;
         }
     }
+    stats.due_within = Some(DueWithin::new(due_within));
     Ok(stats)
 }
 

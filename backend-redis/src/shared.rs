@@ -21,6 +21,9 @@ pub(crate) const DELAY_MAX: Duration = Duration::from_millis((1 << 40) - 1);
 /// The most items of one script, so that none holds the server up for long.
 pub(crate) const PIECE: usize = 1_000;
 
+/// What it is called, in capabilities and metrics.
+pub(crate) const NAME: &str = "redis";
+
 /// The most bytes of one script's arguments or answer, beyond one item. A connection keeps a buffer as large as the largest.
 pub(crate) const PIECE_BYTES: usize = 256 << 10;
 
@@ -237,7 +240,7 @@ pub(crate) fn unsent(e: &Error) -> Error {
 }
 
 fn capabilities(config: &RedisConfig) -> Capabilities {
-    let mut caps = Capabilities::minimal("redis");
+    let mut caps = Capabilities::minimal(NAME);
     caps.durability = config.durability;
     caps.order = if config.shards == 1 { Order::Exact } else { Order::PerShard(config.shards) };
     caps.resolution = Duration::from_millis(1);

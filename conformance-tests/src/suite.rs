@@ -348,6 +348,7 @@ macro_rules! __tests {
         clear::clear_9_a_listing_shows_each_task_once_in_order [Inspect]
         clear::clear_9_a_task_that_stays_is_listed_once_while_others_come_and_go [Inspect]
         clear::clear_10_stats_count_each_task_once [Stats]
+        clear::clear_10_stats_tell_how_many_are_due_how_soon [Stats]
         clear::clear_10_stats_tell_of_a_pause [Stats Pause]
         // model
         model::loss_1_any_sequence_of_calls_does_what_the_model_does []

@@ -255,6 +255,30 @@ pub async fn clear_10_stats_count_each_task_once(t: &Trial) {
     t.checked(8);
 }
 
+pub async fn clear_10_stats_tell_how_many_are_due_how_soon(t: &Trial) {
+    let (backend, queue) = (t.backend(), t.queue("soon"));
+    let began = Instant::now();
+    let (second, minute, day) = (Duration::from_secs(1), Duration::from_secs(60), HOUR * 24);
+    let waits = [(2, Duration::ZERO), (3, second), (4, minute), (5, HOUR), (6, day), (7, day * 2)];
+    for (number, (tasks, wait)) in (0..).step_by(10).zip(waits) {
+        // A little sooner, so that nothing is rounded up beyond its time.
+        let wait = wait.saturating_sub(t.caps().resolution * 10);
+        t.put_all(&backend, &queue, numbered(number..number + tasks, wait.into())).await;
+    }
+    // A lease ends soon too, and its task is not scheduled.
+    let mut intake = t.intake(&backend, &queue).await;
+    let held = t.take_within(&mut intake, 1, minute / 2, t.patience()).await;
+    let stats = backend.stats(&queue).await.unwrap();
+    let Some(within) = stats.due_within else { return t.checked(1) };
+    // Those that were due within a second may be due by now.
+    let come_due = (stats.due + stats.in_flight).saturating_sub(2);
+    let counts = within.counts().map(|count| count + come_due);
+    let in_time = began.elapsed() < minute / 3;
+    assert!(counts == [3, 7, 12, 18] || !in_time, "due within {within:?}, and {come_due} came due: {stats:?}");
+    t.complete(&backend, &queue, &held).await;
+    t.checked(4);
+}
+
 pub async fn clear_10_stats_tell_of_a_pause(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("paused"));
     let paused = async || backend.stats(&queue).await.unwrap().paused;

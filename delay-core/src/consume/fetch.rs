@@ -18,7 +18,7 @@ use tracing::Instrument;
 
 use super::retry::outage_delays;
 use crate::queue::line::Line;
-use crate::{Claim, Claimed, ClaimedTask, Error, ErrorKind, Intake, IntakeOptions, Result};
+use crate::{Claim, Claimed, ClaimedTask, Error, ErrorKind, Intake, IntakeOptions, Result, meter};
 
 /// What the beginning and the end of an outage are logged as, so that who wants nothing of single tasks may still want these.
 const OUTAGE: &str = "delayline_core::outage";
@@ -179,6 +179,8 @@ impl Fetcher {
             Some(due_in) => Rest::Hint(Instant::now() + due_in.min(sweep)),
             None => Rest::Hint(Instant::now() + sweep),
         };
+        meter::delivered(&self.line.name, &claimed.deliveries);
+        meter::buried(&self.line.name, claimed.buried);
         self.nothing_in_sight = claimed.deliveries.is_empty() && claimed.next_due_in.is_none();
         claimed.deliveries
     }

@@ -170,6 +170,11 @@ impl World<'_> {
         if stats.due < due || stats.due > perhaps_due {
             return wrong(format!("CLEAR-10: {} due, the model says {due}..={perhaps_due}", stats.due));
         }
+        if let Some(within) = stats.due_within
+            && (!within.counts().is_sorted() || within.day > stats.scheduled)
+        {
+            return wrong(format!("CLEAR-10: {within:?} of {} scheduled", stats.scheduled));
+        }
         same("CLEAR-10: dead letters", stats.dead, self.model.dead.len() as u64)?;
         same("CLEAR-10: paused", stats.paused, self.model.paused)?;
         same("CLEAR-10: dropped and set aside", (stats.dead_dropped, stats.set_aside), (0, 0))?;
