@@ -18,7 +18,7 @@
 //!
 //! What it promises is written down and numbered in `docs/semantics.md`; what a store can't do, its
 //! [`Capabilities`] say. Backends are Cargo features: `memory` (on by default), `redis` and `postgres`; `rabbitmq` is
-//! reserved for a backend to come, and `full` is all of them.
+//! reserved for a backend to come, and `full` is all of them. `metrics` counts what happens: [`meter`].
 
 mod connect;
 
