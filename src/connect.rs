@@ -12,15 +12,14 @@ struct Family {
 
 const MEMORY: Family = Family { schemes: &["memory"], feature: "memory" };
 const REDIS: Family = Family { schemes: &["redis", "rediss"], feature: "redis" };
+const POSTGRES: Family = Family { schemes: &["postgres", "postgresql"], feature: "postgres" };
 const RABBITMQ: Family = Family { schemes: &["amqp", "amqps"], feature: "rabbitmq" };
-
-/// Backends that the feature names are kept for, and that this version does not have.
-const PLANNED: [Family; 1] = [Family { schemes: &["postgres", "postgresql"], feature: "postgres" }];
 
 /// Opens the backend that a URL names.
 ///
 /// - `memory:` makes a new, empty store in this process; each call makes another.
 /// - `redis://` and `rediss://` (TLS) connect to a server, and check that it can be worked with.
+/// - `postgres://` and `postgresql://` do so too, and make the tables unless they are there.
 /// - `amqp://` and `amqps://` (TLS) connect to RabbitMQ, and make the queues that all of a name space share.
 ///
 /// # Errors
@@ -44,15 +43,10 @@ pub async fn connect(url: &str) -> Result<Arc<dyn DelayBackend>> {
     if RABBITMQ.schemes.contains(&scheme.as_str()) {
         return rabbitmq(&format!("{scheme}:{rest}")).await;
     }
-    let planned = PLANNED.iter().find(|family| family.schemes.contains(&scheme.as_str()));
-    Err(config(match planned {
-        Some(family) => format!(
-            "`{scheme}:` URLs belong to the Cargo feature `{}`, whose backend is not part of this version yet; {}",
-            family.feature,
-            compiled_in()
-        ),
-        None => format!("no backend has the URL scheme `{}`; {}", shown(&scheme), compiled_in()),
-    }))
+    if POSTGRES.schemes.contains(&scheme.as_str()) {
+        return postgres(&format!("{scheme}:{rest}")).await;
+    }
+    Err(config(format!("no backend has the URL scheme `{}`; {}", shown(&scheme), compiled_in())))
 }
 
 #[cfg(feature = "memory")]
@@ -77,6 +71,17 @@ async fn redis(_url: &str) -> Result<Arc<dyn DelayBackend>> {
     Err(left_out(&REDIS))
 }
 
+#[cfg(feature = "postgres")]
+async fn postgres(url: &str) -> Result<Arc<dyn DelayBackend>> {
+    let config = delayline_postgres::PostgresConfig::from_url(url)?;
+    Ok(Arc::new(delayline_postgres::PostgresBackend::connect(config).await?))
+}
+
+#[cfg(not(feature = "postgres"))]
+async fn postgres(_url: &str) -> Result<Arc<dyn DelayBackend>> {
+    Err(left_out(&POSTGRES))
+}
+
 #[cfg(feature = "rabbitmq")]
 async fn rabbitmq(url: &str) -> Result<Arc<dyn DelayBackend>> {
     let config = delayline_rabbitmq::RabbitConfig::from_url(url)?;
@@ -89,7 +94,7 @@ async fn rabbitmq(_url: &str) -> Result<Arc<dyn DelayBackend>> {
 }
 
 #[cfg_attr(
-    all(feature = "memory", feature = "redis", feature = "rabbitmq"),
+    all(feature = "memory", feature = "redis", feature = "postgres", feature = "rabbitmq"),
     expect(dead_code, reason = "nothing is left out")
 )]
 fn left_out(family: &Family) -> Error {
@@ -98,13 +103,14 @@ fn left_out(family: &Family) -> Error {
 }
 
 fn compiled_in() -> String {
-    let features = [
-        (cfg!(feature = "memory"), "memory"),
-        (cfg!(feature = "redis"), "redis"),
-        (cfg!(feature = "rabbitmq"), "rabbitmq"),
+    let all = [
+        ("memory", cfg!(feature = "memory")),
+        ("redis", cfg!(feature = "redis")),
+        ("postgres", cfg!(feature = "postgres")),
+        ("rabbitmq", cfg!(feature = "rabbitmq")),
     ];
-    let there: Vec<&str> = features.into_iter().filter(|(there, _)| *there).map(|(_, name)| name).collect();
-    if there.is_empty() { "no backend is compiled in".into() } else { format!("compiled in: {}", there.join(", ")) }
+    let names: Vec<_> = all.into_iter().filter(|(_, here)| *here).map(|(name, _)| name).collect();
+    if names.is_empty() { "no backend is compiled in".into() } else { format!("compiled in: {}", names.join(", ")) }
 }
 
 fn config(message: String) -> Error {

@@ -17,8 +17,8 @@
 //! ```
 //!
 //! What it promises is written down and numbered in `docs/semantics.md`; what a store can't do, its
-//! [`Capabilities`] say. Backends are Cargo features: `memory` (on by default), `redis` and `rabbitmq`; `postgres` is reserved
-//! for a backend to come, and `full` is all of them.
+//! [`Capabilities`] say. Backends are Cargo features: `memory` (on by default), `redis`, `postgres` and `rabbitmq`; `full` is
+//! all of them. `metrics` counts what happens: [`meter`].
 
 mod connect;
 
@@ -40,6 +40,12 @@ pub mod memory {
 #[cfg(feature = "redis")]
 pub mod redis {
     pub use delayline_redis::{RedisBackend, RedisConfig};
+}
+
+/// The Postgres backend, for what a URL can't say, such as scheduling inside a transaction of the application's.
+#[cfg(feature = "postgres")]
+pub mod postgres {
+    pub use delayline_postgres::{PostgresBackend, PostgresConfig};
 }
 
 /// The RabbitMQ backend, for what a URL can't say, such as certificates.

@@ -46,6 +46,16 @@ async fn clear_3_a_redis_url_is_read_and_its_server_is_asked() {
     }
 }
 
+#[cfg(not(feature = "postgres"))]
+#[tokio::test]
+async fn clear_3_postgres_names_its_feature() {
+    for url in ["postgres://user:hunter2@host/", "postgresql://user:hunter2@host/"] {
+        let e = connect(url).await.unwrap_err();
+        assert!(e.kind() == ErrorKind::Config && e.message().contains("feature `postgres`"), "{e}");
+        assert!(!format!("{e} {e:?}").contains("hunter2"), "{e}");
+    }
+}
+
 #[cfg(not(feature = "rabbitmq"))]
 #[tokio::test]
 async fn clear_3_rabbitmq_names_its_feature() {
@@ -53,6 +63,22 @@ async fn clear_3_rabbitmq_names_its_feature() {
         let e = connect(url).await.unwrap_err();
         assert!(e.kind() == ErrorKind::Config && e.message().contains("feature `rabbitmq`"), "{e}");
         assert!(!format!("{e} {e:?}").contains("hunter2"), "{e}");
+    }
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn clear_3_a_postgres_url_is_read_and_its_server_is_asked() {
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (url, kind, says) in [
+        (format!("postgres://user:hunter2@{unused}/"), ErrorKind::Unavailable, "can't be reached"),
+        (format!("PostgreSQL://user:hunter2@{unused}/x?schema=a"), ErrorKind::Unavailable, "can't be reached"),
+        ("postgres://user:hunter2@host/?pool_size=0".to_owned(), ErrorKind::Config, "pool_size"),
+        ("postgres:hunter2".to_owned(), ErrorKind::Config, "postgres://"),
+    ] {
+        let e = connect(&url).await.unwrap_err();
+        assert!(e.kind() == kind && e.message().contains(says), "{e}");
+        assert!(!format!("{e} {e:?}").contains("hunter2"), "{e:?}");
     }
 }
 
@@ -75,7 +101,6 @@ async fn clear_3_an_amqp_url_is_read_and_its_broker_is_asked() {
 #[tokio::test]
 async fn clear_3_an_unknown_or_missing_backend_is_named_without_its_secrets() {
     for (url, says) in [
-        ("postgres://user:hunter2@host/", "feature `postgres`"),
         ("kafka://user:hunter2@host/", "`kafka`"),
         ("hunter2", "begins with a scheme"),
         ("", "begins with a scheme"),

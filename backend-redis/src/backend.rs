@@ -11,10 +11,13 @@ use delayline_core::{
     Select, TaskId, TaskRef, TaskView, Verdict,
 };
 
+use crate::answers::Answers;
 use crate::bells::Bells;
+use crate::config::SHARDS_MAX;
 use crate::connection::Connection;
 use crate::intake::RedisIntake;
-use crate::shared::{DELAY_MAX, PIECE, Shared, micros_ceil, pieces, text, unsent};
+use crate::reply::{Reply, unreadable};
+use crate::shared::{DELAY_MAX, PIECE, Shared, micros_ceil, pieces, text};
 use crate::{RedisConfig, change, dead, keys, look, record, scripts, start};
 
 /// A delay queue in Redis, shared by every process that connects to it.
@@ -56,15 +59,15 @@ pub(crate) fn due_text(due: Due) -> Vec<u8> {
     }
 }
 
-/// The store's own note on a task: its sequence.
-pub(crate) fn receipt(seq: u64) -> Receipt {
-    Receipt::from_words([0, seq])
+/// The store's own note on a task: its shard, and its sequence there.
+pub(crate) fn receipt(shard: u32, seq: u64) -> Receipt {
+    Receipt::from_words([u64::from(shard), seq])
 }
 
 /// What a receipt says: the sequence, nothing if there is none, and `Err` if it is not ours.
 pub(crate) fn seq_of(receipt: &Receipt) -> Result<Option<u64>, ()> {
     match receipt.words() {
-        Some([0, seq]) => Ok(Some(seq)),
+        Some([shard, seq]) if shard < u64::from(SHARDS_MAX) => Ok(Some(seq)),
         None if *receipt == Receipt::NONE => Ok(None),
         _ => Err(()),
     }
@@ -111,98 +114,80 @@ impl Shared {
     async fn schedule_piece(
         &self,
         queue: &QueueName,
-        shard: u32,
+        number: u32,
         piece: Vec<Item>,
         since: &mut u64,
-        results: &mut [Option<Result<Scheduled>>],
-    ) -> Result<()> {
-        let shard = self.shard(queue, shard);
+        answers: &mut Answers<Scheduled>,
+    ) {
+        let shard = self.shard(queue, number);
         let mut args = self.args(&shard, 3 + 4 * piece.len());
         args.push(text(*since));
         args.push(text(DELAY_MAX.as_millis()));
         let mut named = HashSet::new();
         let twice = piece.iter().any(|item| item.args[0][0] != b'N' && !named.insert(&item.id));
         args.push(text(u8::from(twice)));
-        let mut asked = Vec::with_capacity(piece.len());
+        let (mut places, mut ids) = (Vec::with_capacity(piece.len()), Vec::with_capacity(piece.len()));
         for item in piece {
             args.extend(item.args);
-            asked.push((item.at, item.id));
+            places.push(item.at);
+            ids.push(item.id);
         }
-        let mut reply = match self.run(&scripts::SCHEDULE, &shard, None, args).await {
-            Ok(reply) => reply,
-            Err(e) => {
-                asked.into_iter().for_each(|(at, _)| results[at] = Some(Err(e.clone())));
-                return Err(e);
-            }
-        };
-        if *since == 0 {
+        let reply = self.run(&scripts::SCHEDULE, &shard, None, args).await;
+        if let (0, Ok(reply)) = (*since, &reply) {
             *since = reply.now_us;
         }
-        for (at, id) in asked {
-            let (outcome, seq, place) = (reply.number()?, reply.number()?, reply.number()?);
-            let outcome = match outcome {
-                0 => Outcome::Created,
-                1 => Outcome::Existing,
-                2 => Outcome::Replaced,
-                3 => {
-                    results[at] = Some(Err(self.caps.out_of_range()));
-                    continue;
-                }
-                4 => {
-                    results[at] = Some(Err(Error::new(ErrorKind::Invalid, "the task expires before it is due")));
-                    continue;
-                }
-                5 => {
-                    results[at] = Some(Err(Error::new(ErrorKind::Full, "Redis is out of memory (`maxmemory`)")));
-                    continue;
-                }
-                _ => return Err(record::corrupt()),
-            };
-            results[at] = Some(Ok(Scheduled::new(TaskRef::new(id, record::millis(place), receipt(seq)), outcome)));
-        }
-        Ok(())
+        answers.piece(&places, reply, |mut reply| {
+            ids.into_iter().map(|id| self.scheduled(&mut reply, number, id)).collect()
+        });
+    }
+
+    /// Reads what became of one task.
+    fn scheduled(&self, reply: &mut Reply, shard: u32, id: TaskId) -> Result<Result<Scheduled>> {
+        let (outcome, seq, place) = (reply.number()?, reply.number()?, reply.number()?);
+        let outcome = match outcome {
+            0 => Outcome::Created,
+            1 => Outcome::Existing,
+            2 => Outcome::Replaced,
+            3 => return Ok(Err(self.caps.out_of_range())),
+            4 => return Ok(Err(Error::new(ErrorKind::Invalid, "the task expires before it is due"))),
+            5 => return Ok(Err(Error::new(ErrorKind::Full, "Redis is out of memory (`maxmemory`)"))),
+            _ => return Err(unreadable()),
+        };
+        Ok(Ok(Scheduled::new(TaskRef::new(id, record::millis(place), receipt(shard, seq)), outcome)))
     }
 
     /// Ends leases, each with its verdict.
     pub(crate) async fn settle(&self, queue: &QueueName, verdicts: &[(Lease, Verdict)]) -> Result<Vec<Result<()>>> {
-        let mut results: Vec<Option<Result<()>>> = verdicts.iter().map(|_| None).collect();
-        let mut failed = None;
+        let mut answers = Answers::new(verdicts.len());
         for (shard, list) in self.by_shard(verdicts.iter().map(|(lease, _)| &lease.id)) {
             let shard = self.shard(queue, shard);
             for piece in list.chunks(PIECE) {
-                if failed.is_some() {
+                if answers.have_failed() {
                     break;
                 }
                 let mut args = self.args(&shard, 2 * piece.len());
                 piece.iter().for_each(|&at| push_verdict(&mut args, &verdicts[at].0, &verdicts[at].1));
-                match self.run(&scripts::SETTLE, &shard, None, args).await {
-                    Ok(mut reply) => {
-                        for (&at, code) in piece.iter().zip(reply.bytes()?) {
-                            results[at] = Some(match code {
-                                b'0' => Ok(()),
-                                b'1' => Err(Error::lease_lost()),
-                                b'2' => Err(self.caps.out_of_range()),
-                                _ => Err(record::corrupt()),
-                            });
-                        }
-                    }
-                    Err(e) => {
-                        piece.iter().for_each(|&at| results[at] = Some(Err(e.clone())));
-                        failed = Some(e);
-                    }
-                }
+                let reply = self.run(&scripts::SETTLE, &shard, None, args).await;
+                answers.piece(piece, reply, |mut reply| {
+                    let answer = |code| match code {
+                        b'0' => Ok(Ok(())),
+                        b'1' => Ok(Err(Error::lease_lost())),
+                        b'2' => Ok(Err(self.caps.out_of_range())),
+                        _ => Err(unreadable()),
+                    };
+                    reply.bytes()?.into_iter().map(answer).collect()
+                });
             }
         }
-        all_answered(results, failed)
+        answers.finish()
     }
 
     async fn extend(&self, queue: &QueueName, leases: Vec<Lease>, by: Duration) -> Result<Vec<Result<Lease>>> {
-        let mut results: Vec<Option<Result<Lease>>> = leases.iter().map(|_| None).collect();
-        let mut failed = None;
+        let mut answers = Answers::new(leases.len());
         for (shard, list) in self.by_shard(leases.iter().map(|lease| &lease.id)) {
             let shard = self.shard(queue, shard);
             for piece in list.chunks(PIECE) {
-                if failed.is_some() {
+                if answers.have_failed() {
                     break;
                 }
                 let mut args = self.args(&shard, 1 + 2 * piece.len());
@@ -211,29 +196,13 @@ impl Shared {
                     args.push(record::number_bytes(leases[at].fence).to_vec());
                     args.push(record::id_bytes(&leases[at].id));
                 }
-                match self.run(&scripts::EXTEND, &shard, None, args).await {
-                    Ok(mut reply) => {
-                        for &at in piece {
-                            let (ends, cancelled) = (reply.int()?, reply.int()? == 1);
-                            results[at] = Some(match u64::try_from(ends) {
-                                Ok(ends) => {
-                                    let mut lease = leases[at].clone();
-                                    lease.expires_at = record::millis(ends);
-                                    lease.cancelled = cancelled;
-                                    Ok(lease)
-                                }
-                                Err(_) => Err(Error::lease_lost()),
-                            });
-                        }
-                    }
-                    Err(e) => {
-                        piece.iter().for_each(|&at| results[at] = Some(Err(e.clone())));
-                        failed = Some(e);
-                    }
-                }
+                let reply = self.run(&scripts::EXTEND, &shard, None, args).await;
+                answers.piece(piece, reply, |mut reply| {
+                    piece.iter().map(|&at| extended(&mut reply, &leases[at])).collect()
+                });
             }
         }
-        all_answered(results, failed)
+        answers.finish()
     }
 
     async fn administer(&self, queue: &QueueName, op: AdminOp) -> Result<()> {
@@ -277,20 +246,14 @@ fn push_verdict(args: &mut Vec<Vec<u8>>, lease: &Lease, verdict: &Verdict) {
     }
 }
 
-/// One answer for each item. If nothing was answered and nothing can have taken effect, the failure is that of all.
-pub(crate) fn all_answered<T>(results: Vec<Option<Result<T>>>, failed: Option<Error>) -> Result<Vec<Result<T>>> {
-    let Some(e) = failed else {
-        return results.into_iter().map(|result| result.ok_or_else(record::corrupt)).collect();
-    };
-    let without_effect = |result: &Option<Result<T>>| match result {
-        None => true,
-        Some(Ok(_)) => false,
-        Some(Err(own)) => own.kind() == e.kind() && own.kind() != ErrorKind::Ambiguous,
-    };
-    if results.iter().all(without_effect) {
-        return Err(e);
-    }
-    Ok(results.into_iter().map(|result| result.unwrap_or_else(|| Err(unsent(&e)))).collect())
+/// Reads what became of one lease.
+fn extended(reply: &mut Reply, lease: &Lease) -> Result<Result<Lease>> {
+    let (ends, cancelled) = (reply.int()?, reply.int()? == 1);
+    let Ok(ends) = u64::try_from(ends) else { return Ok(Err(Error::lease_lost())) };
+    let mut lease = lease.clone();
+    lease.expires_at = record::millis(ends);
+    lease.cancelled = cancelled;
+    Ok(Ok(lease))
 }
 
 #[async_trait]
@@ -302,24 +265,23 @@ impl DelayBackend for RedisBackend {
     async fn schedule(&self, queue: &QueueName, tasks: Vec<NewTask>) -> Result<Vec<Result<Scheduled>>> {
         self.shared.open()?;
         self.shared.caps.check_batch(tasks.len())?;
-        let mut results: Vec<Option<Result<Scheduled>>> = tasks.iter().map(|_| None).collect();
+        let mut answers = Answers::new(tasks.len());
         let mut items = Vec::with_capacity(tasks.len());
         for (at, task) in tasks.into_iter().enumerate() {
             match self.shared.item(at, task) {
                 Ok(item) => items.push(item),
-                Err(e) => results[at] = Some(Err(e)),
+                Err(e) => answers.refuse(at, e),
             }
         }
         let mut since = 0;
-        let mut failed = None;
         for (shard, list) in self.shared.split(items) {
             for piece in pieces(list, |item: &Item| item.args.iter().map(Vec::len).sum()) {
-                if failed.is_none() {
-                    failed = self.shared.schedule_piece(queue, shard, piece, &mut since, &mut results).await.err();
+                if !answers.have_failed() {
+                    self.shared.schedule_piece(queue, shard, piece, &mut since, &mut answers).await;
                 }
             }
         }
-        all_answered(results, failed)
+        answers.finish()
     }
 
     async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {

@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use delayline_core::Result;
+use delayline_core::{Result, meter};
 use futures_util::StreamExt;
 use parking_lot::Mutex;
 use redis::aio::{PubSubSink, PubSubStream};
@@ -26,6 +26,7 @@ use tokio::time::{sleep_until, timeout};
 use crate::RedisConfig;
 use crate::connection::{Backoff, unavailable};
 use crate::failure::connecting_failed;
+use crate::shared::NAME;
 
 /// All bells of a backend. Clones are the same.
 #[derive(Clone, Debug)]
@@ -156,6 +157,7 @@ impl Channel {
 /// Serves the bells until there are none, over one connection after the other.
 async fn serve(shared: Arc<Shared>) {
     let mut backoff = Backoff::default();
+    let mut was_lost = false;
     while !shared.ended() {
         if let Some(at) = backoff.not_before() {
             tokio::select! {
@@ -171,6 +173,9 @@ async fn serve(shared: Arc<Shared>) {
             Ok((sink, stream)) => {
                 let mut line = Line { sink, stream, heard: HashSet::new(), troubles: shared.troubles.clone() };
                 line.troubles.mark_unchanged();
+                if std::mem::take(&mut was_lost) {
+                    meter::reconnected(NAME);
+                }
                 if line.attend(&shared).await.is_break() {
                     // One that worked may do so again at once; one that never did is not hurried.
                     if line.heard.is_empty() {
@@ -178,6 +183,7 @@ async fn serve(shared: Arc<Shared>) {
                     } else {
                         backoff.succeeded()
                     }
+                    was_lost = true;
                     tracing::debug!(server = shared.server, "the connection for wake-ups was lost");
                 }
             }

@@ -6,9 +6,11 @@ use delayline_core::{
 };
 use redis::Value;
 
-use crate::backend::{all_answered, due_text, seq_of};
+use crate::answers::Answers;
+use crate::backend::{due_text, seq_of};
 use crate::keys::{self, Digest, Shard};
 use crate::record;
+use crate::reply::unreadable;
 use crate::scripts;
 use crate::shared::{DELAY_MAX, PIECE, Shared, micros_ceil, text};
 
@@ -95,12 +97,11 @@ impl Plan<'_> {
     }
 
     async fn change_tasks(&self, tasks: &[TaskRef]) -> Result<Changed> {
-        let mut results: Vec<Option<Result<ChangeOutcome>>> = tasks.iter().map(|_| None).collect();
-        let mut failed = None;
+        let mut answers = Answers::new(tasks.len());
         for (number, list) in self.shared.by_shard(tasks.iter().map(|task| &task.id)) {
             let shard = self.shared.shard(self.queue, number);
             for (n, piece) in list.chunks(PIECE).enumerate() {
-                if failed.is_some() {
+                if answers.have_failed() {
                     break;
                 }
                 let mut args = self.args(&shard, 1 + 2 * piece.len());
@@ -115,27 +116,21 @@ impl Plan<'_> {
                     });
                 }
                 let key = self.own_key(&shard);
-                match self.shared.run(&scripts::CHANGE_TASKS, &shard, key.as_deref(), args).await {
-                    Ok(mut reply) => {
-                        for (&at, code) in piece.iter().zip(reply.bytes()?) {
-                            results[at] = Some(match code {
-                                b'0' => Ok(ChangeOutcome::Changed),
-                                b'1' => Ok(ChangeOutcome::InFlight),
-                                b'2' => Ok(ChangeOutcome::NotFound),
-                                b'3' => Err(self.shared.caps.out_of_range()),
-                                _ => Err(record::corrupt()),
-                            });
-                        }
-                    }
-                    Err(e) => {
-                        piece.iter().for_each(|&at| results[at] = Some(Err(e.clone())));
-                        failed = Some(e);
-                    }
-                }
+                let reply = self.shared.run(&scripts::CHANGE_TASKS, &shard, key.as_deref(), args).await;
+                answers.piece(piece, reply, |mut reply| {
+                    let answer = |code| match code {
+                        b'0' => Ok(Ok(ChangeOutcome::Changed)),
+                        b'1' => Ok(Ok(ChangeOutcome::InFlight)),
+                        b'2' => Ok(Ok(ChangeOutcome::NotFound)),
+                        b'3' => Ok(Err(self.shared.caps.out_of_range())),
+                        _ => Err(unreadable()),
+                    };
+                    reply.bytes()?.into_iter().map(answer).collect()
+                });
             }
         }
         let mut changed = Changed::default();
-        changed.outcomes = all_answered(results, failed)?;
+        changed.outcomes = answers.finish()?;
         let outcomes = std::mem::take(&mut changed.outcomes);
         outcomes.iter().for_each(|outcome| changed.count(outcome));
         changed.outcomes = outcomes;

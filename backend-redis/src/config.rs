@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use delayline_core::{Error, ErrorKind, Result};
+use delayline_core::{Durability, Error, ErrorKind, Result};
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{
     Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates,
@@ -25,10 +25,11 @@ pub struct RedisConfig {
     pub(crate) payload_bytes_max: usize,
     pub(crate) operation_window: Duration,
     pub(crate) sweep: Duration,
+    pub(crate) durability: Durability,
 }
 
 /// The most shards of a queue.
-const SHARDS_MAX: u32 = 64;
+pub(crate) const SHARDS_MAX: u32 = 64;
 
 /// The longest prefix of keys, in bytes.
 const PREFIX_BYTES_MAX: usize = 64;
@@ -38,7 +39,7 @@ const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 
 /// A URL's options, for messages.
 const OPTIONS: &str = "key_prefix, shards, response_timeout, connect_timeout, keepalive, dead_letters_max, \
-                       payload_bytes_max, operation_window and sweep";
+                       payload_bytes_max, operation_window, sweep and durability";
 
 impl RedisConfig {
     /// Reads a URL: `redis://[[user]:password@]host[:port][/database]`, or `rediss://` for TLS, with options such as
@@ -84,6 +85,7 @@ impl RedisConfig {
             payload_bytes_max: 1 << 20,
             operation_window: Duration::from_secs(60),
             sweep: Duration::from_secs(30),
+            durability: Durability::Server,
         }
     }
 
@@ -104,6 +106,13 @@ impl RedisConfig {
             "payload_bytes_max" => self.payload_bytes_max = size(whole()?),
             "operation_window" => self.operation_window = time()?,
             "sweep" => self.sweep = time()?,
+            "durability" => {
+                self.durability = match value {
+                    "server" => Durability::Server,
+                    "disk" => Durability::Disk,
+                    _ => return Err(bad("option `durability` of a Redis URL is `server` or `disk`")),
+                };
+            }
             _ => return Err(bad(format!("a Redis URL has no option `{}`; there are {OPTIONS}", shown(name)))),
         }
         Ok(())
@@ -213,6 +222,17 @@ impl RedisConfig {
         self
     }
 
+    /// What the server is set up to keep, and so what the backend declares: [`Server`](Durability::Server) unless set.
+    ///
+    /// [`Disk`](Durability::Disk) says that nothing acknowledged is lost in a crash: `appendonly yes`, `appendfsync always` and
+    /// `no-appendfsync-on-rewrite no`. [`connect`](crate::RedisBackend::connect) refuses a server on which it finds it
+    /// otherwise. Where a user may not ask (`CONFIG GET`), it can only look whether there is an append-only file.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
     /// Checks what a method may have set to something impossible.
     ///
     /// # Errors
@@ -239,6 +259,9 @@ impl RedisConfig {
             if time < Duration::from_millis(least) || time > Duration::from_secs(86_400) {
                 return Err(bad(format!("{name} is {least}ms to a day")));
             }
+        }
+        if !matches!(self.durability, Durability::Server | Durability::Disk) {
+            return Err(bad("the durability of Redis is `Server` or `Disk`"));
         }
         let over_tls = matches!(self.info.addr(), ConnectionAddr::TcpTls { .. });
         if self.certificates.is_some() && !over_tls {
@@ -295,6 +318,7 @@ impl fmt::Debug for RedisConfig {
             .field("payload_bytes_max", &self.payload_bytes_max)
             .field("operation_window", &self.operation_window)
             .field("sweep", &self.sweep)
+            .field("durability", &self.durability)
             .finish()
     }
 }
@@ -316,7 +340,8 @@ mod tests {
     fn urls_set_everything() {
         let config = RedisConfig::from_url(
             "redis://me:hunter2@example.org:7000/3?key_prefix=exams&shards=4&response_timeout=1500ms&connect_timeout=2s\
-             &keepalive=1m&dead_letters_max=7&payload_bytes_max=8&operation_window=9s&sweep=10s",
+             &keepalive=1m&dead_letters_max=7&payload_bytes_max=8&operation_window=9s&sweep=10s\
+             &durability=disk",
         )
         .unwrap();
         assert_eq!((config.server().as_str(), config.user()), ("example.org:7000", "me"));
@@ -329,7 +354,7 @@ mod tests {
         );
         assert_eq!((config.dead_letters_max, config.payload_bytes_max), (7, 8));
         assert_eq!((config.operation_window, config.sweep), (Duration::from_secs(9), Duration::from_secs(10)));
-        assert_eq!(config.keepalive, Duration::from_secs(60));
+        assert_eq!((config.keepalive, config.durability), (Duration::from_secs(60), Durability::Disk));
         let plain = RedisConfig::from_url("REDISS://localhost").unwrap();
         assert_eq!((plain.server().as_str(), plain.user(), plain.shards), ("localhost:6379", "default", 1));
         plain.client(ProtocolVersion::RESP3).unwrap();
@@ -346,6 +371,7 @@ mod tests {
             ("redis://host?shards=65", "1 to 64 shards"),
             ("redis://host?shards=", "whole number"),
             ("redis://host?sweep=soon", "such as `500ms`"),
+            ("redis://host?durability=process", "`server` or `disk`"),
             ("redis://host?sweep=2days", "sweep is 1ms to a day"),
             ("redis://host?key_prefix={a}", "1 to 64 letters"),
             ("rediss://host#insecure", "has no `#`"),

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use delayline_core::{Error, ErrorKind, Result};
+use delayline_core::{Error, ErrorKind, Result, meter};
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, ProtocolVersion, PushInfo, PushKind, ServerErrorKind, Value};
@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::RedisConfig;
 use crate::failure::{connecting_failed, refused};
+use crate::shared::NAME;
 
 /// A script, and its hash once it is known.
 pub(crate) struct Script {
@@ -79,6 +80,7 @@ struct State {
     attempts: u64,
     /// Why the last attempt failed; none if it did not.
     failure: Option<Error>,
+    was_connected: bool,
 }
 
 /// One connection, and whether it is known to be broken.
@@ -232,6 +234,7 @@ impl Shared {
             link = self.link() => link.map_err(Lost::Unsent)?,
         };
         let mut connection = link.connection.clone();
+        meter::round_trip(NAME);
         let answer = tokio::select! {
             biased;
             answer = connection.send_packed_command(command) => answer,
@@ -288,6 +291,9 @@ impl Shared {
             Ok(link) => {
                 state.backoff.succeeded();
                 state.failure = None;
+                if std::mem::replace(&mut state.was_connected, true) {
+                    meter::reconnected(NAME);
+                }
                 if *self.phase.borrow() != Phase::Cut {
                     state.link = Some(link.clone());
                 }

@@ -1,6 +1,6 @@
 //! Dead letters: shown, redriven, purged.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 use delayline_core::{DeadLetterOp, DeadLetters, DeadSelect, Error, ErrorKind, QueueName, Result, limits};
 
@@ -110,26 +110,91 @@ async fn walk(shared: &Shared, queue: &QueueName, select: DeadSelect, work: &mut
             return Err(shared.caps.out_of_range());
         }
     }
-    for (shard, until) in shards.iter().zip(untils) {
-        let mut from = 0;
-        loop {
-            let (_, _, named) = name(shared, shard, from, until, PIECE).await?;
-            let through = named.len() < PIECE;
-            from = named.last().map_or(from, |(number, _)| *number);
-            let chosen: Vec<u64> = named
-                .into_iter()
-                .filter(|(_, id)| wanted.as_ref().is_none_or(|wanted| wanted.contains(id)))
-                .map(|(number, _)| number)
-                .collect();
-            if !chosen.is_empty() {
-                work.on(shared, shard, &chosen).await?;
-            }
-            if through {
-                break;
-            }
+    let mut rests: Vec<Rest<'_>> = (shards.iter().zip(untils))
+        .map(|(shard, until)| Rest { shard, until, from: 0, through: false, next: VecDeque::new() })
+        .collect();
+    let is_wanted = |id: &Vec<u8>| wanted.as_ref().is_none_or(|wanted| wanted.contains(id));
+    if rests.len() > 1
+        && let Work::Redrive(redrive) = work
+        && redrive.gap_us > 0.0
+    {
+        return redrive.in_turn(shared, &mut rests, is_wanted).await;
+    }
+    for rest in &mut rests {
+        while rest.look(shared, is_wanted).await? {
+            let chosen: Vec<u64> = rest.next.drain(..).collect();
+            work.on(shared, rest.shard, &chosen).await?;
         }
     }
     Ok(())
+}
+
+/// What is left of a shard's letters.
+struct Rest<'s> {
+    shard: &'s Shard,
+    until: u64,
+    from: u64,
+    through: bool,
+    /// The numbers of the next ones that are wanted.
+    next: VecDeque<u64>,
+}
+
+impl Rest<'_> {
+    /// Whether any is left; then the next ones are there.
+    async fn look(&mut self, shared: &Shared, is_wanted: impl Fn(&Vec<u8>) -> bool) -> Result<bool> {
+        while self.next.is_empty() && !self.through {
+            let (_, _, named) = name(shared, self.shard, self.from, self.until, PIECE).await?;
+            self.through = named.len() < PIECE;
+            self.from = named.last().map_or(self.from, |(number, _)| *number);
+            self.next.extend(named.into_iter().filter(|(_, id)| is_wanted(id)).map(|(number, _)| number));
+        }
+        Ok(!self.next.is_empty())
+    }
+}
+
+impl Redrive {
+    /// Redrives the letters of all shards in the order of their burials, each in a turn of its own. A turn whose letter is kept
+    /// stays empty.
+    async fn in_turn(
+        &mut self,
+        shared: &Shared,
+        rests: &mut [Rest<'_>],
+        is_wanted: impl Fn(&Vec<u8>) -> bool,
+    ) -> Result<()> {
+        let mut turn = 0_u64;
+        loop {
+            let mut taken: Vec<Vec<(u64, u64)>> = vec![Vec::new(); rests.len()];
+            for _ in 0..PIECE {
+                let mut first: Option<(u64, usize)> = None;
+                for (at, rest) in rests.iter_mut().enumerate() {
+                    if rest.look(shared, &is_wanted).await? {
+                        first = first.into_iter().chain([(rest.next[0], at)]).min();
+                    }
+                }
+                let Some((number, at)) = first else { break };
+                rests[at].next.pop_front();
+                taken[at].push((number, turn));
+                turn += 1;
+            }
+            if taken.iter().all(Vec::is_empty) {
+                return Ok(());
+            }
+            for (rest, letters) in rests.iter().zip(taken).filter(|(_, letters)| !letters.is_empty()) {
+                let mut args = shared.args(rest.shard, 3 + 2 * letters.len());
+                args.extend([text(self.since), text(self.gap_us), Vec::new()]);
+                args.extend(letters.into_iter().flat_map(|(number, turn)| [text(number), text(turn)]));
+                self.run(shared, rest.shard, args).await?;
+            }
+        }
+    }
+
+    async fn run(&mut self, shared: &Shared, shard: &Shard, args: Vec<Vec<u8>>) -> Result<()> {
+        let mut reply = shared.run(&scripts::DEAD_REDRIVE, shard, None, args).await?;
+        self.since = reply.number()?;
+        self.answer.affected += reply.number()?;
+        self.answer.kept += reply.number()?;
+        Ok(())
+    }
 }
 
 impl Work<'_> {
@@ -139,10 +204,7 @@ impl Work<'_> {
             Self::Redrive(redrive) => {
                 args.extend([text(redrive.since), text(redrive.gap_us), text(redrive.answer.affected)]);
                 args.extend(letters.iter().map(text));
-                let mut reply = shared.run(&scripts::DEAD_REDRIVE, shard, None, args).await?;
-                redrive.since = reply.number()?;
-                redrive.answer.affected += reply.number()?;
-                redrive.answer.kept += reply.number()?;
+                redrive.run(shared, shard, args).await?;
             }
             Self::Purge(answer) => {
                 args.extend(letters.iter().map(text));

@@ -50,6 +50,7 @@ struct Core {
 
 /// A shard, and where this intake notes its last claim in it.
 struct Place {
+    at: u32,
     shard: Shard,
     claim_key: Vec<u8>,
 }
@@ -92,8 +93,10 @@ struct Part {
 impl RedisIntake {
     pub(crate) fn open(shared: Arc<Shared>, queue: &QueueName, options: IntakeOptions) -> Self {
         let number = shared.fresh_number();
-        let places: Vec<Place> =
-            shared.shards(queue).into_iter().map(|shard| Place { claim_key: shard.claim_key(number), shard }).collect();
+        let places: Vec<Place> = (0..)
+            .zip(shared.shards(queue))
+            .map(|(at, shard)| Place { at, claim_key: shard.claim_key(number), shard })
+            .collect();
         let bell = shared.bells.listen(shared.shard(queue, 0).channel);
         let state = State { lost: vec![None; places.len()], noted: vec![false; places.len()], turn: 0 };
         shared.enter(queue);
@@ -182,7 +185,7 @@ impl Core {
         let mut args = self.shared.args(&place.shard, 5);
         args.extend([id.to_vec(), text(max), text(bytes), text(micros_ceil(lease)), text(u8::from(any_size))]);
         let reply = self.shared.run(&scripts::CLAIM, &place.shard, Some(&place.claim_key), args).await?;
-        Part::read(reply)
+        Part::read(reply, place.at)
     }
 
     /// Puts away what was claimed and can't be read. If that fails, it is claimed and met again.
@@ -237,7 +240,7 @@ fn shares(left: usize, wanted: &[usize], turn: usize) -> Vec<usize> {
 }
 
 impl Part {
-    fn read(mut reply: Reply) -> Result<Self> {
+    fn read(mut reply: Reply, shard: u32) -> Result<Self> {
         let (now_us, now_ms) = (reply.now_us, reply.now_ms());
         let (fence, ends) = (reply.number()?, reply.number()?);
         let next_ms = u64::try_from(reply.int()?).ok();
@@ -251,7 +254,7 @@ impl Part {
             match (record::read_id(id), Record::read(record, body)) {
                 (Ok(id), Ok(record)) => {
                     let ends_at = record::millis(ends);
-                    let lease = Lease::new(id, fence, attempt as u32, ends_at, receipt(record.seq));
+                    let lease = Lease::new(id, fence, attempt as u32, ends_at, receipt(shard, record.seq));
                     let late = Duration::from_micros(now_us.saturating_sub(place * 1000));
                     let mut task = ClaimedTask::new(lease, record::millis(place), late, record.payload);
                     task.max_attempts = record.max_attempts;

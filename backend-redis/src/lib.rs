@@ -13,6 +13,7 @@
 //! | `keys`, `record`, `reply` | which keys there are, what is in their values, what scripts answer |
 //! | `scripts/*.lua` | every change of state, each atomic |
 
+mod answers;
 mod backend;
 mod bells;
 mod change;

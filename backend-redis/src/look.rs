@@ -1,10 +1,11 @@
 //! Looking: one task, pages of tasks, counts, names of queues.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use delayline_core::{
-    Error, ErrorKind, Page, QueueName, QueueStats, Result, TaskId, TaskRef, TaskState, TaskView, limits,
+    DueWithin, Error, ErrorKind, Page, QueueName, QueueStats, Receipt, Result, TaskId, TaskRef, TaskState, TaskView,
+    Timestamp, limits,
 };
 use redis::Value;
 
@@ -16,18 +17,19 @@ use crate::scripts;
 use crate::shared::{PIECE_BYTES, Shared, text};
 
 pub(crate) async fn find(shared: &Shared, queue: &QueueName, id: &TaskId) -> Result<Option<TaskView>> {
-    let shard = shared.shard(queue, keys::shard_of(id, shared.config.shards));
+    let number = keys::shard_of(id, shared.config.shards);
+    let shard = shared.shard(queue, number);
     let mut args = shared.args(&shard, 1);
     args.push(record::id_bytes(id));
     let mut reply = shared.run(&scripts::FIND, &shard, None, args).await?;
     if reply.left() == 0 {
         return Ok(None);
     }
-    view(&mut reply).map(Some)
+    view(&mut reply, number).map(Some)
 }
 
-/// Reads one task as `find.lua` and `list.lua` show it.
-fn view(reply: &mut Reply) -> Result<TaskView> {
+/// Reads one task of a shard as `find.lua` and `list.lua` show it.
+fn view(reply: &mut Reply, shard: u32) -> Result<TaskView> {
     let now_ms = reply.now_ms();
     let (member, place, record) = (reply.bytes()?, reply.number()?, reply.bytes()?);
     let (life, body) = (reply.bytes_or_nil()?, reply.bytes_or_nil()?);
@@ -43,7 +45,7 @@ fn view(reply: &mut Reply) -> Result<TaskView> {
     };
     // Of a task that was claimed, when it was due at that claim.
     let due = life.as_ref().filter(|_| leased).map_or(place, |life| life.old_place_ms);
-    let task = TaskRef::new(id, record::millis(due), receipt(record.seq));
+    let task = TaskRef::new(id, record::millis(due), receipt(shard, record.seq));
     let mut view = TaskView::new(task, state, record::millis(place), record.payload);
     view.max_attempts = record.max_attempts;
     view.expires_at = record.expires_at;
@@ -56,21 +58,32 @@ fn view(reply: &mut Reply) -> Result<TaskView> {
     Ok(view)
 }
 
+/// A place in a listing: when it is visible, in ms, and its receipt, by which ties go. Shards number their tasks each for
+/// itself, so that two may stand at one time with one number; then the lower shard comes first.
+type Place = (i64, u64, u64);
+
+fn place_of(visible_at: Timestamp, receipt: &Receipt) -> Place {
+    let [shard, seq] = receipt.words().unwrap_or([u64::MAX; 2]);
+    (visible_at.unix_millis_floor(), seq, shard)
+}
+
 pub(crate) async fn list(shared: &Shared, queue: &QueueName, page: Page) -> Result<Vec<TaskView>> {
     shared.open()?;
     let limit = page.limit.min(limits::PAGE_MAX);
-    let rank = |view: &TaskView| (view.visible_at, view.task.receipt.words().map_or(0, |[_, seq]| seq));
+    let place = |view: &TaskView| place_of(view.visible_at, &view.task.receipt);
+    let after = page.after.map(|cursor| place_of(cursor.visible_at, &cursor.receipt));
     let mut merged: Vec<TaskView> = Vec::new();
-    let mut bound = None;
+    let mut bound: Option<Place> = None;
     if limit == 0 {
         return Ok(merged);
     }
-    for shard in shared.shards(queue) {
+    for (number, shard) in (0_u32..).zip(shared.shards(queue)) {
         let mut args = shared.args(&shard, 4);
-        match &page.after {
-            Some(cursor) => {
-                let seq = cursor.receipt.words().map_or(u64::MAX, |[_, seq]| seq);
-                args.push(text(cursor.visible_at.unix_millis_floor()));
+        match after {
+            Some((ms, seq, of)) => {
+                // A higher shard's task of the same number comes after the cursor, too.
+                let seq = if u64::from(number) <= of { seq } else { seq.saturating_sub(1) };
+                args.push(text(ms));
                 args.push(record::number_bytes(seq).to_vec());
             }
             None => args.extend([Vec::new(), Vec::new()]),
@@ -79,18 +92,16 @@ pub(crate) async fn list(shared: &Shared, queue: &QueueName, page: Page) -> Resu
         let mut reply = shared.run(&scripts::LIST, &shard, None, args).await?;
         let before = merged.len();
         while reply.left() > 0 {
-            merged.push(view(&mut reply)?);
+            merged.push(view(&mut reply, number)?);
         }
         // Behind the last one that was shown, a shard may have more.
-        if merged.len() > before
-            && let Some(last) = merged.last().map(rank)
-        {
-            bound = Some(bound.map_or(last, |bound: (_, _)| bound.min(last)));
+        if let Some(last) = merged[before..].last().map(place) {
+            bound = Some(bound.map_or(last, |bound| bound.min(last)));
         }
     }
     if shared.config.shards > 1 {
-        merged.sort_by_key(rank);
-        merged.retain(|view| bound.is_none_or(|bound| rank(view) <= bound));
+        merged.sort_by_key(place);
+        merged.retain(|view| bound.is_none_or(|bound| place(view) <= bound));
         merged.truncate(limit);
     }
     Ok(merged)
@@ -99,10 +110,11 @@ pub(crate) async fn list(shared: &Shared, queue: &QueueName, page: Page) -> Resu
 pub(crate) async fn stats(shared: &Shared, queue: &QueueName) -> Result<QueueStats> {
     shared.open()?;
     let mut stats = QueueStats::default();
+    let mut due_within = [0; 4];
     for shard in shared.shards(queue) {
         let mut cursor = 0;
         // A look through a hash may show an entry twice.
-        let mut leased = HashSet::new();
+        let mut leased = HashMap::new();
         let mut over = HashSet::new();
         loop {
             let mut args = shared.args(&shard, 1);
@@ -113,13 +125,12 @@ pub(crate) async fn stats(shared: &Shared, queue: &QueueName) -> Result<QueueSta
             let (visible, later) = (reply.number()?, reply.number()?);
             let (dead, set_aside, dropped) = (reply.number()?, reply.number()?, reply.number()?);
             let (paused, oldest, upcoming) = (reply.int()? == 1, reply.int()?, reply.int()?);
+            let within = [reply.number()?, reply.number()?, reply.number()?, reply.number()?];
             while reply.left() > 0 {
-                let (id, is_over) = (reply.bytes()?, reply.int()? == 1);
-                if is_over {
-                    over.insert(id)
-                } else {
-                    leased.insert(id)
-                };
+                match (reply.bytes()?, reply.number()?) {
+                    (id, 0) => drop(over.insert(id)),
+                    (id, ends_ms) => drop(leased.insert(id, ends_ms)),
+                }
             }
             if cursor > 0 {
                 continue;
@@ -128,6 +139,11 @@ pub(crate) async fn stats(shared: &Shared, queue: &QueueName) -> Result<QueueSta
             stats.in_flight += in_flight;
             stats.scheduled += later.saturating_sub(in_flight);
             stats.due += visible.saturating_sub(over.len() as u64);
+            for ((sum, all), window) in due_within.iter_mut().zip(within).zip(DueWithin::WINDOWS) {
+                let soon = now_us / 1000 + 1..=now_us / 1000 + u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
+                let leases = leased.values().filter(|ends_ms| soon.contains(ends_ms)).count() as u64;
+                *sum += all.saturating_sub(leases);
+            }
             stats.dead += dead;
             stats.set_aside += set_aside;
             stats.dead_dropped += dropped;
@@ -143,6 +159,7 @@ pub(crate) async fn stats(shared: &Shared, queue: &QueueName) -> Result<QueueSta
             break;
         }
     }
+    stats.due_within = Some(DueWithin::new(due_within));
     Ok(stats)
 }
 

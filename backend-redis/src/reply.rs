@@ -75,6 +75,14 @@ impl Reply {
     }
 }
 
-fn unreadable() -> Error {
-    Error::new(ErrorKind::Corrupt, "a script's answer has another shape than it should have")
+const UNREADABLE: &str = "a script's answer has another shape than it should have";
+
+/// The error for an answer that nothing of ours gave.
+pub(crate) fn unreadable() -> Error {
+    Error::new(ErrorKind::Corrupt, UNREADABLE)
+}
+
+/// Whether the error is that of an answer, so that what the script did is done.
+pub(crate) fn is_unreadable(e: &Error) -> bool {
+    e.kind() == ErrorKind::Corrupt && e.message() == UNREADABLE
 }

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use delayline_core::{
-    Capabilities, Clock, Durability, Error, ErrorKind, LeaseHold, Order, QueueName, Result, Support, SystemClock,
-    TaskId,
+    Capabilities, Clock, Error, ErrorKind, LeaseHold, Order, QueueName, Result, Support, SystemClock, TaskId,
 };
 use parking_lot::Mutex;
 use uuid::{Builder, Uuid};
@@ -23,6 +22,9 @@ pub(crate) const DELAY_MAX: Duration = Duration::from_millis((1 << 40) - 1);
 
 /// The most items of one script, so that none holds the server up for long.
 pub(crate) const PIECE: usize = 1_000;
+
+/// What it is called, in capabilities and metrics.
+pub(crate) const NAME: &str = "redis";
 
 /// The most bytes of one script's arguments or answer, beyond one item. A connection keeps a buffer as large as the largest.
 pub(crate) const PIECE_BYTES: usize = 256 << 10;
@@ -240,8 +242,8 @@ pub(crate) fn unsent(e: &Error) -> Error {
 }
 
 fn capabilities(config: &RedisConfig) -> Capabilities {
-    let mut caps = Capabilities::minimal("redis");
-    caps.durability = Durability::Server;
+    let mut caps = Capabilities::minimal(NAME);
+    caps.durability = config.durability;
     caps.order = if config.shards == 1 { Order::Exact } else { Order::PerShard(config.shards) };
     caps.resolution = Duration::from_millis(1);
     caps.lateness = Duration::from_millis(5);

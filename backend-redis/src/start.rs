@@ -1,6 +1,8 @@
 //! What is checked before the first call: that the server is one that this backend can keep its promises on.
 
-use delayline_core::{Error, ErrorKind, Result};
+use std::collections::HashMap;
+
+use delayline_core::{Durability, Error, ErrorKind, Result};
 use redis::{Value, from_redis_value};
 
 use crate::connection::{Connection, Script};
@@ -58,11 +60,16 @@ const COMMANDS: &[&str] = &[
 /// # Errors
 /// [`Denied`](ErrorKind::Denied) for a wrong password, and for a command that this user may not use, which is named;
 /// [`Incompatible`](ErrorKind::Incompatible) for what is no Redis, too old, a replica or a cluster's node;
-/// [`Config`](ErrorKind::Config) for an eviction policy that throws tasks away; [`Unavailable`](ErrorKind::Unavailable).
+/// [`Config`](ErrorKind::Config) for an eviction policy that throws tasks away, and for a server that does not keep on its disk
+/// what it is counted on to keep there; [`Unavailable`](ErrorKind::Unavailable).
 pub(crate) async fn check(connection: &Connection, config: &RedisConfig) -> Result<()> {
     let server = config.server();
     let info = connection.read("INFO", &redis::cmd("INFO")).await.map_err(|e| e.context(&server))?;
-    check_info(&info_text(info)).map_err(|e| e.context(&server))?;
+    let info = info_text(info);
+    check_info(&info).map_err(|e| e.context(&server))?;
+    if config.durability == Durability::Disk {
+        check_disk(connection, &info).await.map_err(|e| e.context(&server))?;
+    }
     check_commands(connection, config).await.map_err(|e| e.context(&server))?;
     check_formats(connection, config).await.map_err(|e| e.context(&server))
 }
@@ -101,8 +108,39 @@ fn info_text(value: Value) -> String {
     from_redis_value(value).unwrap_or_default()
 }
 
+fn field<'i>(info: &'i str, name: &str) -> Option<&'i str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+/// What has to be set so that nothing is answered before it is on the disk.
+const ON_DISK: [(&str, &str); 2] = [("appendfsync", "always"), ("no-appendfsync-on-rewrite", "no")];
+
+/// Checks that what the server acknowledges survives its crash, as far as this user may know.
+async fn check_disk(connection: &Connection, info: &str) -> Result<()> {
+    let otherwise = |is: &str| {
+        let wanted = "`appendonly yes`, `appendfsync always` and `no-appendfsync-on-rewrite no`";
+        Error::new(ErrorKind::Config, format!("durability `disk` needs {wanted}, and {is}"))
+    };
+    if field(info, "aof_enabled") != Some("1") {
+        return Err(otherwise("it has no append-only file"));
+    }
+    for (name, wanted) in ON_DISK {
+        let answer = match connection.read("CONFIG", redis::cmd("CONFIG").arg("GET").arg(name)).await {
+            Ok(answer) => answer,
+            // Forbidden, or taken away as managed services do: then it is as it was declared.
+            Err(e) if matches!(e.kind(), ErrorKind::Denied | ErrorKind::Incompatible) => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        let settings: HashMap<String, String> = from_redis_value(answer).unwrap_or_default();
+        if let Some(set) = settings.get(name).filter(|set| *set != wanted) {
+            return Err(otherwise(&format!("its `{name}` is `{set}`")));
+        }
+    }
+    Ok(())
+}
+
 fn check_info(info: &str) -> Result<()> {
-    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    let field = |name: &str| field(info, name);
     let Some(version) = field("redis_version") else {
         return Err(incompatible("INFO tells no `redis_version`; is it Redis or Valkey?"));
     };

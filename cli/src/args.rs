@@ -8,9 +8,14 @@ use delayline::{Attempts, QueueName};
 
 use crate::conform::args::ConformArgs;
 use crate::demo::args::DemoArgs;
+use crate::push::args::PushArgs;
+use crate::shell::{CompletionsArgs, ManArgs};
+use crate::store::args::StoreCommand;
+use crate::watch::args::WatchArgs;
+use crate::work::args::WorkArgs;
 
 // Hand-wrapped, so that they look right on 80 columns: no line is longer than 79.
-const EXIT_CODES: &str = "\
+pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0    everything was delivered or completed
   1    it could not start (file, backend), or broke off (output closed, I/O)
@@ -18,6 +23,9 @@ Exit codes:
   3    lines of the input were bad; the others ran (with --strict, none ran)
   4    some tasks ended as dead letters, which are listed (comes before 3)
   5    `conform`: a promise does not hold
+  6    a task that was named is not there (comes before 8)
+  7    the backend can't do that; `memory:` keeps nothing beyond one command
+  8    a task was in flight: `cancel` marked it, `move` left it alone
   130  interrupted by Ctrl-C (143 by SIGTERM, 129 by SIGHUP)
 
 Environment:
@@ -91,7 +99,8 @@ pub(crate) struct Args {
 /// What every command understands.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Global {
-    /// Where the tasks are kept: `memory:` is this process, and ends with it.
+    /// Where the tasks are kept: `memory:` is this process, and ends with it; others outlive it, such as
+    /// `redis://127.0.0.1`.
     #[arg(
         long,
         global = true,
@@ -111,8 +120,17 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(Box<RunArgs>),
+    Push(Box<PushArgs>),
+    Work(Box<WorkArgs>),
+    Watch(WatchArgs),
+    #[command(flatten)]
+    Store(StoreCommand),
     Demo(Box<DemoArgs>),
     Conform(Box<ConformArgs>),
+    #[cfg(feature = "postgres")]
+    Schema(crate::schema::SchemaArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
 }
 
 /// Reads tasks, and hands each out when it is due: to stdout, or to a command.
@@ -151,11 +169,22 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     pub(crate) exec: ExecArgs,
+
+    /// How often a task is tried before it is a dead letter.
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "exec",
+        default_value = "5",
+        value_parser = attempts,
+        help_heading = ExecArgs::HEADING
+    )]
+    pub(crate) max_attempts: Attempts,
 }
 
 /// Running a command for each task.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Running a command for each task")]
+#[command(next_help_heading = ExecArgs::HEADING)]
 pub(crate) struct ExecArgs {
     /// Run `sh -c CMD` for each due task, with the payload on its stdin.
     #[arg(long, value_name = "CMD", value_parser = clap::builder::NonEmptyStringValueParser::new())]
@@ -169,10 +198,6 @@ pub(crate) struct ExecArgs {
     #[arg(long, value_name = "DURATION", requires = "exec", value_parser = some_time)]
     pub(crate) timeout: Option<Duration>,
 
-    /// How often a task is tried before it is a dead letter.
-    #[arg(long, value_name = "N", requires = "exec", default_value = "5", value_parser = attempts)]
-    pub(crate) max_attempts: Attempts,
-
     /// The wait after the first failure; it doubles with each further one, with up to as much again at random.
     #[arg(long, value_name = "DURATION", requires = "exec", default_value = "1s", value_parser = duration)]
     pub(crate) retry_delay: Duration,
@@ -180,6 +205,10 @@ pub(crate) struct ExecArgs {
     /// How long running commands may go on after Ctrl-C; the second Ctrl-C kills them at once.
     #[arg(long, value_name = "DURATION", requires = "exec", default_value = "10s", value_parser = duration)]
     pub(crate) grace: Duration,
+}
+
+impl ExecArgs {
+    const HEADING: &str = "Running a command for each task";
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -198,7 +227,7 @@ pub(crate) fn queue_name(text: &str) -> Result<QueueName, String> {
     QueueName::new(text).map_err(|e| e.message().to_owned())
 }
 
-fn attempts(text: &str) -> Result<Attempts, String> {
+pub(crate) fn attempts(text: &str) -> Result<Attempts, String> {
     let number = text.parse().map_err(|_| "not a whole number".to_owned())?;
     Attempts::new(number).map_err(|e| e.message().to_owned())
 }
@@ -207,7 +236,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("{e}; write it like 500ms, 10s or 1h 30m"))
 }
 
-fn some_time(text: &str) -> Result<Duration, String> {
+pub(crate) fn some_time(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err("it has to be longer than nothing".to_owned()),
         time => Ok(time),

@@ -14,12 +14,20 @@ pub(crate) enum Exit {
     Done,
     /// 1: it could not start, or broke off.
     Failed,
+    /// 2: the command line is wrong, as the argument parser can't tell.
+    Usage,
     /// 3: lines of the input were bad; the others ran, or none with `--strict`.
     BadLines,
     /// 4: some tasks ended as dead letters.
     DeadLetters,
     /// 5: a promise does not hold.
     PromiseBroken,
+    /// 6: a task that was named is not there.
+    NotFound,
+    /// 7: the backend can't do that.
+    Unsupported,
+    /// 8: a task that was named is in flight.
+    InFlight,
     /// 128 + n: interrupted by signal n, so 130 for Ctrl-C and 143 for SIGTERM.
     Interrupted(Signal),
 }
@@ -29,9 +37,13 @@ impl Exit {
         match self {
             Self::Done => 0,
             Self::Failed => 1,
+            Self::Usage => 2,
             Self::BadLines => 3,
             Self::DeadLetters => 4,
             Self::PromiseBroken => 5,
+            Self::NotFound => 6,
+            Self::Unsupported => 7,
+            Self::InFlight => 8,
             Self::Interrupted(signal) => 128 + signal as u8,
         }
     }
@@ -43,18 +55,31 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command could not start, or broke off: one line for people.
+/// Why a command could not start, or broke off: one line for people, and the code that the program ends with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failure(String);
+pub(crate) struct Failure {
+    text: String,
+    exit: Exit,
+}
 
 impl Failure {
     pub(crate) fn new(what: impl Into<String>) -> Self {
-        Self(what.into())
+        Self { text: what.into(), exit: Exit::Failed }
+    }
+
+    /// With another code than 1.
+    pub(crate) fn exit(self, exit: Exit) -> Self {
+        Self { exit, ..self }
+    }
+
+    /// How the program ends for it.
+    pub(crate) fn exits(&self) -> Exit {
+        self.exit
     }
 
     /// What was being done, and what the system said to it.
     pub(crate) fn io(doing: impl fmt::Display, error: &io::Error) -> Self {
-        Self(format!("{doing}: {}", io_text(error)))
+        Self::new(format!("{doing}: {}", io_text(error)))
     }
 }
 
@@ -67,17 +92,22 @@ impl From<delayline::Error> for Failure {
         };
         let mut cause = e.source();
         while let Some(inner) = cause {
-            text.push_str(": ");
-            text.push_str(&inner.to_string());
+            let why = inner.to_string();
+            // Some say what their causes say.
+            if !text.ends_with(&why) {
+                text.push_str(": ");
+                text.push_str(&why);
+            }
             cause = inner.source();
         }
-        Self(text)
+        let unsupported = e.kind() == delayline::ErrorKind::Unsupported;
+        Self { text, exit: if unsupported { Exit::Unsupported } else { Exit::Failed } }
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 

@@ -12,8 +12,9 @@ use crate::exit::Failure;
 /// The variable that says in detail what is logged.
 const VARIABLE: &str = "DELAYLINE_LOG";
 
-/// What becomes of single tasks, the summary and the list of dead letters say.
-const QUIET: &str = "warn,delayline_core::worker=error,delayline_core::consume::fetch=error";
+/// What becomes of single tasks, the summary and the list of dead letters say; that a store is away, and back, nobody else does.
+const QUIET: &str =
+    "warn,delayline_core::outage=info,delayline_core::worker=error,delayline_core::consume::fetch=error";
 
 /// Begins to log: as the variable says, or as much as `-v` was given.
 pub(crate) fn start(verbose: u8, console: Arc<Console>) -> Result<(), Failure> {

@@ -9,28 +9,42 @@ mod input;
 mod logging;
 mod output;
 mod progress;
+mod push;
 mod run;
+#[cfg(feature = "postgres")]
+mod schema;
+mod shell;
 mod signal;
+mod store;
+mod watch;
+mod work;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use crate::args::{Args, Command};
-use crate::exit::Exit;
 
 fn main() -> ExitCode {
     let args = Args::parse();
     let done = match args.command {
         Command::Run(run) => run::main(&args.global, *run),
+        Command::Push(push) => push::main(&args.global, *push),
+        Command::Work(work) => work::main(&args.global, *work),
+        Command::Watch(watch) => watch::main(&args.global, &watch),
+        Command::Store(command) => store::main(&args.global, command),
+        Command::Completions(completions) => shell::completions(&completions),
+        Command::Man(man) => shell::man(&man),
         Command::Conform(conform) => conform::main(&args.global, &conform),
+        #[cfg(feature = "postgres")]
+        Command::Schema(schema) => schema::main(&schema),
         Command::Demo(demo) => demo::main(&args.global, *demo),
     };
     match done {
         Ok(exit) => exit.into(),
         Err(failure) => {
             console::last_words(&failure);
-            Exit::Failed.into()
+            failure.exits().into()
         }
     }
 }

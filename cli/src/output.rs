@@ -45,9 +45,18 @@ struct Line<'a> {
 /// The payload as JSON. One that is none, which another program may have put into a shared queue, is shown as text.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Payload<'a> {
+pub(crate) enum Payload<'a> {
     Json(&'a RawValue),
     Text(String),
+}
+
+impl<'a> Payload<'a> {
+    pub(crate) fn new(payload: &'a [u8]) -> Self {
+        match serde_json::from_slice(payload) {
+            Ok(json) => Self::Json(json),
+            Err(_) => Self::Text(String::from_utf8_lossy(payload).into_owned()),
+        }
+    }
 }
 
 /// Lines to be written, and where each of them ends.
@@ -59,25 +68,36 @@ pub(crate) struct Lines {
 
 impl Lines {
     pub(crate) fn push(&mut self, delivery: &Delivery<Bytes>) -> Result<(), Failure> {
-        let payload = delivery.payload();
         let line = Line {
             id: delivery.id(),
             queue: delivery.queue(),
-            payload: match serde_json::from_slice(payload) {
-                Ok(json) => Payload::Json(json),
-                Err(_) => Payload::Text(String::from_utf8_lossy(payload).into_owned()),
-            },
+            payload: Payload::new(delivery.payload()),
             due_at: delivery.due_at(),
             delivered_at: delivery.delivered_at(),
             lateness_ms: delivery.lateness().as_micros() as f64 / 1000.0,
             attempt: delivery.attempt(),
             group: delivery.group(),
         };
-        serde_json::to_writer(&mut self.bytes, &line)
-            .map_err(|e| Failure::new(format!("task {} can't be written as JSON: {e}", line.id)))?;
+        self.json(&line)
+    }
+
+    /// A line with one JSON value.
+    pub(crate) fn json(&mut self, line: &impl Serialize) -> Result<(), Failure> {
+        serde_json::to_writer(&mut self.bytes, line)
+            .map_err(|e| Failure::new(format!("a line can't be written as JSON: {e}")))?;
+        self.end();
+        Ok(())
+    }
+
+    /// A line of text.
+    pub(crate) fn text(&mut self, line: &str) {
+        self.bytes.extend_from_slice(line.as_bytes());
+        self.end();
+    }
+
+    fn end(&mut self) {
         self.bytes.push(b'\n');
         self.ends.push(self.bytes.len());
-        Ok(())
     }
 }
 

@@ -167,7 +167,10 @@ fn what_can_not_start_says_so_in_one_line() {
         ),
         (
             &["--backend", "kafka://me:hunter2@host", "run", &good],
-            "no backend has the URL scheme `kafka`; compiled in: memory".to_owned(),
+            format!(
+                "no backend has the URL scheme `kafka`; compiled in: memory{}",
+                if cfg!(feature = "redis") { ", redis" } else { "" }
+            ),
         ),
         (
             &["run", &good, "--backend", "memory:?max=1"],

@@ -139,6 +139,7 @@ macro_rules! __tests {
         loss_batch::loss_3_a_batch_that_is_too_large_is_refused_whole []
         loss::loss_4_tasks_survive_the_end_of_all_clients_as_declared []
         loss::loss_4_what_is_on_disk_survives_a_kill []
+        loss_kill::loss_4_a_server_killed_in_the_middle_of_the_work_loses_nothing []
         loss_batch::loss_5_what_is_handed_out_is_what_was_scheduled []
         loss_batch::loss_5_what_was_moved_is_what_was_scheduled [Reschedule]
         loss_batch::loss_5_what_was_redriven_is_what_was_scheduled [DeadLetters]
@@ -347,6 +348,7 @@ macro_rules! __tests {
         clear::clear_9_a_listing_shows_each_task_once_in_order [Inspect]
         clear::clear_9_a_task_that_stays_is_listed_once_while_others_come_and_go [Inspect]
         clear::clear_10_stats_count_each_task_once [Stats]
+        clear::clear_10_stats_tell_how_many_are_due_how_soon [Stats]
         clear::clear_10_stats_tell_of_a_pause [Stats Pause]
         // model
         model::loss_1_any_sequence_of_calls_does_what_the_model_does []

@@ -187,8 +187,51 @@ pub struct QueueStats {
     pub oldest_due: Option<Duration>,
     /// How long until the next scheduled task is due.
     pub next_due_in: Option<Duration>,
+    /// How many of the scheduled are due how soon; `None` where the store can't count that cheaply.
+    pub due_within: Option<DueWithin>,
     /// Whether hand-out is paused.
     pub paused: bool,
+}
+
+/// How many of a queue's [scheduled](QueueStats::scheduled) tasks are due within which time from now: each count holds
+/// those before it. Tasks that are due already, and those under a lease, are in none of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DueWithin {
+    /// Within 1 s.
+    pub second: u64,
+    /// Within 60 s.
+    pub minute: u64,
+    /// Within 3,600 s.
+    pub hour: u64,
+    /// Within 86,400 s.
+    pub day: u64,
+}
+
+impl DueWithin {
+    /// The times that are counted by, the shortest first; one that lies just so far ahead counts.
+    pub const WINDOWS: [Duration; 4] =
+        [Duration::from_secs(1), Duration::from_secs(60), Duration::from_secs(3_600), Duration::from_secs(86_400)];
+
+    /// For backend authors: the counts in the order of [`WINDOWS`](Self::WINDOWS).
+    #[must_use]
+    pub fn new([second, minute, hour, day]: [u64; 4]) -> Self {
+        Self { second, minute, hour, day }
+    }
+
+    /// The counts in the order of [`WINDOWS`](Self::WINDOWS).
+    #[must_use]
+    pub fn counts(self) -> [u64; 4] {
+        [self.second, self.minute, self.hour, self.day]
+    }
+
+    /// For backend authors: counts one scheduled task that is due after this time.
+    pub fn count(&mut self, due_in: Duration) {
+        let counts = [&mut self.second, &mut self.minute, &mut self.hour, &mut self.day];
+        for (count, _) in counts.into_iter().zip(Self::WINDOWS).filter(|(_, window)| due_in <= *window) {
+            *count += 1;
+        }
+    }
 }
 
 /// What an operator does with a queue.

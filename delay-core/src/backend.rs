@@ -141,7 +141,8 @@ pub trait DelayBackend: fmt::Debug + Send + Sync + 'static {
         Err(Error::unsupported("find"))
     }
 
-    /// Shows tasks that are pending or in flight, by the time they are next visible; ties by sequence.
+    /// Shows tasks that are pending or in flight, by the time they are next visible; ties by sequence, as far as
+    /// [`Capabilities::order`] declares one.
     ///
     /// # Behavior
     /// - Pages are read while the queue works: a task that moves between two pages may be seen twice or not at all; one

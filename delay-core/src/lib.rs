@@ -42,10 +42,12 @@
 //! | `commit` | calls of single tasks that run at the same time travel as one |
 //! | `consume` | the loop that fetches what is due, [`Consumer`], [`Delivery`], [`RetryPolicy`], patient settling |
 //! | `worker` | [`Worker`], [`Context`], [`Handled`]: slots, leases kept alive, shutdown |
+//! | `trace` | [`TraceContext`]: one trace from whoever schedules to the handler |
 //! | `codec` | [`Codec`], [`Json`], [`Raw`] |
 //! | [`testing`] | for the tests of applications |
 //! | `backend`, `owned` | for backend authors: [`DelayBackend`], [`Intake`], [`owned()`] |
 //! | `task`, `lease`, `change`, `admin`, `capabilities` | the types that the trait speaks in |
+//! | [`meter`] | what is counted and timed, with the Cargo feature `metrics` |
 //! | `names`, [`limits`], `error`, `time` | what is valid once it exists, and [`Error`], [`Clock`] |
 
 mod admin;
@@ -60,6 +62,7 @@ mod error;
 pub mod faults;
 mod lease;
 pub mod limits;
+pub mod meter;
 mod names;
 mod owned;
 mod queue;
@@ -67,9 +70,12 @@ mod sync;
 mod task;
 pub mod testing;
 mod time;
+mod trace;
 mod worker;
 
-pub use admin::{AdminOp, BuryCause, Cursor, DeadLetter, DeadLetterOp, DeadLetters, DeadSelect, Page, QueueStats};
+pub use admin::{
+    AdminOp, BuryCause, Cursor, DeadLetter, DeadLetterOp, DeadLetters, DeadSelect, DueWithin, Page, QueueStats,
+};
 pub use async_trait::async_trait;
 pub use backend::{DelayBackend, Intake, IntakeOptions};
 pub use bytes::Bytes;
@@ -85,4 +91,5 @@ pub use queue::{Queue, Schedule, Scheduling, Task};
 pub use task::{Attempts, Headers, NewTask, OnConflict, Outcome, Receipt, Scheduled, TaskRef, TaskState, TaskView};
 pub use time::{Clock, Due, SystemClock, TestClock, Timestamp};
 pub use tokio_util::sync::CancellationToken;
+pub use trace::{TRACEPARENT, TRACESTATE, TraceContext};
 pub use worker::{Context, Handled, Worker, WorkerBuilder, WorkerReport};

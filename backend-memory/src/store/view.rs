@@ -2,7 +2,7 @@
 
 use std::collections::BinaryHeap;
 
-use delayline_core::{Cursor, QueueStats, TaskId, TaskState, TaskView, Timestamp};
+use delayline_core::{Cursor, DueWithin, QueueStats, TaskId, TaskState, TaskView, Timestamp};
 
 use crate::now::{Now, Place};
 
@@ -97,6 +97,7 @@ impl Store {
         self.note_work(PIECE as usize);
         let end = self.tasks.end().min(scan.at.saturating_add(PIECE));
         let stats = &mut scan.stats;
+        let due_within = stats.due_within.get_or_insert_with(DueWithin::default);
         for index in scan.at..end {
             let Some(entry) = self.tasks.get(index) else { continue };
             let place = entry.place();
@@ -109,6 +110,7 @@ impl Store {
             } else {
                 stats.scheduled += 1;
                 let wait = now.until(place);
+                due_within.count(wait);
                 stats.next_due_in = Some(stats.next_due_in.map_or(wait, |other| other.min(wait)));
             }
         }

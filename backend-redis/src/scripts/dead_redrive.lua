@@ -2,8 +2,8 @@
 --
 -- ARGV[4] the instant from which they are staggered, in us, 0 for now
 -- ARGV[5] the distance between two in us
--- ARGV[6] how many were redriven before
--- then the number of each letter
+-- ARGV[6] how many were redriven before: those that are kept take no turn. Or empty, where shards take turns
+-- then the number of each letter, and after it, where shards take turns, its turn
 --
 -- Answers now in us, the instant, how many were redriven, how many kept because their id is in use or the server is full.
 
@@ -14,7 +14,7 @@ call('ZCARD', G)
 
 local full = false
 
-local function redrive(letter)
+local function redrive(letter, turn)
   if full then return false end
   local id_ends = 24 + number(letter, 23, 2)
   local id = sub(letter, 25, id_ends)
@@ -43,7 +43,7 @@ local function redrive(letter)
     full = true
     return false
   end
-  local at = (before + redriven) * gap
+  local at = (turn or before + redriven) * gap
   put(seq .. id, after(since, math.floor(at)))
   if flags % 16 >= 8 then
     call('ZADD', G, 0, sub(tail, (flags % 8 >= 4 and 12 or 1) + 1) .. '\0' .. seq .. id)
@@ -52,10 +52,10 @@ local function redrive(letter)
   return true
 end
 
-for i = 7, #ARGV do
+for i = 7, #ARGV, before and 1 or 2 do
   local letter = call('ZRANGEBYSCORE', D, ARGV[i], ARGV[i])[1]
   if letter then
-    if redrive(letter) then redriven = redriven + 1 else kept = kept + 1 end
+    if redrive(letter, not before and tonumber(ARGV[i + 1])) then redriven = redriven + 1 else kept = kept + 1 end
   end
 end
 finish()

@@ -3,8 +3,9 @@
 -- ARGV[4] the cursor of the look, 0 at the beginning
 --
 -- Answers now in us, the next cursor (0 when it is through), how many are visible now and later, dead letters, set aside, dead
--- letters dropped, 1 if paused, ms of the oldest that is due or -1, ms of the next that is not leased or -1; and of
--- the lives: id and 0 for a live lease, 1 for one that was cancelled and has ended.
+-- letters dropped, 1 if paused, ms of the oldest that is due or -1, ms of the next that is not leased or -1; how many are visible
+-- later than now and within a second, a minute, an hour, a day, leases included; and of the lives: id, and the ms at which a
+-- live lease ends, or 0 for one that was cancelled and has ended.
 
 local function first(from, to, wanted)
   for offset = 0, 4500, 500 do
@@ -30,6 +31,9 @@ local answer = {
   NOW_US, tonumber(page[1]), visible, later, call('ZCARD', D), tonumber(numbers[1] or 0), tonumber(numbers[2] or 0),
   paused and 1 or 0, oldest, upcoming,
 }
+for _, ms in ipairs({ 1000, 60000, 3600000, 86400000 }) do
+  answer[#answer + 1] = call('ZCOUNT', V, '(' .. NOW_MS, NOW_MS + ms)
+end
 for i = 1, #page[2], 2 do
   local id, life = page[2][i], page[2][i + 1]
   if #life >= 25 and leased(life) then
@@ -37,7 +41,7 @@ for i = 1, #page[2], 2 do
     local live = score and tonumber(score) > NOW_MS
     if live or (score and cancelled(life)) then
       answer[#answer + 1] = id
-      answer[#answer + 1] = live and 0 or 1
+      answer[#answer + 1] = live and tonumber(score) or 0
     end
   end
 end

@@ -4,7 +4,8 @@ use delayline_conformance::proxy::Link;
 use delayline_conformance::servers::Server;
 use delayline_core::{
     AdminOp, Attempts, Change, ChangeOutcome, Claim, Claimed, DeadLetterOp, DeadSelect, DelayBackend, Due, ErrorKind,
-    GroupName, Intake, IntakeOptions, NewTask, OperationId, Outcome, QueueName, Select, TaskId, Verdict,
+    GroupName, Intake, IntakeOptions, NewTask, OperationId, Outcome, Page, QueueName, Select, TaskId, TaskView,
+    Verdict,
 };
 
 use super::*;
@@ -43,6 +44,18 @@ async fn claim(intake: &mut Box<dyn Intake>) -> Claimed {
 async fn settle(backend: &RedisBackend, claimed: Claimed, verdict: &Verdict) -> Vec<delayline_core::Result<()>> {
     let verdicts = claimed.deliveries.into_iter().map(|task| (task.lease, verdict.clone())).collect();
     backend.settle(&queue(), verdicts).await.unwrap()
+}
+
+/// All tasks, by pages of so many.
+async fn list(backend: &RedisBackend, limit: usize) -> Vec<TaskView> {
+    let mut listed = Vec::new();
+    let mut page = Page::first(limit);
+    loop {
+        let views = backend.list(&queue(), page).await.unwrap();
+        let Some(last) = views.last() else { return listed };
+        page = Page::after(last, limit);
+        listed.extend(views);
+    }
 }
 
 fn keys(server: &Redis) -> Vec<String> {
@@ -255,7 +268,7 @@ async fn an_operation_goes_on_under_its_id_in_another_process() {
         two.change(&queue_name, Select::Group(room.clone()), change.clone()),
     );
     assert_eq!((a.unwrap().changed, b.unwrap().changed), (1_200, 1_200), "both answer for the whole");
-    let first = one.list(&queue(), delayline_core::Page::first(1)).await.unwrap().remove(0);
+    let first = one.list(&queue(), Page::first(1)).await.unwrap().remove(0);
     let shifted = first.visible_at.saturating_since(first.task.due_at.unwrap()) + LEASE;
     assert!(shifted <= LEASE, "each was shifted once");
     let other = QueueName::new("other").unwrap();
@@ -274,4 +287,62 @@ async fn another_number_of_shards_is_refused() {
     let mut intake = intake(&four).await;
     let e = intake.claim(Claim::new(1, LEASE)).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Config, "{e}");
+}
+
+/// Two shards count each for itself, and so may give one number at one millisecond.
+#[tokio::test]
+async fn clear_9_equal_places_in_two_shards_are_listed_once_across_pages() {
+    let server = server(&[]).await;
+    let config = config(&server.url()).key_prefix("delayline").shards(3);
+    let backend = RedisBackend::connect(config).await.unwrap();
+    for shard in 0..3 {
+        // Far ahead of the clock, so that the next numbers are these.
+        server.ask(&format!("HSET {{delayline:exam:{shard}}}:m c 8000000000000000 n 1.3")).unwrap();
+    }
+    let due = Due::At(delayline_core::Timestamp::from_unix_millis(4_000_000_000_000 / 2));
+    let tasks = (0..30).map(|i| NewTask::new(due, "x").id(id(&format!("task-{i}")))).collect();
+    let mut put: Vec<_> =
+        backend.schedule(&queue(), tasks).await.unwrap().into_iter().map(|s| s.unwrap().task).collect();
+    let seqs: std::collections::BTreeSet<u64> = put.iter().map(|task| task.receipt.words().unwrap()[1]).collect();
+    assert!(seqs.len() < 30, "none of the shards gave a number that another gave");
+    for limit in [1, 2, 7, 1_000] {
+        let mut sorted: Vec<_> = list(&backend, limit).await.into_iter().map(|view| view.task).collect();
+        sorted.sort_by_key(|task| task.id.to_string());
+        put.sort_by_key(|task| task.id.to_string());
+        assert_eq!(sorted, put, "by pages of {limit}");
+    }
+    // What was noted of a task names it, whatever its shard.
+    let changed = backend.change(&queue(), Select::Tasks(put), Change::cancel()).await.unwrap();
+    assert_eq!(changed.changed, 30);
+}
+
+#[tokio::test]
+async fn loss_8_a_redrive_at_a_rate_goes_by_age_across_shards() {
+    let server = server(&[]).await;
+    let config = config(&server.url()).key_prefix("delayline").shards(3);
+    let backend = RedisBackend::connect(config).await.unwrap();
+    let mut intake = intake(&backend).await;
+    let ids: Vec<String> = (0..20).map(|i| format!("task-{i}")).collect();
+    for key in &ids {
+        put(&backend, NewTask::new(Due::NOW, "x").id(id(key))).await.unwrap();
+        let buried = settle(&backend, claim(&mut intake).await, &Verdict::Bury { reason: "no".into() }).await;
+        assert!(buried.iter().all(Result::is_ok), "{buried:?}");
+    }
+    // One of them leaves its turn empty.
+    put(&backend, NewTask::new(LEASE * 100, "in use").id(id("task-5"))).await.unwrap();
+    let redrive = DeadLetterOp::Redrive { select: DeadSelect::All, rate: Some(0.5) };
+    let answer = backend.dead_letters(&queue(), redrive).await.unwrap();
+    assert_eq!((answer.affected, answer.kept), (19, 1));
+    let listed = list(&backend, 100).await;
+    let first = listed[0].visible_at;
+    let turns: Vec<_> = listed[..19].iter().map(|view| (view.task.id.to_string(), view.visible_at)).collect();
+    let expected = ids.iter().enumerate().filter(|(i, _)| *i != 5);
+    for ((key, at), (i, id)) in turns.iter().zip(expected) {
+        let after = at.saturating_since(first);
+        let even = Duration::from_secs(2) * i as u32;
+        assert!(
+            key == id && after.abs_diff(even) <= Duration::from_millis(1),
+            "{key} after {after:?}, {id} after {even:?}"
+        );
+    }
 }

@@ -1,7 +1,7 @@
 //! What is found out before the first call.
 
 use delayline_conformance::servers::Server;
-use delayline_core::{DelayBackend, Error, ErrorKind, IntakeOptions, NewTask, QueueName, Result};
+use delayline_core::{DelayBackend, Durability, Error, ErrorKind, IntakeOptions, NewTask, QueueName, Result};
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
 use tokio_rustls::TlsAcceptor;
@@ -112,6 +112,33 @@ async fn clear_5_replicas_clusters_and_evicting_policies() {
     refused(&replica.url(), ErrorKind::Incompatible, "replica").await;
     let node = server(&["--cluster-enabled", "yes"]).await;
     refused(&node.url(), ErrorKind::Incompatible, "cluster").await;
+}
+
+#[tokio::test]
+async fn loss_4_a_disk_that_is_counted_on_is_looked_at() {
+    let server = server(&["--appendfsync", "always"]).await;
+    let url = format!("{}?durability=disk", server.url());
+    let durability = async |url: &str| {
+        crate::RedisBackend::connect(config(url)).await.map(|backend| backend.capabilities().durability)
+    };
+    assert_eq!(durability(&url).await.unwrap(), Durability::Disk);
+    assert_eq!(durability(&server.url()).await.unwrap(), Durability::Server, "nobody counts on it");
+    for (name, value, good) in
+        [("appendfsync", "everysec", "always"), ("no-appendfsync-on-rewrite", "yes", "no"), ("appendonly", "no", "yes")]
+    {
+        server.ask(&format!("CONFIG SET {name} {value}")).unwrap();
+        let says = if name == "appendonly" { "no append-only file".into() } else { format!("`{name}` is `{value}`") };
+        refused(&url, ErrorKind::Config, &says).await;
+        check(&server.url()).await.unwrap();
+        server.ask(&format!("CONFIG SET {name} {good}")).unwrap();
+    }
+    // Who may not ask is believed, as far as it can be seen.
+    server.ask(&format!("ACL SETUSER asks reset on >hunter2 {DOCUMENTED}")).unwrap();
+    let url = url.replace("//", "//asks:hunter2@");
+    server.ask("CONFIG SET appendfsync everysec").unwrap();
+    assert_eq!(durability(&url).await.unwrap(), Durability::Disk);
+    server.ask("CONFIG SET appendonly no").unwrap();
+    refused(&url, ErrorKind::Config, "no append-only file").await;
 }
 
 #[tokio::test]

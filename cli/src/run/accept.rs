@@ -258,7 +258,7 @@ enum Judged {
 }
 
 /// Makes the delays of a task count from so long ago.
-fn count_from_before(task: &mut NewTask, past: Duration) {
+pub(crate) fn count_from_before(task: &mut NewTask, past: Duration) {
     task.due = shorter(task.due, past);
     task.expires = task.expires.map(|expires| shorter(expires, past));
 }

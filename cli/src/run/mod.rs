@@ -4,8 +4,8 @@
 //! backend ([`accept`]), and another hands out what is due ([`stdout`] or [`exec`]). The [`ledger`] counts, and knows
 //! when all is done; a [`Stop`] ends them earlier, and then [`rest`] gathers what is left.
 
-mod accept;
-mod exec;
+pub(crate) mod accept;
+pub(crate) mod exec;
 pub(crate) mod ledger;
 mod next_due;
 mod report;
@@ -73,7 +73,7 @@ async fn run(
     stop: Stop,
     groups: Arc<Groups>,
 ) -> Result<Exit, Failure> {
-    let max_attempts = if args.exec.exec.is_some() { args.exec.max_attempts } else { Attempts::default() };
+    let max_attempts = if args.exec.exec.is_some() { args.max_attempts } else { Attempts::default() };
     let ledger = Arc::new(Ledger::new());
     let inner = delayline::connect(&global.backend).await?;
     let backend = Arc::new(Watched::new(inner, ledger.clone(), max_attempts));

@@ -6,6 +6,7 @@
 //! | [`release`] | which binaries there are: the installed ones, and those of other versions |
 //! | `sandbox` | a directory and the processes in it, and the guard that outlives us to clean up |
 //! | `redis`, `postgres`, `rabbitmq` | how each is started, asked and looked at |
+//! | `pgbouncer` | a pooler in front of a PostgreSQL server |
 //!
 //! All calls block: make servers outside a runtime, or with `spawn_blocking`.
 //!
@@ -13,6 +14,7 @@
 //! is already there and is used instead. `DELAYLINE_RELEASE_REDIS` and so on choose a release by its name, as
 //! `scripts/servers status --matrix` lists them.
 
+mod pgbouncer;
 mod postgres;
 mod rabbitmq;
 mod redis;
@@ -26,6 +28,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+pub use pgbouncer::PgBouncer;
 pub use postgres::Postgres;
 pub use rabbitmq::{Rabbit, RabbitCluster};
 pub use redis::{Redis, RedisCluster};

@@ -12,8 +12,8 @@ use super::{Kind, Release, Result, START_MAX, Server};
 use crate::harness::Resources;
 
 /// The role, which owns everything, and its password, which no error and no log line may show.
-const ROLE: &str = "delayline";
-const PASSWORD: &str = "s3cret-of-the-tests";
+pub(super) const ROLE: &str = "delayline";
+pub(super) const PASSWORD: &str = "s3cret-of-the-tests";
 
 /// A PostgreSQL server with its default durability: what it acknowledged is on the disk.
 #[derive(Debug)]
@@ -116,12 +116,12 @@ fn serve(release: &Release, sandbox: &Sandbox, port: u16, settings: &[String]) -
     Ok(serve)
 }
 
-fn is_root() -> bool {
+pub(super) fn is_root() -> bool {
     Uid::effective().is_root()
 }
 
 /// Whom the data belongs to where we are root.
-fn owner(release: &Release) -> (Uid, Gid) {
+pub(super) fn owner(release: &Release) -> (Uid, Gid) {
     let nobody = (Uid::from_raw(65_534), Gid::from_raw(65_534));
     match &release.root {
         Some(_) => nobody,
@@ -129,7 +129,7 @@ fn owner(release: &Release) -> (Uid, Gid) {
     }
 }
 
-fn give_away(release: &Release, sandbox: &Sandbox) -> Result<()> {
+pub(super) fn give_away(release: &Release, sandbox: &Sandbox) -> Result<()> {
     if !is_root() {
         return Ok(());
     }

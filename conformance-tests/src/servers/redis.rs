@@ -14,8 +14,8 @@ use crate::harness::Resources;
 /// Where a cluster's bus listens, above the port.
 const BUS: u16 = 10_000;
 
-/// A Redis server with an append-only file, flushed before each answer is sent and synced every second: what it acknowledged
-/// survives `kill -9`.
+/// A Redis server with an append-only file that is synced every second: what it acknowledged survives `kill -9` unless the disk
+/// is slow to sync. With `["--appendfsync", "always"]` it survives for certain.
 #[derive(Debug)]
 pub struct Redis {
     release: Release,

@@ -30,6 +30,7 @@ pub mod live_worker;
 pub mod loss;
 pub mod loss_batch;
 pub mod loss_dead;
+pub mod loss_kill;
 pub mod model;
 pub mod order;
 pub mod time;

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use delayline_conformance::servers::{self, Kind, Server};
+use delayline_conformance::servers::{self, Kind, Redis, Release, Server};
 use delayline_conformance::{Fault, Harness, Resources};
-use delayline_core::{DelayBackend, Error, ErrorKind, Result, async_trait};
+use delayline_core::{DelayBackend, Durability, Error, ErrorKind, Result, async_trait};
 use delayline_redis::{RedisBackend, RedisConfig};
 use parking_lot::Mutex;
 
@@ -18,6 +18,7 @@ pub struct OnRedis {
     url: String,
     prefix: String,
     shards: u32,
+    durability: Durability,
     /// One of our own, which can be killed.
     server: Option<Arc<Mutex<Box<dyn Server>>>>,
 }
@@ -28,13 +29,25 @@ impl OnRedis {
     }
 
     pub fn with_shards(shards: u32) -> Self {
+        Self::new(shards, Durability::Server)
+    }
+
+    /// A server that answers nothing before it is on the disk, and a backend that declares so.
+    pub fn on_disk(shards: u32) -> Self {
+        Self::new(shards, Durability::Disk)
+    }
+
+    fn new(shards: u32, durability: Durability) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("conform-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         if let Some(url) = servers::given(Kind::Redis) {
-            return Self { url, prefix, shards, server: None };
+            // How it is set up is its owner's affair.
+            return Self { url, prefix, shards, durability: Durability::Server, server: None };
         }
-        let server = servers::start(Kind::Redis).unwrap_or_else(|e| panic!("{e}"));
-        Self { url: server.url(), prefix, shards, server: Some(Arc::new(Mutex::new(server))) }
+        let arguments: &[&str] = if durability == Durability::Disk { &["--appendfsync", "always"] } else { &[] };
+        let started = Release::chosen(Kind::Redis).and_then(|release| Redis::start(&release, arguments));
+        let server: Box<dyn Server> = Box::new(started.unwrap_or_else(|e| panic!("{e}")));
+        Self { url: server.url(), prefix, shards, durability, server: Some(Arc::new(Mutex::new(server))) }
     }
 
     /// Does something to the server, on a thread that may block; nothing where it is not ours.
@@ -55,6 +68,7 @@ impl OnRedis {
 impl Harness for OnRedis {
     async fn open(&self) -> Result<Arc<dyn DelayBackend>> {
         let config = RedisConfig::from_url(&self.url)?.key_prefix(&self.prefix).shards(self.shards);
+        let config = config.durability(self.durability);
         Ok(Arc::new(RedisBackend::connect(config).await?))
     }
 

@@ -222,7 +222,7 @@ impl<T: 'static> Consumer<T> {
                 }
                 Err(e) => {
                     let verdict = undecodable_verdict(line, &task.lease.id, &e);
-                    undecodable.push(Settling { lease: task.lease, ends, verdict });
+                    undecodable.push(Settling { lease: task.lease, ends, verdict, max_attempts: task.max_attempts });
                 }
             }
         }

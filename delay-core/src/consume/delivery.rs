@@ -11,6 +11,7 @@ use tracing::Instrument;
 use super::RetryPolicy;
 use super::received::received_getters;
 use super::settle::{Settling, settle_one};
+use crate::meter::Flight;
 use crate::queue::line::{Line, only};
 use crate::{ClaimedTask, Error, ErrorKind, Lease, Reason, Result, Verdict};
 
@@ -150,6 +151,7 @@ pub(super) struct Hold {
     /// When the lease ends on this process's clock, at the earliest.
     ends: Instant,
     on_drop: OnDrop,
+    _flight: Flight,
 }
 
 enum OnDrop {
@@ -162,7 +164,8 @@ enum OnDrop {
 
 impl Hold {
     pub(super) fn new(line: Arc<Line>, retry: RetryPolicy, task: ClaimedTask, ends: Instant) -> Self {
-        Self { line, retry, task, ends, on_drop: OnDrop::Retry }
+        let _flight = Flight::new(&line.name);
+        Self { line, retry, task, ends, on_drop: OnDrop::Retry, _flight }
     }
 
     async fn settle(mut self, verdict: Verdict) -> Result<()> {
@@ -176,7 +179,8 @@ impl Hold {
     /// Notes what is about to be sent.
     pub(super) fn say(&mut self, verdict: Verdict) -> Settling {
         self.on_drop = OnDrop::Send(verdict.clone());
-        Settling { lease: self.task.lease.clone(), ends: self.ends, verdict }
+        let (lease, max_attempts) = (self.task.lease.clone(), self.task.max_attempts);
+        Settling { lease, ends: self.ends, verdict, max_attempts }
     }
 
     /// Notes the answer.

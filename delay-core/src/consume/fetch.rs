@@ -18,8 +18,10 @@ use tracing::Instrument;
 
 use super::retry::outage_delays;
 use crate::queue::line::Line;
-use crate::{Claim, Claimed, ClaimedTask, Error, ErrorKind, Intake, IntakeOptions, Result};
+use crate::{Claim, Claimed, ClaimedTask, Error, ErrorKind, Intake, IntakeOptions, Result, meter};
 
+/// What the beginning and the end of an outage are logged as, so that who wants nothing of single tasks may still want these.
+const OUTAGE: &str = "delayline_core::outage";
 /// The longest pause between claims that bring nothing although something should be there.
 const SPIN_PAUSE_MAX: Duration = Duration::from_millis(25);
 /// A wait that returns sooner, though it might have lasted longer, may have been given a wrong hint.
@@ -155,7 +157,8 @@ impl Fetcher {
 
     fn brought(&mut self, claimed: Claimed) -> Vec<ClaimedTask> {
         if let Some(outage) = self.outage.take() {
-            tracing::info!(queue = %self.line.name, outage = ?outage.began.elapsed(), "claiming works again");
+            let lasted = outage.began.elapsed();
+            tracing::info!(target: OUTAGE, queue = %self.line.name, outage = ?lasted, "claiming works again");
         }
         if claimed.buried > 0 || claimed.set_aside > 0 {
             let (buried, set_aside) = (claimed.buried, claimed.set_aside);
@@ -176,6 +179,8 @@ impl Fetcher {
             Some(due_in) => Rest::Hint(Instant::now() + due_in.min(sweep)),
             None => Rest::Hint(Instant::now() + sweep),
         };
+        meter::delivered(&self.line.name, &claimed.deliveries);
+        meter::buried(&self.line.name, claimed.buried);
         self.nothing_in_sight = claimed.deliveries.is_empty() && claimed.next_due_in.is_none();
         claimed.deliveries
     }
@@ -184,7 +189,7 @@ impl Fetcher {
         self.nothing_in_sight = false;
         let queue = &self.line.name;
         let outage = self.outage.get_or_insert_with(|| {
-            tracing::warn!(%queue, error = %e, "claiming fails; it is tried again until it works");
+            tracing::warn!(target: OUTAGE, %queue, error = %e, "claiming fails; it is tried again until it works");
             Outage { began: Instant::now(), last: e.clone(), delays: Box::new(outage_delays()) }
         });
         outage.last = e.clone();

@@ -65,6 +65,12 @@ macro_rules! received_getters {
             &self.task().headers
         }
 
+        /// The trace that whoever scheduled it was in; see [`Queue::trace_with`]($crate::Queue::trace_with).
+        #[must_use]
+        pub fn trace_context(&self) -> Option<$crate::TraceContext> {
+            $crate::TraceContext::of(self.headers())
+        }
+
         /// Its group.
         #[must_use]
         pub fn group(&self) -> Option<&$crate::GroupName> {

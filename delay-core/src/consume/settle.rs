@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::retry::outage_delays;
 use crate::queue::line::{Line, only};
-use crate::{Error, ErrorKind, Lease, Result, Verdict};
+use crate::{Error, ErrorKind, Lease, Result, Verdict, meter};
 
 /// A settling that gets no answer is given up after this long or at the lease's end, whichever is later.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
@@ -23,6 +23,9 @@ pub(crate) struct Settling {
     /// When the lease ends on this process's clock, at the earliest.
     pub(crate) ends: Instant,
     pub(crate) verdict: Verdict,
+    /// Attempts that the task may have.
+    #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "it is there to be counted by"))]
+    pub(crate) max_attempts: u32,
 }
 
 /// Settles leases of one queue, each with one answer, in order. What fails for a reason that may pass is repeated with
@@ -37,16 +40,25 @@ pub(crate) async fn settle(line: &Arc<Line>, settlings: &[Settling]) -> Vec<Resu
         Ok(answers) => answers,
         Err(_) => settlings.iter().map(|_| Err(no_answer())).collect(),
     };
-    repeat(line, settlings, first).await
+    let answers = repeat(line, settlings, first).await;
+    settlings.iter().zip(&answers).for_each(|(one, answer)| meter::settled(&line.name, one, answer));
+    answers
 }
 
 /// The same for one, which travels with those that others settle at the same time.
 pub(crate) async fn settle_one(line: &Arc<Line>, one: Settling) -> Result<()> {
     let verdict = (one.lease.clone(), one.verdict.clone());
     match timeout(patience(one.ends), line.settle_one(verdict)).await.unwrap_or_else(|_| Err(no_answer())) {
-        Ok(()) => Ok(()),
+        Ok(()) => {
+            meter::settled(&line.name, &one, &Ok(()));
+            Ok(())
+        }
         // Boxed, because it is rare and large, and every handler's task has room for it otherwise.
-        Err(e) => only(Box::pin(repeat(line, &[one], vec![Err(e)])).await),
+        Err(e) => {
+            let answer = only(Box::pin(repeat(line, std::slice::from_ref(&one), vec![Err(e)])).await);
+            meter::settled(&line.name, &one, &answer);
+            answer
+        }
     }
 }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::commit::{Committer, Kind, Sending, Submit, submit};
-use crate::{DelayBackend, Error, ErrorKind, Lease, NewTask, QueueName, Result, RetryPolicy, Scheduled, Verdict};
+use crate::{
+    DelayBackend, Error, ErrorKind, Lease, NewTask, QueueName, Result, RetryPolicy, Scheduled, Verdict, meter,
+};
 
 /// One queue on one backend, shared by a `Queue`, its clones, consumers and deliveries.
 pub(crate) struct Line {
@@ -18,6 +20,11 @@ pub(crate) struct Line {
 impl Line {
     pub(crate) fn new(backend: Arc<dyn DelayBackend>, name: QueueName) -> Self {
         Self { backend, name, schedules: Committer::default(), settles: Committer::default() }
+    }
+
+    /// Schedules many in one call.
+    pub(crate) fn schedule_all(&self, tasks: Vec<NewTask>) -> Sending<'_, Scheduled> {
+        meter::scheduling(&self.name, self.backend.schedule(&self.name, tasks))
     }
 
     /// Schedules one task, together with those that others schedule at the same time.
@@ -84,7 +91,7 @@ impl Kind for OneTask {
     }
 
     fn send(line: &Line, tasks: Vec<NewTask>) -> Sending<'_, Scheduled> {
-        line.backend.schedule(&line.name, tasks)
+        line.schedule_all(tasks)
     }
 }
 

@@ -16,7 +16,7 @@ pub use self::schedule::{Schedule, Scheduling, Task};
 use crate::{
     AdminOp, Change, ChangeOutcome, Changed, Codec, ConsumerBuilder, DeadLetterOp, DeadLetters, DeadSelect,
     DelayBackend, Due, Error, GroupName, Json, Page, QueueName, QueueStats, Result, Select, Shift, TaskId, TaskRef,
-    TaskView,
+    TaskView, TraceContext, meter,
 };
 
 /// A queue of delayed tasks of one type, on any backend.
@@ -37,8 +37,11 @@ pub struct Queue<T> {
 
 struct Inner<T> {
     line: Arc<Line>,
-    codec: Box<dyn Codec<T>>,
+    codec: Arc<dyn Codec<T>>,
+    trace: Option<Arc<Tracing>>,
 }
+
+type Tracing = dyn Fn() -> Option<TraceContext> + Send + Sync;
 
 impl<T: 'static> Queue<T> {
     /// A queue whose payloads are JSON.
@@ -62,7 +65,26 @@ impl<T: 'static> Queue<T> {
         codec: impl Codec<T>,
     ) -> Result<Self> {
         let line = Arc::new(Line::new(backend, name.try_into().map_err(Into::into)?));
-        Ok(Self { inner: Arc::new(Inner { line, codec: Box::new(codec) }) })
+        Ok(Self { inner: Arc::new(Inner { line, codec: Arc::new(codec), trace: None }) })
+    }
+
+    /// The same queue, whose tasks carry the trace that `current` tells when they are described, in their headers
+    /// `traceparent` and `tracestate`. A task that was given a `traceparent` keeps its own. Handlers read it with
+    /// [`Context::trace_context`](crate::Context::trace_context).
+    ///
+    /// ```
+    /// # use delayline_core::{Queue, TraceContext};
+    /// # fn current_traceparent() -> Option<String> { None }
+    /// # fn example(queue: Queue<String>) -> Queue<String> {
+    /// // What a tracing library calls its propagator, text map or carrier writes this text.
+    /// queue.trace_with(|| TraceContext::new(current_traceparent()?).ok())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn trace_with(&self, current: impl Fn() -> Option<TraceContext> + Send + Sync + 'static) -> Self {
+        let Inner { line, codec, .. } = &*self.inner;
+        let trace: Option<Arc<Tracing>> = Some(Arc::new(current));
+        Self { inner: Arc::new(Inner { line: line.clone(), codec: codec.clone(), trace }) }
     }
 
     /// Its name.
@@ -172,7 +194,10 @@ impl<T: 'static> Queue<T> {
     /// # Errors
     /// Those of [`DelayBackend::change`].
     pub async fn change(&self, select: Select, change: Change) -> Result<Changed> {
-        self.backend().change(self.name(), select, change).await
+        let action = change.action;
+        let changed = self.backend().change(self.name(), select, change).await?;
+        meter::changed(self.name(), action, &changed);
+        Ok(changed)
     }
 
     /// Shows a task that is pending or in flight.
@@ -196,7 +221,9 @@ impl<T: 'static> Queue<T> {
     /// # Errors
     /// Those of [`DelayBackend::stats`].
     pub async fn stats(&self) -> Result<QueueStats> {
-        self.backend().stats(self.name()).await
+        let stats = self.backend().stats(self.name()).await?;
+        meter::stats(self.name(), &stats);
+        Ok(stats)
     }
 
     /// Stops hand-out until [`resume`](Self::resume); everything else goes on.
@@ -263,6 +290,11 @@ impl<T: 'static> Queue<T> {
 
     pub(crate) fn encode(&self, payload: &T) -> Result<Bytes> {
         self.inner.codec.encode(payload)
+    }
+
+    /// The trace that a task which is described now belongs to.
+    pub(crate) fn current_trace(&self) -> Option<TraceContext> {
+        self.inner.trace.as_ref().and_then(|current| current())
     }
 
     pub(crate) fn line(&self) -> &Arc<Line> {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::{Attempts, Due, Error, GroupName, Headers, NewTask, OnConflict, Result, TaskId};
+use crate::{Attempts, Due, Error, GroupName, Headers, NewTask, OnConflict, Result, TRACEPARENT, TaskId, TraceContext};
 
 /// The options so far. The first one that is refused is reported when the task is scheduled.
 #[derive(Clone)]
@@ -55,12 +55,18 @@ impl Options {
         self.task.on_conflict = OnConflict::Replace;
     }
 
-    /// The task with this payload.
-    pub(super) fn into_task(self, payload: Result<Bytes>) -> Result<NewTask> {
-        match self.refused {
-            Some(e) => Err(e),
-            None => Ok(NewTask { payload: payload?, ..self.task }),
+    /// The task with this payload, in a trace unless it has one of its own.
+    pub(super) fn into_task(mut self, payload: Result<Bytes>, trace: Option<TraceContext>) -> Result<NewTask> {
+        if let Some(e) = self.refused {
+            return Err(e);
         }
+        if let Some(trace) = trace
+            && self.task.headers.get(TRACEPARENT).is_none()
+        {
+            // Without room for it, the task is more important.
+            let _ = trace.write(&mut self.task.headers);
+        }
+        Ok(NewTask { payload: payload?, ..self.task })
     }
 
     fn checked<V, E: Into<Error>>(&mut self, option: Result<V, E>) -> Option<V> {

@@ -36,7 +36,7 @@ impl<'q, T: 'static> IntoFuture for Schedule<'q, T> {
 
     fn into_future(self) -> Scheduling<'q> {
         let line = self.queue.line();
-        let task = self.options.into_task(self.payload);
+        let task = self.options.into_task(self.payload, self.queue.current_trace());
         let span = tracing::debug_span!("schedule", queue = %line.name);
         Scheduling { span, call: task.map(|task| line.schedule(task)).map_err(Some) }
     }
@@ -107,7 +107,7 @@ impl<T: 'static> Task<T> {
 
     pub(super) fn into_new(self, queue: &Queue<T>) -> Result<NewTask> {
         let payload = queue.encode(&self.payload);
-        self.options.into_task(payload)
+        self.options.into_task(payload, queue.current_trace())
     }
 }
 
@@ -131,7 +131,7 @@ pub(super) async fn schedule_all(
     while tasks.peek().is_some() {
         let (chunk, places) = next_chunk(&mut tasks, line.batch_max());
         let asked = chunk.len();
-        let answer = if asked == 0 { Ok(Vec::new()) } else { line.backend.schedule(&line.name, chunk).await };
+        let answer = if asked == 0 { Ok(Vec::new()) } else { line.schedule_all(chunk).await };
         match answer {
             Ok(_) => any_sent |= asked > 0,
             Err(e) if !any_sent => return Err(e),

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::lane::Shared;
 use crate::consume::received::received_getters;
+use crate::meter::Flight;
 use crate::queue::line::Line;
 use crate::{ClaimedTask, Lease};
 
@@ -97,6 +98,7 @@ pub(super) struct InFlight {
     pub(super) lease: Mutex<CurrentLease>,
     lost: Signal,
     cancelled: Signal,
+    _flight: Flight,
 }
 
 /// A lease, and when it ends on this process's clock, at the earliest.
@@ -109,7 +111,8 @@ pub(super) struct CurrentLease {
 impl InFlight {
     pub(super) fn new(line: Arc<Line>, shared: Arc<Shared>, task: ClaimedTask, ends: Instant) -> Self {
         let lease = Mutex::new(CurrentLease { lease: task.lease.clone(), ends });
-        Self { line, shared, task, lease, lost: Signal::default(), cancelled: Signal::default() }
+        let _flight = Flight::new(&line.name);
+        Self { line, shared, task, lease, lost: Signal::default(), cancelled: Signal::default(), _flight }
     }
 
     pub(super) fn current_lease(&self) -> CurrentLease {

@@ -38,7 +38,7 @@ use self::registry::Stopped;
 pub use self::report::WorkerReport;
 use self::report::one_more;
 use crate::consume::fetch::Fetcher;
-use crate::{IntakeOptions, Result, Verdict};
+use crate::{IntakeOptions, Result, Verdict, meter};
 
 /// How long handlers that were stopped may take to end, and then how long giving their tasks back may take.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
@@ -221,7 +221,10 @@ async fn give_back(stopped: Vec<(Arc<Lane>, Vec<Stopped>)>, all_ended: bool) {
         let verdicts = ended.into_iter().map(|task| (task.lease.lease, Verdict::Release)).collect();
         for answer in lane.line.settle(verdicts).await {
             match answer {
-                Ok(()) => one_more(&lane.shared.counts.released),
+                Ok(()) => {
+                    meter::released(&lane.line.name);
+                    one_more(&lane.shared.counts.released);
+                }
                 Err(e) => tracing::warn!(queue = %lane.line.name, error = %e, "a task could not be given back"),
             }
         }

@@ -212,7 +212,8 @@ impl Lane {
 
 impl Say {
     fn settling(&self) -> Settling {
-        Settling { lease: self.lease.lease.clone(), ends: self.lease.ends, verdict: self.verdict.clone() }
+        let max_attempts = self.in_flight.task.max_attempts;
+        Settling { lease: self.lease.lease.clone(), ends: self.lease.ends, verdict: self.verdict.clone(), max_attempts }
     }
 }
 

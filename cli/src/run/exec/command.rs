@@ -25,7 +25,7 @@ const KILL_AFTER: Duration = Duration::from_secs(2);
 const LAST_WORDS_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Runs one command line for many tasks.
-pub(super) struct Runner {
+pub(crate) struct Runner {
     command: String,
     timeout: Option<Duration>,
     console: Arc<Console>,
@@ -33,12 +33,12 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    pub(super) fn new(command: String, timeout: Option<Duration>, console: Arc<Console>, groups: Arc<Groups>) -> Self {
+    pub(crate) fn new(command: String, timeout: Option<Duration>, console: Arc<Console>, groups: Arc<Groups>) -> Self {
         Self { command, timeout, console, groups }
     }
 
     /// Runs the command for a task. Dropped, it kills the command with all that it has started.
-    pub(super) async fn run(&self, payload: &[u8], context: &Context) -> Handled {
+    pub(crate) async fn run(&self, payload: &[u8], context: &Context) -> Handled {
         let running = match self.start(payload, context) {
             Ok(running) => running,
             Err(e) => return Handled::retry(format!("cannot start the command: {}", crate::exit::io_text(&e))),
@@ -67,6 +67,12 @@ impl Runner {
             .stderr(Stdio::piped());
         if let Some(group) = context.group() {
             command.env("DELAYLINE_GROUP", group.as_str());
+        }
+        // The variables by which programs of OpenTelemetry pass a trace on.
+        command.env_remove("TRACEPARENT").env_remove("TRACESTATE");
+        if let Some(trace) = context.trace_context() {
+            command.env("TRACEPARENT", trace.traceparent());
+            trace.tracestate().map(|state| command.env("TRACESTATE", state));
         }
         let (mut child, group) = self.groups.start(&mut command)?;
         let tail = Tail::default();

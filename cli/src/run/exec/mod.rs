@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use delayline::{CancellationToken, Context, Queue, Raw, RetryPolicy, Worker};
 
-use self::command::Runner;
+pub(crate) use self::command::Runner;
 pub(crate) use self::groups::Groups;
 use super::Run;
 use super::words::{many, span};
@@ -20,7 +20,7 @@ use crate::exit::Failure;
 use crate::signal::Cause;
 
 /// No wait between two attempts is longer.
-const RETRY_DELAY_MAX: Duration = Duration::from_secs(3600);
+pub(crate) const RETRY_DELAY_MAX: Duration = Duration::from_secs(3600);
 
 /// Runs a command for each task when it is due, until all are done or the run is stopped. Commands that run then have
 /// the grace time to end; what is unfinished after it is killed and given back.
@@ -64,6 +64,7 @@ fn announce_grace(run: &Run, grace: Duration) {
     }
 }
 
-fn concurrency() -> usize {
+/// Two commands for each core.
+pub(crate) fn concurrency() -> usize {
     std::thread::available_parallelism().map_or(4, |cores| 2 * cores.get())
 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use delayline_core::{
-    AdminOp, BuryCause, Change, DeadLetter, DeadLetterOp, Page, Select, Support, TaskId, TaskRef, TaskState, TaskView,
-    Verdict,
+    AdminOp, BuryCause, Change, DeadLetter, DeadLetterOp, Lease, Order, Page, Select, Support, TaskId, TaskRef,
+    TaskState, TaskView, Verdict,
 };
 
 use super::ops::Span;
-use super::reference::{Dead, MS, Now, Place, Sure, Task, before, line};
+use super::reference::{Dead, MS, Now, Place, Sure, Task, check_listing, line};
 use super::schedule::payload;
 use super::world::{Checked, Stop, World, same, us, wrong};
 
@@ -96,16 +96,14 @@ impl World<'_> {
                 return wrong(format!("CLEAR-9: a listing shows {view:?}, which is not there"));
             };
             self.check_view(&now, at, view)?;
-            if let Some(&earlier) = seen
-                .iter()
-                .find(|&&earlier| earlier == at || before(&now, &self.model.tasks[at], &self.model.tasks[earlier]))
-            {
-                let [first, then] = [earlier, at].map(|at| line(&now, &self.model.tasks[at]));
-                return wrong(format!("CLEAR-9: a listing shows {first} before {then}"));
+            if seen.contains(&at) {
+                return wrong(format!("CLEAR-9: a listing shows {} twice", line(&now, &self.model.tasks[at])));
             }
             seen.push(at);
             self.checks += 1;
         }
+        let listed: Vec<&Task> = seen.iter().map(|&at| &self.model.tasks[at]).collect();
+        check_listing(&now, self.t.caps().order, &listed).or_else(|e| wrong(format!("CLEAR-9: in a listing, {e}")))?;
         let missing = (0..self.model.tasks.len()).find(|at| !seen.contains(at) && !self.model.tasks[*at].over(&now));
         missing
             .map_or(Ok(()), |at| wrong(format!("CLEAR-9: a listing leaves out {}", line(&now, &self.model.tasks[at]))))
@@ -130,23 +128,25 @@ impl World<'_> {
                 break;
             }
         }
-        let mut last_call = 0;
-        let mut seen: Vec<usize> = vec![];
+        // Shards count their burials each for itself, and agree on the time alone.
+        let exact = self.t.caps().order == Order::Exact;
+        let surely_before = |a: &Dead, b: &Dead| if exact { a.call < b.call } else { a.at.1 + MS < b.at.0 };
+        let mut seen: Vec<&Dead> = vec![];
         for letter in &letters {
             let number = super::schedule::number_of(&letter.payload);
             let Some(dead) = self.model.dead.iter().find(|dead| Some(dead.task.number) == number) else {
                 return wrong(format!("LOSS-6: {letter:?} is no dead letter"));
             };
-            if seen.contains(&dead.task.number) || dead.call < last_call {
+            if seen.iter().any(|other| other.task.number == dead.task.number || surely_before(dead, other)) {
                 return wrong(format!("LOSS-6: {letter:?} stands at the wrong place among the dead letters"));
             }
             check_letter(dead, letter)?;
-            last_call = dead.call;
-            seen.push(dead.task.number);
+            seen.push(dead);
             self.checks += 1;
         }
+        let seen: Vec<usize> = seen.into_iter().map(|dead| dead.task.number).collect();
         same("LOSS-6: how many dead letters there are", letters.len(), self.model.dead.len())?;
-        // Those of one call may stand in either order, and are redriven in the one that is shown.
+        // Those that may stand in either order are redriven in the one that is shown.
         self.model.dead.sort_by_key(|dead| seen.iter().position(|number| *number == dead.task.number));
         Ok(())
     }
@@ -169,6 +169,11 @@ impl World<'_> {
         let perhaps_due = of(&|task| pending(task) && now.reached(task.place).maybe());
         if stats.due < due || stats.due > perhaps_due {
             return wrong(format!("CLEAR-10: {} due, the model says {due}..={perhaps_due}", stats.due));
+        }
+        if let Some(within) = stats.due_within
+            && (!within.counts().is_sorted() || within.day > stats.scheduled)
+        {
+            return wrong(format!("CLEAR-10: {within:?} of {} scheduled", stats.scheduled));
         }
         same("CLEAR-10: dead letters", stats.dead, self.model.dead.len() as u64)?;
         same("CLEAR-10: paused", stats.paused, self.model.paused)?;
@@ -220,13 +225,11 @@ impl World<'_> {
         self.pause(0, false).await?;
         let leases = std::mem::take(&mut self.leases);
         for batch in leases.chunks(20) {
-            let mut verdicts: Vec<_> = vec![];
+            let mut verdicts: Vec<(Lease, usize, Verdict)> = vec![];
             for (lease, number) in batch {
-                // A lease and its extension are one.
-                if verdicts
-                    .iter()
-                    .all(|(other, _, _): &(delayline_core::Lease, usize, Verdict)| other.fence != lease.fence)
-                {
+                // A lease and its extension are one. Fences tell the claims of one id apart, not one id from another.
+                let is_same = |other: &Lease| other.id == lease.id && other.fence == lease.fence;
+                if !verdicts.iter().any(|(other, _, _)| is_same(other)) {
                     verdicts.push((lease.clone(), *number, Verdict::Complete));
                 }
             }

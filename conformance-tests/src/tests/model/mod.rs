@@ -51,6 +51,9 @@ pub async fn dup_1_any_sequence_of_leases_does_what_the_model_does(t: &Trial) {
 /// The file of a trace to run instead of new ones.
 const TRACE: &str = "DELAYLINE_TRACE";
 
+/// By how much a tick may become longer for want of a verdict.
+const SLOWER_MAX: u32 = 8;
+
 type Tree = Box<dyn ValueTree<Value = Vec<Step>>>;
 
 async fn agree(t: &Trial, mix: Mix) {
@@ -68,8 +71,9 @@ async fn agree(t: &Trial, mix: Mix) {
     let traces = t.size(300, 8);
     // Steps of the wall clock are seen by all, so such traces run one after the other.
     let at_once = if t.is_virtual() || mix == Mix::Time { 1 } else { traces };
-    let mut unclear = 0;
-    let mut left = if mix == Mix::Time { t.size(traces, 2) } else { traces };
+    let mut unclear = Vec::new();
+    let traces = if mix == Mix::Time { t.size(traces, 2) } else { traces };
+    let mut left = traces;
     while left > 0 {
         let trees: Vec<Tree> =
             (0..at_once.min(left)).map(|_| strategy.new_tree(&mut runner).expect("a trace")).collect();
@@ -81,12 +85,13 @@ async fn agree(t: &Trial, mix: Mix) {
             match ended {
                 Ok(checks) => t.checked(checks),
                 Err(Stop::Wrong(what)) => bench.fail(number + 1, tree, steps, what).await,
-                Err(Stop::Unclear(_)) if t.is_virtual() => unclear += 1,
-                Err(Stop::Unclear(why)) => panic!("too slow for a verdict, at any length of a tick: {why}"),
+                Err(Stop::Unclear(why)) => unclear.push(why),
             }
         }
     }
-    assert!(unclear * 10 <= traces, "{unclear} of {traces} traces said nothing");
+    // A machine may stand still for longer than any tick; then a trace says nothing, and the others have to.
+    let at_most = if t.is_virtual() { traces / 10 } else { traces / 2 };
+    assert!(unclear.len() <= at_most, "{} of {traces} traces said nothing: {unclear:?}", unclear.len());
     bench.close().await;
 }
 
@@ -175,7 +180,7 @@ async fn attempts(
 ) -> Checked<u64> {
     let mut slower = 1;
     loop {
-        let run = number * 8 + slower;
+        let run = number * 2 * SLOWER_MAX + slower;
         let queue = t.queue(&format!("trace-{run}"));
         let history = history();
         let recorded = [0, 1].map(|client| -> Arc<dyn DelayBackend> {
@@ -190,7 +195,7 @@ async fn attempts(
             Err(_) => wrong("the backend panicked"),
         };
         match ended {
-            Err(Stop::Unclear(_)) if slower < 4 && !t.is_virtual() => slower *= 2,
+            Err(Stop::Unclear(_)) if slower < SLOWER_MAX && !t.is_virtual() => slower *= 2,
             Err(stop) => return Err(stop),
             Ok(()) => {
                 let found = check(&history.recording(t.name(), t.seed(), t.caps()));

@@ -5,6 +5,7 @@
 //! call that set it, and what the backend declares. Tasks whose intervals overlap may come in either order. Where time is
 //! virtual, a call takes no time and every interval is a point, so everything is exact.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use delayline_core::{BuryCause, GroupName, Headers, Order, TaskId};
@@ -176,19 +177,43 @@ impl Task {
     }
 }
 
-/// Whether one task surely stands before another in the order of (visible at, sequence).
-pub(super) fn before(now: &Now, a: &Task, b: &Task) -> bool {
-    let same_moment = match (a.place, b.place) {
-        (Place::Wall(a), Place::Wall(b)) if a != b => return a < b,
-        (Place::Wall(_), Place::Wall(_)) => true,
-        (Place::Mono { from, call, .. }, Place::Mono { from: other, call: other_call, .. }) => {
-            call > 0 && call == other_call && from == other
+/// How the moments of two places lie to each other, where that is certain.
+fn moments(now: &Now, a: &Task, b: &Task) -> Option<Ordering> {
+    match (a.place, b.place) {
+        (Place::Wall(a), Place::Wall(b)) => return Some(a.cmp(&b)),
+        (Place::Mono { from, call, .. }, Place::Mono { from: other, call: other_call, .. })
+            if call > 0 && call == other_call && from == other =>
+        {
+            return Some(Ordering::Equal);
         }
-        _ => false,
-    };
+        _ => {}
+    }
     let ((a_from, a_to), (b_from, b_to)) = (now.span(a.place), now.span(b.place));
     let points = a_from == a_to && b_from == b_to;
-    if same_moment || (points && a_from == b_from) { a.seq < b.seq } else { a_to < b_from }
+    if points && a_from == b_from {
+        Some(Ordering::Equal)
+    } else if a_to < b_from {
+        Some(Ordering::Less)
+    } else if b_to < a_from {
+        Some(Ordering::Greater)
+    } else {
+        None
+    }
+}
+
+/// Whether one task surely stands before another in the order of (visible at, sequence).
+pub(super) fn before(now: &Now, a: &Task, b: &Task) -> bool {
+    match moments(now, a, b) {
+        Some(Ordering::Equal) => a.seq < b.seq,
+        certain => certain == Some(Ordering::Less),
+    }
+}
+
+/// Whether tasks may be listed one after the other: by time exactly, and where times are equal as far as the backend declares
+/// an order.
+pub(super) fn check_listing(now: &Now, order: Order, tasks: &[&Task]) -> Result<(), String> {
+    no_pair(now, tasks, |first, later| moments(now, later, first) == Some(Ordering::Less))?;
+    check_order(now, order, tasks)
 }
 
 /// Whether tasks may be handed out one after the other, as far as the backend declares an order.
@@ -280,5 +305,47 @@ impl Reference {
     /// Whether nothing of the queue is left, and nothing that may be.
     pub(super) fn is_empty(&self) -> bool {
         self.tasks.is_empty() && self.dead.is_empty() && !self.paused
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A task whose place is one of the wall clock.
+    fn task(ms: i64, seq: u64) -> Task {
+        Task {
+            number: seq as usize,
+            id: TaskId::new(seq.to_string()).unwrap(),
+            seq,
+            place: Place::Wall(ms * MS),
+            attempt: 0,
+            max_attempts: 20,
+            expires: None,
+            group: None,
+            headers: Headers::new(),
+            bytes: 0,
+            last_failure: None,
+            lease: None,
+            cancelled: false,
+        }
+    }
+
+    #[test]
+    fn a_listing_goes_by_time_exactly_and_by_sequence_as_declared() {
+        let now = Now { from: 0, to: 0, wall: 0, slop: 0 };
+        let agrees = |order, places: &[(i64, u64)]| {
+            let tasks: Vec<Task> = places.iter().map(|(ms, seq)| task(*ms, *seq)).collect();
+            check_listing(&now, order, &tasks.iter().collect::<Vec<_>>()).is_ok()
+        };
+        let within = Order::Within(Duration::from_millis(10));
+        for order in [Order::Exact, Order::PerShard(2), within, Order::Any] {
+            assert!(agrees(order, &[(1, 2), (2, 1), (2, 3)]), "{order:?}");
+            assert!(!agrees(order, &[(2, 1), (1, 2)]), "{order:?}: a later time first");
+            assert_eq!(agrees(order, &[(1, 2), (1, 1)]), order != Order::Exact, "{order:?}: a tie of two");
+        }
+        assert!(!agrees(Order::PerShard(2), &[(1, 3), (1, 2), (1, 1)]), "two of these are of one shard");
     }
 }

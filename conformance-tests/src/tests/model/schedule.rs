@@ -5,7 +5,7 @@ use delayline_core::{
     Scheduled, Support,
 };
 
-use super::ops::{Sketch, When};
+use super::ops::{Sketch, Span, When};
 use super::reference::{Now, Sure, Task, line};
 use super::world::{Checked, World, same, us, wrong};
 
@@ -33,6 +33,10 @@ impl World<'_> {
         let mut task = NewTask::new(self.due(sketch.due), payload(self.numbers, bytes));
         task.id = sketch.key.map(|key| self.t.id(format!("key-{key}")));
         task.expires = sketch.expires.map(|span| match sketch.due {
+            // In real time, nobody could tell whether it has expired until the next tick.
+            When::After(_) if span.ticks == 0 && !self.t.is_virtual() => {
+                self.due(When::After(Span { ticks: 1, ..span }))
+            }
             When::After(_) => self.due(When::After(span)),
             When::At(_) | When::Past(_) => self.due(When::At(span)),
         });

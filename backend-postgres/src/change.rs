@@ -1,0 +1,506 @@
+//! Changing tasks that wait: by their ids in pieces, or a group in pieces that can be resumed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use delayline_core::{
+    Action, Change, ChangeOutcome, Changed, Due, Error, ErrorKind, GroupName, OperationId, QueueName, Result, Select,
+    Shift, TaskRef,
+};
+use futures_util::FutureExt;
+use sqlx::PgConnection;
+use sqlx::postgres::PgRow;
+use tokio::time::{Instant, sleep};
+
+use crate::db::Effect;
+use crate::record::{self, get};
+use crate::schedule::due_number;
+use crate::settle::PAUSES_MS;
+use crate::shared::{Caller, DELAY_MAX, PIECE, Query, Shared, all_answered, as_work, busy, micros_ceil, parted, query};
+
+/// What every piece of a change is told.
+struct Plan<'c> {
+    shared: &'c Shared,
+    queue: &'c QueueName,
+    action: Action,
+    operation: Option<Operation>,
+    caller: &'c Caller,
+}
+
+/// An operation id and what it stands for.
+#[derive(Clone)]
+struct Operation {
+    id: uuid::Uuid,
+    digest: Vec<u8>,
+    window_ms: i64,
+}
+
+pub(crate) async fn change(
+    shared: &Shared,
+    queue: &QueueName,
+    select: Select,
+    change: Change,
+    caller: &Caller,
+) -> Result<Changed> {
+    shared.open()?;
+    if let Action::MoveTo(due) = change.action {
+        check_due(shared, due).await?;
+    }
+    if let Select::Tasks(tasks) = &select {
+        shared.caps.check_batch(tasks.len())?;
+    }
+    let operation = match change.operation {
+        Some(id) => Some(begin(shared, id, digest(queue, &select, change.action)).await?),
+        None => None,
+    };
+    let plan = Plan { shared, queue, action: change.action, operation, caller };
+    match select {
+        Select::Tasks(tasks) => plan.change_tasks(tasks).await,
+        Select::Group(group) => plan.change_group(&group).await,
+    }
+}
+
+/// Checks the target of a move, which is the same for all; of an instant, on the server's clock.
+async fn check_due(shared: &Shared, due: Due) -> Result<()> {
+    shared.caps.check_delay(due)?;
+    if let Due::At(at) = due {
+        let ms = at.unix_millis_ceil();
+        let sql = "SELECT $1 > extract(epoch FROM clock_timestamp()) * 1000 + $2".into();
+        let limit = micros_ceil(DELAY_MAX) / 1000;
+        let rows = shared.rows("changing", Effect::Read, &sql, move |query| query.bind(ms).bind(limit)).await?;
+        if get(rows.first().ok_or_else(record::corrupt)?, 0)? {
+            return Err(shared.caps.out_of_range());
+        }
+    }
+    Ok(())
+}
+
+/// Notes what an operation id stands for.
+async fn begin(shared: &Shared, id: OperationId, digest: Vec<u8>) -> Result<Operation> {
+    forget(shared).await;
+    *shared.forget_at.lock() = Some(Instant::now() + shared.config.operation_window + Duration::from_secs(1));
+    let window_ms = micros_ceil(shared.config.operation_window) / 1000;
+    let operation = Operation { id: id.as_uuid(), digest, window_ms };
+    let bound = operation.clone();
+    let rows = shared.rows("changing", Effect::Repeat, &shared.sql.operation_begin, move |query| bound.bind(query, -1));
+    if rows.await?.is_empty() {
+        return Err(Error::new(ErrorKind::Invalid, format!("operation {id} was another change")));
+    }
+    Ok(operation)
+}
+
+/// Forgets operations whose time is over, once that of the last one here is. The next look at any queue does it, so that it
+/// costs an idle process nothing; where nobody looks at any, the next change with an operation does.
+pub(crate) async fn forget_when_due(shared: &Shared) {
+    let due = shared.forget_at.lock().take_if(|at| *at <= Instant::now()).is_some();
+    if due {
+        forget(shared).await;
+    }
+}
+
+/// Forgets operations whose time is over. What fails here is done by the next.
+async fn forget(shared: &Shared) {
+    let forgotten = shared.rows("forgetting", Effect::Repeat, &shared.sql.operation_forget, |query| query).await;
+    if let Err(e) = forgotten {
+        tracing::debug!(error = %e, "operations whose time is over were not forgotten");
+    }
+}
+
+impl Operation {
+    fn bind(&self, query: Query<'static>, piece: i32) -> Query<'static> {
+        query.bind(self.id).bind(piece).bind(self.digest.as_slice()).bind(self.window_ms)
+    }
+}
+
+/// FNV-1a with 128 bits: every process must come to the same.
+fn digest(queue: &QueueName, select: &Select, action: Action) -> Vec<u8> {
+    let mut hash = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128;
+    let mut add = |bytes: &[u8]| {
+        let length = (bytes.len() as u64).to_be_bytes();
+        for &byte in length.iter().chain(bytes) {
+            hash = (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
+        }
+    };
+    add(queue.as_str().as_bytes());
+    add(format!("{action:?}").as_bytes());
+    match select {
+        Select::Group(group) => {
+            add(b"group");
+            add(group.as_str().as_bytes());
+        }
+        Select::Tasks(tasks) => {
+            add(b"tasks");
+            for task in tasks {
+                add(&record::id_bytes(&task.id));
+                add(&task.receipt.to_vec());
+            }
+        }
+    }
+    hash.to_be_bytes().to_vec()
+}
+
+/// What a change does, as the statements take it.
+#[derive(Clone, Copy)]
+struct Aim {
+    letter: u8,
+    target: i64,
+}
+
+impl Aim {
+    fn of(action: Action) -> Self {
+        let (letter, target) = match action {
+            Action::Cancel => (b'c', 0),
+            Action::MoveTo(due) => (b'm', due_number(due)),
+            // A shift beyond all ranges stays beyond them.
+            Action::Shift(Shift::Later(by)) => (b's', micros_ceil(by) / 1000 + i64::from(micros_ceil(by) % 1000 > 0)),
+            // Rounded down, so that it is not sooner than asked for.
+            Action::Shift(Shift::Sooner(by)) => (b's', -(by.as_millis().min(1 << 52) as i64)),
+        };
+        Self { letter, target: target.min(1 << 52) }
+    }
+
+    fn bind(self, query: Query<'static>) -> Query<'static> {
+        query.bind(self.letter as i8).bind(self.target).bind(micros_ceil(DELAY_MAX))
+    }
+}
+
+/// The answers of one piece: a letter for each task.
+struct Answers {
+    letters: Vec<u8>,
+    least_ms: Option<i64>,
+}
+
+const CHANGED: u8 = b'0';
+const IN_FLIGHT: u8 = b'1';
+const NOT_FOUND: u8 = b'2';
+const REFUSED: u8 = b'3';
+const LOCKED: u8 = b'5';
+
+/// One piece of a change of tasks, which is run as often as some of its rows are locked.
+struct Piece {
+    queue: QueueName,
+    sql: Arc<str>,
+    named: bool,
+    aim: Aim,
+    ids: Vec<Vec<u8>>,
+    seqs: Vec<Option<i64>>,
+}
+
+impl Piece {
+    /// Changes those that are not answered yet, on a connection.
+    async fn run(&self, connection: &mut PgConnection, answers: &mut Answers) -> sqlx::Result<()> {
+        let left: Vec<usize> = (0..self.ids.len()).filter(|&at| answers.letters[at] == LOCKED).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<&[u8]> = left.iter().map(|&at| self.ids[at].as_slice()).collect();
+        let seqs: Vec<_> = left.iter().map(|&at| self.seqs[at]).collect();
+        let bind = |query: Query<'static>| {
+            self.aim.bind(query.bind(self.queue.as_str()).bind(ids.as_slice()).bind(seqs.as_slice()))
+        };
+        for row in query(&self.sql, self.named, &bind).fetch_all(connection).await? {
+            answers.take(&left, &row)?;
+        }
+        Ok(())
+    }
+}
+
+impl Answers {
+    fn take(&mut self, asked: &[usize], row: &PgRow) -> sqlx::Result<()> {
+        use sqlx::Row as _;
+        let (n, code, place): (i64, i32, Option<i64>) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let Some(&at) = usize::try_from(n - 1).ok().and_then(|nth| asked.get(nth)) else {
+            return Err(sqlx::Error::Decode("a row answers nothing that was asked".into()));
+        };
+        self.letters[at] = b'0' + code as u8;
+        if let Some(place) = place {
+            self.least_ms = Some(self.least_ms.map_or(place, |least| least.min(place)));
+        }
+        Ok(())
+    }
+}
+
+impl Plan<'_> {
+    async fn change_tasks(&self, tasks: Vec<TaskRef>) -> Result<Changed> {
+        let mut results: Vec<Option<Result<ChangeOutcome>>> = tasks.iter().map(|_| None).collect();
+        let mut failed = None;
+        let mut number = 0;
+        // A task that stands in the list for the second time is met as the first time has left it.
+        for part in parted((0..tasks.len()).collect(), |&at: &usize| &tasks[at].id) {
+            for piece in part.chunks(PIECE) {
+                failed = failed.or(self.caller.waits().err());
+                if failed.is_some() {
+                    break;
+                }
+                match self.change_piece(number, piece, &tasks).await {
+                    Ok(letters) => {
+                        for (&at, letter) in piece.iter().zip(letters) {
+                            results[at] = Some(self.outcome(letter));
+                        }
+                    }
+                    Err(e) => {
+                        piece.iter().for_each(|&at| results[at] = Some(Err(e.clone())));
+                        failed = Some(e);
+                    }
+                }
+                number += 1;
+            }
+        }
+        let mut changed = Changed::default();
+        let outcomes = all_answered(results, failed)?;
+        outcomes.iter().for_each(|outcome| changed.count(outcome));
+        changed.outcomes = outcomes;
+        Ok(changed)
+    }
+
+    fn outcome(&self, letter: u8) -> Result<ChangeOutcome> {
+        match letter {
+            CHANGED => Ok(ChangeOutcome::Changed),
+            IN_FLIGHT => Ok(ChangeOutcome::InFlight),
+            NOT_FOUND => Ok(ChangeOutcome::NotFound),
+            REFUSED => Err(self.shared.caps.out_of_range()),
+            _ => Err(busy()),
+        }
+    }
+
+    async fn change_piece(&self, number: i32, piece: &[usize], tasks: &[TaskRef]) -> Result<Vec<u8>> {
+        let shared = self.shared;
+        let piece = Arc::new(Piece {
+            queue: self.queue.clone(),
+            sql: shared.sql.change_tasks.clone(),
+            named: shared.db.named(),
+            aim: Aim::of(self.action),
+            ids: piece.iter().map(|&at| record::id_bytes(&tasks[at].id)).collect(),
+            seqs: piece.iter().map(|&at| record::seq_of(&tasks[at].receipt)).collect(),
+        });
+        let mut letters = vec![LOCKED; piece.ids.len()];
+        for pause_ms in PAUSES_MS.into_iter().map(Some).chain([None]) {
+            let answers = match &self.operation {
+                None => self.run_piece(piece.clone(), letters).await,
+                Some(operation) => self.run_noted(piece.clone(), operation.clone(), number).await,
+            };
+            let answers = answers?;
+            letters = answers.letters;
+            shared.settled(letters.iter().filter(|&&letter| letter == CHANGED).count() as u64);
+            shared.placed(self.queue, answers.least_ms).await;
+            match pause_ms {
+                Some(ms) if letters.contains(&LOCKED) => sleep(Duration::from_millis(ms)).await,
+                _ => break,
+            }
+        }
+        Ok(letters)
+    }
+
+    async fn run_piece(&self, piece: Arc<Piece>, letters: Vec<u8>) -> Result<Answers> {
+        let work = as_work(move |connection| {
+            let (piece, mut answers) = (piece.clone(), Answers { letters: letters.clone(), least_ms: None });
+            async move { piece.run(connection, &mut answers).await.map(|()| answers) }.boxed()
+        });
+        self.shared.db.run("changing", Effect::Write, work).await
+    }
+
+    /// The same together with a note of what was answered, from which a repeated change answers.
+    async fn run_noted(&self, piece: Arc<Piece>, operation: Operation, number: i32) -> Result<Answers> {
+        let shared = self.shared;
+        let (find, note) = (shared.sql.operation_begin.clone(), shared.sql.operation_note.clone());
+        let work = as_work(move |connection| {
+            let (piece, operation, find, note) = (piece.clone(), operation.clone(), find.clone(), note.clone());
+            let work = async move { run_noted(connection, &piece, &operation, number, &find, &note).await };
+            work.boxed()
+        });
+        let answers = shared.db.transact("changing", Effect::Write, work).await?;
+        answers.ok_or_else(|| Error::new(ErrorKind::Invalid, "the operation id was another change's"))
+    }
+
+    async fn change_group(&self, group: &GroupName) -> Result<Changed> {
+        let mut tally = Tally::default();
+        if self.operation.is_none() {
+            tally.until = Some(self.last_seq().await?);
+        }
+        let until = match tally.until {
+            Some(until) => until,
+            None => self.last_seq().await?,
+        };
+        let mut any = false;
+        // A row that stays locked is refused in the end, and passed.
+        let mut tries = 0;
+        let (mut pass, mut passed) = (None, false);
+        loop {
+            self.caller.waits()?;
+            let step = match self.step(group, tally, until, pass).await {
+                Ok(step) => step,
+                Err(e) if any => return Err(in_part(&e)),
+                Err(e) => return Err(e),
+            };
+            any = true;
+            tally = step.tally;
+            self.shared.settled(step.looked);
+            self.shared.placed(self.queue, step.least_ms).await;
+            pass = None;
+            match step.blocker {
+                None if step.looked < PIECE as u64 => break,
+                None => tries = 0,
+                Some(seq) => {
+                    tries = if step.moved_on { 0 } else { tries + 1 };
+                    match PAUSES_MS.get(tries) {
+                        Some(ms) => sleep(Duration::from_millis(*ms)).await,
+                        None => (pass, passed, tries) = (Some(seq), true, 0),
+                    }
+                }
+            }
+        }
+        let mut changed = Changed::default();
+        changed.changed = tally.counts[0] as u64;
+        changed.in_flight = tally.counts[1] as u64;
+        changed.not_found = tally.counts[2] as u64;
+        changed.refused = tally.counts[3] as u64;
+        if changed.refused > 0 {
+            changed.first_refusal = Some(match self.action {
+                Action::Shift(_) if !passed => self.shared.caps.out_of_range(),
+                Action::Shift(_) | Action::Cancel | Action::MoveTo(_) => busy(),
+            });
+        }
+        Ok(changed)
+    }
+
+    /// The last seq that was given: what is scheduled from now on has a higher one.
+    async fn last_seq(&self) -> Result<i64> {
+        let rows = self.shared.rows("changing", Effect::Repeat, &self.shared.sql.seqs, |query| query.bind(1_i64));
+        get(rows.await?.first().ok_or_else(record::corrupt)?, 0)
+    }
+
+    /// Changes the next members of a group.
+    async fn step(&self, group: &GroupName, tally: Tally, until: i64, pass: Option<i64>) -> Result<Step> {
+        let shared = self.shared;
+        let chunk = Arc::new(Chunk {
+            queue: self.queue.clone(),
+            group: group.as_str().into(),
+            aim: Aim::of(self.action),
+            sql: shared.sql.change_group.clone(),
+            find: shared.sql.operation_begin.clone(),
+            note: shared.sql.operation_note.clone(),
+            named: shared.db.named(),
+            operation: self.operation.clone(),
+            until,
+            pass,
+        });
+        let noted = self.operation.is_some();
+        let work = as_work(move |connection| {
+            let chunk = chunk.clone();
+            async move { chunk.run(connection, tally).await }.boxed()
+        });
+        let step = if noted {
+            shared.db.transact("changing a group", Effect::Write, work).await?
+        } else {
+            shared.db.run("changing a group", Effect::Write, work).await?
+        };
+        step.ok_or_else(|| Error::new(ErrorKind::Invalid, "the operation id was another change's"))
+    }
+}
+
+async fn run_noted(
+    connection: &mut PgConnection,
+    piece: &Piece,
+    operation: &Operation,
+    number: i32,
+    find: &Arc<str>,
+    note: &Arc<str>,
+) -> sqlx::Result<Option<Answers>> {
+    use sqlx::Row as _;
+    let found = query(find, piece.named, &|query| operation.bind(query, number));
+    let Some(found) = found.fetch_optional(&mut *connection).await? else { return Ok(None) };
+    let known: Option<Vec<u8>> = found.try_get(6)?;
+    let letters = known.filter(|known| known.len() == piece.ids.len()).unwrap_or_else(|| vec![LOCKED; piece.ids.len()]);
+    let mut answers = Answers { letters, least_ms: None };
+    piece.run(connection, &mut answers).await?;
+    let bind = |query: Query<'static>| {
+        let query = query.bind(operation.id).bind(number).bind(None::<i64>).bind(None::<i64>);
+        query.bind(0_i64).bind(0_i64).bind(0_i64).bind(0_i64).bind(answers.letters.as_slice())
+    };
+    query(note, piece.named, &bind).execute(connection).await?;
+    Ok(Some(answers))
+}
+
+/// How far a change of a group has come.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    /// The last seq that belongs to the change.
+    until: Option<i64>,
+    after: i64,
+    /// Changed, in flight, not found, refused.
+    counts: [i64; 4],
+}
+
+/// What one statement did to a group.
+struct Step {
+    tally: Tally,
+    looked: u64,
+    blocker: Option<i64>,
+    moved_on: bool,
+    least_ms: Option<i64>,
+}
+
+struct Chunk {
+    queue: QueueName,
+    group: Vec<u8>,
+    aim: Aim,
+    sql: Arc<str>,
+    find: Arc<str>,
+    note: Arc<str>,
+    named: bool,
+    operation: Option<Operation>,
+    until: i64,
+    /// A member that is to be refused, because it stays locked.
+    pass: Option<i64>,
+}
+
+impl Chunk {
+    /// Changes the next members. Of an operation, what is noted counts rather than `tally`; nothing is answered if its id was
+    /// another change's.
+    async fn run(&self, connection: &mut PgConnection, mut tally: Tally) -> sqlx::Result<Option<Step>> {
+        use sqlx::Row as _;
+        if let Some(operation) = &self.operation {
+            let found = query(&self.find, self.named, &|query| operation.bind(query, 0));
+            let Some(row) = found.fetch_optional(&mut *connection).await? else { return Ok(None) };
+            let after = row.try_get::<Option<i64>, _>(1)?.unwrap_or(0);
+            let counts = [row.try_get(2)?, row.try_get(3)?, row.try_get(4)?, row.try_get(5)?];
+            tally = Tally { until: row.try_get(0)?, after, counts };
+        }
+        let until = *tally.until.get_or_insert(self.until);
+        let before = tally.after;
+        // Unless another caller of the same operation has passed it meanwhile.
+        if let Some(pass) = self.pass.filter(|pass| *pass > tally.after) {
+            tally.after = pass;
+            tally.counts[3] += 1;
+        }
+        let after = tally.after;
+        let bind = |query: Query<'static>| {
+            let query = query.bind(self.queue.as_str()).bind(self.group.as_slice()).bind(PIECE as i64);
+            self.aim.bind(query).bind(until).bind(after)
+        };
+        let row = query(&self.sql, self.named, &bind).fetch_one(&mut *connection).await?;
+        tally.after = row.try_get::<Option<i64>, _>(1)?.unwrap_or(after);
+        for (nth, total) in tally.counts.iter_mut().enumerate() {
+            *total += row.try_get::<i64, _>(3 + nth)?;
+        }
+        if let Some(operation) = &self.operation {
+            let bind = |query: Query<'static>| {
+                let query = query.bind(operation.id).bind(0_i32).bind(until).bind(tally.after);
+                tally.counts.iter().fold(query, |query, n| query.bind(*n)).bind(None::<Vec<u8>>)
+            };
+            query(&self.note, self.named, &bind).execute(connection).await?;
+        }
+        Ok(Some(Step {
+            tally,
+            looked: row.try_get::<i64, _>(0)? as u64,
+            blocker: row.try_get(2)?,
+            moved_on: tally.after > before,
+            least_ms: row.try_get(7)?,
+        }))
+    }
+}
+
+/// The error of a change of which a part was done.
+fn in_part(e: &Error) -> Error {
+    Error::new(ErrorKind::Ambiguous, format!("a part of the group was changed, then: {e}"))
+}

@@ -1,0 +1,379 @@
+//! How a Postgres backend is set up.
+
+use std::fmt;
+use std::time::Duration;
+
+use delayline_core::{Error, ErrorKind, Result};
+use sqlx::ConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgSslMode};
+
+mod url;
+
+use crate::schema::Schema;
+
+/// Server, schema, connections, time-outs and limits of a Postgres backend.
+///
+/// Neither its `Debug` nor any error shows a password.
+#[derive(Clone)]
+pub struct PostgresConfig {
+    pub(crate) source: Source,
+    schema: String,
+    pub(crate) pool_size: u32,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) response_timeout: Duration,
+    /// Whether something between us and the server hands each transaction to another session.
+    pub(crate) pooler: bool,
+    listen: bool,
+    listen_at: Option<PgConnectOptions>,
+    pub(crate) poll: Duration,
+    pub(crate) flush: Flush,
+    pub(crate) migrate: bool,
+    pub(crate) dead_letters_max: usize,
+    pub(crate) payload_bytes_max: usize,
+    pub(crate) operation_window: Duration,
+    pub(crate) sweep: Duration,
+}
+
+/// Where connections come from.
+#[derive(Clone)]
+pub(crate) enum Source {
+    /// We make our own.
+    Server(Box<PgConnectOptions>),
+    /// The application's.
+    Pool(PgPool),
+}
+
+/// Which commits wait until they are on the disk (`synchronous_commit`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flush {
+    pub(crate) accepting: bool,
+    pub(crate) claims: bool,
+    pub(crate) completions: bool,
+}
+
+/// The most connections of a pool of ours.
+const POOL_MAX: u32 = 100;
+
+/// A row's field may have 1 GB; a call carries more than one, and both sides keep it in memory whole.
+const PAYLOAD_BYTES_MAX: usize = 64 << 20;
+
+impl PostgresConfig {
+    /// Reads a URL: `postgres://[user[:password]@]host[:port][/database]`, with options such as
+    /// `?schema=exams&response_timeout=5s`. In a user name or password, what has a meaning in a URL is written as `%3F` and
+    /// so on. What is missing is taken from the environment (`PGUSER`, `PGPASSWORD`, ...) and `~/.pgpass`, as `psql` does.
+    ///
+    /// The options are named as the methods here: `schema`, `pool_size`, `connect_timeout`, `response_timeout`, `pooler`,
+    /// `listen`, `listen_url`, `poll`, `flush_accepting`, `flush_claims`, `flush_completions`, `migrate`, `dead_letters_max`,
+    /// `payload_bytes_max`, `operation_window` and `sweep`. Times are written as `500ms`, `5s` or `1m`, yes and no as `on`
+    /// and `off`, the others as whole numbers. Those of libpq that concern the connection may stand there too: `host`,
+    /// `port`, `dbname`, `user`, `password`, `sslmode`, `sslrootcert`, `sslcert`, `sslkey`, `application_name` and
+    /// `options`.
+    ///
+    /// TLS is used where the server offers it (`sslmode=prefer`), and its certificate is checked by `sslmode=verify-full`
+    /// only, as everywhere with PostgreSQL.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) for anything else.
+    pub fn from_url(url: &str) -> Result<Self> {
+        let (server, options) = url::split(url)?;
+        let mut config = Self::of(Source::Server(Box::new(server)));
+        for (name, value) in options {
+            config.set(&name, &value)?;
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Takes its connections from a pool of the application's, which stays open when the backend is closed. The
+    /// connection that listens for wake-ups is one more, with the pool's settings.
+    #[must_use]
+    pub fn from_pool(pool: PgPool) -> Self {
+        Self::of(Source::Pool(pool))
+    }
+
+    fn of(source: Source) -> Self {
+        Self {
+            source,
+            schema: "delayline".into(),
+            pool_size: 8,
+            connect_timeout: Duration::from_secs(5),
+            response_timeout: Duration::from_secs(10),
+            pooler: false,
+            listen: true,
+            listen_at: None,
+            poll: Duration::from_secs(1),
+            flush: Flush { accepting: true, claims: true, completions: true },
+            migrate: true,
+            dead_letters_max: 100_000,
+            payload_bytes_max: 1 << 20,
+            operation_window: Duration::from_secs(60),
+            sweep: Duration::from_secs(30),
+        }
+    }
+
+    /// The schema that the tables are in, `delayline` unless set: two schemas are two worlds in one database. Up to 40
+    /// letters, digits and `_`.
+    #[must_use]
+    pub fn schema(mut self, name: impl Into<String>) -> Self {
+        self.schema = name.into();
+        self
+    }
+
+    /// The most connections that calls may use at the same time, 1 to 100; 8 unless set. One more listens. Without effect
+    /// on an application's pool, which has a limit of its own.
+    #[must_use]
+    pub fn pool_size(mut self, connections: u32) -> Self {
+        self.pool_size = connections;
+        self
+    }
+
+    /// How long connecting may take, 5 s unless set.
+    #[must_use]
+    pub fn connect_timeout(mut self, time: Duration) -> Self {
+        self.connect_timeout = time;
+        self
+    }
+
+    /// How long an answer may take, 10 s unless set; a call waits as long for a free connection. Beyond it the connection
+    /// is given up, and a call that changes something answers [`Ambiguous`](ErrorKind::Ambiguous).
+    #[must_use]
+    pub fn response_timeout(mut self, time: Duration) -> Self {
+        self.response_timeout = time;
+        self
+    }
+
+    /// Whether a pooler such as PgBouncer hands each transaction to another session, off unless set. Then every call is
+    /// one transaction that leaves nothing in the session: no named statements, no settings. It takes three round trips
+    /// more. LISTEN does not work through it and is off, unless [`listen_url`](Self::listen_url) names the server itself.
+    #[must_use]
+    pub fn pooler(mut self, yes: bool) -> Self {
+        self.pooler = yes;
+        self
+    }
+
+    /// Whether to be woken by LISTEN, on unless set. When it is off, a consumer asks once in [`poll`](Self::poll).
+    #[must_use]
+    pub fn listen(mut self, yes: bool) -> Self {
+        self.listen = yes;
+        self
+    }
+
+    /// Where to listen when the other connections go through a pooler: the server itself.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) for a URL that is malformed or has options of this backend.
+    pub fn listen_url(mut self, url: &str) -> Result<Self> {
+        let (server, options) = url::split(url)?;
+        if let Some((name, _)) = options.first() {
+            return Err(bad(format!(
+                "a `listen_url` has no option `{}`, it only says where to connect to",
+                shown(name)
+            )));
+        }
+        self.listen_at = Some(server);
+        Ok(self)
+    }
+
+    /// How long a consumer sleeps without asking when nothing is due and it can't listen, 1 s unless set. So late may a
+    /// task then be that another process schedules.
+    #[must_use]
+    pub fn poll(mut self, time: Duration) -> Self {
+        self.poll = time;
+        self
+    }
+
+    /// Whether accepting a task, moving, cancelling or burying it waits until that is on the disk, on unless set. When it
+    /// is off, a server that crashes loses what it acknowledged in its last moments (up to three times its
+    /// `wal_writer_delay`, 0.6 s unless set), and no [`Capabilities`](delayline_core::Capabilities) promise it.
+    #[must_use]
+    pub fn flush_accepting(mut self, yes: bool) -> Self {
+        self.flush.accepting = yes;
+        self
+    }
+
+    /// Whether a claim waits until it is on the disk, on unless set. When it is off, a server that crashes may hand out
+    /// again what it handed out in its last moments, before its lease has ended: two workers at once. No task is lost.
+    #[must_use]
+    pub fn flush_claims(mut self, yes: bool) -> Self {
+        self.flush.claims = yes;
+        self
+    }
+
+    /// Whether settling waits until it is on the disk, on unless set. When it is off, a server that crashes may hand out
+    /// again what was completed in its last moments. No task is lost.
+    #[must_use]
+    pub fn flush_completions(mut self, yes: bool) -> Self {
+        self.flush.completions = yes;
+        self
+    }
+
+    /// Whether to make and update the tables when connecting, on unless set. When it is off they must be there: see
+    /// [`PostgresBackend::schema_sql`](crate::PostgresBackend::schema_sql).
+    #[must_use]
+    pub fn migrate(mut self, yes: bool) -> Self {
+        self.migrate = yes;
+        self
+    }
+
+    /// How strictly TLS is used, in the place of the URL's. Without effect on an application's pool.
+    #[must_use]
+    pub fn ssl_mode(self, mode: PgSslMode) -> Self {
+        self.on_server(|server| server.ssl_mode(mode))
+    }
+
+    /// The certificates (PEM) of those whose signature on the server's certificate counts too, beside the system's; they
+    /// are looked at with `PgSslMode::VerifyCa` and `VerifyFull`. Without effect on an application's pool.
+    #[must_use]
+    pub fn tls_roots(self, pem: impl Into<Vec<u8>>) -> Self {
+        let pem = pem.into();
+        self.on_server(|server| server.ssl_root_cert_from_pem(pem))
+    }
+
+    /// Our own certificate and its key (PEM), for servers that ask for one. Without effect on an application's pool.
+    #[must_use]
+    pub fn tls_client(self, certificate: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Self {
+        self.on_server(|server| server.ssl_client_cert_from_pem(certificate).ssl_client_key_from_pem(key))
+    }
+
+    /// The user name and password, in the place of the URL's. Without effect on an application's pool.
+    #[must_use]
+    pub fn credentials(self, user: &str, password: &str) -> Self {
+        self.on_server(|server| server.username(user).password(password))
+    }
+
+    fn on_server(mut self, change: impl FnOnce(PgConnectOptions) -> PgConnectOptions) -> Self {
+        if let Source::Server(server) = self.source {
+            self.source = Source::Server(Box::new(change(*server)));
+        }
+        self
+    }
+
+    /// The most dead letters in a queue, 100,000 unless set; beyond it the oldest are dropped, and counted in `stats`.
+    #[must_use]
+    pub fn dead_letters_max(mut self, letters: usize) -> Self {
+        self.dead_letters_max = letters;
+        self
+    }
+
+    /// The largest payload in bytes, 1 MiB unless set, and at most 64 MiB.
+    #[must_use]
+    pub fn payload_bytes_max(mut self, bytes: usize) -> Self {
+        self.payload_bytes_max = bytes;
+        self
+    }
+
+    /// How long the operation id of a change is remembered, 60 s unless set.
+    #[must_use]
+    pub fn operation_window(mut self, time: Duration) -> Self {
+        self.operation_window = time;
+        self
+    }
+
+    /// How long a consumer sleeps without asking when nothing is due and nothing rings, 30 s unless set.
+    #[must_use]
+    pub fn sweep(mut self, time: Duration) -> Self {
+        self.sweep = time;
+        self
+    }
+
+    /// Checks what a method may have set to something impossible, and answers the schema.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config).
+    pub(crate) fn check(&self) -> Result<Schema> {
+        if !(1..=POOL_MAX).contains(&self.pool_size) {
+            return Err(bad(format!("pool_size is 1 to {POOL_MAX} connections")));
+        }
+        if self.payload_bytes_max > PAYLOAD_BYTES_MAX {
+            return Err(bad(format!("payload_bytes_max is at most {PAYLOAD_BYTES_MAX}")));
+        }
+        for (name, time) in [
+            ("response_timeout", self.response_timeout),
+            ("connect_timeout", self.connect_timeout),
+            ("poll", self.poll),
+            ("operation_window", self.operation_window),
+            ("sweep", self.sweep),
+        ] {
+            if time < Duration::from_millis(1) || time > Duration::from_secs(86_400) {
+                return Err(bad(format!("{name} is 1ms to a day")));
+            }
+        }
+        Schema::new(&self.schema)
+    }
+
+    /// How long a consumer may sleep unless it is rung: the sweep, or the poll where nothing can ring it.
+    pub(crate) fn sleep_max(&self) -> Duration {
+        if self.listens_at().is_some() { self.sweep } else { self.poll.min(self.sweep) }
+    }
+
+    /// Where to listen, if at all.
+    pub(crate) fn listens_at(&self) -> Option<PgConnectOptions> {
+        match (self.listen, &self.listen_at, self.pooler) {
+            (false, _, _) | (true, None, true) => None,
+            (true, Some(server), _) => Some(quiet(server.clone())),
+            (true, None, false) => Some(self.server()),
+        }
+    }
+
+    /// How to connect.
+    pub(crate) fn server(&self) -> PgConnectOptions {
+        match &self.source {
+            Source::Server(server) => {
+                let named = server.get_application_name().is_some();
+                let server = PgConnectOptions::clone(server);
+                let server = if named { server } else { server.application_name("delayline") };
+                quiet(server)
+            }
+            Source::Pool(pool) => quiet(pool.connect_options().as_ref().clone()),
+        }
+    }
+}
+
+/// Our statements are nobody's business but ours, where the driver's default is to log each. And it sends a setting that we
+/// need not and PgBouncer does not let through.
+fn quiet(server: PgConnectOptions) -> PgConnectOptions {
+    server.disable_statement_logging().extra_float_digits(None)
+}
+
+/// A server's host and port, or its socket, for people.
+pub(crate) fn place(server: &PgConnectOptions) -> String {
+    match server.get_socket() {
+        Some(socket) => socket.display().to_string(),
+        None => format!("{}:{}", server.get_host(), server.get_port()),
+    }
+}
+
+impl fmt::Debug for PostgresConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let server = self.server();
+        f.debug_struct("PostgresConfig")
+            .field("server", &place(&server))
+            .field("user", &server.get_username())
+            .field("database", &server.get_database())
+            .field("sslmode", &server.get_ssl_mode())
+            .field("pool", &matches!(self.source, Source::Pool(_)).then_some("the application's"))
+            .field("schema", &self.schema)
+            .field("pool_size", &self.pool_size)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("response_timeout", &self.response_timeout)
+            .field("pooler", &self.pooler)
+            .field("listens_at", &self.listens_at().as_ref().map(place))
+            .field("poll", &self.poll)
+            .field("flush", &self.flush)
+            .field("migrate", &self.migrate)
+            .field("dead_letters_max", &self.dead_letters_max)
+            .field("payload_bytes_max", &self.payload_bytes_max)
+            .field("operation_window", &self.operation_window)
+            .field("sweep", &self.sweep)
+            .finish()
+    }
+}
+
+fn bad(what: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::Config, what)
+}
+
+/// An option's name as it may stand in a message: what is none may be part of a secret.
+fn shown(name: &str) -> &str {
+    if name.len() <= 24 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') { name } else { "..." }
+}

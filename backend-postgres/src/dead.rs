@@ -1,0 +1,204 @@
+//! Dead letters: shown, redriven, purged, and bounded.
+
+use std::sync::Arc;
+
+use delayline_core::{
+    DeadLetter, DeadLetterOp, DeadLetters, DeadSelect, Error, ErrorKind, QueueName, Reason, Result, limits,
+};
+use sqlx::postgres::PgRow;
+
+use crate::db::Effect;
+use crate::record::{self, Body, count, get};
+use crate::shared::{Caller, DELAY_MAX, PIECE, PIECE_BYTES, Shared};
+
+/// Queues whose dead letters one process counts, so that it need not look each time.
+const QUEUES_MAX: usize = 1_000;
+
+pub(crate) async fn operate(
+    shared: &Shared,
+    queue: &QueueName,
+    op: DeadLetterOp,
+    caller: &Caller,
+) -> Result<DeadLetters> {
+    match op {
+        DeadLetterOp::List { after, limit } => list(shared, queue, after, limit.min(limits::PAGE_MAX)).await,
+        DeadLetterOp::Redrive { select, rate } => {
+            let gap_us = match rate {
+                None => 0.0,
+                Some(rate) if rate.is_finite() && rate > 0.0 => 1e6 / rate,
+                Some(rate) => return Err(Error::new(ErrorKind::Invalid, format!("{rate} a second is no rate"))),
+            };
+            walk(shared, queue, select, Work::Redrive { gap_us, since_us: 0 }, caller).await
+        }
+        DeadLetterOp::Purge { select } => walk(shared, queue, select, Work::Purge, caller).await,
+        _ => Err(Error::unsupported("this operation on dead letters")),
+    }
+}
+
+async fn list(shared: &Shared, queue: &QueueName, after: Option<u64>, limit: usize) -> Result<DeadLetters> {
+    let mut answer = DeadLetters::default();
+    if limit == 0 {
+        return Ok(answer);
+    }
+    let after = after.map_or(0, |after| i64::try_from(after).unwrap_or(i64::MAX));
+    let queue = queue.clone();
+    let rows = shared.rows("listing dead letters", Effect::Read, &shared.sql.dead_list, move |query| {
+        query.bind(queue.as_str()).bind(after).bind(limit as i64).bind(PIECE_BYTES as i64)
+    });
+    let rows = rows.await?;
+    if let Some(last) = rows.last() {
+        let page_end = rows.iter().map(|row| get::<i64>(row, 0)).next_back().transpose()?;
+        // `more` is whether there is one after this row.
+        if get(last, 10)? {
+            answer.next = page_end.and_then(|n| u64::try_from(n).ok());
+        }
+    }
+    answer.letters = rows.iter().map(letter).collect::<Result<_>>()?;
+    Ok(answer)
+}
+
+fn letter(row: &PgRow) -> Result<DeadLetter> {
+    let cause = record::read_cause(get(row, 1)?)?;
+    let reason = get::<Option<&[u8]>>(row, 6)?.map(record::text).transpose()?;
+    let body = Body::read(row, 7)?;
+    let id = record::read_id(get(row, 5)?)?;
+    let buried_at = record::millis(get(row, 3)?);
+    let mut letter = DeadLetter::new(id, cause, Reason::new(reason.unwrap_or_default()), buried_at, body.payload);
+    letter.attempts = u32::from(get::<i16>(row, 2)? as u16);
+    letter.due_at = record::millis(get(row, 4)?);
+    letter.headers = body.headers;
+    letter.group = body.group;
+    Ok(letter)
+}
+
+/// What is done to the letters that are selected.
+enum Work {
+    Redrive {
+        gap_us: f64,
+        /// The instant from which all are staggered, once there is one.
+        since_us: i64,
+    },
+    Purge,
+}
+
+async fn walk(
+    shared: &Shared,
+    queue: &QueueName,
+    select: DeadSelect,
+    mut work: Work,
+    caller: &Caller,
+) -> Result<DeadLetters> {
+    let ids = match select {
+        DeadSelect::All => None,
+        DeadSelect::Ids(ids) => {
+            shared.caps.check_batch(ids.len())?;
+            Some(Arc::new(ids.iter().map(record::id_bytes).collect::<Vec<_>>()))
+        }
+        _ => return Err(Error::unsupported("this selection of dead letters")),
+    };
+    let name = queue.clone();
+    let span = shared
+        .rows("counting dead letters", Effect::Read, &shared.sql.dead_span, move |query| query.bind(name.as_str()));
+    // Everything that is buried now, and nothing that is buried later.
+    let span = span.await?;
+    let span = span.first().ok_or_else(record::corrupt)?;
+    let (letters, until) = (count(span, 0)?, get::<Option<i64>>(span, 1)?);
+    if let Work::Redrive { gap_us, .. } = work {
+        let longest_us = DELAY_MAX.as_micros() as f64;
+        if gap_us > longest_us || letters as f64 * gap_us > longest_us {
+            return Err(shared.caps.out_of_range());
+        }
+    }
+    let Some(until) = until else { return Ok(DeadLetters::default()) };
+    let mut answer = DeadLetters::default();
+    let mut after = 0;
+    loop {
+        caller.waits()?;
+        let (came_to, looked) = work.on(shared, queue, (after, until), ids.clone(), &mut answer).await?;
+        match came_to {
+            Some(n) if looked == PIECE as u64 => after = n,
+            _ => return Ok(answer),
+        }
+    }
+}
+
+impl Work {
+    /// Works on the next letters, and answers which was the last and how many were looked at.
+    async fn on(
+        &mut self,
+        shared: &Shared,
+        queue: &QueueName,
+        (after, until): (i64, i64),
+        ids: Option<Arc<Vec<Vec<u8>>>>,
+        answer: &mut DeadLetters,
+    ) -> Result<(Option<i64>, u64)> {
+        let name = queue.clone();
+        match self {
+            Self::Redrive { gap_us, since_us } => {
+                let (gap, since, before) = (*gap_us, *since_us, answer.affected as i64);
+                let rows = shared.rows("redriving", Effect::Write, &shared.sql.dead_redrive, move |query| {
+                    let query = query.bind(name.as_str()).bind(after).bind(until).bind(PIECE as i64);
+                    query.bind(ids.as_deref()).bind(since).bind(gap).bind(before)
+                });
+                let rows = rows.await?;
+                let row = rows.first().ok_or_else(record::corrupt)?;
+                let (redriven, looked) = (count(row, 1)?, count(row, 2)?);
+                *since_us = get(row, 0)?;
+                answer.affected += redriven;
+                answer.kept += looked.saturating_sub(redriven);
+                shared.placed(queue, get(row, 4)?).await;
+                Ok((get(row, 3)?, looked))
+            }
+            Self::Purge => {
+                let rows = shared.rows("purging", Effect::Write, &shared.sql.dead_purge, move |query| {
+                    let query = query.bind(name.as_str()).bind(after).bind(until).bind(PIECE as i64);
+                    query.bind(ids.as_deref())
+                });
+                let rows = rows.await?;
+                let row = rows.first().ok_or_else(record::corrupt)?;
+                answer.affected += count(row, 0)?;
+                Ok((get(row, 1)?, count(row, 2)?))
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Notes that tasks were buried, and keeps the dead letters within their limit: exactly where that is small, and else by
+    /// what one process may bury between two looks, a hundredth of it.
+    pub(crate) async fn buried(&self, queue: &QueueName, letters: u64) {
+        if letters == 0 {
+            return;
+        }
+        let max = self.config.dead_letters_max as u64;
+        {
+            let mut buried = self.buried.lock();
+            if buried.len() == QUEUES_MAX && !buried.contains_key(queue) {
+                buried.clear();
+            }
+            // The first look is at once, because other processes have buried, too.
+            let since = buried.entry(queue.clone()).or_insert(max);
+            *since += letters;
+            if *since < max / 100 {
+                return;
+            }
+            *since = 0;
+        }
+        if let Err(e) = self.trim(queue, max).await {
+            tracing::debug!(%queue, error = %e, "dead letters beyond the limit are dropped with the next ones");
+        }
+    }
+
+    async fn trim(&self, queue: &QueueName, max: u64) -> Result<()> {
+        loop {
+            let name = queue.clone();
+            let rows = self.rows("dropping dead letters", Effect::Write, &self.sql.dead_trim, move |query| {
+                query.bind(name.as_str()).bind(max as i64).bind(PIECE as i64)
+            });
+            let rows = rows.await?;
+            if count(rows.first().ok_or_else(record::corrupt)?, 0)? < PIECE as u64 {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! One consumption of a queue: claims that are given back when their answer is lost, and sleep on the queue's bell.
+//!
+//! 1. One claim of an intake is under way at a time: `state` is locked from before it is sent until its tasks are either the
+//!    caller's or given back. So a claim that follows a dropped one finds what that one gave back.
+//! 2. A claim runs to its end even if its caller is dropped; what nobody received is given back.
+//! 3. A claim whose answer was lost is remembered by its number. The next ones give back what it took before they claim anew.
+//! 4. What an intake knows of the index (`Known`) spares it the dead entries there. It only ever skips what is not there: all
+//!    that is placed below it is rung for, after its commit, and whoever may have missed a ring forgets what it knows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use delayline_core::{
+    Claim, Claimed, ClaimedTask, ErrorKind, Intake, IntakeOptions, Lease, QueueName, Result, Verdict, owned,
+};
+use sqlx::postgres::PgRow;
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::time::Instant;
+
+use crate::bells::{Bell, Heard};
+use crate::change;
+use crate::db::Effect;
+use crate::record::{self, Body, count, get};
+use crate::settle;
+use crate::shared::{PIECE, Shared, micros_ceil};
+
+/// A task that came so late to a sleeper is a sign of wake-ups that don't arrive.
+const LATE: Duration = Duration::from_secs(1);
+
+/// How far the ends of the leases of a lost claim may lie beside where they are looked for.
+const GIVE_BACK_SLACK_MS: i64 = 2_000;
+
+/// How often tasks that others hold locked are tried again fast.
+const TRIES_FAST: u32 = 20;
+
+pub(crate) struct PostgresIntake {
+    core: Arc<Core>,
+    bell: Bell,
+    /// Whether the last wait ended without a ring.
+    unrung: bool,
+    consumer: Option<String>,
+    closed: bool,
+}
+
+struct Core {
+    shared: Arc<Shared>,
+    queue: QueueName,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    known: Known,
+    lost: Vec<Lost>,
+    /// How many claims in a row found due tasks that others hold locked, and nothing else.
+    contended: u32,
+}
+
+/// What an intake knows of the index; 0 is nothing.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    /// Nothing is visible before this millisecond.
+    floor_ms: i64,
+    /// Nothing is visible between the last claim's now and this millisecond.
+    clear_until_ms: i64,
+    /// When it last looked without this knowledge.
+    since: Option<Instant>,
+}
+
+/// A claim whose answer was lost. It may still be running on the server, so that it is looked for more than once.
+struct Lost {
+    claim: i64,
+    lease: Duration,
+    sent: Instant,
+    tried: Option<Instant>,
+}
+
+/// What the server said of a claim.
+struct Answer {
+    us: i64,
+    paused: bool,
+    first_ms: Option<i64>,
+    due: u64,
+    had: u64,
+    next_ms: Option<i64>,
+    lease_end_ms: Option<i64>,
+    unreadable: Vec<(Vec<u8>, i64)>,
+    claimed: Claimed,
+}
+
+impl Known {
+    /// Takes in what was rung for.
+    fn hear(&mut self, heard: Heard, listening: bool, sweep: Duration) {
+        let stale = self.since.is_none_or(|since| since.elapsed() >= sweep);
+        if heard.lost || !listening || stale {
+            *self = Self { floor_ms: 0, clear_until_ms: 0, since: Some(Instant::now()) };
+        }
+        if let Some(due_ms) = heard.lowest_due_ms {
+            self.floor_ms = self.floor_ms.min(due_ms);
+            self.clear_until_ms = self.clear_until_ms.min(due_ms);
+        }
+    }
+
+    /// Learns from a claim that asked for at most `max`.
+    fn learn(&mut self, answer: &Answer, max: u64) {
+        let now_ms = answer.us / 1000;
+        self.floor_ms = answer.first_ms.unwrap_or(now_ms + 1);
+        // A due task that was not had may be somebody's claim that is not committed: its lease's end is not seen yet.
+        let had_all = answer.had == answer.due && answer.due <= max && !answer.paused;
+        let next = [answer.next_ms, answer.lease_end_ms].into_iter().flatten().min();
+        self.clear_until_ms = if had_all { next.unwrap_or(i64::MAX) } else { 0 };
+    }
+}
+
+impl PostgresIntake {
+    pub(crate) fn open(shared: Arc<Shared>, queue: &QueueName, options: IntakeOptions) -> Self {
+        let bell = shared.bells.listen(queue);
+        shared.enter(queue);
+        let core = Core { shared, queue: queue.clone(), state: Arc::default() };
+        Self { core: Arc::new(core), bell, unrung: false, consumer: options.consumer, closed: false }
+    }
+}
+
+#[cfg(test)]
+impl PostgresIntake {
+    /// What it knows: its floor, and until when nothing is visible.
+    pub(crate) async fn known(&self) -> (i64, i64) {
+        let known = self.core.state.lock().await.known;
+        (known.floor_ms, known.clear_until_ms)
+    }
+}
+
+impl Core {
+    async fn claim(&self, state: &mut State, claim: Claim) -> Result<Claimed> {
+        self.give_back_lost(state).await?;
+        let max = claim.max.min(PIECE) as u64;
+        let mut answer = self.ask(state, claim, max).await?;
+        if state.known.floor_ms > answer.us / 1000 + 1 {
+            // The clock was set back.
+            state.known = Known { since: state.known.since, ..Known::default() };
+            answer = self.ask(state, claim, max).await?;
+        }
+        state.known.learn(&answer, max);
+        let unreadable = std::mem::take(&mut answer.unreadable);
+        if !unreadable.is_empty() {
+            answer.claimed.set_aside = unreadable.len() as u64;
+            // If that fails, they are claimed and met again.
+            if let Err(e) = settle::set_aside(&self.shared, &self.queue, unreadable).await {
+                tracing::warn!(queue = %self.queue, error = %e, "rows that can't be read could not be set aside");
+            }
+        }
+        self.shared.settled(answer.had);
+        change::forget_when_due(&self.shared).await;
+        self.shared.buried(&self.queue, answer.claimed.buried).await;
+        answer.claimed.next_due_in = state.next_due_in(&answer, max);
+        Ok(answer.claimed)
+    }
+
+    async fn ask(&self, state: &mut State, claim: Claim, max: u64) -> Result<Answer> {
+        let number = self.shared.fresh_claim();
+        let (queue, known) = (self.queue.clone(), state.known);
+        let bytes = i64::try_from(claim.max_bytes).unwrap_or(i64::MAX);
+        let sent = Instant::now();
+        let rows = self.shared.rows("claiming", Effect::Write, &self.shared.sql.claim, move |query| {
+            query
+                .bind(queue.as_str())
+                .bind(known.floor_ms)
+                .bind(max as i64)
+                .bind(bytes)
+                .bind(micros_ceil(claim.lease))
+                .bind(number)
+                .bind(known.clear_until_ms)
+        });
+        match rows.await {
+            Ok(rows) => Answer::read(&rows),
+            Err(e) => {
+                if e.kind() == ErrorKind::Ambiguous {
+                    state.lost.push(Lost { claim: number, lease: claim.lease, sent, tried: None });
+                }
+                Err(e)
+            }
+        }
+    }
+
+    /// Gives back what claims took whose answers were lost.
+    async fn give_back_lost(&self, state: &mut State) -> Result<()> {
+        let patience = self.shared.config.response_timeout;
+        let mut at = 0;
+        while let Some(lost) = state.lost.get_mut(at) {
+            at += 1;
+            if lost.tried.is_some_and(|tried| tried.elapsed() < Duration::from_secs(1)) {
+                continue;
+            }
+            let (queue, number) = (self.queue.clone(), lost.claim);
+            let lease_ms = micros_ceil(lost.lease) / 1000;
+            let elapsed_ms = i64::try_from(lost.sent.elapsed().as_millis()).unwrap_or(i64::MAX);
+            let rows = self.shared.rows("giving back", Effect::Repeat, &self.shared.sql.give_back, move |query| {
+                query
+                    .bind(queue.as_str())
+                    .bind(number)
+                    .bind(lease_ms.saturating_sub(elapsed_ms) - GIVE_BACK_SLACK_MS)
+                    .bind(lease_ms + GIVE_BACK_SLACK_MS)
+            });
+            let rows = rows.await?;
+            lost.tried = Some(Instant::now());
+            let least_ms = match rows.first() {
+                Some(row) => get::<Option<i64>>(row, 0)?,
+                None => None,
+            };
+            if let Some(least_ms) = least_ms {
+                state.known.hear(Heard { lowest_due_ms: Some(least_ms), lost: false }, true, Duration::MAX);
+                self.shared.placed(&self.queue, Some(least_ms)).await;
+            }
+        }
+        // What the server has not run by then, it does not run any more: it stops the statements of sessions that are gone.
+        state.lost.retain(|lost| lost.tried.is_none() || lost.sent.elapsed() < 2 * patience);
+        Ok(())
+    }
+
+    /// Gives back what a claim brought and nobody received.
+    async fn give_back(&self, claimed: Claimed) {
+        let verdicts: Vec<_> = claimed.deliveries.into_iter().map(|task| (task.lease, Verdict::Release)).collect();
+        if verdicts.is_empty() {
+            return;
+        }
+        if let Err(e) = settle::settle(&self.shared, &self.queue, &verdicts).await {
+            tracing::debug!(queue = %self.queue, error = %e, "tasks of a dropped claim come when their leases end");
+        }
+    }
+
+    /// Gives back what lost claims took.
+    async fn leave(&self) -> Result<()> {
+        let mut state = self.state.lock().await;
+        state.lost.iter_mut().for_each(|lost| lost.tried = None);
+        self.give_back_lost(&mut state).await
+    }
+}
+
+impl State {
+    /// How long the caller may wait unless it is rung.
+    fn next_due_in(&mut self, answer: &Answer, max: u64) -> Option<Duration> {
+        let claimed = &answer.claimed;
+        let until = |ms: i64| Duration::from_micros(u64::try_from(ms * 1000 - answer.us).unwrap_or(0));
+        let next = [answer.next_ms, answer.lease_end_ms].into_iter().flatten().min().map(until);
+        let done = claimed.deliveries.len() as u64 + claimed.buried + claimed.set_aside;
+        if answer.paused {
+            return None;
+        }
+        // More than was asked for, more than fits, or rows that were changed just before we had them.
+        if answer.due > max || done < answer.had {
+            return Some(Duration::ZERO);
+        }
+        if answer.had == answer.due {
+            self.contended = 0;
+            return next;
+        }
+        // Others hold the rest. If they are claims, the ends of their leases can't be seen before they are committed.
+        self.contended = if done > 0 { 0 } else { self.contended + 1 };
+        let pause_ms = match self.contended {
+            n if n <= TRIES_FAST => (2_u64 << n.min(8)).min(50),
+            _ => 1_000,
+        };
+        let pause = Duration::from_millis(pause_ms);
+        Some(next.map_or(pause, |next| next.min(pause)))
+    }
+}
+
+impl Answer {
+    fn read(rows: &[PgRow]) -> Result<Self> {
+        let first = rows.first().ok_or_else(record::corrupt)?;
+        let mut answer = Self {
+            us: get(first, 0)?,
+            paused: get(first, 1)?,
+            first_ms: get(first, 2)?,
+            due: count(first, 3)?,
+            had: count(first, 4)?,
+            next_ms: get(first, 5)?,
+            lease_end_ms: get(first, 13)?,
+            unreadable: Vec::new(),
+            claimed: Claimed::default(),
+        };
+        answer.claimed.buried = count(first, 6)?;
+        let mut tasks = Vec::with_capacity(rows.len());
+        for row in rows {
+            // The one row of a claim without a task has nothing here.
+            let Some(id) = get::<Option<&[u8]>>(row, 7)? else { break };
+            let fence = get(row, 9)?;
+            match answer.read_task(row, id, fence) {
+                Ok(task) => tasks.push((get::<i64>(row, 12)?, get::<i64>(row, 8)?, task)),
+                Err(_) => answer.unreadable.push((id.to_vec(), fence)),
+            }
+        }
+        tasks.sort_unstable_by_key(|(place, seq, _)| (*place, *seq));
+        answer.claimed.deliveries = tasks.into_iter().map(|(_, _, task)| task).collect();
+        Ok(answer)
+    }
+
+    fn read_task(&self, row: &PgRow, id: &[u8], fence: i64) -> Result<ClaimedTask> {
+        let (attempt, allowed) = (get::<i16>(row, 10)?, get::<i16>(row, 11)?);
+        let (place, ends) = (get::<i64>(row, 12)?, get::<i64>(row, 13)?);
+        let body = Body::read(row, 15)?;
+        let receipt = record::receipt(get(row, 8)?);
+        // The columns are checked to be positive.
+        let lease =
+            Lease::new(record::read_id(id)?, fence as u64, u32::from(attempt as u16), record::millis(ends), receipt);
+        let late = Duration::from_micros(u64::try_from(self.us - place * 1000).unwrap_or(0));
+        let mut task = ClaimedTask::new(lease, record::millis(place), late, body.payload);
+        task.max_attempts = u32::from(allowed as u16);
+        task.expires_at = get::<Option<i64>>(row, 14)?.map(record::millis);
+        task.headers = body.headers;
+        task.group = body.group;
+        Ok(task)
+    }
+}
+
+#[async_trait]
+impl Intake for PostgresIntake {
+    async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
+        let core = self.core.clone();
+        core.shared.caps.check_lease(claim.lease)?;
+        core.shared.open()?;
+        // A claim before this one that was dropped is still under way. Waiting for it leaves nothing behind when it is dropped.
+        let mut state = core.state.clone().lock_owned().await;
+        // Before any look, so that what rings during it is seen again rather than missed.
+        let listening = core.shared.bells.listening();
+        state.known.hear(self.bell.take(), listening, core.shared.config.sweep);
+        let orphaned = core.clone();
+        let work = async move {
+            let claimed = core.claim(&mut state, claim).await?;
+            Ok((claimed, state))
+        };
+        let give_back = move |(claimed, state): (Claimed, OwnedMutexGuard<State>)| async move {
+            orphaned.give_back(claimed).await;
+            drop(state);
+        };
+        let (claimed, _state) = owned(work, give_back).await?;
+        // What has been visible for so long should have rung, or was known.
+        let late = claimed.deliveries.iter().any(|task| task.lateness > LATE);
+        if std::mem::take(&mut self.unrung) && late {
+            self.core.shared.bells.doubt();
+        }
+        Ok(claimed)
+    }
+
+    async fn wait(&mut self, at_most: Duration) {
+        let shared = &self.core.shared;
+        if shared.open().is_err() {
+            return;
+        }
+        // While nothing can ring, somebody has to look.
+        let at_most = if shared.bells.listening() { at_most } else { at_most.min(shared.config.poll) };
+        self.unrung = tokio::time::timeout(at_most, self.bell.rung()).await.is_err();
+    }
+
+    async fn close(mut self: Box<Self>) -> Result<()> {
+        self.closed = true;
+        match self.core.leave().await {
+            Err(e) if e.kind() == ErrorKind::Closed => Ok(()),
+            left => left,
+        }
+    }
+}
+
+impl Drop for PostgresIntake {
+    fn drop(&mut self) {
+        self.core.shared.leave(&self.core.queue);
+        if self.closed || self.core.shared.open().is_err() {
+            return;
+        }
+        let core = self.core.clone();
+        let clean = core.state.try_lock().is_ok_and(|state| state.lost.is_empty());
+        if !clean && let Ok(runtime) = Handle::try_current() {
+            // What can't be done now ends by itself, with the leases.
+            runtime.spawn(async move { drop(core.leave().await) });
+        }
+    }
+}
+
+impl std::fmt::Debug for PostgresIntake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresIntake").field("queue", &self.core.queue).field("consumer", &self.consumer).finish()
+    }
+}

@@ -1,0 +1,94 @@
+//! Looking: one task, pages of tasks, counts, names of queues.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use delayline_core::{Page, QueueName, QueueStats, Result, TaskId, TaskRef, TaskState, TaskView, limits};
+use sqlx::postgres::PgRow;
+
+use crate::db::Effect;
+use crate::record::{self, Body, count, get};
+use crate::shared::{LEASE_MAX, PIECE_BYTES, Shared};
+
+pub(crate) async fn find(shared: &Shared, queue: &QueueName, id: &TaskId) -> Result<Option<TaskView>> {
+    let (queue, id) = (queue.clone(), record::id_bytes(id));
+    let bind = move |query: crate::shared::Query<'static>| query.bind(queue.as_str()).bind(&id);
+    let rows = shared.rows("finding", Effect::Read, &shared.sql.find, bind).await?;
+    rows.first().map(view).transpose()
+}
+
+pub(crate) async fn list(shared: &Shared, queue: &QueueName, page: Page) -> Result<Vec<TaskView>> {
+    shared.open()?;
+    let limit = page.limit.min(limits::PAGE_MAX);
+    if limit == 0 {
+        return Ok(Vec::new());
+    }
+    let (ms, seq) = match &page.after {
+        Some(cursor) => {
+            let seq = record::seq_of(&cursor.receipt).unwrap_or(i64::MAX);
+            (cursor.visible_at.unix_millis_floor(), seq)
+        }
+        None => (-1, 0),
+    };
+    let queue = queue.clone();
+    let rows = shared.rows("listing", Effect::Read, &shared.sql.list, move |query| {
+        query.bind(queue.as_str()).bind(ms).bind(seq).bind(limit as i64).bind(PIECE_BYTES as i64)
+    });
+    rows.await?.iter().map(view).collect()
+}
+
+/// Reads one task as `find.sql` and `list.sql` show it.
+fn view(row: &PgRow) -> Result<TaskView> {
+    let us = get::<i64>(row, 0)?;
+    let (visible_at, old) = (get::<i64>(row, 3)?, get::<Option<i64>>(row, 4)?);
+    let live = old.is_some() && visible_at > us / 1000;
+    let state = match get::<bool>(row, 5)? {
+        true if live => TaskState::Cancelling,
+        _ if live => TaskState::InFlight,
+        _ => TaskState::Pending,
+    };
+    let body = Body::read(row, 9)?;
+    let id = record::read_id(get(row, 1)?)?;
+    let task = TaskRef::new(id, record::millis(old.unwrap_or(visible_at)), record::receipt(get(row, 2)?));
+    let mut view = TaskView::new(task, state, record::millis(visible_at), body.payload);
+    // The columns are checked to be positive.
+    view.attempt = u32::from(get::<i16>(row, 6)? as u16);
+    view.max_attempts = u32::from(get::<i16>(row, 7)? as u16);
+    view.expires_at = get::<Option<i64>>(row, 8)?.map(record::millis);
+    view.group = body.group;
+    view.headers = body.headers;
+    view.last_failure = get::<Option<&[u8]>>(row, 12)?.map(record::text).transpose()?;
+    Ok(view)
+}
+
+pub(crate) async fn stats(shared: &Shared, queue: &QueueName) -> Result<QueueStats> {
+    let queue = queue.clone();
+    let lease_ms = LEASE_MAX.as_millis() as i64;
+    let rows = shared
+        .rows("counting", Effect::Read, &shared.sql.stats, move |query| query.bind(queue.as_str()).bind(lease_ms));
+    let rows = rows.await?;
+    let row = rows.first().ok_or_else(record::corrupt)?;
+    let us = get::<i64>(row, 0)?;
+    let between = |from_us: i64, to_us: i64| Duration::from_micros(u64::try_from(to_us - from_us).unwrap_or(0));
+    let mut stats = QueueStats::default();
+    stats.scheduled = count(row, 1)?;
+    stats.due = count(row, 2)?;
+    stats.in_flight = count(row, 3)?;
+    stats.dead = count(row, 4)?;
+    stats.oldest_due = get::<Option<i64>>(row, 5)?.map(|ms| between(ms * 1000, us));
+    stats.next_due_in = get::<Option<i64>>(row, 6)?.map(|ms| between(us, ms * 1000));
+    stats.paused = get(row, 7)?;
+    stats.dead_dropped = count(row, 8)?;
+    stats.set_aside = count(row, 9)?;
+    Ok(stats)
+}
+
+/// The queues that hold something, are paused, or have an intake here.
+pub(crate) async fn queues(shared: &Shared) -> Result<Vec<QueueName>> {
+    let mut queues: BTreeSet<QueueName> = shared.entered().into_iter().collect();
+    for row in shared.rows("listing queues", Effect::Read, &shared.sql.queues, |query| query).await? {
+        // A name that is none of ours stands in a row that somebody else has written.
+        queues.extend(QueueName::new(get::<&str>(&row, 0)?).ok());
+    }
+    Ok(queues.into_iter().collect())
+}

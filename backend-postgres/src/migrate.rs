@@ -1,0 +1,187 @@
+//! Our tables: made and updated step by step, each step once, however many processes start at the same time.
+//!
+//! A step runs together with the note that it was run in one transaction, under an advisory lock that ends with it, so a
+//! process that dies half way leaves nothing of it.
+
+use std::time::Duration;
+
+use delayline_core::{Error, ErrorKind, Result};
+use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
+
+use crate::PostgresBackend;
+use crate::db::{Db, Effect};
+use crate::schema::Schema;
+
+/// What to run for each version, in their order; the first makes version 1. One that was released is never changed.
+const STEPS: [&str; 1] = [include_str!("migrations/0001.sql")];
+
+/// Of the tables that this code works with.
+pub(crate) const VERSION: i32 = STEPS.len() as i32;
+
+/// The table that says which steps were run. It is there before the first of them.
+const VERSIONS: &str = "CREATE TABLE IF NOT EXISTS {s}.migration (
+    version int4 PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT clock_timestamp()
+);";
+
+/// For all steps that are missing, and for those of another process before them.
+const TIME_MAX: Duration = Duration::from_secs(600);
+
+/// Makes sure that the tables are there and of our version; makes or updates them if it may.
+///
+/// # Errors
+/// [`Incompatible`](ErrorKind::Incompatible) for tables of a newer version, and for missing or older ones if it may not
+/// change them; [`Denied`](ErrorKind::Denied) for a user who can't.
+pub(crate) async fn migrate(db: &Db, may_change: bool) -> Result<()> {
+    let schema = db.schema().clone();
+    let found = db.run("looking for our tables", Effect::Read, {
+        let schema = schema.clone();
+        let named = db.named();
+        move |connection| {
+            let schema = schema.clone();
+            Box::pin(async move { version(connection, &schema, named).await })
+        }
+    });
+    match found.await? {
+        VERSION => Ok(()),
+        newer if newer > VERSION => Err(too_new(&schema, newer)),
+        older if !may_change => Err(too_old(&schema, older)),
+        _ => update(db, schema).await,
+    }
+}
+
+async fn update(db: &Db, schema: Schema) -> Result<()> {
+    let named = db.named();
+    let updated = db.transact_within("making our tables", Effect::Repeat, TIME_MAX, move |connection| {
+        let schema = schema.clone();
+        Box::pin(async move {
+            connection.execute(AssertSqlSafe(lock(&schema).as_ref())).await?;
+            // Another process may have done it while we waited for the lock.
+            let found = version(connection, &schema, named).await?;
+            if found < VERSION {
+                connection.execute(AssertSqlSafe(begin(&schema, found).as_ref())).await?;
+                for (version, step) in (1..).zip(STEPS).filter(|(version, _)| *version > found) {
+                    connection.execute(AssertSqlSafe(one(&schema, version, step).as_ref())).await?;
+                }
+            }
+            Ok(found)
+        })
+    });
+    let found = updated.await.map_err(|e| match e.kind() {
+        ErrorKind::Denied => {
+            e.context("either this user may make tables, or somebody who may runs what `delayline schema` prints")
+        }
+        _ => e,
+    })?;
+    let schema = db.schema();
+    if found > VERSION {
+        return Err(too_new(schema, found));
+    }
+    tracing::info!(schema = schema.name(), from = found, to = found.max(VERSION), "the tables are up to date");
+    Ok(())
+}
+
+/// Of the tables that are there: 0 if there are none.
+async fn version(connection: &mut PgConnection, schema: &Schema, named: bool) -> sqlx::Result<i32> {
+    // By a look into the catalog itself: `to_regclass` answers from a cache that may be older than the lock we waited for.
+    let there = schema.expand(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = {name} AND c.relname = 'migration')",
+    );
+    let there: bool =
+        sqlx::query(AssertSqlSafe(there)).persistent(named).fetch_one(&mut *connection).await?.try_get(0)?;
+    if !there {
+        return Ok(0);
+    }
+    let version = schema.expand("SELECT coalesce(max(version), 0) FROM {s}.migration");
+    sqlx::query(AssertSqlSafe(version)).persistent(named).fetch_one(connection).await?.try_get(0)
+}
+
+/// Waits for others who are at it; the lock ends with the transaction.
+fn lock(schema: &Schema) -> std::sync::Arc<str> {
+    schema.expand(
+        "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
+         SELECT pg_advisory_xact_lock(hashtext('delayline'), hashtext({name}))",
+    )
+}
+
+/// The schema itself, unless it is there: a user may be the owner of a schema and not be allowed to make another.
+fn begin(schema: &Schema, found: i32) -> std::sync::Arc<str> {
+    if found > 0 {
+        return "".into();
+    }
+    let make = "DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = {name}) THEN CREATE SCHEMA {s}; END IF;
+END $$;\n";
+    schema.expand(&format!("{make}{VERSIONS}"))
+}
+
+fn one(schema: &Schema, version: i32, step: &str) -> std::sync::Arc<str> {
+    schema.expand(&format!("{step}\nINSERT INTO {{s}}.migration (version) VALUES ({version});"))
+}
+
+impl PostgresBackend {
+    /// The version of the tables that this backend works with.
+    pub const SCHEMA_VERSION: i32 = VERSION;
+
+    /// What makes the tables in a schema, as SQL for `psql`: for applications that may not make tables, and set
+    /// [`migrate`](crate::PostgresConfig::migrate) to off. From version 0, which is nothing, or from an older one to this.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) for a schema's name that can't be one, [`Invalid`](ErrorKind::Invalid) for a version
+    /// that there never was.
+    pub fn schema_sql(schema: &str, from: i32) -> Result<String> {
+        sql(schema, from)
+    }
+}
+
+pub(crate) fn sql(schema: &str, from: i32) -> Result<String> {
+    let schema = Schema::new(schema)?;
+    if !(0..=VERSION).contains(&from) {
+        return Err(Error::new(ErrorKind::Invalid, format!("the versions of the tables are 0 (none) to {VERSION}")));
+    }
+    let mut text =
+        format!("-- The tables of delayline in the schema {}, version {from} to {VERSION}.\n", schema.name());
+    text += &schema.expand(
+        "-- Run it with psql as their owner. Another user who is to work with them needs:\n\
+         --   GRANT USAGE ON SCHEMA {s} TO ...;\n\
+         --   GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {s} TO ...;\n\
+         --   GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA {s} TO ...;\n\
+         BEGIN;\n",
+    );
+    text += &lock(&schema);
+    text += ";\n";
+    text += &begin(&schema, from);
+    for (version, step) in (1..).zip(STEPS).filter(|(version, _)| *version > from) {
+        text += "\n\n";
+        text += &one(&schema, version, step);
+    }
+    text += "\n\nCOMMIT;\n";
+    Ok(text)
+}
+
+fn too_new(schema: &Schema, found: i32) -> Error {
+    let name = schema.name();
+    Error::new(
+        ErrorKind::Incompatible,
+        format!(
+            "the tables in the schema `{name}` are of version {found}, and this program knows versions up to {VERSION}; \
+             a newer version of delayline has updated them"
+        ),
+    )
+}
+
+fn too_old(schema: &Schema, found: i32) -> Error {
+    let name = schema.name();
+    let there = if found == 0 {
+        "there are no tables of delayline".into()
+    } else {
+        format!("the tables are of version {found}")
+    };
+    Error::new(
+        ErrorKind::Incompatible,
+        format!(
+            "in the schema `{name}` {there}, version {VERSION} is needed, and `migrate` is off: run what `delayline schema` prints"
+        ),
+    )
+}

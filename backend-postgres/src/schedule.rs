@@ -1,0 +1,356 @@
+//! Accepting tasks: cut into pieces, each id once in each, in the caller's transaction or in one of our own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use delayline_core::{
+    Due, Error, ErrorKind, NewTask, OnConflict, Outcome, QueueName, Result, Scheduled, TaskId, TaskRef, limits,
+};
+use sqlx::PgConnection;
+use sqlx::postgres::PgRow;
+use tokio::time::Instant;
+
+use crate::bells::message;
+use crate::db::Effect;
+use crate::failure::failed;
+use crate::record::{self, get};
+use crate::shared::{Caller, DELAY_MAX, Query, Shared, all_answered, busy, micros_ceil, parted, pieces, query};
+
+/// How often what is in the way may have gone until it is looked at.
+const ROUNDS_MAX: usize = 8;
+
+/// Tasks tried together after a batch of more met a row that is locked, before they are tried alone.
+const FEW: usize = 32;
+
+/// How long all of that may take in one call.
+const ALONE_MAX: Duration = Duration::from_secs(5);
+
+/// A task that is being scheduled.
+#[derive(Clone)]
+struct Item {
+    at: usize,
+    id: TaskId,
+    stored: Vec<u8>,
+    due: i64,
+    expires: Option<i64>,
+    attempts: Option<i16>,
+    replaces: bool,
+    group: Option<Vec<u8>>,
+    headers: Option<Vec<u8>>,
+    payload: Bytes,
+    seq: Option<i64>,
+}
+
+/// A due time as `schedule.sql` reads it.
+pub(crate) fn due_number(due: Due) -> i64 {
+    match due {
+        Due::After(delay) => micros_ceil(delay),
+        // Beyond the largest delay is beyond, however far.
+        Due::At(at) => -1 - at.unix_millis_ceil().clamp(0, 1 << 52),
+    }
+}
+
+impl Item {
+    fn of(shared: &Shared, at: usize, task: NewTask) -> Result<Self> {
+        shared.caps.check(&task)?;
+        if let Some(Due::After(expires)) = task.expires
+            && expires > DELAY_MAX
+        {
+            return Err(shared.caps.out_of_range());
+        }
+        let replaces = task.id.is_some() && task.on_conflict == OnConflict::Replace;
+        let id = task.id.unwrap_or_else(|| shared.fresh_id());
+        let attempts = task.max_attempts.get();
+        Ok(Self {
+            at,
+            stored: record::id_bytes(&id),
+            id,
+            due: due_number(task.due),
+            expires: task.expires.map(due_number),
+            // At most 10,000.
+            attempts: (attempts != limits::ATTEMPTS_DEFAULT).then_some(attempts as i16),
+            replaces,
+            group: task.group.map(|group| group.as_str().into()),
+            headers: record::headers_bytes(&task.headers),
+            payload: task.payload,
+            seq: None,
+        })
+    }
+
+    fn size(&self) -> usize {
+        let of = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
+        64 + self.stored.len() + self.payload.len() + of(&self.group) + of(&self.headers)
+    }
+}
+
+/// A column of `schedule.sql`, which may be empty if it holds nothing.
+fn column<'i, T>(items: &'i [Item], value: impl Fn(&'i Item) -> Option<T>) -> Vec<Option<T>> {
+    let column: Vec<_> = items.iter().map(value).collect();
+    if column.iter().all(Option::is_none) { Vec::new() } else { column }
+}
+
+fn bind(query: Query<'static>, queue: &QueueName, since_us: i64, items: &[Item]) -> Query<'static> {
+    let ids: Vec<&[u8]> = items.iter().map(|item| item.stored.as_slice()).collect();
+    let payloads: Vec<&[u8]> = items.iter().map(|item| item.payload.as_ref()).collect();
+    query
+        .bind(queue.as_str())
+        .bind(since_us)
+        .bind(micros_ceil(DELAY_MAX))
+        .bind(ids)
+        .bind(items.iter().map(|item| item.due).collect::<Vec<_>>())
+        .bind(column(items, |item| item.expires))
+        .bind(column(items, |item| item.attempts))
+        .bind(column(items, |item| item.replaces.then_some(true)))
+        .bind(column(items, |item| item.group.as_deref()))
+        .bind(column(items, |item| item.headers.as_deref()))
+        .bind(payloads)
+        .bind(column(items, |item| item.seq))
+}
+
+/// How a call comes along.
+struct Progress {
+    results: Vec<Option<Result<Scheduled>>>,
+    /// The instant of acceptance of the whole call, once there is one.
+    since_us: i64,
+    /// The least place that something was put at since it was last told.
+    least_ms: Option<i64>,
+}
+
+impl Progress {
+    /// Takes the answers, and leaves those items whose id is in use by a task that is yet to be looked at.
+    fn take(&mut self, shared: &Shared, items: &[Item], rows: &[PgRow]) -> Result<Vec<Item>> {
+        let mut in_use = Vec::new();
+        for row in rows {
+            let item = nth(items, row)?;
+            let (code, seq, place) = (get::<i32>(row, 1)?, get(row, 2)?, get(row, 3)?);
+            self.since_us = get(row, 4)?;
+            let outcome = match code {
+                0 => Outcome::Created,
+                2 => Outcome::Replaced,
+                1 => {
+                    in_use.push(item.clone());
+                    continue;
+                }
+                3 => {
+                    self.results[item.at] = Some(Err(shared.caps.out_of_range()));
+                    continue;
+                }
+                _ => {
+                    let error = Error::new(ErrorKind::Invalid, "the task expires before it is due");
+                    self.results[item.at] = Some(Err(error));
+                    continue;
+                }
+            };
+            self.least_ms = Some(self.least_ms.map_or(place, |least| least.min(place)));
+            let task = TaskRef::new(item.id.clone(), record::millis(place), record::receipt(seq));
+            self.results[item.at] = Some(Ok(Scheduled::new(task, outcome)));
+        }
+        Ok(in_use)
+    }
+
+    /// Takes what was found under ids that are in use, and leaves those whose task has gone meanwhile.
+    fn take_existing(&mut self, items: &[Item], rows: &[PgRow]) -> Result<Vec<Item>> {
+        for row in rows {
+            let item = nth(items, row)?;
+            let task = TaskRef::new(item.id.clone(), record::millis(get(row, 2)?), record::receipt(get(row, 1)?));
+            self.results[item.at] = Some(Ok(Scheduled::new(task, Outcome::Existing)));
+        }
+        Ok(items.iter().filter(|item| self.results[item.at].is_none()).cloned().collect())
+    }
+
+    fn fail(&mut self, items: &[Item], e: &Error) {
+        items.iter().for_each(|item| self.results[item.at] = Some(Err(e.clone())));
+    }
+}
+
+/// The item that a row is the answer to.
+fn nth<'i>(items: &'i [Item], row: &PgRow) -> Result<&'i Item> {
+    let n = usize::try_from(get::<i64>(row, 0)?).unwrap_or(0);
+    items.get(n.wrapping_sub(1)).ok_or_else(record::corrupt)
+}
+
+/// The items of a call, and the answers to those that can't be sent.
+fn items(shared: &Shared, tasks: Vec<NewTask>) -> Result<(Vec<Item>, Progress)> {
+    shared.caps.check_batch(tasks.len())?;
+    let mut results: Vec<_> = tasks.iter().map(|_| None).collect();
+    let mut items = Vec::with_capacity(tasks.len());
+    for (at, task) in tasks.into_iter().enumerate() {
+        match Item::of(shared, at, task) {
+            Ok(item) => items.push(item),
+            Err(e) => results[at] = Some(Err(e)),
+        }
+    }
+    Ok((items, Progress { results, since_us: 0, least_ms: None }))
+}
+
+fn take_seqs(items: &mut [Item], rows: &[PgRow]) -> Result<()> {
+    for (item, row) in items.iter_mut().zip(rows) {
+        item.seq = Some(get(row, 0)?);
+    }
+    Ok(())
+}
+
+/// Accepts tasks, in statements that are each a transaction.
+pub(crate) async fn schedule(
+    shared: &Shared,
+    queue: &QueueName,
+    tasks: Vec<NewTask>,
+    caller: &Caller,
+) -> Result<Vec<Result<Scheduled>>> {
+    shared.open()?;
+    let (mut list, mut progress) = items(shared, tasks)?;
+    let mut failed = None;
+    // What stands in the batch for the second time meets the first, in a statement after that one's.
+    let twice = parted(list.iter().collect(), |item| &item.stored).len() > 1;
+    if twice {
+        let n = list.len() as i64;
+        let seqs = shared.rows("scheduling", Effect::Repeat, &shared.sql.seqs, move |query| query.bind(n)).await;
+        let taken = seqs.and_then(|rows| take_seqs(&mut list, &rows));
+        if let Err(e) = taken {
+            return all_answered(progress.results, Some(e));
+        }
+    }
+    let parts = if twice { parted(list, |item| item.stored.clone()) } else { vec![list] };
+    for part in parts {
+        for piece in pieces(part, Item::size) {
+            failed = failed.or(caller.waits().err());
+            if failed.is_none() {
+                failed = schedule_piece(shared, queue, piece, &mut progress).await.err();
+            }
+        }
+    }
+    all_answered(progress.results, failed)
+}
+
+async fn schedule_piece(shared: &Shared, queue: &QueueName, piece: Vec<Item>, progress: &mut Progress) -> Result<()> {
+    let done = accept(shared, queue, &shared.sql.schedule, piece, progress).await;
+    let done = match done {
+        Err((left, e)) if e.kind() == ErrorKind::Busy => accept_alone(shared, queue, &left, progress).await,
+        Err((left, e)) => {
+            progress.fail(&left, &e);
+            Err(e)
+        }
+        Ok(()) => Ok(()),
+    };
+    // Also of a piece that was done in part, and before the answer, because whoever has it may end the process.
+    shared.placed(queue, progress.least_ms.take()).await;
+    done
+}
+
+/// Accepts tasks until each is answered. An error comes with those that are not.
+async fn accept(
+    shared: &Shared,
+    queue: &QueueName,
+    sql: &Arc<str>,
+    list: Vec<Item>,
+    progress: &mut Progress,
+) -> Result<(), (Arc<Vec<Item>>, Error)> {
+    let mut left = Arc::new(list);
+    for _ in 0..ROUNDS_MAX {
+        let (bound, queue_of, since) = (left.clone(), queue.clone(), progress.since_us);
+        let rows = shared.rows("scheduling", Effect::Write, sql, move |query| bind(query, &queue_of, since, &bound));
+        let in_use = rows.await.and_then(|rows| progress.take(shared, &left, &rows)).map_err(|e| (left, e))?;
+        if in_use.is_empty() {
+            return Ok(());
+        }
+        let (queue_of, ids) = (queue.clone(), ids(&in_use));
+        let rows = shared.rows("scheduling", Effect::Read, &shared.sql.lookup, move |query| {
+            query.bind(queue_of.as_str()).bind(&ids)
+        });
+        // What is not found has gone since.
+        let gone = rows.await.and_then(|rows| progress.take_existing(&in_use, &rows));
+        left = Arc::new(gone.map_err(|e| (Arc::new(in_use), e))?);
+        if left.is_empty() {
+            return Ok(());
+        }
+    }
+    progress.fail(&left, &busy());
+    Ok(())
+}
+
+fn ids(items: &[Item]) -> Vec<Vec<u8>> {
+    items.iter().map(|item| item.stored.clone()).collect()
+}
+
+/// Accepts tasks of which at least one waits for somebody's transaction: a few at a time and then one by one, so that only
+/// those answer `Busy` that are in its way.
+async fn accept_alone(shared: &Shared, queue: &QueueName, items: &[Item], progress: &mut Progress) -> Result<()> {
+    let until = Instant::now() + ALONE_MAX;
+    let mut lists: Vec<Vec<Item>> = items.chunks(FEW).map(<[Item]>::to_vec).rev().collect();
+    if lists.len() == 1 {
+        lists = single(lists.remove(0));
+    }
+    while let Some(list) = lists.pop() {
+        if Instant::now() > until {
+            progress.fail(&list, &busy());
+            continue;
+        }
+        match accept(shared, queue, &shared.sql_alone.schedule, list, progress).await {
+            Ok(()) => {}
+            Err((left, e)) if e.kind() == ErrorKind::Busy && left.len() == 1 => progress.fail(&left, &busy()),
+            Err((left, e)) if e.kind() == ErrorKind::Busy => lists.extend(single(left.to_vec())),
+            Err((left, e)) => {
+                progress.fail(&left, &e);
+                lists.iter().for_each(|list| progress.fail(list, &crate::shared::unsent(&e)));
+                return Err(e);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn single(items: Vec<Item>) -> Vec<Vec<Item>> {
+    items.into_iter().rev().map(|item| vec![item]).collect()
+}
+
+/// Accepts tasks in the caller's transaction, and has it wake who sleeps when it commits.
+pub(crate) async fn schedule_inside(
+    shared: &Shared,
+    connection: &mut PgConnection,
+    queue: &QueueName,
+    tasks: Vec<NewTask>,
+) -> Result<Vec<Result<Scheduled>>> {
+    shared.open()?;
+    let (mut list, mut progress) = items(shared, tasks)?;
+    let sql = &shared.sql_inside;
+    if parted(list.iter().collect(), |item| &item.stored).len() > 1 {
+        let n = list.len() as i64;
+        take_seqs(&mut list, &inside(connection, &sql.seqs, &move |query| query.bind(n)).await?)?;
+    }
+    for part in parted(list, |item| item.stored.clone()) {
+        for mut left in pieces(part, Item::size) {
+            for round in 0.. {
+                let since = progress.since_us;
+                let rows = inside(connection, &sql.schedule, &|query| bind(query, queue, since, &left)).await?;
+                left = progress.take(shared, &left, &rows)?;
+                if left.is_empty() {
+                    break;
+                }
+                let ids = ids(&left);
+                let rows = inside(connection, &sql.lookup, &|query| query.bind(queue.as_str()).bind(&ids)).await?;
+                left = progress.take_existing(&left, &rows)?;
+                if left.is_empty() || round == ROUNDS_MAX {
+                    progress.fail(&left, &busy());
+                    break;
+                }
+            }
+        }
+    }
+    if let Some(least_ms) = progress.least_ms {
+        let (channel, text) = (shared.db.schema().channel(queue), message(queue, least_ms));
+        let notify = Arc::from("SELECT pg_notify($1, $2)");
+        inside(connection, &notify, &|query| query.bind(&channel).bind(&text)).await?;
+    }
+    all_answered(progress.results, None)
+}
+
+/// Runs a statement in the caller's transaction. It has no name there, because the session is not ours.
+pub(crate) async fn inside(
+    connection: &mut PgConnection,
+    sql: &Arc<str>,
+    bind: &(dyn Fn(Query<'static>) -> Query<'static> + Send + Sync),
+) -> Result<Vec<PgRow>> {
+    let rows = query(sql, false, bind).fetch_all(connection).await;
+    rows.map_err(|e| failed("in the caller's transaction", Effect::Read, e))
+}

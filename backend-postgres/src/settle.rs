@@ -1,0 +1,311 @@
+//! Ending leases and extending them: in one statement, and again for those rows that somebody has locked just then.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use delayline_core::{Error, ErrorKind, Lease, QueueName, Result, Verdict};
+use sqlx::PgConnection;
+use sqlx::postgres::PgRow;
+use tokio::time::sleep;
+
+use crate::db::Effect;
+use crate::record::{self, get};
+use crate::schedule::inside;
+use crate::shared::{DELAY_MAX, PIECE, Query, Shared, all_answered, busy, micros_ceil, parted};
+
+/// The pauses before a row that is locked is tried again, in milliseconds.
+pub(crate) const PAUSES_MS: [u64; 7] = [2, 5, 10, 20, 40, 80, 160];
+
+/// A lease and what becomes of it, as `settle.sql` takes it.
+#[derive(Clone, Debug)]
+struct Item {
+    at: usize,
+    id: Vec<u8>,
+    fence: i64,
+    verdict: u8,
+    delay_us: Option<i64>,
+    reason: Option<Vec<u8>>,
+}
+
+impl Item {
+    fn of(at: usize, lease: &Lease, verdict: &Verdict) -> Self {
+        // Whether the lease is lost comes before whether the delay is possible, and only the statement knows.
+        let delay = |after: &Duration| Some(if *after > DELAY_MAX { -1 } else { micros_ceil(*after) });
+        let (verdict, delay_us, reason) = match verdict {
+            Verdict::Complete => (b'c', None, None),
+            Verdict::Retry { after, reason } => (b'r', delay(after), Some(reason)),
+            Verdict::Snooze { after } => (b's', delay(after), None),
+            Verdict::Bury { reason } => (b'b', None, Some(reason)),
+            Verdict::Release => (b'l', None, None),
+        };
+        Self {
+            at,
+            id: record::id_bytes(&lease.id),
+            fence: fence_number(lease),
+            verdict,
+            delay_us,
+            reason: reason.map(|reason| reason.as_str().into()),
+        }
+    }
+}
+
+fn fence_number(lease: &Lease) -> i64 {
+    i64::try_from(lease.fence).unwrap_or(-1)
+}
+
+/// What becomes of the items of a call.
+struct Progress {
+    results: Vec<Option<Result<()>>>,
+    least_ms: Option<i64>,
+    buried: u64,
+}
+
+impl Progress {
+    fn all(&mut self, items: &[Item], answer: &Result<()>) {
+        items.iter().for_each(|item| self.results[item.at] = Some(answer.clone()));
+    }
+
+    /// Takes the answers of `complete.sql`, and leaves the items that were changed meanwhile.
+    fn take_completed(&mut self, items: &[Item], rows: &[PgRow]) -> Result<Vec<Item>> {
+        self.all(items, &Err(Error::lease_lost()));
+        let mut again = Vec::new();
+        for row in rows {
+            let item = nth(items, row)?;
+            if get(row, 1)? {
+                self.results[item.at] = Some(Ok(()));
+            } else {
+                again.push(item.clone());
+            }
+        }
+        Ok(again)
+    }
+
+    /// Takes the answers of `settle.sql`, and leaves the items that are locked.
+    fn take(&mut self, shared: &Shared, items: &[Item], rows: &[PgRow]) -> Result<Vec<Item>> {
+        self.all(items, &Err(Error::lease_lost()));
+        let mut locked = Vec::new();
+        for row in rows {
+            let item = nth(items, row)?;
+            self.results[item.at] = Some(match get::<i32>(row, 1)? {
+                0 => Ok(()),
+                2 => Err(shared.caps.out_of_range()),
+                _ => {
+                    locked.push(item.clone());
+                    Err(busy())
+                }
+            });
+            if let Some(place) = get::<Option<i64>>(row, 2)? {
+                self.least_ms = Some(self.least_ms.map_or(place, |least| least.min(place)));
+            }
+            self.buried += u64::from(get::<bool>(row, 3)?);
+        }
+        Ok(locked)
+    }
+}
+
+fn nth<'i>(items: &'i [Item], row: &PgRow) -> Result<&'i Item> {
+    let n = usize::try_from(get::<i64>(row, 0)?).unwrap_or(0);
+    items.get(n.wrapping_sub(1)).ok_or_else(record::corrupt)
+}
+
+fn bind_completed(query: Query<'static>, queue: &QueueName, items: &[Item]) -> Query<'static> {
+    let ids: Vec<&[u8]> = items.iter().map(|item| item.id.as_slice()).collect();
+    query.bind(queue.as_str()).bind(ids).bind(items.iter().map(|item| item.fence).collect::<Vec<_>>())
+}
+
+fn bind(query: Query<'static>, queue: &QueueName, items: &[Item]) -> Query<'static> {
+    bind_completed(query, queue, items)
+        .bind(items.iter().map(|item| item.verdict as i8).collect::<Vec<_>>())
+        .bind(items.iter().map(|item| item.delay_us).collect::<Vec<_>>())
+        .bind(items.iter().map(|item| item.reason.as_deref()).collect::<Vec<_>>())
+}
+
+/// Ends leases, each with its verdict.
+pub(crate) async fn settle(
+    shared: &Arc<Shared>,
+    queue: &QueueName,
+    verdicts: &[(Lease, Verdict)],
+) -> Result<Vec<Result<()>>> {
+    let items = verdicts.iter().enumerate().map(|(at, (lease, verdict))| Item::of(at, lease, verdict)).collect();
+    settle_items(shared, queue, items, verdicts.len()).await
+}
+
+/// Puts away tasks that were claimed and can't be read: their ids as they are stored, and their fences.
+pub(crate) async fn set_aside(shared: &Arc<Shared>, queue: &QueueName, unreadable: Vec<(Vec<u8>, i64)>) -> Result<()> {
+    let n = unreadable.len();
+    let item = |(at, (id, fence))| Item { at, id, fence, verdict: b'x', delay_us: None, reason: None };
+    settle_items(shared, queue, unreadable.into_iter().enumerate().map(item).collect(), n).await?;
+    let name = queue.clone();
+    let trimmed = shared.rows("setting aside", Effect::Repeat, &shared.sql.aside_trim, move |query| {
+        query.bind(name.as_str()).bind(1_000_i64)
+    });
+    trimmed.await.map(drop)
+}
+
+async fn settle_items(shared: &Arc<Shared>, queue: &QueueName, items: Vec<Item>, n: usize) -> Result<Vec<Result<()>>> {
+    let mut progress = Progress { results: (0..n).map(|_| None).collect(), least_ms: None, buried: 0 };
+    let mut failed = None;
+    // A lease that stands in the batch for the second time has ended by then, unless the first verdict was impossible.
+    for part in parted(items, |item| (item.id.clone(), item.fence)) {
+        let (mut completed, other): (Vec<_>, Vec<_>) = part.into_iter().partition(|item| item.verdict == b'c');
+        // Everybody locks rows in the order of their ids.
+        completed.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        let completed = completed.chunks(PIECE).map(|piece| (true, piece.to_vec()));
+        for (done, piece) in completed.chain(other.chunks(PIECE).map(|piece| (false, piece.to_vec()))) {
+            if failed.is_some() {
+                break;
+            }
+            let settled = if done {
+                complete_piece(shared, queue, piece, &mut progress).await
+            } else {
+                settle_piece(shared, queue, piece, &mut progress).await
+            };
+            failed = settled.err();
+        }
+    }
+    shared.settled(n as u64);
+    shared.placed(queue, progress.least_ms).await;
+    shared.buried(queue, progress.buried).await;
+    all_answered(progress.results, failed)
+}
+
+async fn complete_piece(shared: &Shared, queue: &QueueName, piece: Vec<Item>, progress: &mut Progress) -> Result<()> {
+    let items = Arc::new(piece);
+    let (bound, queue_of) = (items.clone(), queue.clone());
+    let rows = shared
+        .rows("settling", Effect::Write, &shared.sql.complete, move |query| bind_completed(query, &queue_of, &bound));
+    let again = match rows.await {
+        Ok(rows) => progress.take_completed(&items, &rows)?,
+        // Somebody holds one of them: the others are done without it.
+        Err(e) if e.kind() == ErrorKind::Busy => items.to_vec(),
+        Err(e) => {
+            progress.all(&items, &Err(e.clone()));
+            return Err(e);
+        }
+    };
+    if again.is_empty() { Ok(()) } else { settle_piece(shared, queue, again, progress).await }
+}
+
+async fn settle_piece(shared: &Shared, queue: &QueueName, piece: Vec<Item>, progress: &mut Progress) -> Result<()> {
+    let mut left = Arc::new(piece);
+    for pause_ms in PAUSES_MS.into_iter().map(Some).chain([None]) {
+        let (bound, queue_of) = (left.clone(), queue.clone());
+        let rows =
+            shared.rows("settling", Effect::Write, &shared.sql.settle, move |query| bind(query, &queue_of, &bound));
+        let rows = match rows.await {
+            Ok(rows) => rows,
+            Err(e) => {
+                progress.all(&left, &Err(e.clone()));
+                return Err(e);
+            }
+        };
+        left = Arc::new(progress.take(shared, &left, &rows)?);
+        match pause_ms {
+            Some(ms) if !left.is_empty() => sleep(Duration::from_millis(ms)).await,
+            _ => break,
+        }
+    }
+    Ok(())
+}
+
+/// Completes tasks in the caller's transaction.
+pub(crate) async fn complete_inside(
+    shared: &Shared,
+    connection: &mut PgConnection,
+    queue: &QueueName,
+    leases: &[Lease],
+) -> Result<Vec<Result<()>>> {
+    shared.open()?;
+    shared.caps.check_batch(leases.len())?;
+    let item = |(at, lease)| Item::of(at, lease, &Verdict::Complete);
+    let items = leases.iter().enumerate().map(item).collect();
+    let mut progress = Progress { results: leases.iter().map(|_| None).collect(), least_ms: None, buried: 0 };
+    for mut part in parted(items, |item: &Item| (item.id.clone(), item.fence)) {
+        part.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        for piece in part.chunks(PIECE) {
+            let mut left = piece.to_vec();
+            // What was changed while it was waited for is there again in the next statement.
+            for _ in 0..PAUSES_MS.len() {
+                let sql = &shared.sql_inside.complete;
+                let rows = inside(connection, sql, &|query| bind_completed(query, queue, &left)).await?;
+                left = progress.take_completed(&left, &rows)?;
+                if left.is_empty() {
+                    break;
+                }
+            }
+            progress.all(&left, &Err(busy()));
+        }
+    }
+    all_answered(progress.results, None)
+}
+
+/// Makes leases end later.
+pub(crate) async fn extend(
+    shared: &Arc<Shared>,
+    queue: &QueueName,
+    leases: Vec<Lease>,
+    by: Duration,
+) -> Result<Vec<Result<Lease>>> {
+    let mut results: Vec<Option<Result<Lease>>> = leases.iter().map(|_| None).collect();
+    let mut failed = None;
+    let indexes = parted((0..leases.len()).collect(), |&at: &usize| (&leases[at].id, leases[at].fence));
+    for part in &indexes {
+        for piece in part.chunks(PIECE) {
+            if failed.is_none() {
+                failed = extend_piece(shared, queue, &leases, piece.to_vec(), by, &mut results).await.err();
+            }
+        }
+    }
+    shared.settled(leases.len() as u64);
+    all_answered(results, failed)
+}
+
+async fn extend_piece(
+    shared: &Shared,
+    queue: &QueueName,
+    leases: &[Lease],
+    mut left: Vec<usize>,
+    by: Duration,
+    results: &mut [Option<Result<Lease>>],
+) -> Result<()> {
+    let by_us = micros_ceil(by);
+    for pause_ms in PAUSES_MS.into_iter().map(Some).chain([None]) {
+        let ids: Vec<_> = left.iter().map(|&at| record::id_bytes(&leases[at].id)).collect();
+        let fences: Vec<_> = left.iter().map(|&at| fence_number(&leases[at])).collect();
+        let queue_of = queue.clone();
+        let rows = shared.rows("extending", Effect::Write, &shared.sql.extend, move |query| {
+            query.bind(queue_of.as_str()).bind(&ids).bind(&fences).bind(by_us)
+        });
+        let rows = match rows.await {
+            Ok(rows) => rows,
+            Err(e) => {
+                left.iter().for_each(|&at| results[at] = Some(Err(e.clone())));
+                return Err(e);
+            }
+        };
+        left.iter().for_each(|&at| results[at] = Some(Err(Error::lease_lost())));
+        let mut locked = Vec::new();
+        for row in &rows {
+            let n = usize::try_from(get::<i64>(row, 0)?).unwrap_or(0);
+            let at = *left.get(n.wrapping_sub(1)).ok_or_else(record::corrupt)?;
+            results[at] = Some(match get::<Option<i64>>(row, 1)? {
+                Some(ends) => {
+                    let mut lease = leases[at].clone();
+                    lease.expires_at = record::millis(ends);
+                    lease.cancelled = get(row, 2)?;
+                    Ok(lease)
+                }
+                None => {
+                    locked.push(at);
+                    Err(busy())
+                }
+            });
+        }
+        left = locked;
+        match pause_ms {
+            Some(ms) if !left.is_empty() => sleep(Duration::from_millis(ms)).await,
+            _ => break,
+        }
+    }
+    Ok(())
+}

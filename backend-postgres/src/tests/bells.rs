@@ -1,0 +1,176 @@
+//! Wake-ups over a connection that breaks.
+
+use delayline_conformance::proxy::Link;
+use delayline_core::QueueName;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::*;
+use crate::bells::{Bell, Bells, Heard, message};
+use crate::ear::Ear;
+
+const LOST: Heard = Heard { lowest_due_ms: None, lost: true };
+
+fn bells(url: &str) -> (Bells, watch::Sender<u64>) {
+    let (trouble, troubles) = watch::channel(0);
+    let config = config(url);
+    (Bells::new(&config, config.check().unwrap(), troubles), trouble)
+}
+
+fn name(queue: &str) -> QueueName {
+    QueueName::new(queue).unwrap()
+}
+
+async fn hears(bell: &mut Bell) -> Heard {
+    timeout(Duration::from_secs(10), bell.rung()).await.expect("it rings");
+    bell.take()
+}
+
+async fn silent(bell: &mut Bell) -> bool {
+    timeout(Duration::from_millis(100), bell.rung()).await.is_err()
+}
+
+fn notify(server: &Postgres, queue: &str, due_ms: i64) {
+    let channel = config(&server.url()).check().unwrap().channel(&name(queue));
+    server.ask(&format!("SELECT pg_notify('{channel}', '{}')", message(&name(queue), due_ms))).unwrap();
+}
+
+#[tokio::test]
+async fn a_bell_rings_for_its_queue_and_when_it_is_first_listened_for() {
+    let server = server(&[]).await;
+    let (bells, _trouble) = bells(&server.url());
+    let (long_a, long_b) = ("a".repeat(128), "b".repeat(128));
+    let (mut a, mut b) = (bells.listen(&name(&long_a)), bells.listen(&name(&long_b)));
+    assert_eq!((hears(&mut a).await, hears(&mut b).await), (LOST, LOST));
+    assert!(bells.listening() && silent(&mut a).await);
+    notify(&server, &long_a, 7);
+    assert_eq!(hears(&mut a).await, Heard { lowest_due_ms: Some(7), lost: false });
+    assert!(silent(&mut b).await);
+    // Level-triggered: what rang while nobody looked is seen, the least of it.
+    for due in [9, 3, 5] {
+        notify(&server, &long_b, due);
+    }
+    bells.ring(&name(&long_b), 4);
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(hears(&mut b).await, Heard { lowest_due_ms: Some(3), lost: false });
+    assert_eq!(b.take(), Heard::default());
+
+    let mut again = bells.listen(&name(&long_a));
+    notify(&server, &long_a, 1);
+    assert_eq!(hears(&mut again).await.lowest_due_ms, Some(1));
+    assert_eq!(hears(&mut a).await.lowest_due_ms, Some(1));
+    drop((a, b));
+    notify(&server, &long_a, 2);
+    assert_eq!(hears(&mut again).await.lowest_due_ms, Some(2));
+    drop(again);
+    until("the connection is gone", || sessions(&server) == 0).await;
+}
+
+#[tokio::test]
+async fn leak_bells_in_cycles_leave_nothing() {
+    let server = server(&[]).await;
+    let before = tasks();
+    let (bells, _trouble) = bells(&server.url());
+    for i in 0..100u32 {
+        let _same = bells.listen(&name(&format!("queue-{}", i % 3)));
+        let mut other = bells.listen(&name(&format!("other-{i}")));
+        if i % 4 == 0 {
+            hears(&mut other).await;
+        }
+        if i % 5 == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+    until("all tasks end", || tasks() <= before).await;
+    until("the connection is gone", || sessions(&server) == 0).await;
+    let mut bell = bells.listen(&name("a"));
+    hears(&mut bell).await;
+    bells.close().await;
+    assert_eq!(hears(&mut bell).await, LOST);
+    assert!(!bells.listening());
+    until("all tasks end", || tasks() <= before).await;
+    until("the connection is gone", || sessions(&server) == 0).await;
+}
+
+#[tokio::test]
+async fn live_a_listener_that_was_ended_comes_back_and_rings() {
+    let server = server(&[]).await;
+    let (bells, _trouble) = bells(&server.url());
+    let mut bell = bells.listen(&name("a"));
+    hears(&mut bell).await;
+    for _ in 0..3 {
+        server
+            .ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '%listen'")
+            .unwrap();
+        assert_eq!(hears(&mut bell).await, LOST);
+        // Once when it was lost, and once when it is back, unless both were seen as one.
+        until("it listens again", || bells.listening()).await;
+        bell.take();
+        notify(&server, "a", 5);
+        assert_eq!(hears(&mut bell).await.lowest_due_ms, Some(5));
+    }
+}
+
+#[tokio::test]
+async fn live_a_half_open_listener_is_replaced_when_there_is_doubt_and_leaves_nothing() {
+    let server = server(&[]).await;
+    let (proxy, url) = proxied(&server).await;
+    let (bells, trouble) = bells(&url);
+    let mut bell = bells.listen(&name("a"));
+    hears(&mut bell).await;
+    for by_doubt in [true, false] {
+        let accepted = proxy.accepted();
+        proxy.set(Link::HALF_OPEN);
+        notify(&server, "a", 5);
+        assert!(silent(&mut bell).await);
+        if by_doubt {
+            bells.doubt();
+        } else {
+            trouble.send_modify(|n| *n += 1);
+        }
+        assert_eq!(hears(&mut bell).await, LOST, "it was asked, and did not answer");
+        assert!(!bells.listening());
+        until("it tries again", || proxy.accepted() > accepted).await;
+        proxy.reset();
+        sleep(Duration::from_millis(50)).await;
+        proxy.set(Link::GOOD);
+        until("it listens again", || bells.listening()).await;
+        bell.take();
+        notify(&server, "a", 6);
+        assert_eq!(hears(&mut bell).await.lowest_due_ms, Some(6));
+    }
+    drop(bell);
+    until("the connections are gone", || proxy.connections() == 0).await;
+}
+
+#[tokio::test]
+async fn live_a_server_that_is_away_for_a_while_is_found_again() {
+    let server = server(&[]).await;
+    let (bells, _trouble) = bells(&server.url());
+    let mut bell = bells.listen(&name("a"));
+    hears(&mut bell).await;
+    let server = tokio::task::spawn_blocking(move || {
+        let mut server = server;
+        server.kill().unwrap();
+        server.start().unwrap();
+        server
+    });
+    let server = server.await.unwrap();
+    until("it listens again", || bells.listening()).await;
+    notify(&server, "a", 5);
+    timeout(Duration::from_secs(10), async { while hears(&mut bell).await.lowest_due_ms != Some(5) {} }).await.unwrap();
+}
+
+#[tokio::test]
+async fn leak_a_silent_listener_is_closed_without_waiting_for_it() {
+    let server = server(&[]).await;
+    let (proxy, url) = proxied(&server).await;
+    let mut ear = Ear::open(&config(&url).server(), Duration::from_secs(10)).await.unwrap();
+    ear.listener().listen("a").await.unwrap();
+    proxy.set(Link::HALF_OPEN);
+    let before = tasks();
+    drop(ear);
+    assert_eq!(tasks(), before, "nobody is left to wait for an answer to UNLISTEN");
+    proxy.set(Link::GOOD);
+    until("the socket was closed", || proxy.connections() == 0).await;
+}

@@ -1,0 +1,87 @@
+//! `completions` and `man`: what a package installs beside the program.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+use clap_mangen::Man;
+
+use crate::args::Args;
+use crate::exit::{Exit, Failure};
+
+/// Writes a completion script for a shell to stdout.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  delayline completions bash > /etc/bash_completion.d/delayline
+  delayline completions zsh > \"${fpath[1]}/_delayline\"
+  delayline completions fish > ~/.config/fish/completions/delayline.fish")]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_name = "SHELL", value_enum)]
+    shell: Shell,
+}
+
+/// Writes the manual to stdout, or a page for each command into a folder.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  delayline man | man -l -
+  delayline man work | man -l -
+  delayline man --dir /usr/local/share/man/man1")]
+pub(crate) struct ManArgs {
+    /// The command that the page is about; several words for `dead list`. The program itself unless told.
+    #[arg(value_name = "COMMAND", conflicts_with = "dir")]
+    command: Vec<String>,
+
+    /// Writes all pages into this folder, which is made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+pub(crate) fn completions(args: &CompletionsArgs) -> Result<Exit, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Args::command(), "delayline", &mut script);
+    out(&script)
+}
+
+pub(crate) fn man(args: &ManArgs) -> Result<Exit, Failure> {
+    let mut program = Args::command();
+    program.build();
+    if let Some(dir) = &args.dir {
+        fs::create_dir_all(dir).map_err(|e| Failure::io(format_args!("cannot make {}", dir.display()), &e))?;
+        write_all(&program, dir)?;
+        return Ok(Exit::Done);
+    }
+    let mut command = &program;
+    for word in &args.command {
+        command = command.find_subcommand(word).ok_or_else(|| {
+            let name = command.get_bin_name().unwrap_or("delayline");
+            Failure::new(format!("`{name}` has no command `{word}`; `{name} --help` lists them")).exit(Exit::Usage)
+        })?;
+    }
+    out(&page(command)?)
+}
+
+fn write_all(command: &clap::Command, dir: &Path) -> Result<(), Failure> {
+    // Once the program was built, that of `work` is `delayline-work`.
+    let name = command.get_display_name().unwrap_or_else(|| command.get_name());
+    let path = dir.join(format!("{name}.1"));
+    fs::write(&path, page(command)?).map_err(|e| Failure::io(format_args!("cannot write {}", path.display()), &e))?;
+    command.get_subcommands().try_for_each(|inner| write_all(inner, dir))
+}
+
+fn page(command: &clap::Command) -> Result<Vec<u8>, Failure> {
+    let mut page = Vec::new();
+    Man::new(command.clone()).render(&mut page).map_err(|e| Failure::io("cannot write the page", &e))?;
+    Ok(page)
+}
+
+fn out(bytes: &[u8]) -> Result<Exit, Failure> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
+    written.map_err(|e| Failure::io("cannot write to stdout", &e))?;
+    Ok(Exit::Done)
+}

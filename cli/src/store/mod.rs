@@ -1,0 +1,86 @@
+//! The commands that look at a store which outlives the process, or change something in it. Each makes a call or a few, and
+//! ends.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`args`] | what can be said |
+//! | [`session`] | connecting, and what stores are no use here |
+//! | `look` | `stats`, `queues`, `find`, `list`, `ping` |
+//! | `change` | `cancel`, `move`, `shift` |
+//! | `admin` | `pause`, `resume`, `dead`, `delete` |
+//! | [`refs`] | a task's `ref` as text |
+//! | `show` | tasks, counts and letters, for people and for programs |
+
+mod admin;
+pub(crate) mod args;
+mod change;
+mod confirm;
+mod look;
+pub(crate) mod refs;
+pub(crate) mod session;
+pub(crate) mod show;
+
+use std::sync::Arc;
+
+use self::args::{DeadCommand, StoreCommand};
+use self::session::Session;
+use crate::args::Global;
+use crate::console::Console;
+use crate::exit::{Exit, Failure};
+use crate::logging;
+
+/// Runs one of the commands.
+pub(crate) fn main(global: &Global, command: StoreCommand) -> Result<Exit, Failure> {
+    let console = Arc::new(Console::new(false));
+    logging::start(global.verbose, console.clone())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::io("cannot start the runtime", &e))?;
+    runtime.block_on(async {
+        if let StoreCommand::Ping(args) = &command {
+            return look::ping(global, args).await;
+        }
+        let session = Session::open(global, name(&command), console).await?;
+        let done = run(&session, command).await;
+        session.close().await;
+        done
+    })
+}
+
+async fn run(session: &Session, command: StoreCommand) -> Result<Exit, Failure> {
+    match command {
+        StoreCommand::Stats(args) => look::stats(session, args).await,
+        StoreCommand::Queues(args) => look::queues(session, &args).await,
+        StoreCommand::Find(args) => look::find(session, &args).await,
+        StoreCommand::List(args) => look::list(session, &args).await,
+        StoreCommand::Cancel(args) => change::cancel(session, args).await,
+        StoreCommand::Move(args) => change::move_to(session, args).await,
+        StoreCommand::Shift(args) => change::shift(session, &args).await,
+        StoreCommand::Pause(args) => admin::pause(session, &args).await,
+        StoreCommand::Resume(args) => admin::resume(session, &args).await,
+        StoreCommand::Dead(DeadCommand::List(args)) => admin::dead_list(session, &args).await,
+        StoreCommand::Dead(DeadCommand::Redrive(args)) => admin::redrive(session, args).await,
+        StoreCommand::Dead(DeadCommand::Purge(args)) => admin::purge(session, args).await,
+        StoreCommand::Delete(args) => admin::delete(session, &args).await,
+        // It is answered before a session is opened.
+        StoreCommand::Ping(_) => Ok(Exit::Done),
+    }
+}
+
+fn name(command: &StoreCommand) -> &'static str {
+    match command {
+        StoreCommand::Stats(_) => "stats",
+        StoreCommand::Queues(_) => "queues",
+        StoreCommand::Find(_) => "find",
+        StoreCommand::List(_) => "list",
+        StoreCommand::Cancel(_) => "cancel",
+        StoreCommand::Move(_) => "move",
+        StoreCommand::Shift(_) => "shift",
+        StoreCommand::Pause(_) => "pause",
+        StoreCommand::Resume(_) => "resume",
+        StoreCommand::Dead(_) => "dead",
+        StoreCommand::Delete(_) => "delete",
+        StoreCommand::Ping(_) => "ping",
+    }
+}

@@ -1,0 +1,144 @@
+//! `delayline watch`: a live view of queues in the terminal.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`poll`] | asks the store, and the workers that were named, again and again |
+//! | [`board`] | what is known of each queue, and how it changes |
+//! | [`scrape`] | reading a worker's metrics |
+//! | [`draw`] | the board on a screen |
+
+pub(crate) mod args;
+mod board;
+mod draw;
+mod poll;
+mod scrape;
+
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::time::Duration;
+
+use delayline::{AdminOp, QueueName, Support};
+use ratatui::DefaultTerminal;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+use self::args::WatchArgs;
+use self::board::Board;
+use self::draw::View;
+use self::poll::Poller;
+use crate::args::Global;
+use crate::console::Console;
+use crate::exit::{Exit, Failure};
+use crate::logging;
+use crate::signal::{Cause, Stop, listen};
+use crate::store::session::Session;
+
+/// The store is asked no more often than that.
+const EVERY_MIN: Duration = Duration::from_millis(100);
+/// How often is looked for a key, a signal and something new to show.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Runs the command.
+pub(crate) fn main(global: &Global, args: &WatchArgs) -> Result<Exit, Failure> {
+    if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
+        let why =
+            "`watch` needs a terminal; `delayline stats` shows once how the queues stand, with --json for programs";
+        return Err(Failure::new(why).exit(Exit::Usage));
+    }
+    if args.every < EVERY_MIN {
+        return Err(Failure::new("--every: the store is asked no more often than every 100ms").exit(Exit::Usage));
+    }
+    let console = Arc::new(Console::new(false));
+    // What is logged to the same terminal would tear the view.
+    if !console.is_terminal() {
+        logging::start(global.verbose, console.clone())?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::io("cannot start the runtime", &e))?;
+    let session = Arc::new(runtime.block_on(Session::open(global, "watch", console))?);
+    session.needs(session.backend.capabilities().stats, "count tasks")?;
+    let stop = Stop::new()?;
+    listen(stop.clone(), ratatui::restore)?;
+    let (poller, boards) = Poller::new(session.clone(), args.clone());
+    let again = poller.again();
+    runtime.spawn(poller.run());
+    let terminal = ratatui::try_init().map_err(|e| Failure::io("cannot use the terminal", &e))?;
+    let ui =
+        Ui { view: View::default(), boards, session: session.clone(), runtime: &runtime, again, stop: stop.clone() };
+    let shown = ui.run(terminal);
+    ratatui::restore();
+    runtime.block_on(session.close());
+    runtime.shutdown_background();
+    shown.map_err(|e| Failure::io("cannot use the terminal", &e))?;
+    Ok(match stop.cause() {
+        Some(Cause::Signal(signal)) => Exit::Interrupted(*signal),
+        Some(Cause::OutputClosed | Cause::Failed(_)) | None => Exit::Done,
+    })
+}
+
+struct Ui<'a> {
+    view: View,
+    boards: watch::Receiver<Arc<Board>>,
+    session: Arc<Session>,
+    runtime: &'a Runtime,
+    /// Has the store asked at once.
+    again: Arc<tokio::sync::Notify>,
+    stop: Stop,
+}
+
+impl Ui<'_> {
+    fn run(mut self, mut terminal: DefaultTerminal) -> io::Result<()> {
+        while !self.stop.is_stopped() {
+            let board = self.boards.borrow_and_update().clone();
+            self.view.keep_within(&board);
+            terminal.draw(|frame| self.view.draw(frame, &board))?;
+            if event::poll(LOOK_EVERY)?
+                && let Event::Key(key) = event::read()?
+                && key.kind != KeyEventKind::Release
+            {
+                let control_c = key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c');
+                if control_c || !self.press(key.code, &board) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a key does; false if it ends the view.
+    fn press(&mut self, key: KeyCode, board: &Board) -> bool {
+        if let Some((queue, op)) = self.view.asked.take() {
+            if matches!(key, KeyCode::Char('y' | 'Y')) {
+                self.administer(queue, op);
+            }
+            return true;
+        }
+        match key {
+            KeyCode::Char('q' | 'Q') | KeyCode::Esc => return false,
+            KeyCode::Up | KeyCode::Char('k') => self.view.up(),
+            KeyCode::Down | KeyCode::Char('j') => self.view.down(board),
+            KeyCode::Char('p' | 'P') => self.view.ask_to_pause(board, self.can_pause()),
+            _ => {}
+        }
+        true
+    }
+
+    fn can_pause(&self) -> bool {
+        self.session.backend.capabilities().pause != Support::Unsupported
+    }
+
+    fn administer(&self, queue: QueueName, op: AdminOp) {
+        let (session, again) = (self.session.clone(), self.again.clone());
+        self.runtime.spawn(async move {
+            // Whether it worked, the next look at the queue shows.
+            if let Err(e) = session.backend.administer(&queue, op).await {
+                tracing::warn!(%queue, error = %e, "the queue could not be paused or resumed");
+            }
+            again.notify_one();
+        });
+    }
+}

@@ -1,0 +1,210 @@
+//! The backend as a worker sees it: its claims are bounded by `--max`, and it is known how the claim loop stands.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use delayline::{
+    Capabilities, Claim, Claimed, DelayBackend, Intake, IntakeOptions, Lease, NewTask, QueueName, Result, Scheduled,
+    Verdict, async_trait,
+};
+use tokio::sync::watch;
+
+use super::health::Loop;
+
+/// Makes the backend's intakes pass through here.
+pub(super) struct Gate {
+    inner: Arc<dyn DelayBackend>,
+    shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) claims: Loop,
+    /// How many tasks may still be claimed.
+    left: AtomicU64,
+    /// Whether a claim that brings nothing, with nothing in sight, is told so.
+    until_empty: bool,
+    /// Whether the last claim was one of those.
+    empty: watch::Sender<bool>,
+    sweep: Duration,
+}
+
+impl Gate {
+    pub(super) fn new(inner: Arc<dyn DelayBackend>, max: Option<u64>, until_empty: bool) -> Self {
+        let sweep = inner.capabilities().sweep;
+        let left = AtomicU64::new(max.unwrap_or(u64::MAX));
+        let empty = watch::Sender::new(false);
+        Self { inner, shared: Arc::new(Shared { claims: Loop::new(), left, until_empty, empty, sweep }) }
+    }
+
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+}
+
+impl Shared {
+    /// Returns when a claim has found the queue empty, or no more may be claimed.
+    pub(super) async fn nothing_left(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.empty.subscribe().wait_for(|empty| *empty).await;
+    }
+}
+
+#[async_trait]
+impl DelayBackend for Gate {
+    fn capabilities(&self) -> &Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn schedule(&self, queue: &QueueName, tasks: Vec<NewTask>) -> Result<Vec<Result<Scheduled>>> {
+        self.inner.schedule(queue, tasks).await
+    }
+
+    async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
+        let inner = self.inner.intake(queue, options).await;
+        if let Err(e) = &inner {
+            self.shared.claims.claimed(Err(e));
+        }
+        Ok(Box::new(Gated { inner: inner?, shared: self.shared.clone() }))
+    }
+
+    async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
+        self.inner.settle(queue, verdicts).await
+    }
+
+    async fn extend(&self, queue: &QueueName, leases: Vec<Lease>, by: Duration) -> Result<Vec<Result<Lease>>> {
+        self.inner.extend(queue, leases, by).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.inner.ping().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Gate").field(&self.inner).finish()
+    }
+}
+
+struct Gated {
+    inner: Box<dyn Intake>,
+    shared: Arc<Shared>,
+}
+
+#[async_trait]
+impl Intake for Gated {
+    async fn claim(&mut self, mut claim: Claim) -> Result<Claimed> {
+        let shared = self.shared.clone();
+        let mut permit = Permit::take(&shared, claim.max);
+        if permit.0 == 0 && claim.max > 0 {
+            shared.empty.send_replace(true);
+            return Ok(Claimed::default());
+        }
+        claim.max = permit.0;
+        shared.claims.claiming();
+        let answer = self.inner.claim(claim).await;
+        shared.claims.claimed(answer.as_ref().map(drop));
+        let mut claimed = answer?;
+        permit.0 = permit.0.saturating_sub(claimed.deliveries.len());
+        let empty = claimed.deliveries.is_empty() && claimed.next_due_in.is_none();
+        shared.empty.send_replace(empty && shared.until_empty);
+        if empty && !shared.until_empty {
+            // A worker that ends when nothing is left is to go on here, until no more may be claimed.
+            claimed.next_due_in = Some(shared.sweep);
+        }
+        Ok(claimed)
+    }
+
+    async fn wait(&mut self, at_most: Duration) {
+        self.shared.claims.waiting(at_most);
+        self.inner.wait(at_most).await;
+        self.shared.claims.between();
+    }
+
+    async fn close(self: Box<Self>) -> Result<()> {
+        self.inner.close().await
+    }
+}
+
+impl fmt::Debug for Gated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Gated").field(&self.inner).finish()
+    }
+}
+
+/// So many tasks may be claimed; what is left when it is dropped, also in the middle of a claim, may be by the next.
+struct Permit<'a>(usize, &'a AtomicU64);
+
+impl<'a> Permit<'a> {
+    fn take(shared: &'a Shared, wanted: usize) -> Self {
+        let mut taken = 0;
+        let take = |left: u64| {
+            taken = usize::try_from(left).unwrap_or(usize::MAX).min(wanted);
+            Some(left - taken as u64)
+        };
+        let _ = shared.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
+        Self(taken, &shared.left)
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.1.fetch_add(self.0 as u64, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use delayline::{Due, Queue, Raw};
+
+    async fn gate(tasks: usize, max: Option<u64>, until_empty: bool) -> (Arc<Gate>, Box<dyn Intake>, QueueName) {
+        let inner = delayline::connect("memory:").await.expect("a store in memory");
+        let name = QueueName::new("q").expect("a name");
+        let new = (0..tasks).map(|_| NewTask::new(Due::NOW, "x")).collect();
+        inner.schedule(&name, new).await.expect("there is room");
+        let gate = Arc::new(Gate::new(inner, max, until_empty));
+        let intake = gate.intake(&name, IntakeOptions::default()).await.expect("an intake");
+        (gate, intake, name)
+    }
+
+    #[tokio::test]
+    async fn no_more_is_claimed_than_may_be() {
+        let (gate, mut intake, _) = gate(10, Some(7), false).await;
+        let claim = |max| Claim::new(max, Duration::from_secs(30));
+        assert_eq!(intake.claim(claim(5)).await.map(|claimed| claimed.deliveries.len()).ok(), Some(5));
+        assert_eq!(intake.claim(claim(5)).await.map(|claimed| claimed.deliveries.len()).ok(), Some(2));
+        let none = intake.claim(claim(5)).await.expect("an answer");
+        assert!(none.deliveries.is_empty() && none.next_due_in.is_none());
+        gate.shared().nothing_left().await;
+    }
+
+    #[tokio::test]
+    async fn what_a_claim_did_not_bring_may_be_claimed_later() {
+        let (gate, mut intake, name) = gate(1, Some(3), false).await;
+        let claim = Claim::new(100, Duration::from_secs(30));
+        assert_eq!(intake.claim(claim).await.map(|claimed| claimed.deliveries.len()).ok(), Some(1));
+        // Nothing is there, which is no end unless that was asked for.
+        let none = intake.claim(claim).await.expect("an answer");
+        assert!(none.deliveries.is_empty() && none.next_due_in.is_some());
+        let queue = Queue::with_codec(gate, name, Raw).expect("a name");
+        for _ in 0..5 {
+            queue.schedule(&"x".into()).await.expect("there is room");
+        }
+        assert_eq!(intake.claim(claim).await.map(|claimed| claimed.deliveries.len()).ok(), Some(2));
+    }
+
+    #[tokio::test]
+    async fn an_empty_queue_is_told_where_that_is_the_end() {
+        let (gate, mut intake, _) = gate(0, None, true).await;
+        let none = intake.claim(Claim::new(1, Duration::from_secs(30))).await.expect("an answer");
+        assert!(none.next_due_in.is_none());
+        gate.shared().nothing_left().await;
+    }
+}

@@ -1,0 +1,118 @@
+//! Metrics and health over HTTP: `/metrics` in the text format of Prometheus, `/healthz`, `/readyz`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use bytes::Bytes;
+use delayline::{Queue, Support, meter};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::{interval, timeout};
+
+use super::gate;
+use crate::exit::Failure;
+
+/// Upper bounds of the lateness histogram, in seconds.
+const LATENESS_BUCKETS: [f64; 17] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3_600.0, 86_400.0];
+/// How long the store is waited for when it is asked how the queue stands.
+const STATS_PATIENCE: Duration = Duration::from_secs(2);
+/// What was recorded is put into its buckets so often, also when nobody asks.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// What is served, until dropped.
+#[derive(Debug)]
+pub(super) struct Served(Vec<JoinHandle<()>>);
+
+/// Makes everything that the library counts go to one place.
+pub(super) fn record() -> Result<PrometheusHandle, Failure> {
+    let cannot = |e: &dyn std::fmt::Display| Failure::new(format!("cannot record metrics: {e}"));
+    let lateness = Matcher::Full("delayline_lateness_seconds".to_owned());
+    let builder =
+        PrometheusBuilder::new().set_buckets_for_metric(lateness, &LATENESS_BUCKETS).map_err(|e| cannot(&e))?;
+    let recorder = builder.build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).map_err(|e| cannot(&e))?;
+    meter::describe();
+    Ok(handle)
+}
+
+/// Serves them; the address says what the system chose, where the port was 0.
+pub(super) async fn serve(
+    address: SocketAddr,
+    handle: PrometheusHandle,
+    queue: Queue<Bytes>,
+    gate: Arc<gate::Shared>,
+) -> Result<(Served, SocketAddr), Failure> {
+    let cannot = |e: std::io::Error| Failure::io(format_args!("cannot serve metrics on {address}"), &e);
+    let listener = TcpListener::bind(address).await.map_err(cannot)?;
+    let bound = listener.local_addr().map_err(cannot)?;
+    meter::begin(queue.name());
+    let upkeep = handle.clone();
+    let router = Router::new()
+        .route("/metrics", get(metrics_text))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .with_state(Asked { handle, queue, gate });
+    let serving = tokio::spawn(async move {
+        if let Err(e) = axum::serve(listener, router).await {
+            tracing::warn!(error = %e, "metrics are served no more");
+        }
+    });
+    let tidying = tokio::spawn(async move {
+        let mut every = interval(UPKEEP_EVERY);
+        loop {
+            every.tick().await;
+            upkeep.run_upkeep();
+        }
+    });
+    Ok((Served(vec![serving, tidying]), bound))
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.iter().for_each(JoinHandle::abort);
+    }
+}
+
+#[derive(Clone)]
+struct Asked {
+    handle: PrometheusHandle,
+    /// Not through the gate, which has no statistics.
+    queue: Queue<Bytes>,
+    gate: Arc<gate::Shared>,
+}
+
+async fn metrics_text(State(asked): State<Asked>) -> impl IntoResponse {
+    if asked.queue.backend().capabilities().stats != Support::Unsupported {
+        match timeout(STATS_PATIENCE, asked.queue.stats()).await {
+            // They are gauges now.
+            Ok(Ok(_)) => {}
+            Ok(Err(e)) => tracing::debug!(error = %e, "no statistics of the queue"),
+            Err(_) => tracing::debug!("no statistics of the queue in time"),
+        }
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], asked.handle.render())
+}
+
+async fn healthz(State(asked): State<Asked>) -> (StatusCode, String) {
+    said(asked.gate.claims.healthy())
+}
+
+async fn readyz(State(asked): State<Asked>) -> (StatusCode, String) {
+    said(asked.gate.claims.ready())
+}
+
+fn said(state: Result<&'static str, String>) -> (StatusCode, String) {
+    match state {
+        Ok(word) => (StatusCode::OK, word.to_owned()),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
+    }
+}

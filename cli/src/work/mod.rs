@@ -1,0 +1,155 @@
+//! `delayline work`: runs the tasks of a queue in a store that outlives the process. Several may share a queue.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`gate`] | the backend with claims bounded by `--max`, and an eye on the claim loop |
+//! | [`stdout`], [`exec`] | what becomes of a task that is due |
+//! | [`http`], [`health`] | `--metrics` |
+
+pub(crate) mod args;
+mod exec;
+mod gate;
+mod health;
+mod http;
+mod stdout;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use delayline::{Capabilities, DelayBackend, Lease, Queue, Raw};
+
+use self::args::WorkArgs;
+use self::gate::Gate;
+use crate::args::Global;
+use crate::console::Console;
+use crate::exit::{Exit, Failure};
+use crate::logging;
+use crate::run::exec::Groups;
+use crate::run::ledger::Ledger;
+use crate::run::words::{many, span};
+use crate::signal::{Cause, Stop, listen};
+use crate::store::session::Session;
+
+/// What the parts of it share.
+pub(crate) struct Work {
+    args: WorkArgs,
+    gate: Arc<Gate>,
+    ledger: Arc<Ledger>,
+    console: Arc<Console>,
+    stop: Stop,
+    given_back: AtomicU64,
+}
+
+impl Work {
+    fn gate_capabilities(&self) -> &Capabilities {
+        self.gate.capabilities()
+    }
+
+    /// Makes leases last as long again from now; one that was lost is noticed when its task is settled.
+    async fn extend(&self, leases: Vec<Lease>) -> delayline::Result<()> {
+        self.gate.extend(&self.args.queue, leases, self.args.lease).await.map(drop)
+    }
+
+    fn given_back(&self, tasks: u64) {
+        self.given_back.fetch_add(tasks, Ordering::Relaxed);
+    }
+}
+
+/// Runs the command.
+pub(crate) fn main(global: &Global, args: WorkArgs) -> Result<Exit, Failure> {
+    let console = Arc::new(Console::new(args.quiet));
+    logging::start(global.verbose, console.clone())?;
+    let stop = Stop::new()?;
+    let groups = Arc::new(Groups::new());
+    listen(stop.clone(), {
+        let groups = groups.clone();
+        move || groups.kill_all()
+    })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::io("cannot start the runtime", &e))?;
+    let exit = runtime.block_on(run(global, args, console, stop, groups));
+    // What still hangs in a pipe keeps nobody here.
+    runtime.shutdown_background();
+    exit
+}
+
+async fn run(
+    global: &Global,
+    args: WorkArgs,
+    console: Arc<Console>,
+    stop: Stop,
+    groups: Arc<Groups>,
+) -> Result<Exit, Failure> {
+    // Before anything is counted.
+    let recorder = args.metrics.map(|address| Ok::<_, Failure>((address, http::record()?))).transpose()?;
+    let session = Session::open(global, "work", console.clone()).await?;
+    session
+        .backend
+        .capabilities()
+        .check_lease(args.lease)
+        .map_err(|e| Failure::new(format!("--lease: {}", e.message())).exit(Exit::Usage))?;
+    let gate = Arc::new(Gate::new(session.backend.clone(), args.max, args.until_empty));
+    let served = match recorder {
+        Some((address, handle)) => {
+            let queue = Queue::with_codec(session.backend.clone(), &args.queue, Raw)?;
+            let (served, bound) = http::serve(address, handle, queue, gate.shared()).await?;
+            console.note(format_args!("metrics on http://{bound}/metrics, with /healthz and /readyz"));
+            Some(served)
+        }
+        None => None,
+    };
+    let command = args.exec.exec.clone();
+    let ledger = Arc::new(Ledger::new());
+    let work = Arc::new(Work { args, gate, ledger, console, stop, given_back: AtomicU64::new(0) });
+    tokio::spawn({
+        let work = work.clone();
+        async move {
+            work.stop.stopped().await;
+            work.gate.shared().claims.stopping();
+        }
+    });
+    let delivered = match &command {
+        Some(command) => exec::deliver(&work, command, groups).await,
+        None => stdout::deliver(&work).await,
+    };
+    session.close().await;
+    drop(served);
+    finish(&work, delivered)
+}
+
+/// Says how it went, and finds the exit code.
+fn finish(work: &Work, delivered: Result<(), Failure>) -> Result<Exit, Failure> {
+    let counts = work.ledger.counts();
+    let done = if work.args.exec.exec.is_some() { "completed" } else { "delivered" };
+    let mut text = format!("{} {done} in {}", counts.completed, span(work.ledger.elapsed()));
+    for (number, one, more) in [
+        (counts.retried, "retry", "retries"),
+        (counts.dead, "dead letter", "dead letters"),
+        (work.given_back.load(Ordering::Relaxed), "task given back", "tasks given back"),
+    ] {
+        if number > 0 {
+            text.push_str(&format!(", {}", many(number, one, more)));
+        }
+    }
+    if let Some([median, high, max]) = work.ledger.lateness() {
+        text.push_str(&format!("; lateness p50 {}, p99 {}, max {}", span(median), span(high), span(max)));
+    }
+    let cause = work.stop.cause();
+    let why = match cause {
+        Some(Cause::Signal(_)) => "told to end; ",
+        Some(Cause::OutputClosed) => "stdout was closed; ",
+        Some(Cause::Failed(_)) | None => "",
+    };
+    work.console.note(format_args!("{why}{text}"));
+    delivered?;
+    Ok(match cause {
+        // That is how one ends that has no other end.
+        Some(Cause::Signal(_)) if !work.args.ends() => Exit::Done,
+        Some(Cause::Signal(signal)) => Exit::Interrupted(*signal),
+        Some(Cause::OutputClosed | Cause::Failed(_)) => Exit::Failed,
+        None if counts.dead > 0 => Exit::DeadLetters,
+        None => Exit::Done,
+    })
+}

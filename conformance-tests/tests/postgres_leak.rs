@@ -1,0 +1,12 @@
+//! The LEAK tests on Postgres, alone in this process.
+
+#[cfg(feature = "servers")]
+mod postgres_support;
+
+#[cfg(feature = "servers")]
+delayline_conformance::leak_suite!(postgres_support::OnPostgres::private_fast());
+
+#[cfg(not(feature = "servers"))]
+fn main() {
+    println!("not tested: it needs the feature `servers`");
+}

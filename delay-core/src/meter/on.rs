@@ -1,0 +1,175 @@
+//! The same where they are recorded. Handles are looked up at each event rather than kept: a recorder may be installed
+//! after a queue was made.
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use crate::commit::Sending;
+use crate::consume::settle::Settling;
+use crate::{Action, Changed, ClaimedTask, ErrorKind, Outcome, QueueName, QueueStats, Result, Scheduled, Verdict};
+
+const SCHEDULED: &str = "delayline_scheduled_total";
+const DELIVERED: &str = "delayline_delivered_total";
+const COMPLETED: &str = "delayline_completed_total";
+const RETRIED: &str = "delayline_retried_total";
+const SNOOZED: &str = "delayline_snoozed_total";
+const RELEASED: &str = "delayline_released_total";
+const BURIED: &str = "delayline_buried_total";
+const CANCELLED: &str = "delayline_cancelled_total";
+const MOVED: &str = "delayline_moved_total";
+const LEASE_LOST: &str = "delayline_lease_lost_total";
+const LATENESS: &str = "delayline_lateness_seconds";
+const IN_FLIGHT: &str = "delayline_in_flight";
+const ROUND_TRIPS: &str = "delayline_round_trips_total";
+const RECONNECTS: &str = "delayline_reconnects_total";
+const OLDEST_OVERDUE: &str = "delayline_oldest_overdue_seconds";
+const QUEUE_SCHEDULED: &str = "delayline_queue_scheduled";
+const QUEUE_DUE: &str = "delayline_queue_due";
+const QUEUE_IN_FLIGHT: &str = "delayline_queue_in_flight";
+const QUEUE_DEAD: &str = "delayline_queue_dead";
+const QUEUE_PAUSED: &str = "delayline_queue_paused";
+
+/// Gives the recorder what each metric means, and its unit. To be called once, after the recorder was installed; nothing
+/// without the feature `metrics`.
+pub fn describe() {
+    let counters = [
+        (SCHEDULED, "Tasks that were accepted as new ones or in place of others."),
+        (DELIVERED, "Tasks that were handed out, each attempt counted."),
+        (COMPLETED, "Tasks that were completed."),
+        (RETRIED, "Attempts that failed and are followed by another."),
+        (SNOOZED, "Tasks that were put off by their handler."),
+        (RELEASED, "Tasks that were given back unworked."),
+        (BURIED, "Tasks that became dead letters."),
+        (CANCELLED, "Waiting tasks that were cancelled."),
+        (MOVED, "Waiting tasks that were moved or shifted."),
+        (LEASE_LOST, "Verdicts that came too late, because the lease was lost."),
+    ];
+    for (name, what) in counters {
+        describe_counter!(name, Unit::Count, what);
+    }
+    describe_histogram!(LATENESS, Unit::Seconds, "From a task's due time to its hand-out.");
+    describe_counter!(ROUND_TRIPS, Unit::Count, "Requests that were sent to a server.");
+    describe_counter!(RECONNECTS, Unit::Count, "Connections that were made in place of lost ones.");
+    describe_gauge!(IN_FLIGHT, Unit::Count, "Tasks that this process works on.");
+    describe_gauge!(OLDEST_OVERDUE, Unit::Seconds, "How long the oldest due task has been waiting.");
+    describe_gauge!(QUEUE_SCHEDULED, Unit::Count, "Tasks of the queue that are not due yet.");
+    describe_gauge!(QUEUE_DUE, Unit::Count, "Tasks of the queue that are due and wait.");
+    describe_gauge!(QUEUE_IN_FLIGHT, Unit::Count, "Tasks of the queue under a lease, in any process.");
+    describe_gauge!(QUEUE_DEAD, Unit::Count, "Dead letters of the queue.");
+    describe_gauge!(QUEUE_PAUSED, Unit::Count, "1 while hand-out is paused.");
+}
+
+/// Shows a queue's counts before anything has happened, as 0: a rate that is not there yet can't be told from one that is
+/// not served. Nothing without the feature `metrics`.
+pub fn begin(queue: &QueueName) {
+    for name in [SCHEDULED, DELIVERED, COMPLETED, RETRIED, SNOOZED, RELEASED, BURIED, CANCELLED, MOVED, LEASE_LOST] {
+        counter!(name, "queue" => label(queue)).increment(0);
+    }
+    gauge!(IN_FLIGHT, "queue" => label(queue)).increment(0.0);
+}
+
+/// For backend authors: one request was sent to a server. To be called where all requests pass, repetitions included.
+/// Nothing without the feature `metrics`.
+pub fn round_trip(backend: &'static str) {
+    counter!(ROUND_TRIPS, "backend" => backend).increment(1);
+}
+
+/// For backend authors: a connection was made in place of one that was lost; not for the first one. Nothing without the
+/// feature `metrics`.
+pub fn reconnected(backend: &'static str) {
+    counter!(RECONNECTS, "backend" => backend).increment(1);
+}
+
+/// Counts what a call accepts.
+pub(crate) fn scheduling<'a>(queue: &QueueName, sending: Sending<'a, Scheduled>) -> Sending<'a, Scheduled> {
+    let queue = queue.clone();
+    Box::pin(async move {
+        let answers = sending.await;
+        let accepted = |answer: &&Result<Scheduled>| {
+            answer.as_ref().is_ok_and(|scheduled| matches!(scheduled.outcome, Outcome::Created | Outcome::Replaced))
+        };
+        count(SCHEDULED, &queue, answers.iter().flatten().filter(accepted).count() as u64);
+        answers
+    })
+}
+
+pub(crate) fn delivered(queue: &QueueName, tasks: &[ClaimedTask]) {
+    if tasks.is_empty() {
+        return;
+    }
+    count(DELIVERED, queue, tasks.len() as u64);
+    let lateness = histogram!(LATENESS, "queue" => label(queue));
+    tasks.iter().for_each(|task| lateness.record(task.lateness.as_secs_f64()));
+}
+
+/// Tasks that a claim met and buried.
+pub(crate) fn buried(queue: &QueueName, tasks: u64) {
+    count(BURIED, queue, tasks);
+}
+
+/// A task that was given back at a shutdown.
+pub(crate) fn released(queue: &QueueName) {
+    count(RELEASED, queue, 1);
+}
+
+/// What came of a verdict in the end, however often it was sent.
+pub(crate) fn settled(queue: &QueueName, settling: &Settling, answer: &Result<()>) {
+    let what = match answer {
+        Ok(()) => match settling.verdict {
+            Verdict::Complete => COMPLETED,
+            Verdict::Retry { .. } if settling.lease.attempt >= settling.max_attempts => BURIED,
+            Verdict::Retry { .. } => RETRIED,
+            Verdict::Snooze { .. } => SNOOZED,
+            Verdict::Bury { .. } => BURIED,
+            Verdict::Release => RELEASED,
+        },
+        Err(e) if e.kind() == ErrorKind::LeaseLost => LEASE_LOST,
+        Err(_) => return,
+    };
+    count(what, queue, 1);
+}
+
+pub(crate) fn changed(queue: &QueueName, action: Action, changed: &Changed) {
+    let what = match action {
+        Action::Cancel => CANCELLED,
+        Action::MoveTo(_) | Action::Shift(_) => MOVED,
+    };
+    count(what, queue, changed.changed);
+}
+
+/// What somebody has asked the store for.
+pub(crate) fn stats(queue: &QueueName, stats: &QueueStats) {
+    gauge!(QUEUE_SCHEDULED, "queue" => label(queue)).set(stats.scheduled as f64);
+    gauge!(QUEUE_DUE, "queue" => label(queue)).set(stats.due as f64);
+    gauge!(QUEUE_IN_FLIGHT, "queue" => label(queue)).set(stats.in_flight as f64);
+    gauge!(QUEUE_DEAD, "queue" => label(queue)).set(stats.dead as f64);
+    gauge!(QUEUE_PAUSED, "queue" => label(queue)).set(f64::from(u8::from(stats.paused)));
+    gauge!(OLDEST_OVERDUE, "queue" => label(queue)).set(stats.oldest_due.unwrap_or_default().as_secs_f64());
+}
+
+/// A task between its claim and the end of its handling. Both ends go to one gauge, also when another recorder is
+/// installed in between.
+pub(crate) struct Flight(metrics::Gauge);
+
+impl Flight {
+    pub(crate) fn new(queue: &QueueName) -> Self {
+        let gauge = gauge!(IN_FLIGHT, "queue" => label(queue));
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+fn count(what: &'static str, queue: &QueueName, tasks: u64) {
+    if tasks > 0 {
+        counter!(what, "queue" => label(queue)).increment(tasks);
+    }
+}
+
+fn label(queue: &QueueName) -> String {
+    queue.as_str().to_owned()
+}

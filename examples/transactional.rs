@@ -1,0 +1,106 @@
+//! Tasks and the application's own rows in one transaction: an order and its payment deadline are written together or not at
+//! all, and so are the end of the order and that of its task.
+//! `cargo run --example transactional --features postgres postgres://...`, or with the URL in `DELAYLINE_TEST_POSTGRES`. It
+//! makes and drops two schemas of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use delayline::postgres::{PostgresBackend, PostgresConfig};
+use delayline::{Claim, DelayBackend, IntakeOptions, NewTask, QueueName, TaskId};
+use sqlx::PgPool;
+
+type Failure = Box<dyn std::error::Error>;
+
+const SCHEMA: &str = "delayline_example";
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let url = std::env::args().nth(1).or_else(|| std::env::var("DELAYLINE_TEST_POSTGRES").ok());
+    let pool = PgPool::connect(&url.ok_or("name a database: postgres://user@host/database")?).await?;
+    // The application's pool serves both.
+    let backend = Arc::new(PostgresBackend::connect(PostgresConfig::from_pool(pool.clone()).schema(SCHEMA)).await?);
+    sqlx::query("CREATE SCHEMA IF NOT EXISTS delayline_example_shop").execute(&pool).await?;
+    sqlx::query(
+        "CREATE TABLE IF NOT EXISTS delayline_example_shop.customer_order (id text PRIMARY KEY, state text NOT NULL)",
+    )
+    .execute(&pool)
+    .await?;
+    let queue = QueueName::new("order.unpaid")?;
+
+    order(&pool, &backend, &queue, "order-1", true).await?;
+    order(&pool, &backend, &queue, "order-2", false).await?;
+    close_unpaid(&pool, &backend, &queue).await?;
+
+    let orders: Vec<(String, String)> =
+        sqlx::query_as("SELECT id, state FROM delayline_example_shop.customer_order ORDER BY id")
+            .fetch_all(&pool)
+            .await?;
+    println!("{orders:?}; tasks left: {}", backend.stats(&queue).await?.scheduled);
+    assert_eq!(orders, [("order-1".to_owned(), "closed: not paid in time".to_owned())]);
+    backend.close().await?;
+    sqlx::query("DROP SCHEMA delayline_example, delayline_example_shop CASCADE").execute(&pool).await?;
+    pool.close().await;
+    Ok(())
+}
+
+/// Writes an order, and the task that closes it unless it is paid in time.
+async fn order(
+    pool: &PgPool,
+    backend: &PostgresBackend,
+    queue: &QueueName,
+    id: &str,
+    goes_well: bool,
+) -> Result<(), Failure> {
+    let mut transaction = pool.begin().await?;
+    sqlx::query("INSERT INTO delayline_example_shop.customer_order (id, state) VALUES ($1, 'open')")
+        .bind(id)
+        .execute(&mut *transaction)
+        .await?;
+    let deadline = NewTask::new(Duration::from_millis(500), id.to_owned()).id(TaskId::new(id)?);
+    for scheduled in backend.schedule_in(&mut transaction, queue, vec![deadline]).await? {
+        scheduled?;
+    }
+    if !goes_well {
+        // Neither the order nor its task has ever been there.
+        transaction.rollback().await?;
+        println!("{id}: something went wrong, nothing was written");
+        return Ok(());
+    }
+    // From here on both are there, and a sleeping worker has been told.
+    transaction.commit().await?;
+    println!("{id}: written, with its deadline");
+    Ok(())
+}
+
+/// Closes the orders whose time is up. If this program dies at any moment, each is closed once.
+async fn close_unpaid(pool: &PgPool, backend: &PostgresBackend, queue: &QueueName) -> Result<(), Failure> {
+    let mut intake = backend.intake(queue, IntakeOptions::default()).await?;
+    loop {
+        let claimed = intake.claim(Claim::new(10, Duration::from_secs(30))).await?;
+        if claimed.deliveries.is_empty() {
+            let sweep = backend.capabilities().sweep;
+            intake.wait(claimed.next_due_in.unwrap_or(sweep).min(sweep)).await;
+            continue;
+        }
+        for task in claimed.deliveries {
+            let id = std::str::from_utf8(&task.payload)?;
+            let mut transaction = pool.begin().await?;
+            sqlx::query("UPDATE delayline_example_shop.customer_order SET state = 'closed: not paid in time' WHERE id = $1 AND state = 'open'")
+                .bind(id)
+                .execute(&mut *transaction)
+                .await?;
+            // The task ends with the transaction: a lease that was lost meanwhile undoes the update, too.
+            let lost =
+                backend.complete_in(&mut transaction, queue, &[task.lease]).await?.into_iter().any(|one| one.is_err());
+            if lost {
+                transaction.rollback().await?;
+            } else {
+                transaction.commit().await?;
+                println!("{id}: closed");
+            }
+        }
+        intake.close().await?;
+        return Ok(());
+    }
+}
