@@ -184,6 +184,8 @@ impl Db {
             let unasked = held.unasked;
             let e = match self.once(&call, &mut held, &work).await {
                 Ok(value) => {
+                    // The driver would keep room for the largest statement and answer of each connection.
+                    held.connection().shrink_buffers();
                     held.give_back();
                     return Ok(value);
                 }
