@@ -168,8 +168,10 @@ fn what_can_not_start_says_so_in_one_line() {
         (
             &["--backend", "kafka://me:hunter2@host", "run", &good],
             format!(
-                "no backend has the URL scheme `kafka`; compiled in: memory{}",
-                if cfg!(feature = "redis") { ", redis" } else { "" }
+                "no backend has the URL scheme `kafka`; compiled in: memory{}{}{}",
+                if cfg!(feature = "redis") { ", redis" } else { "" },
+                if cfg!(feature = "postgres") { ", postgres" } else { "" },
+                if cfg!(feature = "rabbitmq") { ", rabbitmq" } else { "" }
             ),
         ),
         (
@@ -183,10 +185,18 @@ fn what_can_not_start_says_so_in_one_line() {
         assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{args:?}");
         assert_eq!(ran.stderr, format!("delayline: {says}\n"), "{args:?}");
     }
-    let planned = delayline_with(&["run", &good], b"", &[("DELAYLINE_BACKEND", "amqp://me:hunter2@host")]);
-    assert_eq!(planned.code, 1);
-    assert!(planned.stderr.starts_with("delayline: `amqp:` URLs belong to the Cargo feature `rabbitmq`"));
-    assert!(!planned.stderr.contains("hunter2"));
+    let by_feature = [
+        ("redis", cfg!(feature = "redis")),
+        ("postgres", cfg!(feature = "postgres")),
+        ("amqp", cfg!(feature = "rabbitmq")),
+    ];
+    for (scheme, _) in by_feature.into_iter().filter(|(_, compiled_in)| !compiled_in) {
+        let url = format!("{scheme}://me:hunter2@host");
+        let left_out = delayline_with(&["run", &good], b"", &[("DELAYLINE_BACKEND", &url)]);
+        assert_eq!(left_out.code, 1);
+        let says = format!("delayline: `{scheme}:` URLs need the Cargo feature");
+        assert!(left_out.stderr.starts_with(&says) && !left_out.stderr.contains("hunter2"), "{}", left_out.stderr);
+    }
     let log = delayline_with(&["run", &good], b"", &[("DELAYLINE_LOG", "no=such=level")]);
     assert_eq!(log.code, 1);
     assert!(log.stderr.starts_with("delayline: DELAYLINE_LOG can't be understood"), "{}", log.stderr);
