@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use delayline_core::{QueueName, Result};
+use delayline_core::{QueueName, Result, meter};
 use parking_lot::Mutex;
 use sqlx::Executor;
 use sqlx::postgres::{PgConnectOptions, PgNotification};
@@ -26,6 +26,7 @@ use crate::PostgresConfig;
 use crate::config::place;
 use crate::ear::Ear;
 use crate::schema::Schema;
+use crate::shared::NAME;
 
 /// All bells of a backend. Clones are the same.
 #[derive(Clone, Debug)]
@@ -262,6 +263,7 @@ pub(crate) fn message(queue: &QueueName, due_ms: i64) -> String {
 async fn serve(shared: Arc<Shared>) {
     let Some(server) = shared.server.clone() else { return };
     let mut backoff = Backoff::default();
+    let mut was_lost = false;
     while !shared.ended() {
         if let Some(at) = backoff.not_before {
             tokio::select! {
@@ -281,7 +283,11 @@ async fn serve(shared: Arc<Shared>) {
                 continue;
             }
         };
+        if std::mem::take(&mut was_lost) {
+            meter::reconnected(NAME);
+        }
         if line.attend(&shared).await.is_break() {
+            was_lost = true;
             // One that worked may be opened again at once; one that never did is not hurried.
             if line.heard.is_empty() {
                 backoff.failed()

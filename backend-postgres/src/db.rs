@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use delayline_core::{Error, Result, owned};
+use delayline_core::{Error, Result, meter, owned};
 use futures_util::future::BoxFuture;
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::sync::watch;
@@ -18,6 +18,7 @@ use crate::PostgresConfig;
 use crate::failure::{Aftermath, aftermath, failed, lost};
 use crate::pool::{Connections, Held, begin, closed};
 use crate::schema::Schema;
+use crate::shared::NAME;
 
 /// What a call does, and so what it means when its answer is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,6 +185,8 @@ impl Db {
             let unasked = held.unasked;
             let e = match self.once(&call, &mut held, &work).await {
                 Ok(value) => {
+                    // The driver would keep room for the largest statement and answer of each connection.
+                    held.connection().shrink_buffers();
                     held.give_back();
                     return Ok(value);
                 }
@@ -205,7 +208,7 @@ impl Db {
                     sleep(pause.mul_f64(0.5 + random.f64() / 2.0)).await;
                 }
                 Aftermath::Lost => {
-                    drop(held);
+                    held.lost();
                     self.0.troubles.send_modify(|count| *count += 1);
                     if !unasked || call.effect == Effect::Write || e.late {
                         return Err(e.error);
@@ -226,9 +229,12 @@ impl Db {
                 return work(held.connection()).await;
             }
             let begin = sqlx::AssertSqlSafe(begin(self.0.response_timeout));
+            meter::round_trip(NAME);
             let mut transaction = held.connection().begin_with(begin).await?;
             sent = true;
-            match work(&mut transaction).await {
+            let done = work(&mut transaction).await;
+            meter::round_trip(NAME);
+            match done {
                 Ok(value) => transaction.commit().await.map(|()| value),
                 Err(e) => {
                     if aftermath(&e) != Aftermath::Lost {

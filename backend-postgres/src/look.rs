@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use delayline_core::{Page, QueueName, QueueStats, Result, TaskId, TaskRef, TaskState, TaskView, limits};
+use delayline_core::{DueWithin, Page, QueueName, QueueStats, Result, TaskId, TaskRef, TaskState, TaskView, limits};
 use sqlx::postgres::PgRow;
 
 use crate::db::Effect;
@@ -63,9 +63,11 @@ fn view(row: &PgRow) -> Result<TaskView> {
 
 pub(crate) async fn stats(shared: &Shared, queue: &QueueName) -> Result<QueueStats> {
     let queue = queue.clone();
-    let lease_ms = LEASE_MAX.as_millis() as i64;
-    let rows = shared
-        .rows("counting", Effect::Read, &shared.sql.stats, move |query| query.bind(queue.as_str()).bind(lease_ms));
+    let windows_ms = DueWithin::WINDOWS.map(|window| window.as_millis() as i64);
+    let near_ms = windows_ms.into_iter().fold(LEASE_MAX.as_millis() as i64, i64::max);
+    let rows = shared.rows("counting", Effect::Read, &shared.sql.stats, move |query| {
+        query.bind(queue.as_str()).bind(near_ms).bind(windows_ms)
+    });
     let rows = rows.await?;
     let row = rows.first().ok_or_else(record::corrupt)?;
     let us = get::<i64>(row, 0)?;
@@ -80,6 +82,9 @@ pub(crate) async fn stats(shared: &Shared, queue: &QueueName) -> Result<QueueSta
     stats.paused = get(row, 7)?;
     stats.dead_dropped = count(row, 8)?;
     stats.set_aside = count(row, 9)?;
+    let within = get::<Vec<i64>>(row, 10)?.into_iter().map(|n| u64::try_from(n).ok()).collect::<Option<Vec<_>>>();
+    let within = within.and_then(|within| within.try_into().ok()).ok_or_else(record::corrupt)?;
+    stats.due_within = Some(DueWithin::new(within));
     Ok(stats)
 }
 

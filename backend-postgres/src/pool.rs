@@ -10,9 +10,10 @@
 //! waits for its answer for ever, and with it keeps the permit.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use delayline_core::{Error, ErrorKind, Result};
+use delayline_core::{Error, ErrorKind, Result, meter};
 use parking_lot::Mutex;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool};
@@ -23,6 +24,7 @@ use tokio::time::{Instant, timeout};
 use crate::PostgresConfig;
 use crate::config::{Source, place};
 use crate::failure::connecting_failed;
+use crate::shared::NAME;
 
 /// How long an idle connection is believed to work.
 const BELIEVED: Duration = Duration::from_secs(1);
@@ -39,6 +41,8 @@ pub(crate) struct Connections {
     place: String,
     connect_timeout: Duration,
     response_timeout: Duration,
+    /// Connections of our own that were lost and have no other in their place yet.
+    missing: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -92,6 +96,7 @@ impl Connections {
             place: place(&config.server()),
             connect_timeout: config.connect_timeout,
             response_timeout: config.response_timeout,
+            missing: AtomicU64::new(0),
         }
     }
 
@@ -124,7 +129,14 @@ impl Connections {
                     held.unasked = unasked;
                     Connected::Own(connection)
                 }
-                None => Connected::Own(self.in_time(open(server, settings.as_deref())).await?),
+                None => {
+                    let connection = self.in_time(open(server, settings.as_deref())).await?;
+                    let one_less = |missing: u64| missing.checked_sub(1);
+                    if self.missing.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
+                        meter::reconnected(NAME);
+                    }
+                    Connected::Own(connection)
+                }
             },
         };
         held.connection = Some(connection);
@@ -137,9 +149,11 @@ impl Connections {
         if since.elapsed() < BELIEVED || !must_work {
             return Some((connection, true));
         }
+        meter::round_trip(NAME);
         match timeout(self.connect_timeout, connection.ping()).await {
             Ok(Ok(())) => Some((connection, false)),
             Ok(Err(_)) | Err(_) => {
+                self.missing.fetch_add(1, Ordering::Relaxed);
                 self.forget_idle();
                 None
             }
@@ -150,6 +164,7 @@ impl Connections {
     pub(crate) fn forget_idle(&self) {
         if let Kind::Own { idle, .. } = &self.kind {
             let forgotten = std::mem::take(&mut *idle.lock());
+            self.missing.fetch_add(forgotten.len() as u64, Ordering::Relaxed);
             drop(forgotten);
         }
     }
@@ -187,6 +202,13 @@ impl Held {
         match self.connection.as_mut().expect("it is taken by `give_back` and `drop` alone, which end the value") {
             Connected::Own(connection) => connection,
             Connected::Given(connection) => connection,
+        }
+    }
+
+    /// Closes one that does not work any more.
+    pub(crate) fn lost(self) {
+        if let Some(Connected::Own(_)) = self.connection {
+            self.of.missing.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use delayline_core::{
     Capabilities, Clock, Durability, Error, ErrorKind, LeaseHold, Order, QueueName, Result, Support, SystemClock,
-    TaskId,
+    TaskId, meter,
 };
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -22,6 +22,9 @@ use crate::bells::{Bells, message};
 use crate::db::{Db, Effect};
 use crate::statements::Statements;
 use crate::vacuum::DEAD_ROWS;
+
+/// What this backend is called.
+pub(crate) const NAME: &str = "postgres";
 
 /// The farthest a due time may lie ahead: 2^40 - 1 ms, 34.8 years.
 pub(crate) const DELAY_MAX: Duration = Duration::from_millis((1 << 40) - 1);
@@ -188,12 +191,13 @@ impl Caller {
     }
 }
 
-/// A statement with its arguments.
+/// A statement with its arguments, which is about to be sent.
 pub(crate) fn query(
     sql: &Arc<str>,
     named: bool,
     bind: &(impl Fn(Query<'static>) -> Query<'static> + ?Sized),
 ) -> Query<'static> {
+    meter::round_trip(NAME);
     bind(sqlx::query(AssertSqlSafe(sql.clone())).persistent(named))
 }
 
@@ -274,7 +278,7 @@ pub(crate) fn all_answered<T>(results: Vec<Option<Result<T>>>, failed: Option<Er
 }
 
 fn capabilities(config: &PostgresConfig, durability: Durability) -> Capabilities {
-    let mut caps = Capabilities::minimal("postgres");
+    let mut caps = Capabilities::minimal(NAME);
     caps.lease_hold = LeaseHold::Store;
     caps.durability = durability;
     caps.order = Order::Exact;

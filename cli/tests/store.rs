@@ -1,5 +1,5 @@
 //! The commands on a store that outlives the program: what each answers, to people and to programs, and what it refuses.
-#![cfg(feature = "redis")]
+#![cfg(any(feature = "redis", feature = "postgres"))]
 
 mod support;
 

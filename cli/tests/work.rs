@@ -1,5 +1,5 @@
 //! `work`: several processes on one queue, one that is killed, ends that were asked for, signals, metrics.
-#![cfg(feature = "redis")]
+#![cfg(any(feature = "redis", feature = "postgres"))]
 
 mod support;
 

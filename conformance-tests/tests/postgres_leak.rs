@@ -4,7 +4,7 @@
 mod postgres_support;
 
 #[cfg(feature = "servers")]
-delayline_conformance::leak_suite!(postgres_support::OnPostgres::private_fast());
+delayline_conformance::leak_suite!(postgres_support::OnPostgres::for_the_heap());
 
 #[cfg(not(feature = "servers"))]
 fn main() {

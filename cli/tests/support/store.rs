@@ -82,6 +82,11 @@ macro_rules! on_every_store {
             use delayline_conformance::servers::Kind;
             $(#[test] fn $test() { super::$test(&crate::support::store::Store::on(Kind::Redis)); })*
         }
+        #[cfg(feature = "postgres")]
+        mod postgres {
+            use delayline_conformance::servers::Kind;
+            $(#[test] fn $test() { super::$test(&crate::support::store::Store::on(Kind::Postgres)); })*
+        }
     };
 }
 #[allow(unused_imports, reason = "each test file uses its part")]

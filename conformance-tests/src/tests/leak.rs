@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    Change, Claim, DelayBackend, Due, Error, Intake, NewTask, Queue, QueueName, Select, Support, TaskRef, Worker,
+    Change, Claim, DelayBackend, Due, Error, Intake, NewTask, Queue, QueueName, Select, Support, TaskRef, Verdict,
+    Worker,
 };
 
 use crate::dropping::stage::{empty, quiet};
@@ -169,6 +170,15 @@ pub async fn leak_5_cycles_cost_the_same_as_one(t: &Trial) {
         t.complete(&backend, &queue, &taken).await;
     })
     .await;
+    // A worker that is dropped gives back what it just took, or had nothing yet: a client that never did it before may keep
+    // something of the first time.
+    t.put(&backend, &t.queue("workers"), NewTask::new(Due::NOW, "a")).await;
+    let mut intake = t.intake(&backend, &t.queue("workers")).await;
+    let taken = t.take(&mut intake, 1).await;
+    let release = vec![(taken[0].lease.clone(), Verdict::Release)];
+    backend.settle(&t.queue("workers"), release).await.expect("an answer").remove(0).expect("a task given back");
+    empty(t, &backend, &t.queue("workers"), &mut intake).await;
+    intake.close().await.expect("an intake that can be closed");
     cycles(t, "workers", async |i| run_worker(&backend, t.queue("workers"), i % 2 == 0).await).await;
     cycles(t, "backends", async |_| use_one_more(t).await).await;
 }
@@ -342,6 +352,11 @@ pub async fn leak_8_nothing_of_a_backend_is_left_after_close(t: &Trial) {
     look_at_the_heap(t);
     // The first one may load what the process keeps: a resolver, a table of certificates.
     use_one_more(t).await;
+    if t.is_shared() {
+        // The client that stays does here what it does in the end, for what it keeps of it once.
+        t.put(&t.bare(), &t.queue("closed"), NewTask::new(Due::NOW, "a")).await;
+        empty_closed(t).await;
+    }
     let before = Alive::now(t).await;
     let backend = t.harness().open().await.expect("another client");
     let queue = Queue::<String>::new(backend.clone(), t.queue("closed")).expect("a queue of a valid name");
@@ -365,11 +380,16 @@ pub async fn leak_8_nothing_of_a_backend_is_left_after_close(t: &Trial) {
     drop((queue, backend));
     if t.is_shared() {
         // What a store of its own still holds is nothing of the client's.
-        let mut intake = t.intake(&t.bare(), &t.queue("closed")).await;
-        empty(t, &t.bare(), &t.queue("closed"), &mut intake).await;
+        empty_closed(t).await;
     }
     t.checked(1);
     Alive::now(t).await.assert_back(&before, CYCLES_SLACK, "a client that was closed");
+}
+
+/// Completes what is left in the queue of the client that is closed.
+async fn empty_closed(t: &Trial) {
+    let mut intake = t.intake(&t.bare(), &t.queue("closed")).await;
+    empty(t, &t.bare(), &t.queue("closed"), &mut intake).await;
 }
 
 pub async fn leak_9_a_server_holds_nothing_of_work_that_is_done(t: &Trial) {

@@ -19,6 +19,8 @@ pub struct OnPostgres {
     schema: String,
     /// One of our own, which can be killed.
     server: Option<Arc<Mutex<Box<dyn Server>>>>,
+    /// How many sessions a client may have, or as many as it has by default.
+    pool_size: Option<u32>,
 }
 
 impl OnPostgres {
@@ -28,21 +30,22 @@ impl OnPostgres {
             let server = servers::shared(Kind::Postgres).unwrap_or_else(|e| panic!("{e}"));
             server.lock().url()
         });
-        Self { url, schema: schema(), server: None }
+        Self { url, schema: schema(), server: None, pool_size: None }
     }
 
     /// On a server of its own.
     pub fn private() -> Self {
         let server = servers::start(Kind::Postgres).unwrap_or_else(|e| panic!("{e}"));
-        Self { url: server.url(), schema: schema(), server: Some(Arc::new(Mutex::new(server))) }
+        Self { url: server.url(), schema: schema(), server: Some(Arc::new(Mutex::new(server))), pool_size: None }
     }
 
-    /// On a server of its own that never waits for its disk: for tests of many thousand commits that do not end it.
-    pub fn private_fast() -> Self {
+    /// For tests of the heap: on a server of its own that never waits for its disk, with one session a client. Each session
+    /// costs as much as the statements that it has prepared so far. With one, what is warmed up is warm.
+    pub fn for_the_heap() -> Self {
         let release = Release::chosen(Kind::Postgres).unwrap_or_else(|e| panic!("{e}"));
         let server = Postgres::start(&release, &["fsync=off"]).unwrap_or_else(|e| panic!("{e}"));
         let server: Box<dyn Server> = Box::new(server);
-        Self { url: server.url(), schema: schema(), server: Some(Arc::new(Mutex::new(server))) }
+        Self { url: server.url(), schema: schema(), server: Some(Arc::new(Mutex::new(server))), pool_size: Some(1) }
     }
 
     /// Does something to the server, on a thread that may block; nothing where it is not ours.
@@ -67,7 +70,10 @@ fn schema() -> String {
 #[async_trait]
 impl Harness for OnPostgres {
     async fn open(&self) -> Result<Arc<dyn DelayBackend>> {
-        let config = PostgresConfig::from_url(&self.url)?.schema(&self.schema);
+        let mut config = PostgresConfig::from_url(&self.url)?.schema(&self.schema);
+        if let Some(size) = self.pool_size {
+            config = config.pool_size(size);
+        }
         Ok(Arc::new(PostgresBackend::connect(config).await?))
     }
 
