@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use delayline_core::Result;
+use delayline_core::{Result, meter};
 use futures_util::stream::{BoxStream, SelectAll};
 use futures_util::{FutureExt, StreamExt};
 use lapin::Channel;
@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 
+use crate::capabilities::NAME;
 use crate::connection::Backoff;
 use crate::gate::Gate;
 use crate::line::{Held, Line};
@@ -97,6 +98,7 @@ async fn open(shared: &Arc<Shared>, line: &Line) -> Result<Channel> {
 }
 
 async fn answered<T>(shared: &Shared, doing: &str, asked: impl Future<Output = lapin::Result<T>>) -> Result<T> {
+    meter::round_trip(NAME);
     match timeout(shared.config.response_timeout, asked).await {
         Ok(done) => done.map_err(|e| failure::failed(doing, &e, false)),
         Err(_) => Err(failure::silent(doing, &shared.config, false)),
