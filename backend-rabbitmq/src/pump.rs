@@ -60,7 +60,8 @@ pub(crate) async fn run(shared: Arc<Shared>, line: Arc<Line>) {
                 over
             }
             Err(e) => {
-                tracing::warn!(queue = %line.queue, error = %e, "the queue can't be consumed now");
+                // Each attempt; whoever claims is told, and says it once.
+                tracing::debug!(queue = %line.queue, error = %e, "the queue can't be consumed now");
                 line.set_trouble(e);
                 Over::Lost
             }
@@ -149,7 +150,7 @@ impl Pump {
                 return Over::Unneeded;
             }
             if let Err(e) = self.tend().await {
-                tracing::warn!(queue = %self.line.queue, error = %e, "consuming failed");
+                tracing::debug!(queue = %self.line.queue, error = %e, "consuming failed");
                 return Over::Lost;
             }
             let look_at = self.line.next_look();

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use delayline_core::{Error, ErrorKind, QueueName, Result, meter};
 use futures_util::future::try_join_all;
@@ -18,7 +19,7 @@ use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
 use crate::capabilities::NAME;
-use crate::config::LEVEL_MS;
+use crate::config::{LEVEL_MS, LEVELS_MAX, PARALLEL_MAX};
 use crate::connection::Link;
 use crate::names::Names;
 use crate::shared::REFUSED_PAUSES;
@@ -29,6 +30,11 @@ const DELIVERIES_MAX: i64 = 1_000_000_000;
 
 /// How many readers of dead letters may put their markers into a full queue before the oldest letter is dropped for it.
 const MARKERS_MAX: i64 = 8;
+
+/// How long a quorum queue that was just made may not survive a crash of its broker: the node writes the queue's name down half
+/// a second later, and without it comes back with an empty queue that never has a leader (rabbitmq-server#15725). So
+/// nothing is accepted into a new queue before.
+const SETTLES_IN: Duration = Duration::from_millis(700);
 
 /// How many channels queues are declared on at once.
 const CHANNELS: usize = 8;
@@ -117,6 +123,8 @@ impl Topology {
     }
 
     async fn declare_base(&self) -> Result<()> {
+        // The last that is made.
+        let is_new = !self.exists(&self.names.registry()).await?;
         let channel = self.link.channel().await?;
         let (names, parallel) = (&self.names, self.config.parallel);
         let layout = format!("levels={} parallel={parallel}", self.config.levels);
@@ -133,7 +141,6 @@ impl Topology {
         let mut queues = vec![
             Wanted::new(names.unroutable(), Vec::new()).bound(names.unroutable(), String::new()),
             Wanted::new(names.set_aside(), bounded),
-            Wanted::new(names.registry(), Vec::new()),
         ];
         for (level, slot) in (0..self.config.levels).flat_map(|level| (0..parallel).map(move |slot| (level, slot))) {
             let arguments = vec![
@@ -145,13 +152,19 @@ impl Topology {
             let queue = Wanted::new(names.level_queue(level, slot), arguments);
             queues.push(queue.bound(names.level(level), names.enter_pattern(level, slot)));
         }
-        self.make(queues).await
+        self.make(queues).await?;
+        self.make(vec![Wanted::new(names.registry(), Vec::new())]).await?;
+        if is_new {
+            sleep(SETTLES_IN).await;
+        }
+        Ok(())
     }
 
     async fn declare_queue(&self, queue: &QueueName) -> Result<()> {
         let names = &self.names;
         // Registered before it is made, so that `remove` finds whatever was made.
-        if !self.exists(&names.dead(queue)).await? {
+        let is_new = !self.exists(&names.dead(queue)).await?;
+        if is_new {
             self.register(queue).await?;
         }
         let one_at_a_time = vec![("x-single-active-consumer", AMQPValue::Boolean(true))];
@@ -162,7 +175,11 @@ impl Topology {
             Wanted::new(names.ready(queue), Vec::new()),
             Wanted::new(names.dead(queue), vec![("x-max-length", letters), ("x-overflow", text("drop-head"))]),
         ])
-        .await
+        .await?;
+        if is_new {
+            sleep(SETTLES_IN).await;
+        }
+        Ok(())
     }
 
     /// Declares queues and binds them, over a few channels: a broker takes its time for each quorum queue, and works on
@@ -245,8 +262,9 @@ pub(crate) async fn remove(config: &RabbitConfig, link: &Link) -> Result<()> {
             delete_queue(link, &part).await?;
         }
     }
-    for level in (0..config.levels).rev() {
-        for slot in 0..config.parallel {
+    // However many it was made with.
+    for level in (0..LEVELS_MAX).rev() {
+        for slot in 0..PARALLEL_MAX {
             delete_queue(link, &names.level_queue(level, slot)).await?;
         }
         delete_exchange(link, &names.level(level)).await?;
