@@ -9,13 +9,13 @@ use delayline_core::limits::PAGE_MAX;
 use delayline_core::{
     DeadLetterOp, DeadLetters, DeadSelect, Error, ErrorKind, Headers, QueueName, Result, TaskId, meter,
 };
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions,
     QueuePurgeOptions,
 };
-use lapin::types::FieldTable;
+use lapin::types::{DeliveryTag, FieldTable};
 use lapin::{Channel, Consumer};
 use tokio::sync::MutexGuard;
 use tokio::time::timeout;
@@ -214,6 +214,7 @@ struct Reader<'s> {
     /// How many the present consumer may still bring.
     room: u16,
     marker: u128,
+    last: DeliveryTag,
     ended: bool,
 }
 
@@ -240,7 +241,7 @@ impl<'s> Reader<'s> {
             answer.map_err(|e| e.into_error("reading dead letters"))?;
         }
         let channel = shared.consuming.channel().await?;
-        Ok(Self { shared, _turn: turn, channel, queue: name, consumer: None, room: 0, marker, ended: false })
+        Ok(Self { shared, _turn: turn, channel, queue: name, consumer: None, room: 0, marker, last: 0, ended: false })
     }
 
     /// The next letter; nothing after the last.
@@ -258,6 +259,7 @@ impl<'s> Reader<'s> {
                 Err(_) => return Err(failure::silent(doing, &self.shared.config, false)),
             };
             self.room -= 1;
+            self.last = delivery.delivery_tag;
             let payload = Bytes::from(delivery.data.clone());
             match Message::read(&delivery.properties, payload.clone()) {
                 Ok(message) if matches!(message.kind, Kind::Dead { .. }) => return Ok(Some((delivery, message))),
@@ -307,13 +309,17 @@ impl<'s> Reader<'s> {
     /// Puts back what was read, in its order.
     async fn close(mut self) {
         let back = async {
-            if let Some(consumer) = self.consumer.take() {
+            if let Some(mut consumer) = self.consumer.take() {
                 // Cancelled first, or what is given back would come again at once, and go behind the others when the channel ends.
                 self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
+                while let Some(Some(Ok(delivery))) = consumer.next().now_or_never() {
+                    self.last = self.last.max(delivery.delivery_tag);
+                }
             }
-            // All that came and is not acknowledged.
-            let options = BasicNackOptions { multiple: true, requeue: true };
-            self.channel.basic_nack(0, options).await?;
+            if self.last > 0 {
+                let options = BasicNackOptions { multiple: true, requeue: true };
+                self.channel.basic_nack(self.last, options).await?;
+            }
             self.channel.confirm_select(ConfirmSelectOptions::default()).await?;
             self.channel.close(200, "done".into()).await
         };

@@ -5,7 +5,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use delayline_core::{Error, ErrorKind, QueueName, Result, meter};
 use futures_util::future::try_join_all;
@@ -30,11 +29,6 @@ const DELIVERIES_MAX: i64 = 1_000_000_000;
 
 /// How many readers of dead letters may put their markers into a full queue before the oldest letter is dropped for it.
 const MARKERS_MAX: i64 = 8;
-
-/// How long a quorum queue that was just made may not survive a crash of its broker: the node writes the queue's name down half
-/// a second later, and without it comes back with an empty queue that never has a leader (rabbitmq-server#15725). So
-/// nothing is accepted into a new queue before.
-const SETTLES_IN: Duration = Duration::from_millis(700);
 
 /// How many channels queues are declared on at once.
 const CHANNELS: usize = 8;
@@ -123,8 +117,6 @@ impl Topology {
     }
 
     async fn declare_base(&self) -> Result<()> {
-        // The last that is made.
-        let is_new = !self.exists(&self.names.registry()).await?;
         let channel = self.link.channel().await?;
         let (names, parallel) = (&self.names, self.config.parallel);
         let layout = format!("levels={} parallel={parallel}", self.config.levels);
@@ -141,6 +133,7 @@ impl Topology {
         let mut queues = vec![
             Wanted::new(names.unroutable(), Vec::new()).bound(names.unroutable(), String::new()),
             Wanted::new(names.set_aside(), bounded),
+            Wanted::new(names.registry(), Vec::new()),
         ];
         for (level, slot) in (0..self.config.levels).flat_map(|level| (0..parallel).map(move |slot| (level, slot))) {
             let arguments = vec![
@@ -152,19 +145,13 @@ impl Topology {
             let queue = Wanted::new(names.level_queue(level, slot), arguments);
             queues.push(queue.bound(names.level(level), names.enter_pattern(level, slot)));
         }
-        self.make(queues).await?;
-        self.make(vec![Wanted::new(names.registry(), Vec::new())]).await?;
-        if is_new {
-            sleep(SETTLES_IN).await;
-        }
-        Ok(())
+        self.make(queues).await
     }
 
     async fn declare_queue(&self, queue: &QueueName) -> Result<()> {
         let names = &self.names;
         // Registered before it is made, so that `remove` finds whatever was made.
-        let is_new = !self.exists(&names.dead(queue)).await?;
-        if is_new {
+        if !self.exists(&names.dead(queue)).await? {
             self.register(queue).await?;
         }
         let one_at_a_time = vec![("x-single-active-consumer", AMQPValue::Boolean(true))];
@@ -175,11 +162,7 @@ impl Topology {
             Wanted::new(names.ready(queue), Vec::new()),
             Wanted::new(names.dead(queue), vec![("x-max-length", letters), ("x-overflow", text("drop-head"))]),
         ])
-        .await?;
-        if is_new {
-            sleep(SETTLES_IN).await;
-        }
-        Ok(())
+        .await
     }
 
     /// Declares queues and binds them, over a few channels: a broker takes its time for each quorum queue, and works on
