@@ -208,7 +208,7 @@ impl Ledger {
 
     /// Whether nobody is to be handed in any more, as far as is known: whose cancellation was only asked for may still be.
     pub(super) fn is_through(&self) -> bool {
-        let through = |it: &Candidate| it.completed > 0 || it.attempts == 0 && it.cancel != Cancel::No;
+        let through = |it: &Candidate| it.completed > 0 || it.cancel != Cancel::No;
         self.books().candidates.iter().all(|it| !it.accepted || through(it) && !it.running)
     }
 

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use delayline::{
-    CancellationToken, ChangeOutcome, Context, GroupName, Handled, Outcome, Queue, RetryPolicy, Shift, Task, TaskId,
-    TaskRef, Worker, WorkerReport,
+    CancellationToken, Change, ChangeOutcome, Context, GroupName, Handled, Outcome, Queue, RetryPolicy, Select, Shift,
+    Task, TaskId, TaskRef, Worker, WorkerReport,
 };
 use tokio::task::{JoinError, JoinSet, yield_now};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -30,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const EXAM: &str = "exam-1";
 const WARM_UP: &str = "warm-up";
 const WARM_UP_TASKS: u32 = 256;
+/// Where a change can only be asked for, so many whose turn has come share a call: each costs a commit of the broker.
+const TOGETHER: usize = 500;
 /// Where nobody can tell when the warm-up has ended, it ends after so long.
 const WARM_UP_MAX: Duration = Duration::from_secs(5);
 /// Where nobody can tell what is left in the queue, nothing is when nothing came for so long.
@@ -210,12 +212,19 @@ impl Exam {
                     Turn::GetExtraTime => &exam.plan.extra,
                     Turn::HandIn => &exam.plan.early,
                 };
-                for &Visit { at, candidate } in visits.iter().skip(lane).step_by(LANES) {
+                let together = if exam.plan.steps.asks { TOGETHER } else { 1 };
+                let mut visits = visits.iter().skip(lane).step_by(LANES).peekable();
+                while let Some(&Visit { at, candidate }) = visits.next() {
                     sleep_until(begun + at).await;
-                    let task = exam.task(&refs, candidate, TaskId::new(format!("{EXAM}/{candidate}"))?);
+                    let mut candidates = vec![candidate];
+                    while candidates.len() < together
+                        && let Some(next) = visits.next_if(|next| begun + next.at <= Instant::now())
+                    {
+                        candidates.push(next.candidate);
+                    }
                     match turn {
-                        Turn::GetExtraTime => exam.extra_time(candidate, task, begun).await?,
-                        Turn::HandIn => exam.hand_in(candidate, task).await?,
+                        Turn::GetExtraTime => exam.extra_time(candidates, &refs, begun).await?,
+                        Turn::HandIn => exam.hand_in(candidates, &refs).await?,
                     }
                 }
                 Ok(())
@@ -228,22 +237,42 @@ impl Exam {
         refs.get(candidate as usize).cloned().unwrap_or_else(|| id.into())
     }
 
-    async fn extra_time(&self, candidate: u32, task: TaskRef, begun: Instant) -> Result<(), Failure> {
-        if !self.ledger.is_writing(candidate) {
-            return Ok(());
-        }
+    async fn extra_time(&self, mut candidates: Vec<u32>, refs: &[TaskRef], begun: Instant) -> Result<(), Failure> {
+        candidates.retain(|candidate| self.ledger.is_writing(*candidate));
         let until = begun + self.args.exam + self.args.extra_time;
         let left = until.saturating_duration_since(Instant::now());
-        if let Some(answer) = answered(self.queue.move_to(task, left).await)? {
-            self.ledger.moved(candidate, answer, until);
+        for (candidate, answer) in self.change(candidates, refs, Change::move_to(left)).await? {
+            if let Some(answer) = answer {
+                self.ledger.moved(candidate, answer, until);
+            }
         }
         Ok(())
     }
 
-    async fn hand_in(&self, candidate: u32, task: TaskRef) -> Result<(), Failure> {
-        let answer = answered(self.queue.cancel(task).await)?;
-        self.ledger.cancelled(candidate, answer);
+    async fn hand_in(&self, candidates: Vec<u32>, refs: &[TaskRef]) -> Result<(), Failure> {
+        for (candidate, answer) in self.change(candidates, refs, Change::cancel()).await? {
+            self.ledger.cancelled(candidate, answer);
+        }
         Ok(())
+    }
+
+    /// Changes the candidates' tasks, and says how each was answered.
+    async fn change(
+        &self,
+        candidates: Vec<u32>,
+        refs: &[TaskRef],
+        change: Change,
+    ) -> Result<Vec<(u32, Option<ChangeOutcome>)>, Failure> {
+        if candidates.is_empty() {
+            return Ok(Vec::new());
+        }
+        let task = |&candidate: &u32| Ok(self.task(refs, candidate, TaskId::new(format!("{EXAM}/{candidate}"))?));
+        let tasks = candidates.iter().map(task).collect::<delayline::Result<Vec<TaskRef>>>()?;
+        let answers = match self.queue.change(Select::Tasks(tasks), change).await {
+            Ok(changed) => changed.outcomes,
+            Err(e) => vec![Err(e); candidates.len()],
+        };
+        candidates.into_iter().zip(answers).map(|(candidate, answer)| Ok((candidate, answered(answer)?))).collect()
     }
 
     async fn more_time(&self, begun: Instant) -> Result<(), Failure> {
