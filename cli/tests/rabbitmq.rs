@@ -5,6 +5,9 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use delayline_conformance::servers::{Kind, Rabbit, Release, Server};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -77,8 +80,7 @@ fn tasks_of_a_file_run_when_they_are_due() {
     // Cut short, what waits stays at the broker.
     let run = store.start(&["run", "-"]);
     let mut stdin = run.stdin.as_ref().expect("it is open");
-    std::io::Write::write_all(&mut stdin, b"{\"after\":\"0s\"}\n{\"after\":\"5s\",\"id\":\"left\"}\n")
-        .expect("it reads");
+    stdin.write_all(b"{\"after\":\"0s\"}\n{\"after\":\"5s\",\"id\":\"left\"}\n").expect("it reads");
     run.line();
     run.signal(Signal::SIGINT);
     let ended = run.end();
@@ -158,6 +160,25 @@ fn the_demo_leaves_out_what_there_is_not_and_says_so() {
     for field in ["cancelled", "delivered", "moved"] {
         assert!(result[field].as_u64().is_some_and(|some| some > 0), "{field}: {result}");
     }
+}
+
+#[test]
+fn requests_to_the_broker_are_counted() {
+    let store = store();
+    store.push("{\"after\":\"0s\"}\n");
+    let worker = store.start(&["work", "--metrics", "127.0.0.1:0"]);
+    let said = worker.says("metrics on http://");
+    let address = said.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
+    worker.line();
+    let mut stream = TcpStream::connect(address).expect("it is served");
+    stream.set_read_timeout(Some(support::PATIENCE)).expect("a time-out");
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("it is asked");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    let trips = answer.lines().find(|line| line.starts_with("delayline_round_trips_total{backend=\"rabbitmq\"}"));
+    assert!(trips.is_some_and(|line| !line.ends_with(" 0")), "{answer}");
+    worker.signal(Signal::SIGTERM);
+    assert_eq!(worker.end().code, 0);
 }
 
 #[test]
