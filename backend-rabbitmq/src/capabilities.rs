@@ -6,6 +6,9 @@ use delayline_core::{Capabilities, Durability, LeaseHold, Order, Support};
 
 use crate::RabbitConfig;
 
+/// The backend's name, in its capabilities and its metrics.
+pub(crate) const NAME: &str = "rabbitmq";
+
 /// How far apart tasks are in time that are handed out in order while the broker and those who consume work: beyond a commit,
 /// and beyond what was sent to a consumer that did not claim it and came back.
 const TOLERANCE: Duration = Duration::from_secs(1);
@@ -14,7 +17,7 @@ const TOLERANCE: Duration = Duration::from_secs(1);
 const DELAY_MAX: Duration = Duration::from_secs(3_652 * 86_400);
 
 pub(crate) fn of(config: &RabbitConfig) -> Capabilities {
-    let mut caps = Capabilities::minimal("rabbitmq");
+    let mut caps = Capabilities::minimal(NAME);
     caps.durability = Durability::Disk;
     caps.order = Order::Within(TOLERANCE);
     caps.resolution = Duration::from_millis(1);

@@ -33,7 +33,7 @@ pub struct RabbitConfig {
 const NAME_SPACE_BYTES_MAX: usize = 64;
 
 /// The most queues for each level.
-const PARALLEL_MAX: u16 = 16;
+pub(crate) const PARALLEL_MAX: u16 = 16;
 
 /// The most levels: a TTL has 32 bits of milliseconds.
 pub(crate) const LEVELS_MAX: u32 = 21;
@@ -307,6 +307,12 @@ impl RabbitConfig {
             return Err(bad("`tls_roots` holds no certificate (PEM)"));
         }
         Ok(())
+    }
+
+    /// The name space, virtual host and server that this is for, as a message says it.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("name space `{}` in virtual host `{}` at {}", self.name_space, self.vhost(), self.server())
     }
 
     /// The server's host and port, for people.

@@ -7,11 +7,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use delayline_core::{Error, ErrorKind, Result};
+use delayline_core::{Error, ErrorKind, Result, meter};
 use lapin::{Channel, Connection, ConnectionBuilder, ConnectionProperties};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
+use crate::capabilities::NAME;
 use crate::{RabbitConfig, failure};
 
 /// The first wait after a failed attempt to connect, and the longest.
@@ -34,6 +35,8 @@ struct State {
     connection: Option<Arc<Connection>>,
     /// What the last attempt failed with, when the next may be made, and how long the wait after it is.
     failed: Option<(Error, Instant, Duration)>,
+    /// Whether there has been one.
+    was_connected: bool,
     closed: bool,
 }
 
@@ -50,6 +53,7 @@ impl Link {
     pub(crate) async fn channel(&self) -> Result<Channel> {
         for last in [false, true] {
             let connection = self.connection().await?;
+            meter::round_trip(NAME);
             match timeout(self.config.response_timeout, connection.create_channel()).await {
                 Ok(Ok(channel)) => return Ok(channel),
                 // It broke since; a new one is tried, once.
@@ -84,6 +88,9 @@ impl Link {
         match self.connect().await {
             Ok(connection) => {
                 state.failed = None;
+                if std::mem::replace(&mut state.was_connected, true) {
+                    meter::reconnected(NAME);
+                }
                 Ok(state.connection.insert(Arc::new(connection)).clone())
             }
             Err(e) => {

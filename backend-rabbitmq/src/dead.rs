@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use delayline_core::limits::PAGE_MAX;
-use delayline_core::{DeadLetterOp, DeadLetters, DeadSelect, Error, ErrorKind, Headers, QueueName, Result, TaskId};
+use delayline_core::{
+    DeadLetterOp, DeadLetters, DeadSelect, Error, ErrorKind, Headers, QueueName, Result, TaskId, meter,
+};
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
 use lapin::options::{
@@ -18,6 +20,7 @@ use lapin::{Channel, Consumer};
 use tokio::sync::MutexGuard;
 use tokio::time::timeout;
 
+use crate::capabilities::NAME;
 use crate::failure;
 use crate::message::{Kind, Message, TombstoneAction};
 use crate::shared::Shared;
@@ -108,6 +111,7 @@ async fn purge(shared: &Arc<Shared>, queue: &QueueName) -> Result<DeadLetters> {
     let channel = shared.consuming.channel().await?;
     let doing = "purging dead letters";
     let name = shared.names.dead(queue);
+    meter::round_trip(NAME);
     let purged = channel.queue_purge(name.into(), QueuePurgeOptions::default());
     let n = match timeout(shared.config.response_timeout, purged).await {
         Ok(Ok(n)) => n,
@@ -283,6 +287,7 @@ impl<'s> Reader<'s> {
             self.channel.basic_cancel(old.tag(), BasicCancelOptions::default()).await?;
         }
         self.room = WINDOW;
+        meter::round_trip(NAME);
         self.channel.basic_qos(self.room, BasicQosOptions::default()).await?;
         let (options, table) = (BasicConsumeOptions::default(), FieldTable::default());
         self.consumer = Some(self.channel.basic_consume(self.queue.as_str().into(), "".into(), options, table).await?);
@@ -292,6 +297,7 @@ impl<'s> Reader<'s> {
     /// Waits until the broker has processed what was acknowledged.
     async fn settled(&self) -> Result<()> {
         let doing = "taking dead letters away";
+        meter::round_trip(NAME);
         let asked = self.channel.confirm_select(ConfirmSelectOptions::default());
         match timeout(self.shared.config.response_timeout, asked).await {
             Ok(Ok(())) => Ok(()),

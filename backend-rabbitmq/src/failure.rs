@@ -64,7 +64,7 @@ pub(crate) fn failed(doing: &str, e: &DriverError, sent: bool) -> Error {
         DriverKind::ProtocolError(said) => {
             let text = cut(said.get_message().as_str());
             match said.kind() {
-                AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => (ErrorKind::Denied, text),
+                AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => (ErrorKind::Denied, with_permission(doing, text)),
                 AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => (ErrorKind::Unavailable, text),
                 AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED) => (ErrorKind::Busy, text),
                 AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) if text.contains("inequivalent arg") => {
@@ -80,6 +80,22 @@ pub(crate) fn failed(doing: &str, e: &DriverError, sent: bool) -> Error {
         _ => (lost, format!("the connection was lost: {e}")),
     };
     Error::new(kind, format!("{doing}: {what}"))
+}
+
+/// What the broker said about a missing permission, with which one it is, where it is of a version that does not say so.
+fn with_permission(doing: &str, text: String) -> String {
+    let names_it = ["configure access", "write access", "read access"].iter().any(|access| text.contains(access));
+    let first_named = format!("'{}'", doing.split('`').nth(1).unwrap_or_default());
+    let wanted = match doing.split(' ').next() {
+        _ if names_it => return text,
+        Some("declaring" | "deleting") => "configure",
+        // What is bound is written to, and what it is bound to is read.
+        Some("binding") if text.contains(&first_named) => "write",
+        Some("binding") => "read",
+        Some("publishing" | "registering") => "write",
+        _ => "read",
+    };
+    format!("{text}; it needs the permission `{wanted}` there")
 }
 
 /// No answer came in time.

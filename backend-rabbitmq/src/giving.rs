@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use delayline_core::{BuryCause, Error, Result};
+use delayline_core::{BuryCause, Error, Result, meter};
 use futures_util::future::join_all;
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, ConfirmSelectOptions};
 use tokio::time::timeout;
 
+use crate::capabilities::NAME;
 use crate::failure;
 use crate::line::{Held, Line};
 use crate::message::{Kind, Message};
@@ -89,6 +90,7 @@ pub(crate) async fn acknowledge_for_certain(
     let Some(channel) = channel else {
         return unclear(Error::new(delayline_core::ErrorKind::Ambiguous, format!("{doing}: the channel was lost")));
     };
+    meter::round_trip(NAME);
     // Nothing is published on this channel: it is sent for its answer.
     match timeout(shared.config.response_timeout, channel.confirm_select(ConfirmSelectOptions::default())).await {
         Ok(Ok(())) => sent.iter().map(|sent| if *sent { Ok(()) } else { Err(None) }).collect(),

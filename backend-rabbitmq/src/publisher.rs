@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use delayline_core::{Error, ErrorKind, Result};
+use delayline_core::{Error, ErrorKind, Result, meter};
 use futures_util::future::join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::capabilities::NAME;
 use crate::connection::Link;
 use crate::{RabbitConfig, failure};
 
@@ -127,6 +128,7 @@ impl Publisher {
 
     async fn piece(&self, channel: &Channel, piece: &[Outgoing]) -> Vec<Result<(), NotPublished>> {
         let options = BasicPublishOptions { mandatory: true, immediate: false };
+        meter::round_trip(NAME);
         // Each is on its way at its first poll, in this order; then all wait together.
         let published = piece.iter().enumerate().map(|(at, message)| async move {
             let properties = message.properties.clone().with_correlation_id(at.to_string().into());

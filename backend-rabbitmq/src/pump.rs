@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use delayline_core::Result;
+use delayline_core::{Result, meter};
 use futures_util::stream::{BoxStream, SelectAll};
 use futures_util::{FutureExt, StreamExt};
 use lapin::Channel;
@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 
+use crate::capabilities::NAME;
 use crate::connection::Backoff;
 use crate::gate::Gate;
 use crate::line::{Held, Line};
@@ -59,7 +60,8 @@ pub(crate) async fn run(shared: Arc<Shared>, line: Arc<Line>) {
                 over
             }
             Err(e) => {
-                tracing::warn!(queue = %line.queue, error = %e, "the queue can't be consumed now");
+                // Each attempt; whoever claims is told, and says it once.
+                tracing::debug!(queue = %line.queue, error = %e, "the queue can't be consumed now");
                 line.set_trouble(e);
                 Over::Lost
             }
@@ -97,6 +99,7 @@ async fn open(shared: &Arc<Shared>, line: &Line) -> Result<Channel> {
 }
 
 async fn answered<T>(shared: &Shared, doing: &str, asked: impl Future<Output = lapin::Result<T>>) -> Result<T> {
+    meter::round_trip(NAME);
     match timeout(shared.config.response_timeout, asked).await {
         Ok(done) => done.map_err(|e| failure::failed(doing, &e, false)),
         Err(_) => Err(failure::silent(doing, &shared.config, false)),
@@ -147,7 +150,7 @@ impl Pump {
                 return Over::Unneeded;
             }
             if let Err(e) = self.tend().await {
-                tracing::warn!(queue = %self.line.queue, error = %e, "consuming failed");
+                tracing::debug!(queue = %self.line.queue, error = %e, "consuming failed");
                 return Over::Lost;
             }
             let look_at = self.line.next_look();

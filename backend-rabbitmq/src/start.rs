@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use delayline_core::Result;
+use delayline_core::{Result, meter};
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use tokio::time::timeout;
 
+use crate::capabilities::NAME;
 use crate::failure;
 use crate::shared::Shared;
 
@@ -23,6 +24,7 @@ pub(crate) async fn ping(shared: &Arc<Shared>) -> Result<()> {
     let doing = "asking whether the broker is there";
     for link in [&shared.consuming, &shared.publishing] {
         let channel = link.channel().await?;
+        meter::round_trip(NAME);
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let asked = channel.queue_declare(shared.names.registry().into(), options, FieldTable::default());
         match timeout(shared.config.response_timeout, asked).await {

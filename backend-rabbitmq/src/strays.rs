@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use delayline_core::{Error, ErrorKind, QueueName, Result};
+use delayline_core::{Error, ErrorKind, QueueName, Result, meter};
 use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::capabilities::NAME;
 use crate::connection::Backoff;
 use crate::failure;
 use crate::message::Message;
@@ -81,6 +82,7 @@ async fn open(shared: &Shared) -> Result<(Channel, Consumer)> {
     shared.open()?;
     shared.topology.base().await?;
     let channel = shared.consuming.channel().await?;
+    meter::round_trip(NAME);
     let opened = async {
         channel.basic_qos(WINDOW, BasicQosOptions::default()).await?;
         let name = shared.names.unroutable();

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use delayline_core::{Error, ErrorKind, QueueName, Result};
+use delayline_core::{Error, ErrorKind, QueueName, Result, meter};
 use futures_util::future::try_join_all;
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeBindOptions, ExchangeDeclareOptions,
@@ -17,7 +17,8 @@ use lapin::{BasicProperties, Channel, ExchangeKind};
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
-use crate::config::LEVEL_MS;
+use crate::capabilities::NAME;
+use crate::config::{LEVEL_MS, LEVELS_MAX, PARALLEL_MAX};
 use crate::connection::Link;
 use crate::names::Names;
 use crate::shared::REFUSED_PAUSES;
@@ -191,6 +192,7 @@ impl Topology {
     async fn exists(&self, queue: &str) -> Result<bool> {
         let channel = self.link.channel().await?;
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        meter::round_trip(NAME);
         match channel.queue_declare(queue.into(), options, FieldTable::default()).await {
             Ok(_) => {
                 close(channel).await;
@@ -211,6 +213,7 @@ impl Topology {
         let registry = self.names.registry();
         for pause in REFUSED_PAUSES {
             let (key, properties) = (registry.as_str().into(), persistent.clone());
+            meter::round_trip(NAME);
             let sent = channel.basic_publish("".into(), key, options, queue.as_str().as_bytes(), properties).await;
             let confirmation = sent.map_err(failed)?.await.map_err(failed)?;
             if confirmation.is_ack() && confirmation.take_message().is_none() {
@@ -242,8 +245,9 @@ pub(crate) async fn remove(config: &RabbitConfig, link: &Link) -> Result<()> {
             delete_queue(link, &part).await?;
         }
     }
-    for level in (0..config.levels).rev() {
-        for slot in 0..config.parallel {
+    // However many it was made with.
+    for level in (0..LEVELS_MAX).rev() {
+        for slot in 0..PARALLEL_MAX {
             delete_queue(link, &names.level_queue(level, slot)).await?;
         }
         delete_exchange(link, &names.level(level)).await?;
@@ -262,6 +266,7 @@ async fn registered(names: &Names, link: &Link) -> Result<HashSet<QueueName>> {
     let channel = link.channel().await?;
     let mut queues = HashSet::new();
     loop {
+        meter::round_trip(NAME);
         match channel.basic_get(names.registry().into(), BasicGetOptions::default()).await {
             Ok(Some(message)) => {
                 let name = str::from_utf8(&message.data).ok().and_then(|name| QueueName::new(name).ok());
@@ -278,6 +283,7 @@ async fn registered(names: &Names, link: &Link) -> Result<HashSet<QueueName>> {
 
 async fn delete_queue(link: &Link, name: &str) -> Result<()> {
     let channel = link.channel().await?;
+    meter::round_trip(NAME);
     match channel.queue_delete(name.into(), QueueDeleteOptions::default()).await {
         Ok(_) => {
             close(channel).await;
@@ -290,6 +296,7 @@ async fn delete_queue(link: &Link, name: &str) -> Result<()> {
 
 async fn delete_exchange(link: &Link, name: &str) -> Result<()> {
     let channel = link.channel().await?;
+    meter::round_trip(NAME);
     match channel.exchange_delete(name.into(), ExchangeDeleteOptions::default()).await {
         Ok(()) => {
             close(channel).await;
@@ -306,6 +313,7 @@ async fn exchange(channel: &Channel, name: &str, kind: ExchangeKind, alternate: 
     if let Some(alternate) = alternate {
         arguments.insert("alternate-exchange".into(), text(alternate));
     }
+    meter::round_trip(NAME);
     let declared = channel.exchange_declare(name.into(), kind, options, arguments).await;
     declared.map_err(|e| failure::failed(&format!("declaring exchange `{name}`"), &e, false))
 }
@@ -320,10 +328,12 @@ async fn declare(channel: &Channel, wanted: &Wanted) -> Result<()> {
         table.insert((*name).into(), value.clone());
     }
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    meter::round_trip(NAME);
     let declared = channel.queue_declare(queue.into(), options, table).await;
     declared.map_err(|e| failure::failed(&format!("declaring queue `{queue}`"), &e, false))?;
     let Some((exchange, key)) = &wanted.binding else { return Ok(()) };
     let (exchange, key, options) = (exchange.as_str(), key.as_str(), QueueBindOptions::default());
+    meter::round_trip(NAME);
     let bound = channel.queue_bind(queue.into(), exchange.into(), key.into(), options, FieldTable::default()).await;
     bound.map_err(|e| failure::failed(&format!("binding queue `{queue}` to `{exchange}`"), &e, false))
 }
@@ -331,6 +341,7 @@ async fn declare(channel: &Channel, wanted: &Wanted) -> Result<()> {
 /// Lets what matches the key go on from one exchange to the next.
 async fn pass(channel: &Channel, from: &str, to: &str, key: &str) -> Result<()> {
     let options = ExchangeBindOptions::default();
+    meter::round_trip(NAME);
     let bound = channel.exchange_bind(to.into(), from.into(), key.into(), options, FieldTable::default()).await;
     bound.map_err(|e| failure::failed(&format!("binding exchange `{to}` to `{from}`"), &e, false))
 }

@@ -12,9 +12,10 @@ use crate::exit::Failure;
 /// The variable that says in detail what is logged.
 const VARIABLE: &str = "DELAYLINE_LOG";
 
+/// The driver of RabbitMQ calls it an error when a queue that is looked for is not there yet, and when a channel is closed.
 /// What becomes of single tasks, the summary and the list of dead letters say; that a store is away, and back, nobody else does.
 const QUIET: &str =
-    "warn,delayline_core::outage=info,delayline_core::worker=error,delayline_core::consume::fetch=error";
+    "warn,lapin=off,delayline_core::outage=info,delayline_core::worker=error,delayline_core::consume::fetch=error";
 
 /// Begins to log: as the variable says, or as much as `-v` was given.
 pub(crate) fn start(verbose: u8, console: Arc<Console>) -> Result<(), Failure> {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use delayline_core::{Error, ErrorKind, QueueName, Result};
+use delayline_core::{Error, ErrorKind, QueueName, Result, meter};
 use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
@@ -34,6 +34,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::hold::{Arrived, Hold, Leaving, Tag, acknowledgements};
+use crate::capabilities::NAME;
 use crate::config::LEVEL_MS;
 use crate::connection::Backoff;
 use crate::failure;
@@ -180,6 +181,7 @@ impl Session {
         let channel = shared.consuming.channel().await?;
         let hold_max = shared.config.hold_max;
         let doing = "opening a gate";
+        meter::round_trip(NAME);
         let asked = channel.basic_qos(hold_max, BasicQosOptions::default());
         match timeout(shared.config.response_timeout, asked).await {
             Ok(done) => done.map_err(|e| failure::failed(doing, &e, false))?,
@@ -236,6 +238,7 @@ impl Session {
     /// answer comes after what it had sent, and then the channel, which passes on what came to it before.
     async fn gather(&mut self, work: &mut Work) -> Result<()> {
         let doing = "opening a gate";
+        meter::round_trip(NAME);
         let asked = async {
             let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
             self.channel.queue_declare(self.name.as_str().into(), options, FieldTable::default()).await?;
@@ -408,6 +411,7 @@ impl Session {
 
 async fn consume(shared: &Shared, channel: &Channel, name: &str) -> Result<Consumer> {
     let doing = "consuming from a gate";
+    meter::round_trip(NAME);
     let options = BasicConsumeOptions::default();
     let asked = channel.basic_consume(name.into(), "".into(), options, FieldTable::default());
     match timeout(shared.config.response_timeout, asked).await {

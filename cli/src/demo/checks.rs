@@ -30,6 +30,8 @@ struct Candidate {
     not_before: Instant,
     accepted: bool,
     cancel: Cancel,
+    /// The end of the extra time that could only be asked for.
+    asked_until: Option<Instant>,
     attempts: u32,
     completed: u32,
     running: bool,
@@ -57,8 +59,10 @@ pub(super) struct Counts {
     pub(super) scheduled: u64,
     /// Whose cancellation was answered with `Changed`.
     pub(super) cancelled: u64,
-    /// Given extra time, each by a call of its own.
+    /// Given extra time, each by a call of its own; of those that could only ask, whoever was seen to have had it.
     pub(super) moved: u64,
+    /// Who could only ask for extra time.
+    pub(super) asked: u64,
     /// Given more time, together.
     pub(super) shifted: u64,
     /// Handed in by the worker.
@@ -89,6 +93,7 @@ impl Ledger {
             not_before,
             accepted: false,
             cancel: Cancel::No,
+            asked_until: None,
             attempts: 0,
             completed: 0,
             running: false,
@@ -119,12 +124,17 @@ impl Ledger {
 
     /// The answer to a move. One that did not change anything leaves the former time.
     pub(super) fn moved(&self, candidate: u32, answer: ChangeOutcome, not_before: Instant) {
-        if answer == ChangeOutcome::Changed {
-            self.with(candidate, |it, counts| {
+        self.with(candidate, |it, counts| match answer {
+            ChangeOutcome::Changed => {
                 it.not_before = not_before;
                 counts.moved += 1;
-            });
-        }
+            }
+            ChangeOutcome::Requested => {
+                it.asked_until = Some(not_before);
+                counts.asked += 1;
+            }
+            _ => {}
+        });
     }
 
     /// The answer to a shift of everybody, all of whom were changed that could be. Whose time was not up when it came
@@ -171,6 +181,7 @@ impl Ledger {
         it.running = true;
         it.attempts += 1;
         if it.attempts == 1 {
+            counts.moved += u64::from(it.asked_until.is_some_and(|until| until <= now));
             lateness_us.saturating_record(u64::try_from(lateness.as_micros()).unwrap_or(u64::MAX));
         } else {
             counts.retried += 1;
@@ -193,6 +204,12 @@ impl Ledger {
             it.twice |= it.completed > 1;
             counts.delivered += u64::from(it.completed == 1);
         });
+    }
+
+    /// Whether nobody is to be handed in any more, as far as is known: whose cancellation was only asked for may still be.
+    pub(super) fn is_through(&self) -> bool {
+        let through = |it: &Candidate| it.completed > 0 || it.cancel != Cancel::No;
+        self.books().candidates.iter().all(|it| !it.accepted || through(it) && !it.running)
     }
 
     pub(super) fn counts(&self) -> Counts {

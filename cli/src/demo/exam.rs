@@ -1,11 +1,13 @@
 //! The exam: who is scheduled, moved, cancelled and shifted when, and the worker that hands in who is left.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use delayline::{
-    CancellationToken, ChangeOutcome, Context, GroupName, Handled, Outcome, Queue, RetryPolicy, Shift, Task, TaskId,
-    TaskRef, Worker, WorkerReport,
+    CancellationToken, Change, ChangeOutcome, Context, GroupName, Handled, Outcome, Queue, RetryPolicy, Select, Shift,
+    Task, TaskId, TaskRef, Worker, WorkerReport,
 };
 use tokio::task::{JoinError, JoinSet, yield_now};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -28,6 +30,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const EXAM: &str = "exam-1";
 const WARM_UP: &str = "warm-up";
 const WARM_UP_TASKS: u32 = 256;
+/// Where a change can only be asked for, so many whose turn has come share a call: each costs a commit of the broker.
+const TOGETHER: usize = 500;
+/// Where nobody can tell when the warm-up has ended, it ends after so long.
+const WARM_UP_MAX: Duration = Duration::from_secs(5);
+/// Where nobody can tell what is left in the queue, nothing is when nothing came for so long.
+const QUIET: Duration = Duration::from_secs(2);
+/// The header that tells a run's tasks from those that an earlier one left behind, where they can't be taken back.
+const RUN: &str = "demo-run";
 
 /// One exam.
 pub(super) struct Exam {
@@ -36,6 +46,8 @@ pub(super) struct Exam {
     pub(super) queue: Queue<u32>,
     pub(super) ledger: Ledger,
     pub(super) show: Show,
+    /// Unlike that of any other run.
+    pub(super) run: String,
 }
 
 /// What a candidate does, or has done, at a time of its own.
@@ -51,6 +63,7 @@ impl Exam {
         let id = |n: u32| TaskId::new(format!("{WARM_UP}/{n}"));
         let tasks = (0..WARM_UP_TASKS).map(|n| {
             let task = Task::new(n).after(Duration::from_millis(20)).id(format!("{WARM_UP}/{n}"));
+            let task = self.marked(task, WARM_UP);
             if self.plan.steps.groups { task.group(WARM_UP) } else { task }
         });
         let refs = created(self.queue.schedule_all(tasks).await?)?;
@@ -65,19 +78,40 @@ impl Exam {
         if self.plan.steps.groups {
             self.queue.shift_group(&GroupName::new(WARM_UP)?, Shift::Later(Duration::from_millis(5))).await?;
         }
+        let ended = CancellationToken::new();
+        let mut cancelled = 0;
+        if self.plan.steps.early {
+            cancelled = WARM_UP_TASKS / 4;
+        }
+        let left = Arc::new(AtomicU32::new(WARM_UP_TASKS - cancelled));
+        let all_came = ended.clone();
         let worker = Worker::builder()
-            .queue(&self.queue, |n: u32, context: Context| async move {
-                yield_now().await;
-                if n == 2 && context.attempt() == 1 {
-                    Handled::retry_after(RETRY_AFTER / 10, "")
-                } else {
-                    Handled::Complete
+            .queue(&self.queue, move |n: u32, context: Context| {
+                let (left, all_came) = (left.clone(), all_came.clone());
+                async move {
+                    yield_now().await;
+                    if left.fetch_sub(1, Ordering::Relaxed) == 1 {
+                        all_came.cancel();
+                    }
+                    if n == 2 && context.attempt() == 1 {
+                        Handled::retry_after(RETRY_AFTER / 10, "")
+                    } else {
+                        Handled::Complete
+                    }
                 }
             })
             .concurrency(self.args.concurrency as usize)
-            .until_empty(true)
+            .until_empty(self.plan.steps.counts)
+            .shutdown(if self.plan.steps.counts { CancellationToken::new() } else { ended.clone() })
             .build()?;
-        worker.run().await?;
+        let mut working = pin!(worker.run());
+        tokio::select! {
+            ended = &mut working => ended?,
+            () = sleep(WARM_UP_MAX), if !self.plan.steps.counts => {
+                ended.cancel();
+                working.await?
+            }
+        };
         Ok(())
     }
 
@@ -87,6 +121,8 @@ impl Exam {
             for group in [WARM_UP, EXAM] {
                 self.queue.cancel_group(&GroupName::new(group)?).await?;
             }
+        } else {
+            self.show.remark("what was scheduled stays until it is due, and is left alone by the next demo");
         }
         Ok(())
     }
@@ -96,8 +132,9 @@ impl Exam {
         let begun = Instant::now();
         let refs: Arc<[TaskRef]> = self.schedule(begun).await?.into();
         let mut worker = JoinSet::new();
-        worker.spawn(self.worker()?.run());
-        tokio::try_join!(self.happen(begun, &refs), self.hand_in_all(worker, begun))?;
+        let done = CancellationToken::new();
+        worker.spawn(self.worker(&done)?.run());
+        tokio::try_join!(self.happen(begun, &refs), self.hand_in_all(worker, begun, done))?;
         Ok(begun.elapsed())
     }
 
@@ -108,7 +145,7 @@ impl Exam {
             self.show.one_more();
             // Read when the task is about to be sent, so that whoever waits for its turn is due with the others.
             let left = end.saturating_duration_since(Instant::now());
-            let task = Task::new(candidate).after(left).id(format!("{EXAM}/{candidate}"));
+            let task = self.marked(Task::new(candidate).after(left).id(format!("{EXAM}/{candidate}")), EXAM);
             if self.plan.steps.groups { task.group(EXAM) } else { task }
         });
         let refs = created(self.queue.schedule_all(tasks).await?)?;
@@ -134,14 +171,23 @@ impl Exam {
         } else if !steps.groups {
             self.show.remark("this backend has no groups, so there is no more time for everyone");
         }
+        if steps.asks {
+            self.show.remark(
+                "this backend can only ask for a task to be cancelled or moved; one that is about to be due is not reached",
+            );
+        }
         let hand_in = self.turns(Turn::HandIn, begun, refs);
         let extra_time = self.turns(Turn::GetExtraTime, begun, refs);
         let announce = async {
             all(extra_time).await?;
             if !self.plan.extra.is_empty() {
-                let (moved, by) = (count(self.ledger.counts().moved), span(self.args.extra_time));
-                self.show
-                    .tell(begun.elapsed(), format_args!("{moved} candidates got {by} extra time, each by its own id"));
+                let (counts, by) = (self.ledger.counts(), span(self.args.extra_time));
+                let (some, have) = if steps.asks { (counts.asked, "asked for") } else { (counts.moved, "got") };
+                let some = count(some);
+                self.show.tell(
+                    begun.elapsed(),
+                    format_args!("{some} candidates {have} {by} extra time, each by its own id"),
+                );
             }
             let mut end = begun + self.args.exam;
             if steps.groups && self.args.more_time > Duration::ZERO {
@@ -166,12 +212,19 @@ impl Exam {
                     Turn::GetExtraTime => &exam.plan.extra,
                     Turn::HandIn => &exam.plan.early,
                 };
-                for &Visit { at, candidate } in visits.iter().skip(lane).step_by(LANES) {
+                let together = if exam.plan.steps.asks { TOGETHER } else { 1 };
+                let mut visits = visits.iter().skip(lane).step_by(LANES).peekable();
+                while let Some(&Visit { at, candidate }) = visits.next() {
                     sleep_until(begun + at).await;
-                    let task = exam.task(&refs, candidate, TaskId::new(format!("{EXAM}/{candidate}"))?);
+                    let mut candidates = vec![candidate];
+                    while candidates.len() < together
+                        && let Some(next) = visits.next_if(|next| begun + next.at <= Instant::now())
+                    {
+                        candidates.push(next.candidate);
+                    }
                     match turn {
-                        Turn::GetExtraTime => exam.extra_time(candidate, task, begun).await?,
-                        Turn::HandIn => exam.hand_in(candidate, task).await?,
+                        Turn::GetExtraTime => exam.extra_time(candidates, &refs, begun).await?,
+                        Turn::HandIn => exam.hand_in(candidates, &refs).await?,
                     }
                 }
                 Ok(())
@@ -184,22 +237,42 @@ impl Exam {
         refs.get(candidate as usize).cloned().unwrap_or_else(|| id.into())
     }
 
-    async fn extra_time(&self, candidate: u32, task: TaskRef, begun: Instant) -> Result<(), Failure> {
-        if !self.ledger.is_writing(candidate) {
-            return Ok(());
-        }
+    async fn extra_time(&self, mut candidates: Vec<u32>, refs: &[TaskRef], begun: Instant) -> Result<(), Failure> {
+        candidates.retain(|candidate| self.ledger.is_writing(*candidate));
         let until = begun + self.args.exam + self.args.extra_time;
         let left = until.saturating_duration_since(Instant::now());
-        if let Some(answer) = answered(self.queue.move_to(task, left).await)? {
-            self.ledger.moved(candidate, answer, until);
+        for (candidate, answer) in self.change(candidates, refs, Change::move_to(left)).await? {
+            if let Some(answer) = answer {
+                self.ledger.moved(candidate, answer, until);
+            }
         }
         Ok(())
     }
 
-    async fn hand_in(&self, candidate: u32, task: TaskRef) -> Result<(), Failure> {
-        let answer = answered(self.queue.cancel(task).await)?;
-        self.ledger.cancelled(candidate, answer);
+    async fn hand_in(&self, candidates: Vec<u32>, refs: &[TaskRef]) -> Result<(), Failure> {
+        for (candidate, answer) in self.change(candidates, refs, Change::cancel()).await? {
+            self.ledger.cancelled(candidate, answer);
+        }
         Ok(())
+    }
+
+    /// Changes the candidates' tasks, and says how each was answered.
+    async fn change(
+        &self,
+        candidates: Vec<u32>,
+        refs: &[TaskRef],
+        change: Change,
+    ) -> Result<Vec<(u32, Option<ChangeOutcome>)>, Failure> {
+        if candidates.is_empty() {
+            return Ok(Vec::new());
+        }
+        let task = |&candidate: &u32| Ok(self.task(refs, candidate, TaskId::new(format!("{EXAM}/{candidate}"))?));
+        let tasks = candidates.iter().map(task).collect::<delayline::Result<Vec<TaskRef>>>()?;
+        let answers = match self.queue.change(Select::Tasks(tasks), change).await {
+            Ok(changed) => changed.outcomes,
+            Err(e) => vec![Err(e); candidates.len()],
+        };
+        candidates.into_iter().zip(answers).map(|(candidate, answer)| Ok((candidate, answered(answer)?))).collect()
     }
 
     async fn more_time(&self, begun: Instant) -> Result<(), Failure> {
@@ -224,14 +297,15 @@ impl Exam {
         sleep_until(end).await;
         let due = self.ledger.whose_time_is_up(Instant::now());
         self.show.tell(begun.elapsed(), format_args!("time is up: {} still write, and are handed in", count(due)));
-        if self.ledger.counts().moved > 0 {
+        let counts = self.ledger.counts();
+        if counts.moved + counts.asked > 0 {
             sleep_until(end + self.args.extra_time).await;
             let more = self.ledger.whose_time_is_up(Instant::now()).saturating_sub(due);
             self.show.tell(begun.elapsed(), format_args!("extra time is up: {} more are handed in", count(more)));
         }
     }
 
-    fn worker(self: &Arc<Self>) -> Result<Worker, Failure> {
+    fn worker(self: &Arc<Self>, done: &CancellationToken) -> Result<Worker, Failure> {
         let exam = self.clone();
         let handler = move |candidate: u32, context: Context| {
             let exam = exam.clone();
@@ -241,13 +315,16 @@ impl Exam {
             .queue(&self.queue, handler)
             .concurrency(self.args.concurrency as usize)
             .retry(RetryPolicy::exponential(RETRY_AFTER, RETRY_AFTER_MAX).seeded(self.args.seed))
-            .shutdown(CancellationToken::new())
-            .until_empty(true)
+            .shutdown(done.clone())
+            .until_empty(self.plan.steps.counts)
             .build()?)
     }
 
     /// One attempt to hand in a candidate.
     async fn attempt(&self, candidate: u32, context: &Context) -> Handled {
+        if !self.plan.steps.counts && context.headers().get(RUN) != Some(self.mark(EXAM).as_str()) {
+            return Handled::Complete;
+        }
         let Some(&first_attempt) = self.plan.first_attempt.get(candidate as usize) else {
             return Handled::retry("no candidate of this exam");
         };
@@ -275,16 +352,47 @@ impl Exam {
         &self,
         mut worker: JoinSet<delayline::Result<WorkerReport>>,
         begun: Instant,
+        done: CancellationToken,
     ) -> Result<(), Failure> {
         tokio::select! {
             Some(ended) = worker.join_next() => {
                 ended.map_err(broken)??;
+            }
+            () = self.quiet(begun), if !self.plan.steps.counts => {
+                done.cancel();
+                while let Some(ended) = worker.join_next().await {
+                    ended.map_err(broken)??;
+                }
             }
             () = self.standstill(begun) => {
                 self.show.tell(begun.elapsed(), format_args!("nothing has happened for {}", span(PATIENCE)));
             }
         }
         Ok(())
+    }
+
+    /// Returns when everybody's time is up, nobody is to be handed in, and nobody was for a while.
+    async fn quiet(&self, begun: Instant) {
+        sleep_until(begun + self.args.exam + self.args.extra_time).await;
+        loop {
+            let before = self.ledger.counts();
+            sleep(QUIET).await;
+            if self.ledger.counts() == before && self.ledger.is_through() {
+                return;
+            }
+        }
+    }
+
+    /// A task that says which run it is of, where that has to be told.
+    fn marked(&self, task: Task<u32>, part: &str) -> Task<u32> {
+        if self.plan.steps.counts {
+            return task;
+        }
+        task.header(RUN, self.mark(part))
+    }
+
+    fn mark(&self, part: &str) -> String {
+        format!("{}/{part}", self.run)
     }
 
     async fn standstill(&self, begun: Instant) {

@@ -85,7 +85,8 @@ async fn prepare(global: &Global, args: DemoArgs, console: &Arc<Console>) -> Res
     // A program that reads the result has no use for the story.
     let speaks = !args.quiet && (!args.json || io::stderr().is_terminal());
     let show = Show::new(console.clone(), speaks, speaks && !args.no_progress);
-    Ok(Exam { args, plan, queue, ledger, show })
+    let run = uuid::Uuid::new_v4().simple().to_string();
+    Ok(Exam { args, plan, queue, ledger, show, run })
 }
 
 async fn expect_empty(queue: &Queue<u32>) -> Result<(), Failure> {

@@ -48,12 +48,22 @@ pub(super) struct Steps {
     pub(super) early: bool,
     pub(super) extra: bool,
     pub(super) groups: bool,
+    /// Whether the backend can only ask for a change, and not tell what came of it.
+    pub(super) asks: bool,
+    /// Whether it can tell what is left in a queue.
+    pub(super) counts: bool,
 }
 
 impl Steps {
     pub(super) fn of(can: &Capabilities) -> Self {
         let extra = can.reschedule != Support::Unsupported;
-        Self { early: can.cancel != Support::Unsupported, extra, groups: extra && can.groups != Support::Unsupported }
+        Self {
+            early: can.cancel != Support::Unsupported,
+            extra,
+            groups: extra && can.groups != Support::Unsupported,
+            asks: [can.cancel, can.reschedule].contains(&Support::Requested),
+            counts: can.stats != Support::Unsupported,
+        }
     }
 }
 

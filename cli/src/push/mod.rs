@@ -71,7 +71,7 @@ async fn push(global: &Global, args: PushArgs, console: Arc<Console>, stop: Stop
     let session = Session::open(global, "push", console.clone()).await?;
     let capabilities = session.backend.capabilities();
     if args.replace {
-        session.needs(capabilities.replace, "replace a task")?;
+        session.needs_for("--replace", capabilities.replace, "replace a task")?;
     }
     let source = Source::named(args.file.clone());
     if source == Source::Stdin && std::io::IsTerminal::is_terminal(&std::io::stdin()) {

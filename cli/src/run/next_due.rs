@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use delayline::{Clock, Page, SystemClock};
+use delayline::{Clock, Page, Support, SystemClock};
 
 use super::Run;
 use crate::exit::Failure;
@@ -14,8 +14,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// What a claim tells is near enough below that.
 const NEAR: Duration = Duration::from_millis(250);
 
-/// How long until the next task is due; zero if one is now, `None` if there is none.
+/// How long until the next task is due; zero if one is now, `None` if there is none, or the backend can't tell.
 pub(crate) async fn next_due_in(run: &Run) -> Result<Option<Duration>, Failure> {
+    if run.backend.capabilities().inspect == Support::Unsupported {
+        return Ok(None);
+    }
     let first = run.backend.list(&run.queue, Page::first(1)).await?;
     Ok(first.first().map(|task| task.visible_at.saturating_since(SystemClock::new().wall())))
 }

@@ -29,6 +29,8 @@ pub(crate) enum StoreCommand {
     #[command(subcommand)]
     Dead(DeadCommand),
     Delete(DeleteArgs),
+    #[cfg(feature = "rabbitmq")]
+    RemoveNameSpace(RemoveArgs),
     Ping(PingArgs),
 }
 
@@ -230,6 +232,23 @@ pub(crate) struct DeleteArgs {
     #[arg(long, value_name = "NAME", value_parser = queue_name)]
     pub(crate) queue: QueueName,
 
+    /// Does not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
+
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Removes everything that delayline has made in a RabbitMQ name space, with all tasks and dead letters. Asks first.
+#[cfg(feature = "rabbitmq")]
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  delayline remove-name-space --backend 'amqp://user@host/school?name_space=exams'
+
+Nobody should be using it: whoever does may make a part of it again.")]
+pub(crate) struct RemoveArgs {
     /// Does not ask.
     #[arg(long)]
     pub(crate) yes: bool,

@@ -44,7 +44,7 @@ pub(super) async fn cancel(session: &Session, args: CancelArgs) -> Result<Exit, 
     let capabilities = session.backend.capabilities();
     session.needs(capabilities.cancel, "cancel tasks")?;
     if let Some(group) = &args.group {
-        session.needs(capabilities.groups, "change groups")?;
+        session.needs_for("--group", capabilities.groups, "change groups")?;
         confirm(args.yes, &session.console, &format!("cancel all tasks of group `{group}` in `{}`", args.on.queue))?;
         return group_change(session, &args.on, Select::Group(group.clone()), Change::cancel(), "cancelled").await;
     }

@@ -8,6 +8,7 @@
 //! | `look` | `stats`, `queues`, `find`, `list`, `ping` |
 //! | `change` | `cancel`, `move`, `shift` |
 //! | `admin` | `pause`, `resume`, `dead`, `delete` |
+//! | `name_space` | `remove-name-space`, of RabbitMQ |
 //! | [`refs`] | a task's `ref` as text |
 //! | `show` | tasks, counts and letters, for people and for programs |
 
@@ -16,6 +17,8 @@ pub(crate) mod args;
 mod change;
 mod confirm;
 mod look;
+#[cfg(feature = "rabbitmq")]
+mod name_space;
 pub(crate) mod refs;
 pub(crate) mod session;
 pub(crate) mod show;
@@ -41,6 +44,10 @@ pub(crate) fn main(global: &Global, command: StoreCommand) -> Result<Exit, Failu
         if let StoreCommand::Ping(args) = &command {
             return look::ping(global, args).await;
         }
+        #[cfg(feature = "rabbitmq")]
+        if let StoreCommand::RemoveNameSpace(args) = &command {
+            return name_space::remove(global, args, &console).await;
+        }
         let session = Session::open(global, name(&command), console).await?;
         let done = run(&session, command).await;
         session.close().await;
@@ -63,8 +70,10 @@ async fn run(session: &Session, command: StoreCommand) -> Result<Exit, Failure> 
         StoreCommand::Dead(DeadCommand::Redrive(args)) => admin::redrive(session, args).await,
         StoreCommand::Dead(DeadCommand::Purge(args)) => admin::purge(session, args).await,
         StoreCommand::Delete(args) => admin::delete(session, &args).await,
-        // It is answered before a session is opened.
+        // These are answered before a session is opened.
         StoreCommand::Ping(_) => Ok(Exit::Done),
+        #[cfg(feature = "rabbitmq")]
+        StoreCommand::RemoveNameSpace(_) => Ok(Exit::Done),
     }
 }
 
@@ -82,5 +91,7 @@ fn name(command: &StoreCommand) -> &'static str {
         StoreCommand::Dead(_) => "dead",
         StoreCommand::Delete(_) => "delete",
         StoreCommand::Ping(_) => "ping",
+        #[cfg(feature = "rabbitmq")]
+        StoreCommand::RemoveNameSpace(_) => "remove-name-space",
     }
 }

@@ -42,6 +42,16 @@ impl Session {
         Ok(())
     }
 
+    /// As [`needs`](Self::needs), for an option of the command.
+    pub(crate) fn needs_for(&self, option: &str, support: Support, what: &str) -> Result<(), Failure> {
+        if support == Support::Unsupported {
+            let (name, command) = (self.backend.capabilities().name, self.command);
+            let why = format!("the {name} backend can't {what}, so there is no `{command} {option}` for it");
+            return Err(Failure::new(why).exit(Exit::Unsupported));
+        }
+        Ok(())
+    }
+
     /// The failure for something that the backend has not.
     pub(crate) fn cannot(&self, what: &str) -> Failure {
         let (name, command) = (self.backend.capabilities().name, self.command);

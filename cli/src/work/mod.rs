@@ -90,6 +90,11 @@ async fn run(
         .capabilities()
         .check_lease(args.lease)
         .map_err(|e| Failure::new(format!("--lease: {}", e.message())).exit(Exit::Usage))?;
+    if args.until_empty {
+        // What waits far from being due is not seen by a claim everywhere.
+        let stats = session.backend.capabilities().stats;
+        session.needs_for("--until-empty", stats, "tell when no task is left")?;
+    }
     let gate = Arc::new(Gate::new(session.backend.clone(), args.max, args.until_empty));
     let served = match recorder {
         Some((address, handle)) => {

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
-#[cfg(any(feature = "redis", feature = "postgres"))]
+#[cfg(any(feature = "redis", feature = "postgres", feature = "rabbitmq"))]
 pub(crate) mod store;
 
 use std::io::{BufRead, BufReader, Write};

@@ -117,7 +117,8 @@ impl WorkerBuilder {
     }
 
     /// Whether the worker ends when nothing is left: no handler runs, and no queue has a task that is due or will be. A
-    /// paused queue counts as empty.
+    /// paused queue counts as empty. A backend that can't count its tasks (`Capabilities::stats`) does not see those that
+    /// will be due: on one, the worker ends when nothing is due.
     pub fn until_empty(mut self, until_empty: bool) -> Self {
         self.until_empty = until_empty;
         self
