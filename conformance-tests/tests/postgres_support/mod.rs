@@ -28,8 +28,7 @@ impl OnPostgres {
     pub fn shared() -> Self {
         let url = servers::given(Kind::Postgres).unwrap_or_else(|| {
             let server = servers::shared(Kind::Postgres).unwrap_or_else(|e| panic!("{e}"));
-            let url = server.lock().url();
-            url
+            server.lock().url()
         });
         Self { url, schema: schema(), server: None, pool_size: None }
     }
