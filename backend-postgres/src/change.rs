@@ -176,6 +176,13 @@ const NOT_FOUND: u8 = b'2';
 const REFUSED: u8 = b'3';
 const LOCKED: u8 = b'5';
 
+/// How long a member of a group that is locked is waited for: longer than a busy server takes to commit a claim or a settling,
+/// because whoever shifts an exam does not want to hear of that.
+const LONG_PAUSES_MS: [u64; 12] = [2, 5, 10, 20, 40, 80, 160, 320, 640, 640, 640, 640];
+
+/// For how many members that stay locked.
+const LONG_WAITS_MAX: u32 = 3;
+
 /// One piece of a change of tasks, which is run as often as some of its rows are locked.
 struct Piece {
     queue: QueueName,
@@ -324,7 +331,7 @@ impl Plan<'_> {
         let mut any = false;
         // A row that stays locked is refused in the end, and passed.
         let mut tries = 0;
-        let (mut pass, mut passed) = (None, false);
+        let (mut pass, mut passed) = (None, 0);
         loop {
             self.caller.waits()?;
             let step = match self.step(group, tally, until, pass).await {
@@ -342,9 +349,11 @@ impl Plan<'_> {
                 None => tries = 0,
                 Some(seq) => {
                     tries = if step.moved_on { 0 } else { tries + 1 };
-                    match PAUSES_MS.get(tries) {
+                    // Where somebody keeps many locked, they are not all waited for so long.
+                    let patience = if passed < LONG_WAITS_MAX { &LONG_PAUSES_MS } else { &PAUSES_MS[..] };
+                    match patience.get(tries) {
                         Some(ms) => sleep(Duration::from_millis(*ms)).await,
-                        None => (pass, passed, tries) = (Some(seq), true, 0),
+                        None => (pass, passed, tries) = (Some(seq), passed + 1, 0),
                     }
                 }
             }
@@ -356,7 +365,7 @@ impl Plan<'_> {
         changed.refused = tally.counts[3] as u64;
         if changed.refused > 0 {
             changed.first_refusal = Some(match self.action {
-                Action::Shift(_) if !passed => self.shared.caps.out_of_range(),
+                Action::Shift(_) if passed == 0 => self.shared.caps.out_of_range(),
                 Action::Shift(_) | Action::Cancel | Action::MoveTo(_) => busy(),
             });
         }

@@ -68,10 +68,13 @@ impl Trial {
         self.seed
     }
 
-    /// Its randomness; the same for each call.
+    /// Its randomness; the same for each call, and another than that of the other tests: they may all run on one store with
+    /// one seed, where an operation id that two of them have is refused.
     #[must_use]
     pub fn rng(&self) -> fastrand::Rng {
-        fastrand::Rng::with_seed(self.seed)
+        // As FNV-1a mixes the bytes of a name.
+        let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        fastrand::Rng::with_seed(self.name.bytes().fold(self.seed, mix))
     }
 
     /// What the backend declares: the bounds that tests use.

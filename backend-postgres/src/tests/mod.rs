@@ -3,6 +3,7 @@
 mod bells;
 mod db;
 mod faults;
+mod inside;
 mod lost;
 mod plans;
 mod pooler;
