@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const EXAM: &str = "exam-1";
 const WARM_UP: &str = "warm-up";
 const WARM_UP_TASKS: u32 = 256;
-/// Where a change can only be asked for, so many whose turn has come share a call: each costs a commit of the broker.
+/// So many whose turn came while the last call was under way share the next one: on most stores each call costs a commit.
 const TOGETHER: usize = 500;
 /// Where nobody can tell when the warm-up has ended, it ends after so long.
 const WARM_UP_MAX: Duration = Duration::from_secs(5);
@@ -212,12 +212,11 @@ impl Exam {
                     Turn::GetExtraTime => &exam.plan.extra,
                     Turn::HandIn => &exam.plan.early,
                 };
-                let together = if exam.plan.steps.asks { TOGETHER } else { 1 };
                 let mut visits = visits.iter().skip(lane).step_by(LANES).peekable();
                 while let Some(&Visit { at, candidate }) = visits.next() {
                     sleep_until(begun + at).await;
                     let mut candidates = vec![candidate];
-                    while candidates.len() < together
+                    while candidates.len() < TOGETHER
                         && let Some(next) = visits.next_if(|next| begun + next.at <= Instant::now())
                     {
                         candidates.push(next.candidate);
