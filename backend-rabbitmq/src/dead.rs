@@ -7,13 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use delayline_core::limits::PAGE_MAX;
 use delayline_core::{DeadLetterOp, DeadLetters, DeadSelect, Error, ErrorKind, Headers, QueueName, Result, TaskId};
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions,
     QueuePurgeOptions,
 };
-use lapin::types::{DeliveryTag, FieldTable};
+use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 use tokio::sync::MutexGuard;
 use tokio::time::timeout;
@@ -210,7 +210,6 @@ struct Reader<'s> {
     /// How many the present consumer may still bring.
     room: u16,
     marker: u128,
-    last: DeliveryTag,
     ended: bool,
 }
 
@@ -237,7 +236,7 @@ impl<'s> Reader<'s> {
             answer.map_err(|e| e.into_error("reading dead letters"))?;
         }
         let channel = shared.consuming.channel().await?;
-        Ok(Self { shared, _turn: turn, channel, queue: name, consumer: None, room: 0, marker, last: 0, ended: false })
+        Ok(Self { shared, _turn: turn, channel, queue: name, consumer: None, room: 0, marker, ended: false })
     }
 
     /// The next letter; nothing after the last.
@@ -255,7 +254,6 @@ impl<'s> Reader<'s> {
                 Err(_) => return Err(failure::silent(doing, &self.shared.config, false)),
             };
             self.room -= 1;
-            self.last = delivery.delivery_tag;
             let payload = Bytes::from(delivery.data.clone());
             match Message::read(&delivery.properties, payload.clone()) {
                 Ok(message) if matches!(message.kind, Kind::Dead { .. }) => return Ok(Some((delivery, message))),
@@ -303,17 +301,12 @@ impl<'s> Reader<'s> {
     /// Puts back what was read, in its order.
     async fn close(mut self) {
         let back = async {
-            if let Some(mut consumer) = self.consumer.take() {
+            if let Some(consumer) = self.consumer.take() {
                 // Cancelled first, or what is given back would come again at once, and go behind the others when the channel ends.
                 self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
-                while let Some(Some(Ok(delivery))) = consumer.next().now_or_never() {
-                    self.last = self.last.max(delivery.delivery_tag);
-                }
             }
-            if self.last > 0 {
-                let options = BasicNackOptions { multiple: true, requeue: true };
-                self.channel.basic_nack(self.last, options).await?;
-            }
+            // All that is left, and that may be nothing.
+            self.channel.basic_nack(0, BasicNackOptions { multiple: true, requeue: true }).await?;
             self.channel.confirm_select(ConfirmSelectOptions::default()).await?;
             self.channel.close(200, "done".into()).await
         };
