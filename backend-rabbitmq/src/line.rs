@@ -19,10 +19,16 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::message::{self, Foreign, Kind, Message};
-use crate::shared::Shared;
+use crate::shared::{SOON_MS, Shared};
 
 /// How long what has arrived waits for a claim.
-const HOARD_MAX: Duration = Duration::from_millis(200);
+pub(crate) const HOARD_MAX: Duration = Duration::from_millis(200);
+
+/// How long nothing has to have arrived before a consumer with room is cancelled.
+pub(crate) const QUIET: Duration = Duration::from_millis(50);
+
+/// The most by which a due time is rounded up.
+const SOON: Duration = Duration::from_millis(SOON_MS.cast_unsigned());
 
 /// The most messages that are asked for at once.
 const WANT_MAX: usize = 2_000;
@@ -54,6 +60,10 @@ struct State {
     /// How much each open intake still wants, by its number.
     intakes: HashMap<u64, usize>,
     next_intake: u64,
+    /// When the last intake left.
+    left_at: Option<Instant>,
+    /// When a message came last.
+    came_at: Option<Instant>,
     /// The consumers at the broker, by number: how many messages each may have, and has, unacknowledged.
     consumers: HashMap<u64, (usize, usize)>,
     next_consumer: u64,
@@ -139,12 +149,19 @@ impl Line {
         let number = state.next_intake;
         state.next_intake += 1;
         state.intakes.insert(number, 0);
+        // Its first claim asks the broker, whatever others have found.
+        state.unsettled = true;
         self.changed.notify_one();
         (number, self.hints.subscribe())
     }
 
     pub(crate) fn leave(&self, intake: u64) {
-        self.state.lock().intakes.remove(&intake);
+        let mut state = self.state.lock();
+        state.intakes.remove(&intake);
+        if state.intakes.is_empty() {
+            state.left_at = Some(Instant::now());
+        }
+        drop(state);
         self.changed.notify_one();
     }
 
@@ -188,6 +205,15 @@ impl Line {
         drop(state);
         self.changed.notify_one();
         found
+    }
+
+    /// How long until the first that has arrived is due, where its time was rounded up; what is due later than that came by
+    /// another clock, and is due.
+    pub(crate) fn until_due(&self, shared: &Shared) -> Duration {
+        let state = self.state.lock();
+        let Some((first_ms, ..)) = state.pool.keys().next() else { return Duration::ZERO };
+        let left = shared.until(*first_ms);
+        if left <= SOON { left } else { Duration::ZERO }
     }
 
     /// Has the broker asked for what a claim wants and has not found here, and waits for the answer: not for tasks. Does
@@ -373,8 +399,7 @@ impl Line {
     pub(crate) fn next_look(&self) -> Option<Instant> {
         let state = self.state.lock();
         let lease = state.ends.first().map(|(ends, _)| *ends);
-        let oldest = state.pool.values().map(|arrived| arrived.since).min().map(|since| since + HOARD_MAX);
-        lease.into_iter().chain(oldest).min()
+        lease.into_iter().chain(state.stop_at()).min()
     }
 
     /// Takes out the leases that have ended: each is visible again from its end on, with its attempt counted.
@@ -396,23 +421,41 @@ impl Line {
         ended
     }
 
-    /// Whether a part of what has arrived has waited for too long, or nobody is there to claim it.
-    pub(crate) fn has_unclaimed(&self) -> bool {
-        let state = self.state.lock();
-        let stale = |arrived: &Arrived| arrived.since.elapsed() >= HOARD_MAX;
-        !state.pool.is_empty() && (state.intakes.is_empty() || state.pool.values().any(stale))
+    /// Whether consuming has to stop now, for what nobody claims to go back. Nothing is wanted then until the next claim.
+    pub(crate) fn stops(&self) -> bool {
+        let mut state = self.state.lock();
+        let stops = state.stop_at().is_some_and(|at| at <= Instant::now());
+        if stops {
+            state.intakes.values_mut().for_each(|want| *want = 0);
+        }
+        stops
     }
 
-    /// Takes out all that has arrived. Nothing more is wanted until the next claim.
-    pub(crate) fn take_all(&self) -> Vec<Held> {
+    /// Keeps what has arrived for claims that came meanwhile; whether there are any.
+    pub(crate) fn keep(&self) -> bool {
         let mut state = self.state.lock();
-        state.intakes.values_mut().for_each(|want| *want = 0);
-        let pool = std::mem::take(&mut state.pool);
+        let is_wanted = state.intakes.values().any(|want| *want > 0);
+        if is_wanted {
+            let now = Instant::now();
+            state.pool.values_mut().for_each(|arrived| arrived.since = now);
+        }
+        is_wanted
+    }
+
+    /// Whether no consumer has room for more.
+    pub(crate) fn is_full(&self) -> bool {
+        self.state.lock().is_full()
+    }
+
+    /// Takes out all that has arrived.
+    pub(crate) fn take_pool(&self) -> Vec<Held> {
+        let pool = std::mem::take(&mut self.state.lock().pool);
         pool.into_values().map(|arrived| arrived.task.unclaimed()).collect()
     }
 
-    /// The channel was lost, and with it everything that came by it.
-    pub(crate) fn channel_lost(&self) {
+    /// The channel is gone, and with it everything that came by it. If that was because nobody needed it, who came since and
+    /// asks gets the answer from the next.
+    pub(crate) fn channel_lost(&self, unneeded: bool) {
         let mut state = self.state.lock();
         state.generation += 1;
         state.pool.clear();
@@ -420,9 +463,12 @@ impl Line {
         state.ends.clear();
         state.consumers.clear();
         state.channel = None;
+        state.unsettled = true;
         let asked = state.asked;
         drop(state);
-        self.answer(asked);
+        if !unneeded {
+            self.answer(asked);
+        }
     }
 
     pub(crate) fn set_channel(&self, channel: Channel) {
@@ -435,9 +481,32 @@ impl Line {
 impl State {
     fn came(&mut self, consumer: u64) {
         self.unsettled = true;
+        self.came_at = Some(Instant::now());
         if let Some((_, outstanding)) = self.consumers.get_mut(&consumer) {
             *outstanding += 1;
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.consumers.values().all(|(room, outstanding)| outstanding >= room)
+    }
+
+    /// When consuming has to stop, because nobody is there or nobody claims.
+    ///
+    /// What is on its way to a consumer when it is cancelled goes back by itself, and brokers before 4.0 count an attempt
+    /// for it. So one with room is cancelled when it has been quiet for a while.
+    fn stop_at(&self) -> Option<Instant> {
+        if self.consumers.is_empty() && self.pool.is_empty() {
+            return None;
+        }
+        let (from, quiet) = if self.intakes.is_empty() {
+            let left_at = self.left_at?;
+            (left_at, self.came_at.max(self.left_at)? + QUIET)
+        } else {
+            let oldest = self.pool.values().map(|arrived| arrived.since).min()?;
+            (oldest + HOARD_MAX, self.came_at? + QUIET)
+        };
+        if self.is_full() { Some(from) } else { Some(quiet.clamp(from, from + HOARD_MAX)) }
     }
 
     /// How many messages are wanted beyond those that the broker may send, if any.
