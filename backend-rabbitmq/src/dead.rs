@@ -1,13 +1,13 @@
 //! Dead letters: read by taking them without acknowledging, on a channel whose end puts them back in their order.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use delayline_core::limits::PAGE_MAX;
 use delayline_core::{DeadLetterOp, DeadLetters, DeadSelect, Error, ErrorKind, Headers, QueueName, Result, TaskId};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions,
@@ -209,6 +209,8 @@ struct Reader<'s> {
     consumer: Option<Consumer>,
     /// How many the present consumer may still bring.
     room: u16,
+    /// What a former one brought beyond that.
+    left: VecDeque<Delivery>,
     marker: u128,
     ended: bool,
 }
@@ -236,24 +238,38 @@ impl<'s> Reader<'s> {
             answer.map_err(|e| e.into_error("reading dead letters"))?;
         }
         let channel = shared.consuming.channel().await?;
-        Ok(Self { shared, _turn: turn, channel, queue: name, consumer: None, room: 0, marker, ended: false })
+        Ok(Self {
+            shared,
+            _turn: turn,
+            channel,
+            queue: name,
+            consumer: None,
+            room: 0,
+            left: VecDeque::new(),
+            marker,
+            ended: false,
+        })
     }
 
     /// The next letter; nothing after the last.
     async fn next(&mut self) -> Result<Option<(Delivery, Message)>> {
         let doing = "reading dead letters";
         while !self.ended {
-            if self.room == 0 {
+            if self.left.is_empty() && self.room == 0 {
                 self.consume().await.map_err(|e| failure::failed(doing, &e, false))?;
             }
-            let Some(consumer) = &mut self.consumer else { break };
-            let delivery = match timeout(self.shared.config.response_timeout, consumer.next()).await {
-                Ok(Some(Ok(delivery))) => delivery,
-                Ok(Some(Err(e))) => return Err(failure::failed(doing, &e, false)),
-                Ok(None) => return Err(Error::new(ErrorKind::Unavailable, format!("{doing}: the queue is gone"))),
-                Err(_) => return Err(failure::silent(doing, &self.shared.config, false)),
+            let delivery = if let Some(left) = self.left.pop_front() {
+                left
+            } else {
+                let Some(consumer) = &mut self.consumer else { break };
+                self.room -= 1;
+                match timeout(self.shared.config.response_timeout, consumer.next()).await {
+                    Ok(Some(Ok(delivery))) => delivery,
+                    Ok(Some(Err(e))) => return Err(failure::failed(doing, &e, false)),
+                    Ok(None) => return Err(Error::new(ErrorKind::Unavailable, format!("{doing}: the queue is gone"))),
+                    Err(_) => return Err(failure::silent(doing, &self.shared.config, false)),
+                }
             };
-            self.room -= 1;
             let payload = Bytes::from(delivery.data.clone());
             match Message::read(&delivery.properties, payload.clone()) {
                 Ok(message) if matches!(message.kind, Kind::Dead { .. }) => return Ok(Some((delivery, message))),
@@ -276,9 +292,12 @@ impl<'s> Reader<'s> {
 
     /// A new consumer, with room for more: what was read stays taken, so that the next ones come.
     async fn consume(&mut self) -> lapin::Result<()> {
-        if let Some(old) = self.consumer.take() {
-            // It has brought all that it may, so that nothing is on its way.
+        if let Some(mut old) = self.consumer.take() {
             self.channel.basic_cancel(old.tag(), BasicCancelOptions::default()).await?;
+            // What was acknowledged made room, and so it may have brought more.
+            while let Some(Some(delivery)) = old.next().now_or_never() {
+                self.left.push_back(delivery?);
+            }
         }
         self.room = WINDOW;
         self.channel.basic_qos(self.room, BasicQosOptions::default()).await?;

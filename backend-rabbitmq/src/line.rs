@@ -15,7 +15,7 @@ use delayline_core::{BuryCause, Claim, ClaimedTask, Error, Lease, QueueName, Rec
 use lapin::message::Delivery;
 use lapin::{Acker, Channel};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, RwLock, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::message::{self, Foreign, Kind, Message};
@@ -46,6 +46,9 @@ pub(crate) struct Line {
     answered: watch::Sender<u64>,
     /// Something that the pump looks at has changed.
     pub(crate) changed: Notify,
+    /// Held for writing while consumers are cancelled, for nothing to be acknowledged meanwhile: that makes room for what would
+    /// come then.
+    pub(crate) acknowledges: RwLock<()>,
 }
 
 #[derive(Debug, Default)]
@@ -75,6 +78,8 @@ struct State {
     asked: u64,
     /// What everything here came by.
     channel: Option<Channel>,
+    /// What messages came by that were asked for one by one.
+    getting: Option<Channel>,
     /// Why there is none.
     trouble: Option<Error>,
 }
@@ -140,6 +145,7 @@ impl Line {
             hints: watch::Sender::new(0),
             answered: watch::Sender::new(0),
             changed: Notify::new(),
+            acknowledges: RwLock::default(),
         }
     }
 
@@ -293,9 +299,10 @@ impl Line {
         Looked::Live(Some(expires_at))
     }
 
-    /// The channel that leases are acknowledged on.
-    pub(crate) fn channel(&self) -> Option<Channel> {
-        self.state.lock().channel.clone()
+    /// The channels that leases are acknowledged on.
+    pub(crate) fn channels(&self) -> Vec<Channel> {
+        let state = self.state.lock();
+        state.channel.iter().chain(&state.getting).cloned().collect()
     }
 
     /// Why nothing comes now, if that is known.
@@ -463,6 +470,7 @@ impl Line {
         state.ends.clear();
         state.consumers.clear();
         state.channel = None;
+        state.getting = None;
         state.unsettled = true;
         let asked = state.asked;
         drop(state);
@@ -475,6 +483,12 @@ impl Line {
         let mut state = self.state.lock();
         state.channel = Some(channel);
         state.trouble = None;
+    }
+}
+
+impl Line {
+    pub(crate) fn set_getting(&self, channel: Channel) {
+        self.state.lock().getting = Some(channel);
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::Result;
+use futures_util::future::join_all;
 use futures_util::stream::{BoxStream, SelectAll};
 use futures_util::{FutureExt, StreamExt};
 use lapin::Channel;
@@ -123,6 +124,8 @@ struct Pump {
     shared: Arc<Shared>,
     line: Arc<Line>,
     channel: Channel,
+    /// What the queue is asked on.
+    getting: Option<Channel>,
     /// Everything that comes, whichever consumer it comes by.
     streams: SelectAll<BoxStream<'static, Came>>,
     /// The consumers' names at the broker.
@@ -143,6 +146,7 @@ impl Pump {
             shared,
             line,
             channel,
+            getting: None,
             streams: SelectAll::new(),
             tags: HashMap::new(),
             known: 0,
@@ -202,7 +206,10 @@ impl Pump {
         self.give_back(ended);
         if self.line.stops() {
             // Cancelled first, or what goes back would come again at once.
+            let line = self.line.clone();
+            let no_acknowledgements = line.acknowledges.write().await;
             self.cancel_all().await?;
+            drop(no_acknowledgements);
             if !self.line.keep() {
                 let unclaimed = self.line.take_pool();
                 self.give_back(unclaimed);
@@ -245,10 +252,13 @@ impl Pump {
     /// Adds a consumer with room for so many messages. One that is there is not made larger: the broker can't, and what is on
     /// its way when a consumer is cancelled gets lost in the driver.
     async fn consume(&mut self, room: usize) -> Result<()> {
-        let full: Vec<u64> = self.line.consumers().into_iter().filter(|(_, full)| *full).map(|(n, _)| n).collect();
-        if full.len() > FULL_MAX {
-            // Something is on its way to them only if what they brought is acknowledged at this moment.
-            self.cancel(&full).await?;
+        let full =
+            |line: &Line| line.consumers().into_iter().filter(|(_, full)| *full).map(|(n, _)| n).collect::<Vec<u64>>();
+        if full(&self.line).len() > FULL_MAX {
+            // Nothing can be on its way to them while nothing is acknowledged.
+            let line = self.line.clone();
+            let _no_acknowledgements = line.acknowledges.write().await;
+            self.cancel(&full(&line)).await?;
         }
         let (channel, queue) = (self.channel.clone(), self.shared.names.ready(&self.line.queue));
         let prefetch = u16::try_from(room).unwrap_or(u16::MAX);
@@ -312,10 +322,19 @@ impl Pump {
     /// Takes in what the queue holds for us: one message by asking for it, and what comes by consumers. The queue does this
     /// after all that it was told before, such as acknowledgements that make room; looking at its state it would not.
     async fn look_in_the_queue(&mut self) -> Result<()> {
+        // A channel of its own: 3.10 ends one that gets from a queue that it also consumes, at times.
+        let getting = match &self.getting {
+            Some(getting) => getting.clone(),
+            None => {
+                let getting = self.shared.consuming.channel().await?;
+                self.line.set_getting(getting.clone());
+                self.getting.insert(getting).clone()
+            }
+        };
         let (shared, channel) = (self.shared.clone(), self.channel.clone());
         let ready = shared.names.ready(&self.line.queue);
         let asked = async {
-            let got = channel.basic_get(ready.into(), BasicGetOptions::default()).await?;
+            let got = getting.basic_get(ready.into(), BasicGetOptions::default()).await?;
             // What consumers got before that has come when this is answered.
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
             Ok(got)
@@ -400,7 +419,9 @@ impl Pump {
             Some(Err(_)) => return true,
             None => return self.tags.contains_key(&consumer),
         };
-        self.note(delivery.delivery_tag);
+        if consumer != NO_CONSUMER {
+            self.note(delivery.delivery_tag);
+        }
         let Err(stranger) = self.line.arrive(delivery, consumer) else {
             self.fresh = true;
             return false;
@@ -412,6 +433,7 @@ impl Pump {
             let found_in = shared.names.ready(&line.queue);
             let payload = delivery.data.into();
             if shared.set_aside(&found_in, foreign.0, &delivery.properties, payload).await {
+                let _turn = line.acknowledges.read().await;
                 line.acknowledging(consumer);
                 let _ = delivery.acker.ack(BasicAckOptions::default()).await;
             }
@@ -461,7 +483,9 @@ impl Pump {
         }
         self.line.channel_lost(matches!(over, Over::Unneeded));
         if !matches!(over, Over::Lost) {
-            let _ = timeout(LEAVING_MAX, self.channel.close(200, "done".into())).await;
+            let channels = self.getting.into_iter().chain([self.channel]);
+            let closing = channels.map(|channel| async move { channel.close(200, "done".into()).await });
+            let _ = timeout(LEAVING_MAX, join_all(closing)).await;
         }
     }
 }
