@@ -250,7 +250,7 @@ impl Pump {
     }
 
     /// Adds a consumer with room for so many messages. One that is there is not made larger: the broker can't, and what is on
-    /// its way when a consumer is cancelled gets lost in the driver.
+    /// its way when a consumer is cancelled may count an attempt.
     async fn consume(&mut self, room: usize) -> Result<()> {
         let full =
             |line: &Line| line.consumers().into_iter().filter(|(_, full)| *full).map(|(n, _)| n).collect::<Vec<u64>>();
@@ -322,7 +322,7 @@ impl Pump {
     /// Takes in what the queue holds for us: one message by asking for it, and what comes by consumers. The queue does this
     /// after all that it was told before, such as acknowledgements that make room; looking at its state it would not.
     async fn look_in_the_queue(&mut self) -> Result<()> {
-        // A channel of its own: 3.10 ends one that gets from a queue that it also consumes, at times.
+        // A channel of its own, whose numbers of deliveries are not those that are looked over for gaps.
         let getting = match &self.getting {
             Some(getting) => getting.clone(),
             None => {
