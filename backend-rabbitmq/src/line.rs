@@ -22,10 +22,10 @@ use crate::message::{self, Foreign, Kind, Message};
 use crate::shared::{SOON_MS, Shared};
 
 /// How long what has arrived waits for a claim.
-pub(crate) const HOARD_MAX: Duration = Duration::from_millis(200);
+const HOARD_MAX: Duration = Duration::from_millis(200);
 
 /// How long nothing has to have arrived before a consumer with room is cancelled.
-pub(crate) const QUIET: Duration = Duration::from_millis(50);
+const QUIET: Duration = Duration::from_millis(50);
 
 /// The most by which a due time is rounded up.
 const SOON: Duration = Duration::from_millis(SOON_MS.cast_unsigned());
@@ -65,7 +65,7 @@ struct State {
     next_intake: u64,
     /// When the last intake left.
     left_at: Option<Instant>,
-    /// When a message came last.
+    /// When a message came last, or room was made for one.
     came_at: Option<Instant>,
     /// The consumers at the broker, by number: how many messages each may have, and has, unacknowledged.
     consumers: HashMap<u64, (usize, usize)>,
@@ -321,6 +321,7 @@ impl Line {
     pub(crate) fn acknowledging(&self, consumer: u64) {
         let mut state = self.state.lock();
         state.unsettled = true;
+        state.came_at = Some(Instant::now());
         if let Some((_, outstanding)) = state.consumers.get_mut(&consumer) {
             *outstanding = outstanding.saturating_sub(1);
         }
@@ -449,9 +450,11 @@ impl Line {
         is_wanted
     }
 
-    /// Whether no consumer has room for more.
-    pub(crate) fn is_full(&self) -> bool {
-        self.state.lock().is_full()
+    /// How long until nothing has come for a while; nothing if that is so, or no consumer has room for more.
+    pub(crate) fn until_quiet(&self) -> Option<Duration> {
+        let state = self.state.lock();
+        let left = (state.came_at? + QUIET).saturating_duration_since(Instant::now());
+        (!state.is_full() && !left.is_zero()).then_some(left)
     }
 
     /// Takes out all that has arrived.

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::connection::Backoff;
 use crate::gate::Gate;
-use crate::line::{HOARD_MAX, Held, Line, QUIET};
+use crate::line::{Held, Line};
 use crate::shared::Shared;
 use crate::{failure, giving};
 
@@ -43,6 +43,9 @@ const MARKER_PAUSES: [Duration; 6] = [
     Duration::from_millis(80),
     Duration::from_millis(160),
 ];
+
+/// How long consumers may take to fill, or to fall quiet, before they are cancelled all the same.
+const FILLING_MAX: Duration = Duration::from_millis(600);
 
 /// In the place of a consumer's number, for what was asked for.
 const NO_CONSUMER: u64 = u64::MAX;
@@ -208,6 +211,7 @@ impl Pump {
             // Cancelled first, or what goes back would come again at once.
             let line = self.line.clone();
             let no_acknowledgements = line.acknowledges.write().await;
+            self.wait_for_quiet().await;
             self.cancel_all().await?;
             drop(no_acknowledgements);
             if !self.line.keep() {
@@ -449,14 +453,18 @@ impl Pump {
         self.leaving.spawn(async move { giving::give_back(&shared, &line, held).await });
     }
 
-    /// Waits until nothing more is likely to come, but not for long.
+    /// Waits until nothing more is likely to come, but not for long: the consumers are full, or nothing came for a while.
     async fn wait_for_quiet(&mut self) {
-        let ends = Instant::now() + HOARD_MAX;
-        while !self.line.is_full()
-            && Instant::now() < ends
-            && let Ok(Some(came)) = timeout(QUIET, self.streams.next()).await
-        {
-            self.take_in(came);
+        let ends = Instant::now() + FILLING_MAX;
+        self.take_in_all();
+        while let Some(left) = self.line.until_quiet().filter(|_| Instant::now() < ends) {
+            match timeout(left, self.streams.next()).await {
+                Ok(Some(came)) => {
+                    self.take_in(came);
+                }
+                Ok(None) => break,
+                Err(_) => {}
+            }
         }
     }
 
