@@ -98,6 +98,7 @@ impl Shared {
         let messages = accepted.iter().filter_map(|accepted| accepted.as_ref().ok());
         let outgoing = messages.map(|message| self.route(&queue, message)).collect();
         let mut answers = self.publish(&queue, outgoing).await.into_iter();
+        self.topology.lasting(&queue).await;
         let scheduled = accepted.into_iter().map(|accepted| {
             let message = accepted?;
             let answer = answers.next().unwrap_or(Err(NotPublished::Refused));

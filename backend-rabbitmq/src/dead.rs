@@ -1,6 +1,6 @@
 //! Dead letters: read by taking them without acknowledging, on a channel whose end puts them back in their order.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions,
     QueuePurgeOptions,
 };
-use lapin::types::{DeliveryTag, FieldTable};
+use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 use tokio::sync::MutexGuard;
 use tokio::time::timeout;
@@ -213,8 +213,9 @@ struct Reader<'s> {
     consumer: Option<Consumer>,
     /// How many the present consumer may still bring.
     room: u16,
+    /// What a former one brought beyond that.
+    left: VecDeque<Delivery>,
     marker: u128,
-    last: DeliveryTag,
     ended: bool,
 }
 
@@ -241,25 +242,38 @@ impl<'s> Reader<'s> {
             answer.map_err(|e| e.into_error("reading dead letters"))?;
         }
         let channel = shared.consuming.channel().await?;
-        Ok(Self { shared, _turn: turn, channel, queue: name, consumer: None, room: 0, marker, last: 0, ended: false })
+        Ok(Self {
+            shared,
+            _turn: turn,
+            channel,
+            queue: name,
+            consumer: None,
+            room: 0,
+            left: VecDeque::new(),
+            marker,
+            ended: false,
+        })
     }
 
     /// The next letter; nothing after the last.
     async fn next(&mut self) -> Result<Option<(Delivery, Message)>> {
         let doing = "reading dead letters";
         while !self.ended {
-            if self.room == 0 {
+            if self.left.is_empty() && self.room == 0 {
                 self.consume().await.map_err(|e| failure::failed(doing, &e, false))?;
             }
-            let Some(consumer) = &mut self.consumer else { break };
-            let delivery = match timeout(self.shared.config.response_timeout, consumer.next()).await {
-                Ok(Some(Ok(delivery))) => delivery,
-                Ok(Some(Err(e))) => return Err(failure::failed(doing, &e, false)),
-                Ok(None) => return Err(Error::new(ErrorKind::Unavailable, format!("{doing}: the queue is gone"))),
-                Err(_) => return Err(failure::silent(doing, &self.shared.config, false)),
+            let delivery = if let Some(left) = self.left.pop_front() {
+                left
+            } else {
+                let Some(consumer) = &mut self.consumer else { break };
+                self.room -= 1;
+                match timeout(self.shared.config.response_timeout, consumer.next()).await {
+                    Ok(Some(Ok(delivery))) => delivery,
+                    Ok(Some(Err(e))) => return Err(failure::failed(doing, &e, false)),
+                    Ok(None) => return Err(Error::new(ErrorKind::Unavailable, format!("{doing}: the queue is gone"))),
+                    Err(_) => return Err(failure::silent(doing, &self.shared.config, false)),
+                }
             };
-            self.room -= 1;
-            self.last = delivery.delivery_tag;
             let payload = Bytes::from(delivery.data.clone());
             match Message::read(&delivery.properties, payload.clone()) {
                 Ok(message) if matches!(message.kind, Kind::Dead { .. }) => return Ok(Some((delivery, message))),
@@ -282,9 +296,12 @@ impl<'s> Reader<'s> {
 
     /// A new consumer, with room for more: what was read stays taken, so that the next ones come.
     async fn consume(&mut self) -> lapin::Result<()> {
-        if let Some(old) = self.consumer.take() {
-            // It has brought all that it may, so that nothing is on its way.
+        if let Some(mut old) = self.consumer.take() {
             self.channel.basic_cancel(old.tag(), BasicCancelOptions::default()).await?;
+            // What was acknowledged made room, and so it may have brought more.
+            while let Some(Some(delivery)) = old.next().now_or_never() {
+                self.left.push_back(delivery?);
+            }
         }
         self.room = WINDOW;
         meter::round_trip(NAME);
@@ -309,17 +326,12 @@ impl<'s> Reader<'s> {
     /// Puts back what was read, in its order.
     async fn close(mut self) {
         let back = async {
-            if let Some(mut consumer) = self.consumer.take() {
+            if let Some(consumer) = self.consumer.take() {
                 // Cancelled first, or what is given back would come again at once, and go behind the others when the channel ends.
                 self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
-                while let Some(Some(Ok(delivery))) = consumer.next().now_or_never() {
-                    self.last = self.last.max(delivery.delivery_tag);
-                }
             }
-            if self.last > 0 {
-                let options = BasicNackOptions { multiple: true, requeue: true };
-                self.channel.basic_nack(self.last, options).await?;
-            }
+            // All that is left, and that may be nothing.
+            self.channel.basic_nack(0, BasicNackOptions { multiple: true, requeue: true }).await?;
             self.channel.confirm_select(ConfirmSelectOptions::default()).await?;
             self.channel.close(200, "done".into()).await
         };

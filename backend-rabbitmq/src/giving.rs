@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use delayline_core::{BuryCause, Error, Result, meter};
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, ConfirmSelectOptions};
 use tokio::time::timeout;
@@ -70,6 +70,7 @@ pub(crate) fn as_dead(shared: &Shared, message: &Message, attempts: u32, cause: 
 
 /// Tells the broker that a message is done with. If that gets lost, the channel is lost too, and the message comes again.
 pub(crate) async fn acknowledge(line: &Line, held: &Held) {
+    let _turn = line.acknowledges.read().await;
     line.acknowledging(held.consumer());
     let _ = held.acker.ack(BasicAckOptions::default()).await;
 }
@@ -79,21 +80,24 @@ pub(crate) async fn acknowledge(line: &Line, held: &Held) {
 pub(crate) async fn acknowledge_for_certain(
     shared: &Shared,
     line: &Line,
-    channel: Option<Channel>,
+    channels: Vec<Channel>,
     held: &[&Held],
 ) -> Vec<Result<(), Option<Error>>> {
+    let turn = line.acknowledges.read().await;
     held.iter().for_each(|held| line.acknowledging(held.consumer()));
     let acked = join_all(held.iter().map(|held| held.acker.ack(BasicAckOptions::default()))).await;
+    drop(turn);
     let sent: Vec<bool> = acked.iter().map(|acked| matches!(acked, Ok(true))).collect();
     let unclear = |e: Error| sent.iter().map(|sent| Err(sent.then(|| e.clone()))).collect();
     let doing = "acknowledging";
-    let Some(channel) = channel else {
+    if channels.is_empty() {
         return unclear(Error::new(delayline_core::ErrorKind::Ambiguous, format!("{doing}: the channel was lost")));
-    };
+    }
     meter::round_trip(NAME);
-    // Nothing is published on this channel: it is sent for its answer.
-    match timeout(shared.config.response_timeout, channel.confirm_select(ConfirmSelectOptions::default())).await {
-        Ok(Ok(())) => sent.iter().map(|sent| if *sent { Ok(()) } else { Err(None) }).collect(),
+    // Nothing is published on these channels: it is sent for its answer.
+    let asked = try_join_all(channels.iter().map(|channel| channel.confirm_select(ConfirmSelectOptions::default())));
+    match timeout(shared.config.response_timeout, asked).await {
+        Ok(Ok(_)) => sent.iter().map(|sent| if *sent { Ok(()) } else { Err(None) }).collect(),
         Ok(Err(e)) => unclear(failure::failed(doing, &e, true)),
         Err(_) => unclear(failure::silent(doing, &shared.config, true)),
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use delayline_core::{Claim, Claimed, ClaimedTask, Error, ErrorKind, Intake, QueueName, Result, Verdict, owned};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::line::{Found, Line};
 use crate::lines::Lines;
@@ -26,6 +26,17 @@ impl RabbitIntake {
     pub(crate) fn open(shared: Arc<Shared>, queue: &QueueName, consumer: Option<String>) -> Self {
         let (line, number, hints) = Lines::enter(&shared, queue);
         Self { shared, line, number, hints, consumer }
+    }
+
+    /// Takes what has arrived.
+    async fn look(&mut self, claim: &Claim) -> Found {
+        // What comes from here on wakes the next wait.
+        self.hints.borrow_and_update();
+        let early = self.line.until_due(&self.shared);
+        if !early.is_zero() {
+            sleep(early).await;
+        }
+        self.line.claim(&self.shared, self.number, claim)
     }
 
     /// What a claim tells beside the tasks.
@@ -54,14 +65,11 @@ impl Intake for RabbitIntake {
         if claim.max == 0 {
             return Ok(Claimed::default());
         }
-        // What comes from here on wakes the next wait.
-        self.hints.borrow_and_update();
-        let mut found = self.line.claim(&self.shared, self.number, &claim);
+        let mut found = self.look(&claim).await;
         if found.is_empty() {
             self.line.ask(self.shared.config.response_timeout).await;
             self.shared.open()?;
-            self.hints.borrow_and_update();
-            found = self.line.claim(&self.shared, self.number, &claim);
+            found = self.look(&claim).await;
             if let Some(trouble) = self.line.trouble()
                 && found.is_empty()
             {

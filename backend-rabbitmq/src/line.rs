@@ -15,14 +15,20 @@ use delayline_core::{BuryCause, Claim, ClaimedTask, Error, Lease, QueueName, Rec
 use lapin::message::Delivery;
 use lapin::{Acker, Channel};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, RwLock, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::message::{self, Foreign, Kind, Message};
-use crate::shared::Shared;
+use crate::shared::{SOON_MS, Shared};
 
 /// How long what has arrived waits for a claim.
 const HOARD_MAX: Duration = Duration::from_millis(200);
+
+/// How long nothing has to have arrived before a consumer with room is cancelled.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// The most by which a due time is rounded up.
+const SOON: Duration = Duration::from_millis(SOON_MS.cast_unsigned());
 
 /// The most messages that are asked for at once.
 const WANT_MAX: usize = 2_000;
@@ -40,6 +46,9 @@ pub(crate) struct Line {
     answered: watch::Sender<u64>,
     /// Something that the pump looks at has changed.
     pub(crate) changed: Notify,
+    /// Held for writing while consumers are cancelled, for nothing to be acknowledged meanwhile: that makes room for what would
+    /// come then.
+    pub(crate) acknowledges: RwLock<()>,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +63,10 @@ struct State {
     /// How much each open intake still wants, by its number.
     intakes: HashMap<u64, usize>,
     next_intake: u64,
+    /// When the last intake left.
+    left_at: Option<Instant>,
+    /// When a message came last, or room was made for one.
+    came_at: Option<Instant>,
     /// The consumers at the broker, by number: how many messages each may have, and has, unacknowledged.
     consumers: HashMap<u64, (usize, usize)>,
     next_consumer: u64,
@@ -65,6 +78,8 @@ struct State {
     asked: u64,
     /// What everything here came by.
     channel: Option<Channel>,
+    /// What messages came by that were asked for one by one.
+    getting: Option<Channel>,
     /// Why there is none.
     trouble: Option<Error>,
 }
@@ -130,6 +145,7 @@ impl Line {
             hints: watch::Sender::new(0),
             answered: watch::Sender::new(0),
             changed: Notify::new(),
+            acknowledges: RwLock::default(),
         }
     }
 
@@ -139,12 +155,19 @@ impl Line {
         let number = state.next_intake;
         state.next_intake += 1;
         state.intakes.insert(number, 0);
+        // Its first claim asks the broker, whatever others have found.
+        state.unsettled = true;
         self.changed.notify_one();
         (number, self.hints.subscribe())
     }
 
     pub(crate) fn leave(&self, intake: u64) {
-        self.state.lock().intakes.remove(&intake);
+        let mut state = self.state.lock();
+        state.intakes.remove(&intake);
+        if state.intakes.is_empty() {
+            state.left_at = Some(Instant::now());
+        }
+        drop(state);
         self.changed.notify_one();
     }
 
@@ -188,6 +211,15 @@ impl Line {
         drop(state);
         self.changed.notify_one();
         found
+    }
+
+    /// How long until the first that has arrived is due, where its time was rounded up; what is due later than that came by
+    /// another clock, and is due.
+    pub(crate) fn until_due(&self, shared: &Shared) -> Duration {
+        let state = self.state.lock();
+        let Some((first_ms, ..)) = state.pool.keys().next() else { return Duration::ZERO };
+        let left = shared.until(*first_ms);
+        if left <= SOON { left } else { Duration::ZERO }
     }
 
     /// Has the broker asked for what a claim wants and has not found here, and waits for the answer: not for tasks. Does
@@ -267,9 +299,10 @@ impl Line {
         Looked::Live(Some(expires_at))
     }
 
-    /// The channel that leases are acknowledged on.
-    pub(crate) fn channel(&self) -> Option<Channel> {
-        self.state.lock().channel.clone()
+    /// The channels that leases are acknowledged on.
+    pub(crate) fn channels(&self) -> Vec<Channel> {
+        let state = self.state.lock();
+        state.channel.iter().chain(&state.getting).cloned().collect()
     }
 
     /// Why nothing comes now, if that is known.
@@ -288,6 +321,7 @@ impl Line {
     pub(crate) fn acknowledging(&self, consumer: u64) {
         let mut state = self.state.lock();
         state.unsettled = true;
+        state.came_at = Some(Instant::now());
         if let Some((_, outstanding)) = state.consumers.get_mut(&consumer) {
             *outstanding = outstanding.saturating_sub(1);
         }
@@ -373,8 +407,7 @@ impl Line {
     pub(crate) fn next_look(&self) -> Option<Instant> {
         let state = self.state.lock();
         let lease = state.ends.first().map(|(ends, _)| *ends);
-        let oldest = state.pool.values().map(|arrived| arrived.since).min().map(|since| since + HOARD_MAX);
-        lease.into_iter().chain(oldest).min()
+        lease.into_iter().chain(state.stop_at()).min()
     }
 
     /// Takes out the leases that have ended: each is visible again from its end on, with its attempt counted.
@@ -396,23 +429,43 @@ impl Line {
         ended
     }
 
-    /// Whether a part of what has arrived has waited for too long, or nobody is there to claim it.
-    pub(crate) fn has_unclaimed(&self) -> bool {
-        let state = self.state.lock();
-        let stale = |arrived: &Arrived| arrived.since.elapsed() >= HOARD_MAX;
-        !state.pool.is_empty() && (state.intakes.is_empty() || state.pool.values().any(stale))
+    /// Whether consuming has to stop now, for what nobody claims to go back. Nothing is wanted then until the next claim.
+    pub(crate) fn stops(&self) -> bool {
+        let mut state = self.state.lock();
+        let stops = state.stop_at().is_some_and(|at| at <= Instant::now());
+        if stops {
+            state.intakes.values_mut().for_each(|want| *want = 0);
+        }
+        stops
     }
 
-    /// Takes out all that has arrived. Nothing more is wanted until the next claim.
-    pub(crate) fn take_all(&self) -> Vec<Held> {
+    /// Keeps what has arrived for claims that came meanwhile; whether there are any.
+    pub(crate) fn keep(&self) -> bool {
         let mut state = self.state.lock();
-        state.intakes.values_mut().for_each(|want| *want = 0);
-        let pool = std::mem::take(&mut state.pool);
+        let is_wanted = state.intakes.values().any(|want| *want > 0);
+        if is_wanted {
+            let now = Instant::now();
+            state.pool.values_mut().for_each(|arrived| arrived.since = now);
+        }
+        is_wanted
+    }
+
+    /// How long until nothing has come for a while; nothing if that is so, or no consumer has room for more.
+    pub(crate) fn until_quiet(&self) -> Option<Duration> {
+        let state = self.state.lock();
+        let left = (state.came_at? + QUIET).saturating_duration_since(Instant::now());
+        (!state.is_full() && !left.is_zero()).then_some(left)
+    }
+
+    /// Takes out all that has arrived.
+    pub(crate) fn take_pool(&self) -> Vec<Held> {
+        let pool = std::mem::take(&mut self.state.lock().pool);
         pool.into_values().map(|arrived| arrived.task.unclaimed()).collect()
     }
 
-    /// The channel was lost, and with it everything that came by it.
-    pub(crate) fn channel_lost(&self) {
+    /// The channel is gone, and with it everything that came by it. If that was because nobody needed it, who came since and
+    /// asks gets the answer from the next.
+    pub(crate) fn channel_lost(&self, unneeded: bool) {
         let mut state = self.state.lock();
         state.generation += 1;
         state.pool.clear();
@@ -420,9 +473,13 @@ impl Line {
         state.ends.clear();
         state.consumers.clear();
         state.channel = None;
+        state.getting = None;
+        state.unsettled = true;
         let asked = state.asked;
         drop(state);
-        self.answer(asked);
+        if !unneeded {
+            self.answer(asked);
+        }
     }
 
     pub(crate) fn set_channel(&self, channel: Channel) {
@@ -432,12 +489,41 @@ impl Line {
     }
 }
 
+impl Line {
+    pub(crate) fn set_getting(&self, channel: Channel) {
+        self.state.lock().getting = Some(channel);
+    }
+}
+
 impl State {
     fn came(&mut self, consumer: u64) {
         self.unsettled = true;
+        self.came_at = Some(Instant::now());
         if let Some((_, outstanding)) = self.consumers.get_mut(&consumer) {
             *outstanding += 1;
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.consumers.values().all(|(room, outstanding)| outstanding >= room)
+    }
+
+    /// When consuming has to stop, because nobody is there or nobody claims.
+    ///
+    /// What is on its way to a consumer when it is cancelled goes back by itself, and brokers before 4.0 count an attempt
+    /// for it. So one with room is cancelled when it has been quiet for a while.
+    fn stop_at(&self) -> Option<Instant> {
+        if self.consumers.is_empty() && self.pool.is_empty() {
+            return None;
+        }
+        let (from, quiet) = if self.intakes.is_empty() {
+            let left_at = self.left_at?;
+            (left_at, self.came_at.max(self.left_at)? + QUIET)
+        } else {
+            let oldest = self.pool.values().map(|arrived| arrived.since).min()?;
+            (oldest + HOARD_MAX, self.came_at? + QUIET)
+        };
+        if self.is_full() { Some(from) } else { Some(quiet.clamp(from, from + HOARD_MAX)) }
     }
 
     /// How many messages are wanted beyond those that the broker may send, if any.

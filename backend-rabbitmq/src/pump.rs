@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{Result, meter};
+use futures_util::future::join_all;
 use futures_util::stream::{BoxStream, SelectAll};
 use futures_util::{FutureExt, StreamExt};
 use lapin::Channel;
@@ -18,7 +19,7 @@ use lapin::options::{
 use lapin::types::{DeliveryTag, FieldTable, ShortString};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::capabilities::NAME;
 use crate::connection::Backoff;
@@ -33,6 +34,22 @@ const FULL_MAX: usize = 3;
 /// How long what is being given back may take when the backend is closed: the rest is left to the broker, which counts an
 /// attempt for it.
 const LEAVING_MAX: Duration = Duration::from_millis(700);
+
+/// How long to wait for the registry while others look at it.
+const MARKER_PAUSES: [Duration; 6] = [
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(20),
+    Duration::from_millis(40),
+    Duration::from_millis(80),
+    Duration::from_millis(160),
+];
+
+/// How long consumers may take to fill, or to fall quiet, before they are cancelled all the same.
+const FILLING_MAX: Duration = Duration::from_millis(600);
+
+/// In the place of a consumer's number, for what was asked for.
+const NO_CONSUMER: u64 = u64::MAX;
 
 /// Why a channel is done with.
 enum Over {
@@ -113,6 +130,8 @@ struct Pump {
     shared: Arc<Shared>,
     line: Arc<Line>,
     channel: Channel,
+    /// What the queue is asked on.
+    getting: Option<Channel>,
     /// Everything that comes, whichever consumer it comes by.
     streams: SelectAll<BoxStream<'static, Came>>,
     /// The consumers' names at the broker.
@@ -133,6 +152,7 @@ impl Pump {
             shared,
             line,
             channel,
+            getting: None,
             streams: SelectAll::new(),
             tags: HashMap::new(),
             known: 0,
@@ -146,12 +166,12 @@ impl Pump {
     async fn work(&mut self) -> Over {
         let mut closing = self.shared.closing();
         loop {
-            if !self.line.is_needed() {
-                return Over::Unneeded;
-            }
             if let Err(e) = self.tend().await {
                 tracing::debug!(queue = %self.line.queue, error = %e, "consuming failed");
                 return Over::Lost;
+            }
+            if !self.line.is_needed() && self.tags.is_empty() {
+                return Over::Unneeded;
             }
             let look_at = self.line.next_look();
             let look = async {
@@ -190,22 +210,29 @@ impl Pump {
         self.tend_gate().await;
         let ended = self.line.take_ended();
         self.give_back(ended);
-        if self.line.has_unclaimed() || (self.line.intakes() == 0 && !self.tags.is_empty()) {
+        if self.line.stops() {
             // Cancelled first, or what goes back would come again at once.
+            let line = self.line.clone();
+            let no_acknowledgements = line.acknowledges.write().await;
+            self.wait_for_quiet().await;
             self.cancel_all().await?;
-            let unclaimed = self.line.take_all();
-            self.give_back(unclaimed);
-            self.find_missed().await?;
+            drop(no_acknowledgements);
+            if !self.line.keep() {
+                let unclaimed = self.line.take_pool();
+                self.give_back(unclaimed);
+            }
+        }
+        if self.line.is_asked() {
+            // What is on its way back is in the queue before the queue is asked.
+            while self.leaving.join_next().await.is_some() {}
         }
         if let Some(room) = self.line.short() {
             self.consume(room).await?;
         }
         let question = self.line.asked();
         if self.line.is_asked() {
-            // What the queue held when it was asked has come when this is answered.
             self.line.asking();
-            self.settle_down().await?;
-            self.take_in_all();
+            self.look_in_the_queue().await?;
         }
         self.tell();
         self.line.answer(question);
@@ -230,12 +257,15 @@ impl Pump {
     }
 
     /// Adds a consumer with room for so many messages. One that is there is not made larger: the broker can't, and what is on
-    /// its way when a consumer is cancelled gets lost in the driver.
+    /// its way when a consumer is cancelled may count an attempt.
     async fn consume(&mut self, room: usize) -> Result<()> {
-        let full: Vec<u64> = self.line.consumers().into_iter().filter(|(_, full)| *full).map(|(n, _)| n).collect();
-        if full.len() > FULL_MAX {
-            // Nothing can be on its way to them.
-            self.cancel(&full).await?;
+        let full =
+            |line: &Line| line.consumers().into_iter().filter(|(_, full)| *full).map(|(n, _)| n).collect::<Vec<u64>>();
+        if full(&self.line).len() > FULL_MAX {
+            // Nothing can be on its way to them while nothing is acknowledged.
+            let line = self.line.clone();
+            let _no_acknowledgements = line.acknowledges.write().await;
+            self.cancel(&full(&line)).await?;
         }
         let (channel, queue) = (self.channel.clone(), self.shared.names.ready(&self.line.queue));
         let prefetch = u16::try_from(room).unwrap_or(u16::MAX);
@@ -280,7 +310,7 @@ impl Pump {
             self.take_in_all();
             self.line.end_consumer(*number);
         }
-        Ok(())
+        self.find_missed().await
     }
 
     /// Waits until whatever the queue had sent has come: asks the queue, whose answer goes the same way, and then the channel,
@@ -296,29 +326,86 @@ impl Pump {
         answered(&shared, "asking", asked).await
     }
 
+    /// Takes in what the queue holds for us: one message by asking for it, and what comes by consumers. The queue does this
+    /// after all that it was told before, such as acknowledgements that make room; looking at its state it would not.
+    async fn look_in_the_queue(&mut self) -> Result<()> {
+        // A channel of its own, whose numbers of deliveries are not those that are looked over for gaps.
+        let getting = match &self.getting {
+            Some(getting) => getting.clone(),
+            None => {
+                let getting = self.shared.consuming.channel().await?;
+                self.line.set_getting(getting.clone());
+                self.getting.insert(getting).clone()
+            }
+        };
+        let (shared, channel) = (self.shared.clone(), self.channel.clone());
+        let ready = shared.names.ready(&self.line.queue);
+        let asked = async {
+            let got = getting.basic_get(ready.into(), BasicGetOptions::default()).await?;
+            // What consumers got before that has come when this is answered.
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            Ok(got)
+        };
+        let got = answered(&shared, "asking", asked).await?;
+        if let Some(got) = got {
+            self.take_in((NO_CONSUMER, Some(Ok(got.delivery))));
+        }
+        self.take_in_all();
+        Ok(())
+    }
+
     /// Gives back what came after a consumer was cancelled, which the driver drops: a message from elsewhere shows how many
     /// deliveries there have been on the channel.
     async fn find_missed(&mut self) -> Result<()> {
+        let Some(marker) = self.marker().await? else {
+            tracing::warn!(queue = %self.line.queue, "the registry is empty: missed deliveries stay until the channel ends");
+            return Ok(());
+        };
+        self.take_in_all();
+        self.note(marker);
+        let missed: Vec<DeliveryTag> = (self.known + 1..marker).filter(|tag| !self.came.contains(tag)).collect();
+        if !missed.is_empty() {
+            tracing::warn!(queue = %self.line.queue, n = missed.len(), "deliveries that came after the end of their consumer go back");
+        }
         let (shared, channel) = (self.shared.clone(), self.channel.clone());
-        let registry = shared.names.registry();
-        let asked = channel.basic_get(registry.into(), BasicGetOptions::default());
-        if let Some(marker) = answered(&shared, "looking for missed deliveries", asked).await? {
-            let options = BasicNackOptions { multiple: false, requeue: true };
-            self.take_in_all();
-            self.note(marker.delivery_tag);
-            let missed = (self.known + 1..marker.delivery_tag).filter(|tag| !self.came.contains(tag));
-            for tag in missed.chain([marker.delivery_tag]) {
-                answered(&shared, "giving back missed deliveries", channel.basic_nack(tag, options)).await?;
+        let back = async {
+            for tag in missed {
+                channel.basic_nack(tag, BasicNackOptions { multiple: false, requeue: true }).await?;
             }
-            self.known = marker.delivery_tag;
-            self.came.clear();
+            channel.basic_nack(marker, BasicNackOptions { multiple: false, requeue: true }).await
+        };
+        answered(&shared, "giving back missed deliveries", back).await?;
+        if marker > self.known {
+            self.came = self.came.split_off(&(marker + 1));
+            self.known = marker;
+            self.go_on();
         }
         Ok(())
+    }
+
+    /// The number of a delivery that is taken from the registry, and is to be given back.
+    async fn marker(&mut self) -> Result<Option<DeliveryTag>> {
+        let (shared, channel) = (self.shared.clone(), self.channel.clone());
+        for pause in MARKER_PAUSES {
+            let registry = shared.names.registry();
+            let asked = channel.basic_get(registry.into(), BasicGetOptions::default());
+            if let Some(marker) = answered(&shared, "looking for missed deliveries", asked).await? {
+                return Ok(Some(marker.delivery_tag));
+            }
+            // Somebody else has it, for a moment.
+            sleep(pause).await;
+        }
+        Ok(None)
     }
 
     /// Notes a delivery.
     fn note(&mut self, tag: DeliveryTag) {
         self.came.insert(tag);
+        self.go_on();
+    }
+
+    /// Goes on to the next gap in the numbers that have come.
+    fn go_on(&mut self) {
         while self.came.remove(&(self.known + 1)) {
             self.known += 1;
         }
@@ -339,7 +426,9 @@ impl Pump {
             Some(Err(_)) => return true,
             None => return self.tags.contains_key(&consumer),
         };
-        self.note(delivery.delivery_tag);
+        if consumer != NO_CONSUMER {
+            self.note(delivery.delivery_tag);
+        }
         let Err(stranger) = self.line.arrive(delivery, consumer) else {
             self.fresh = true;
             return false;
@@ -351,6 +440,7 @@ impl Pump {
             let found_in = shared.names.ready(&line.queue);
             let payload = delivery.data.into();
             if shared.set_aside(&found_in, foreign.0, &delivery.properties, payload).await {
+                let _turn = line.acknowledges.read().await;
                 line.acknowledging(consumer);
                 let _ = delivery.acker.ack(BasicAckOptions::default()).await;
             }
@@ -366,6 +456,21 @@ impl Pump {
         self.leaving.spawn(async move { giving::give_back(&shared, &line, held).await });
     }
 
+    /// Waits until nothing more is likely to come, but not for long: the consumers are full, or nothing came for a while.
+    async fn wait_for_quiet(&mut self) {
+        let ends = Instant::now() + FILLING_MAX;
+        self.take_in_all();
+        while let Some(left) = self.line.until_quiet().filter(|_| Instant::now() < ends) {
+            match timeout(left, self.streams.next()).await {
+                Ok(Some(came)) => {
+                    self.take_in(came);
+                }
+                Ok(None) => break,
+                Err(_) => {}
+            }
+        }
+    }
+
     /// Gives back what nobody has claimed, and leaves the channel.
     async fn end(mut self, over: &Over) {
         let gate = self.gate.take();
@@ -376,8 +481,9 @@ impl Pump {
         };
         if !matches!(over, Over::Lost) {
             let leave = async {
+                self.wait_for_quiet().await;
                 let _ = self.cancel_all().await;
-                let pool = self.line.take_all();
+                let pool = self.line.take_pool();
                 self.give_back(pool);
                 while self.leaving.join_next().await.is_some() {}
             };
@@ -386,9 +492,11 @@ impl Pump {
         if let Some(gate) = gate {
             let _ = timeout(at_most, gate.close()).await;
         }
-        self.line.channel_lost();
+        self.line.channel_lost(matches!(over, Over::Unneeded));
         if !matches!(over, Over::Lost) {
-            let _ = timeout(LEAVING_MAX, self.channel.close(200, "done".into())).await;
+            let channels = self.getting.into_iter().chain([self.channel]);
+            let closing = channels.map(|channel| async move { channel.close(200, "done".into()).await });
+            let _ = timeout(LEAVING_MAX, join_all(closing)).await;
         }
     }
 }

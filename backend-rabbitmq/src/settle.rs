@@ -54,7 +54,7 @@ pub(crate) async fn settle(
     if held.is_empty() {
         return results;
     }
-    let acknowledged = giving::acknowledge_for_certain(shared, &line, line.channel(), &held).await;
+    let acknowledged = giving::acknowledge_for_certain(shared, &line, line.channels(), &held).await;
     for (ending, acknowledged) in published.iter().zip(acknowledged) {
         results[ending.at] = match (acknowledged, &ending.instead) {
             (Ok(()), _) => Ok(()),

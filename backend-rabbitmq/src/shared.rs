@@ -25,6 +25,10 @@ use crate::{RabbitConfig, capabilities, strays};
 pub(crate) const REFUSED_PAUSES: [Duration; 3] =
     [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400)];
 
+/// What is due so many milliseconds from now goes to the ready queue, and is not handed out before: most of what is due at
+/// once, its time being rounded up.
+pub(crate) const SOON_MS: i64 = 1;
+
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Arc<RabbitConfig>,
@@ -182,7 +186,8 @@ impl Shared {
     /// Where a task goes that waits until it is due: to the ready queue, to the gate, or into the levels.
     pub(crate) fn route(&self, queue: &QueueName, message: &Message) -> Outgoing {
         let mut left_ms = message.due_ms.saturating_sub(self.now_ms());
-        if matches!(message.kind, Kind::Tombstone { .. }) {
+        let is_tombstone = matches!(message.kind, Kind::Tombstone { .. });
+        if is_tombstone {
             // One step ahead of its task, and never to where there is nobody to read it.
             left_ms = left_ms.saturating_sub(LEVEL_MS.cast_signed()).max(1);
         }
@@ -190,7 +195,7 @@ impl Shared {
         let ticks = u64::try_from((left_ms - margin_ms).max(0)).unwrap_or(0) / LEVEL_MS;
         // Beyond the largest delay is what was shifted there: it goes round again when it comes out.
         let ticks = ticks.min((1 << self.config.levels) - 1);
-        if left_ms <= 0 {
+        if left_ms <= SOON_MS && !is_tombstone {
             self.to_queue(self.names.ready(queue), message)
         } else if ticks == 0 {
             self.to_queue(self.names.gate(queue), message)

@@ -3,7 +3,7 @@
 //! Declaring what is there already changes nothing and checks its arguments, so that any number of processes may do it at
 //! once. What an operator has deleted is made again when a publish finds it missing.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use delayline_core::{Error, ErrorKind, QueueName, Result, meter};
@@ -15,7 +15,7 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, ExchangeKind};
 use tokio::sync::Mutex;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::capabilities::NAME;
 use crate::config::{LEVEL_MS, LEVELS_MAX, PARALLEL_MAX};
@@ -67,6 +67,9 @@ impl Wanted {
 struct Known {
     base: bool,
     queues: HashSet<QueueName>,
+    /// Until when the broker may forget what was made here: the base, and queues.
+    base_is_new: Option<Instant>,
+    new: HashMap<QueueName, Instant>,
 }
 
 impl Topology {
@@ -83,7 +86,9 @@ impl Topology {
     pub(crate) async fn base(&self) -> Result<()> {
         let mut known = self.known.lock().await;
         if !known.base {
-            self.bounded(self.declare_base()).await?;
+            if self.bounded(self.declare_base()).await? {
+                known.base_is_new = Some(Instant::now() + self.config.new_queue_wait);
+            }
             known.base = true;
         }
         Ok(())
@@ -98,17 +103,38 @@ impl Topology {
         if known.queues.contains(queue) {
             return Ok(());
         }
-        self.bounded(self.declare_queue(queue)).await?;
+        if self.bounded(self.declare_queue(queue)).await? {
+            known.new.insert(queue.clone(), Instant::now() + self.config.new_queue_wait);
+        }
         known.queues.insert(queue.clone());
         Ok(())
     }
 
-    /// Something was missing: all of it is made sure of again when it is needed next.
-    pub(crate) async fn forget(&self) {
-        *self.known.lock().await = Known::default();
+    /// Waits until the broker can't forget a queue any more, if it was made here just now.
+    ///
+    /// A broker writes the names of its quorum queues to disk when it has made no more of them for half a second to a second.
+    /// Killed before, it has lost the queue with all that it confirmed (seen with 3.10.8).
+    pub(crate) async fn lasting(&self, queue: &QueueName) {
+        let until = {
+            let known = self.known.lock().await;
+            known.new.get(queue).copied().max(known.base_is_new)
+        };
+        let Some(until) = until else { return };
+        sleep_until(until).await;
+        let mut known = self.known.lock().await;
+        let now = Instant::now();
+        known.new.retain(|_, until| *until > now);
+        known.base_is_new = known.base_is_new.filter(|until| *until > now);
     }
 
-    async fn bounded(&self, work: impl Future<Output = Result<()>>) -> Result<()> {
+    /// Something was missing: all of it is made sure of again when it is needed next.
+    pub(crate) async fn forget(&self) {
+        let mut known = self.known.lock().await;
+        known.base = false;
+        known.queues.clear();
+    }
+
+    async fn bounded<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         // Many requests, each of them quick; a broker that makes a hundred queues for the first time takes a while.
         match timeout(self.config.response_timeout * 6, work).await {
             Ok(done) => done,
@@ -116,7 +142,9 @@ impl Topology {
         }
     }
 
-    async fn declare_base(&self) -> Result<()> {
+    /// Whether it was not there.
+    async fn declare_base(&self) -> Result<bool> {
+        let is_new = !self.exists(&self.names.registry()).await?;
         let channel = self.link.channel().await?;
         let (names, parallel) = (&self.names, self.config.parallel);
         let layout = format!("levels={} parallel={parallel}", self.config.levels);
@@ -145,13 +173,16 @@ impl Topology {
             let queue = Wanted::new(names.level_queue(level, slot), arguments);
             queues.push(queue.bound(names.level(level), names.enter_pattern(level, slot)));
         }
-        self.make(queues).await
+        self.make(queues).await?;
+        Ok(is_new)
     }
 
-    async fn declare_queue(&self, queue: &QueueName) -> Result<()> {
+    /// Whether it was not there.
+    async fn declare_queue(&self, queue: &QueueName) -> Result<bool> {
         let names = &self.names;
-        // Registered before it is made, so that `remove` finds whatever was made.
-        if !self.exists(&names.dead(queue)).await? {
+        let is_new = !self.exists(&names.dead(queue)).await?;
+        if is_new {
+            // Registered before it is made, so that `remove` finds whatever was made.
             self.register(queue).await?;
         }
         let one_at_a_time = vec![("x-single-active-consumer", AMQPValue::Boolean(true))];
@@ -162,7 +193,8 @@ impl Topology {
             Wanted::new(names.ready(queue), Vec::new()),
             Wanted::new(names.dead(queue), vec![("x-max-length", letters), ("x-overflow", text("drop-head"))]),
         ])
-        .await
+        .await?;
+        Ok(is_new)
     }
 
     /// Declares queues and binds them, over a few channels: a broker takes its time for each quorum queue, and works on

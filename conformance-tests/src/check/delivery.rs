@@ -115,8 +115,9 @@ fn nothing_after_its_verdict(index: &Index<'_>, queue: &Queue<'_>, task: &Task<'
         let until = next.span().to;
         let is_new = task.another_version(settled.sole(), end.span.from, until)
             || !queue.unique_ids && task.versions.all().len() > 1;
-        // What ends with a connection that was cut may come once more (DUP-16).
-        let cut = index.may_be_cut(settled.span().from, until);
+        // What was handed over when connections were cut, at any time since it was accepted, may be there twice (DUP-16).
+        let accepted = settled.versions.iter().map(|v| task.version(*v).span.from).min();
+        let cut = index.may_be_cut(accepted.unwrap_or(settled.span().from), until);
         if is_new || cut || queue.may_be_redriven(task, end.span.from, until) {
             continue;
         }

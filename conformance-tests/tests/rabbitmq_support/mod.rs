@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use delayline_conformance::servers::{self, Kind, Server};
 use delayline_conformance::{Fault, Harness, Resources};
@@ -59,8 +60,11 @@ impl OnRabbit {
 impl Harness for OnRabbit {
     async fn open(&self) -> Result<Arc<dyn DelayBackend>> {
         // Heartbeats of a second, so that a server that stands still is noticed within the test.
-        let config =
-            RabbitConfig::from_url(&self.url)?.name_space("conform").heartbeat(std::time::Duration::from_secs(1));
+        let mut config = RabbitConfig::from_url(&self.url)?.name_space("conform").heartbeat(Duration::from_secs(1));
+        if !self.own {
+            // Nobody kills it, and the tests make hundreds of queues.
+            config = config.new_queue_wait(Duration::ZERO);
+        }
         Ok(Arc::new(RabbitBackend::connect(config).await?))
     }
 
