@@ -110,6 +110,12 @@ pub(crate) fn is_not_found(e: &DriverError) -> bool {
         if matches!(said.kind(), AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND)))
 }
 
+/// Whether it is the broker's word that this belongs to another connection.
+pub(crate) fn is_locked(e: &DriverError) -> bool {
+    matches!(e.kind(), DriverKind::ProtocolError(said)
+        if matches!(said.kind(), AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED)))
+}
+
 /// Whether it is the broker's word that this exchange does not exist. It says so once, and ends the channel: a message that
 /// was to go there was not accepted.
 pub(crate) fn is_no_exchange(e: &DriverError, exchange: &str) -> bool {

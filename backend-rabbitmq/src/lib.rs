@@ -21,6 +21,7 @@ mod start;
 mod strays;
 mod tombstone;
 mod topology;
+mod turn;
 
 // For its feature alone: the driver's TLS has no provider otherwise.
 use rustls as _;

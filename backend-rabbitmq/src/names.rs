@@ -53,6 +53,11 @@ impl Names {
         format!("{}.queues", self.name_space)
     }
 
+    /// A queue that nothing is published to: whoever has it may make what is missing ([`crate::turn`]).
+    pub(crate) fn turn(&self) -> String {
+        format!("{}.turn", self.name_space)
+    }
+
     /// An exchange that nothing is published to: its argument says how the name space is laid out.
     pub(crate) fn layout(&self) -> String {
         format!("{}.layout", self.name_space)

@@ -22,7 +22,7 @@ use crate::topology::Topology;
 use crate::{RabbitConfig, capabilities, strays};
 
 /// How long to wait before a message that was refused is published again.
-pub(crate) const REFUSED_PAUSES: [Duration; 3] =
+const REFUSED_PAUSES: [Duration; 3] =
     [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400)];
 
 /// What is due so many milliseconds from now goes to the ready queue, and is not handed out before: most of what is due at

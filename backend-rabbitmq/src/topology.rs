@@ -2,9 +2,13 @@
 //!
 //! Declaring what is there already changes nothing and checks its arguments, so that any number of processes may do it at
 //! once. What an operator has deleted is made again when a publish finds it missing.
+//!
+//! What is missing is made by one at a time ([`Turn`]): a broker shows a quorum queue to others before it serves it, and RabbitMQ
+//! 3.10 ends the connection of a client that uses it then.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use delayline_core::{Error, ErrorKind, QueueName, Result, meter};
 use futures_util::future::try_join_all;
@@ -21,7 +25,7 @@ use crate::capabilities::NAME;
 use crate::config::{LEVEL_MS, LEVELS_MAX, PARALLEL_MAX};
 use crate::connection::Link;
 use crate::names::Names;
-use crate::shared::REFUSED_PAUSES;
+use crate::turn::Turn;
 use crate::{RabbitConfig, failure};
 
 /// As often as a quorum queue may deliver a message in vain before it drops it: brokers of 4.x would after 20.
@@ -32,6 +36,9 @@ const MARKERS_MAX: i64 = 8;
 
 /// How many channels queues are declared on at once.
 const CHANNELS: usize = 8;
+
+/// The first pause after the registry refused a name, and the longest.
+const REGISTER_PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(400));
 
 /// The most foreign messages that are kept.
 const SET_ASIDE_MAX: i64 = 10_000;
@@ -144,7 +151,15 @@ impl Topology {
 
     /// Whether it was not there.
     async fn declare_base(&self) -> Result<bool> {
-        let is_new = !self.exists(&self.names.registry()).await?;
+        // The registry is made last.
+        let turn = self.turn(&[self.names.registry()]).await?;
+        let is_new = turn.is_some() && self.missing(&[self.names.registry()]).await?;
+        self.declare_what_is_shared().await?;
+        self.over(turn).await;
+        Ok(is_new)
+    }
+
+    async fn declare_what_is_shared(&self) -> Result<()> {
         let channel = self.link.channel().await?;
         let (names, parallel) = (&self.names, self.config.parallel);
         let layout = format!("levels={} parallel={parallel}", self.config.levels);
@@ -161,7 +176,6 @@ impl Topology {
         let mut queues = vec![
             Wanted::new(names.unroutable(), Vec::new()).bound(names.unroutable(), String::new()),
             Wanted::new(names.set_aside(), bounded),
-            Wanted::new(names.registry(), Vec::new()),
         ];
         for (level, slot) in (0..self.config.levels).flat_map(|level| (0..parallel).map(move |slot| (level, slot))) {
             let arguments = vec![
@@ -174,13 +188,14 @@ impl Topology {
             queues.push(queue.bound(names.level(level), names.enter_pattern(level, slot)));
         }
         self.make(queues).await?;
-        Ok(is_new)
+        self.make(vec![Wanted::new(names.registry(), Vec::new())]).await
     }
 
     /// Whether it was not there.
     async fn declare_queue(&self, queue: &QueueName) -> Result<bool> {
         let names = &self.names;
-        let is_new = !self.exists(&names.dead(queue)).await?;
+        let turn = self.turn(&[names.dead(queue), names.ready(queue), names.gate(queue)]).await?;
+        let is_new = turn.is_some() && self.missing(&[names.dead(queue)]).await?;
         if is_new {
             // Registered before it is made, so that `remove` finds whatever was made.
             self.register(queue).await?;
@@ -194,7 +209,23 @@ impl Topology {
             Wanted::new(names.dead(queue), vec![("x-max-length", letters), ("x-overflow", text("drop-head"))]),
         ])
         .await?;
+        self.over(turn).await;
         Ok(is_new)
+    }
+
+    /// The turn to make what is missing of these queues; nothing where all are there and nobody is making them.
+    async fn turn(&self, queues: &[String]) -> Result<Option<Turn>> {
+        // In this order: whoever makes them took the turn before.
+        if !self.missing(queues).await? && !Turn::is_taken(&self.link, &self.names.turn()).await? {
+            return Ok(None);
+        }
+        Turn::take(&self.link, &self.names.turn()).await.map(Some)
+    }
+
+    async fn over(&self, turn: Option<Turn>) {
+        if let Some(turn) = turn {
+            turn.end().await;
+        }
     }
 
     /// Declares queues and binds them, over a few channels: a broker takes its time for each quorum queue, and works on
@@ -220,19 +251,20 @@ impl Topology {
         try_join_all(parts).await.map(drop)
     }
 
-    /// Whether a queue is there. A channel of its own, because the broker closes it if not.
-    async fn exists(&self, queue: &str) -> Result<bool> {
+    /// Whether one of these queues is not there. A channel of its own, because the broker closes it then.
+    async fn missing(&self, queues: &[String]) -> Result<bool> {
         let channel = self.link.channel().await?;
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        meter::round_trip(NAME);
-        match channel.queue_declare(queue.into(), options, FieldTable::default()).await {
-            Ok(_) => {
-                close(channel).await;
-                Ok(true)
+        for queue in queues {
+            meter::round_trip(NAME);
+            match channel.queue_declare(queue.as_str().into(), options, FieldTable::default()).await {
+                Ok(_) => {}
+                Err(e) if failure::is_not_found(&e) => return Ok(true),
+                Err(e) => return Err(failure::failed(&format!("looking for queue `{queue}`"), &e, false)),
             }
-            Err(e) if failure::is_not_found(&e) => Ok(false),
-            Err(e) => Err(failure::failed(&format!("looking for queue `{queue}`"), &e, false)),
         }
+        close(channel).await;
+        Ok(false)
     }
 
     async fn register(&self, queue: &QueueName) -> Result<()> {
@@ -243,7 +275,8 @@ impl Topology {
         let options = BasicPublishOptions { mandatory: true, immediate: false };
         let persistent = BasicProperties::default().with_delivery_mode(2);
         let registry = self.names.registry();
-        for pause in REFUSED_PAUSES {
+        let (ends, mut pause) = (Instant::now() + self.config.response_timeout, REGISTER_PAUSES.0);
+        while Instant::now() < ends {
             let (key, properties) = (registry.as_str().into(), persistent.clone());
             meter::round_trip(NAME);
             let sent = channel.basic_publish("".into(), key, options, queue.as_str().as_bytes(), properties).await;
@@ -252,8 +285,9 @@ impl Topology {
                 close(channel).await;
                 return Ok(());
             }
-            // A queue that has just been made may have no leader yet.
+            // A queue that has just been made may have no leader yet, and one that is busy takes its time.
             sleep(pause).await;
+            pause = (pause * 2).min(REGISTER_PAUSES.1);
         }
         Err(Error::new(ErrorKind::Unavailable, format!("{doing}: `{registry}` did not take it")))
     }

@@ -1,0 +1,99 @@
+//! Whose turn it is to make queues, among all processes of a name space.
+//!
+//! The turn is a queue that is exclusive to a connection: the broker refuses it to all others while it is there, and drops it
+//! with the connection of whoever had it. Nobody publishes to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use delayline_core::{Result, meter};
+use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use tokio::runtime::Handle;
+use tokio::time::sleep;
+
+use crate::capabilities::NAME;
+use crate::connection::Link;
+use crate::failure;
+
+/// The first pause between looks whether a turn has ended, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+
+/// Ends when it is dropped, in the background; or with its connection.
+pub(crate) struct Turn {
+    link: Arc<Link>,
+    /// The name of its queue; nothing once it has ended.
+    queue: Option<String>,
+}
+
+impl Turn {
+    /// Waits until nobody else has the turn, and takes it. Nobody of the same connection may have it.
+    ///
+    /// # Cancel safety
+    /// Dropped, the turn is not taken, or ends.
+    pub(crate) async fn take(link: &Arc<Link>, queue: &str) -> Result<Self> {
+        let mut pause = PAUSES.0;
+        loop {
+            // Before it is asked for, so that it ends if this is dropped before the answer comes.
+            let mut turn = Self { link: link.clone(), queue: Some(queue.to_owned()) };
+            if declare(link, queue, false).await? {
+                return Ok(turn);
+            }
+            turn.queue = None;
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    /// Whether another connection has the turn.
+    pub(crate) async fn is_taken(link: &Link, queue: &str) -> Result<bool> {
+        declare(link, queue, true).await.map(|is_free| !is_free)
+    }
+
+    /// Lets the next one have it.
+    pub(crate) async fn end(mut self) {
+        if let Some(queue) = self.queue.take() {
+            delete(&self.link, &queue).await;
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(queue) = self.queue.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let link = self.link.clone();
+            runtime.spawn(async move { delete(&link, &queue).await });
+        }
+    }
+}
+
+/// Whether no other connection has it. On a channel of its own, because the broker closes it otherwise.
+async fn declare(link: &Link, queue: &str, passive: bool) -> Result<bool> {
+    let channel = link.channel().await?;
+    meter::round_trip(NAME);
+    let options = QueueDeclareOptions { passive, exclusive: !passive, ..QueueDeclareOptions::default() };
+    let mut table = FieldTable::default();
+    if !passive {
+        // A virtual host may have another default, which can't be exclusive.
+        table.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
+    }
+    match channel.queue_declare(queue.into(), options, table).await {
+        Ok(_) => {
+            let _ = channel.close(200, "done".into()).await;
+            Ok(true)
+        }
+        Err(e) if failure::is_locked(&e) => Ok(false),
+        Err(e) if passive && failure::is_not_found(&e) => Ok(true),
+        Err(e) => Err(failure::failed(&format!("declaring queue `{queue}`"), &e, false)),
+    }
+}
+
+async fn delete(link: &Link, queue: &str) {
+    let Ok(channel) = link.channel().await else { return };
+    meter::round_trip(NAME);
+    // Where this fails, the connection is lost, and the queue with it.
+    let _ = channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await;
+    let _ = channel.close(200, "done".into()).await;
+}
