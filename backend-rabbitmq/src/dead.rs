@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use delayline_core::limits::PAGE_MAX;
-use delayline_core::{
-    DeadLetterOp, DeadLetters, DeadSelect, Error, ErrorKind, Headers, QueueName, Result, TaskId, meter,
-};
+use delayline_core::{DeadLetterOp, DeadLetters, DeadSelect, Error, ErrorKind, QueueName, Result, TaskId, meter};
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
 use lapin::options::{
@@ -22,7 +20,7 @@ use tokio::time::timeout;
 
 use crate::capabilities::NAME;
 use crate::failure;
-use crate::message::{Kind, Message, TombstoneAction};
+use crate::message::{Kind, Message};
 use crate::shared::Shared;
 
 /// How many letters are on their way at once.
@@ -224,20 +222,7 @@ impl<'s> Reader<'s> {
         shared.ensure(queue).await?;
         let turn = shared.reading.lock().await;
         let (name, marker) = (shared.names.dead(queue), shared.fresh_number());
-        let message = Message {
-            number: marker,
-            id: shared.fresh_id(),
-            due_ms: 0,
-            seq: 0,
-            attempts: 0,
-            max_attempts: 1,
-            fence: 0,
-            expires_ms: None,
-            failure: None,
-            headers: Headers::default(),
-            payload: Bytes::new(),
-            kind: Kind::Tombstone { target: marker, action: TombstoneAction::Cancel },
-        };
+        let message = Message::marker(marker, shared.fresh_id());
         for answer in shared.publish(queue, vec![shared.to_queue(name.clone(), &message)]).await {
             answer.map_err(|e| e.into_error("reading dead letters"))?;
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use delayline_core::{BuryCause, Error, Result, meter};
 use futures_util::future::{join_all, try_join_all};
 use lapin::Channel;
-use lapin::options::{BasicAckOptions, ConfirmSelectOptions};
+use lapin::options::ConfirmSelectOptions;
 use tokio::time::timeout;
 
 use crate::capabilities::NAME;
@@ -21,15 +21,17 @@ pub(crate) async fn give_back(shared: &Arc<Shared>, line: &Line, mut held: Vec<H
     held.sort_unstable_by_key(|held| (held.message.due_ms, held.message.seq));
     let ready = shared.names.ready(&line.queue);
     let outgoing = held.iter().map(|held| shared.to_queue(ready.clone(), &held.message)).collect();
-    let mut answers = shared.publish(&line.queue, outgoing).await;
-    for (held, answer) in held.into_iter().zip(answers.drain(..)) {
+    let answers = shared.publish(&line.queue, outgoing).await;
+    let mut done = Vec::with_capacity(held.len());
+    for (held, answer) in held.iter().zip(answers) {
         match answer {
-            Ok(()) => acknowledge(line, &held).await,
+            Ok(()) => done.push(held),
             Err(e) => {
                 tracing::warn!(queue = %line.queue, error = %e.into_error("giving a task back"), "left to the broker")
             }
         }
     }
+    acknowledge(shared, line, &done).await;
 }
 
 /// Moves tasks to the dead letters, and answers how many arrived there.
@@ -41,20 +43,18 @@ pub(crate) async fn bury(shared: &Arc<Shared>, line: &Line, doomed: Vec<(Held, B
     });
     let outgoing = outgoing.collect();
     let answers = shared.publish(&line.queue, outgoing).await;
-    let (mut buried, ending) = (0, doomed.len());
-    for ((held, _), answer) in doomed.into_iter().zip(answers) {
+    let mut done = Vec::with_capacity(doomed.len());
+    for ((held, _), answer) in doomed.iter().zip(answers) {
         match answer {
-            Ok(()) => {
-                buried += 1;
-                acknowledge(line, &held).await;
-            }
+            Ok(()) => done.push(held),
             Err(e) => {
                 tracing::warn!(queue = %line.queue, error = %e.into_error("burying a task"), "left to the broker")
             }
         }
     }
-    line.ended(ending);
-    buried
+    acknowledge(shared, line, &done).await;
+    line.ended(doomed.len());
+    done.len() as u64
 }
 
 /// A task as a dead letter. Its sequence is the place in the list of dead letters.
@@ -68,11 +68,20 @@ pub(crate) fn as_dead(shared: &Shared, message: &Message, attempts: u32, cause: 
     }
 }
 
-/// Tells the broker that a message is done with. If that gets lost, the channel is lost too, and the message comes again.
-pub(crate) async fn acknowledge(line: &Line, held: &Held) {
+/// Tells the broker that messages are done with. If that gets lost, the channel is lost too, and they come again.
+async fn acknowledge(shared: &Shared, line: &Line, held: &[&Held]) {
     let _turn = line.acknowledges.read().await;
-    line.acknowledging(held.consumer());
-    let _ = held.acker.ack(BasicAckOptions::default()).await;
+    send(shared, line, held).await;
+}
+
+/// Sends acknowledgements, and answers which were sent.
+async fn send(shared: &Shared, line: &Line, held: &[&Held]) -> Vec<bool> {
+    held.iter().for_each(|held| line.acknowledging(held.consumer()));
+    match timeout(shared.config.response_timeout, join_all(held.iter().map(|held| held.acknowledge()))).await {
+        Ok(sent) => sent.iter().map(Result::is_ok).collect(),
+        // Any of them may have been.
+        Err(_) => vec![true; held.len()],
+    }
 }
 
 /// Acknowledges messages and makes sure that the broker knows: an answer to a request that follows on the same channel
@@ -84,10 +93,8 @@ pub(crate) async fn acknowledge_for_certain(
     held: &[&Held],
 ) -> Vec<Result<(), Option<Error>>> {
     let turn = line.acknowledges.read().await;
-    held.iter().for_each(|held| line.acknowledging(held.consumer()));
-    let acked = join_all(held.iter().map(|held| held.acker.ack(BasicAckOptions::default()))).await;
+    let sent = send(shared, line, held).await;
     drop(turn);
-    let sent: Vec<bool> = acked.iter().map(|acked| matches!(acked, Ok(true))).collect();
     let unclear = |e: Error| sent.iter().map(|sent| Err(sent.then(|| e.clone()))).collect();
     let doing = "acknowledging";
     if channels.is_empty() {

@@ -98,6 +98,29 @@ impl Message {
         }
     }
 
+    /// A message that means nothing but that it has come: a tombstone of itself.
+    pub(crate) fn marker(number: u128, id: TaskId) -> Self {
+        Self {
+            number,
+            id,
+            due_ms: 0,
+            seq: 0,
+            attempts: 0,
+            max_attempts: 1,
+            fence: 0,
+            expires_ms: None,
+            failure: None,
+            headers: Headers::default(),
+            payload: Bytes::new(),
+            kind: Kind::Tombstone { target: number, action: TombstoneAction::Cancel },
+        }
+    }
+
+    /// Whether it is one of those.
+    pub(crate) fn is_marker(&self) -> bool {
+        matches!(self.kind, Kind::Tombstone { target, .. } if target == self.number)
+    }
+
     /// The properties to publish it with: persistent, and nothing but ours.
     pub(crate) fn properties(&self) -> BasicProperties {
         let mut table = FieldTable::default();

@@ -2,6 +2,8 @@
 //!
 //! It ends when no intake and no lease is left, or with the backend.
 
+mod consuming;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,41 +14,23 @@ use futures_util::stream::{BoxStream, SelectAll};
 use futures_util::{FutureExt, StreamExt};
 use lapin::Channel;
 use lapin::message::Delivery;
-use lapin::options::{
-    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicQosOptions,
-    ConfirmSelectOptions, QueueDeclareOptions,
-};
-use lapin::types::{DeliveryTag, FieldTable, ShortString};
+use lapin::options::BasicAckOptions;
+use lapin::types::{DeliveryTag, ShortString};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::capabilities::NAME;
 use crate::connection::Backoff;
 use crate::gate::Gate;
-use crate::line::{Held, Line};
+use crate::line::{Came, Held, Line};
+use crate::message::Foreign;
 use crate::shared::Shared;
 use crate::{failure, giving};
 
-/// How many consumers that have all they may have are kept for when that is acknowledged.
-const FULL_MAX: usize = 3;
-
 /// How long what is being given back may take when the backend is closed: the rest is left to the broker, which counts an
 /// attempt for it.
-const LEAVING_MAX: Duration = Duration::from_millis(700);
-
-/// How long to wait for the registry while others look at it.
-const MARKER_PAUSES: [Duration; 6] = [
-    Duration::from_millis(5),
-    Duration::from_millis(10),
-    Duration::from_millis(20),
-    Duration::from_millis(40),
-    Duration::from_millis(80),
-    Duration::from_millis(160),
-];
-
-/// How long consumers may take to fill, or to fall quiet, before they are cancelled all the same.
-const FILLING_MAX: Duration = Duration::from_millis(600);
+const LEAVING_MAX: Duration = Duration::from_millis(1_500);
 
 /// In the place of a consumer's number, for what was asked for.
 const NO_CONSUMER: u64 = u64::MAX;
@@ -115,6 +99,14 @@ async fn open(shared: &Arc<Shared>, line: &Line) -> Result<Channel> {
     Ok(channel)
 }
 
+/// Acknowledges what is no task.
+async fn done_with(line: &Line, channel: &Channel, tag: DeliveryTag, consumer: u64) {
+    let _turn = line.acknowledges.read().await;
+    line.acknowledging(consumer);
+    // If that gets lost, the channel is, and the message comes again.
+    let _ = channel.basic_ack(tag, BasicAckOptions::default()).await;
+}
+
 async fn answered<T>(shared: &Shared, doing: &str, asked: impl Future<Output = lapin::Result<T>>) -> Result<T> {
     meter::round_trip(NAME);
     match timeout(shared.config.response_timeout, asked).await {
@@ -124,7 +116,7 @@ async fn answered<T>(shared: &Shared, doing: &str, asked: impl Future<Output = l
 }
 
 /// What comes by a consumer; nothing after the last.
-type Came = (u64, Option<lapin::Result<Delivery>>);
+type FromBroker = (u64, Option<lapin::Result<Delivery>>);
 
 struct Pump {
     shared: Arc<Shared>,
@@ -133,7 +125,7 @@ struct Pump {
     /// What the queue is asked on.
     getting: Option<Channel>,
     /// Everything that comes, whichever consumer it comes by.
-    streams: SelectAll<BoxStream<'static, Came>>,
+    streams: SelectAll<BoxStream<'static, FromBroker>>,
     /// The consumers' names at the broker.
     tags: HashMap<u64, ShortString>,
     /// Deliveries on the channel are numbered without gaps: all up to this one were looked at, and these after it have come.
@@ -214,7 +206,6 @@ impl Pump {
             // Cancelled first, or what goes back would come again at once.
             let line = self.line.clone();
             let no_acknowledgements = line.acknowledges.write().await;
-            self.wait_for_quiet().await;
             self.cancel_all().await?;
             drop(no_acknowledgements);
             if !self.line.keep() {
@@ -233,6 +224,12 @@ impl Pump {
         if self.line.is_asked() {
             self.line.asking();
             self.look_in_the_queue().await?;
+            // As long as that is less than what is wanted, and than what there is.
+            while let Some(room) = self.line.short().filter(|_| self.line.room() == 0) {
+                self.consume(room).await?;
+                self.settle_down().await?;
+                self.take_in_all();
+            }
         }
         self.tell();
         self.line.answer(question);
@@ -256,161 +253,6 @@ impl Pump {
         }
     }
 
-    /// Adds a consumer with room for so many messages. One that is there is not made larger: the broker can't, and what is on
-    /// its way when a consumer is cancelled may count an attempt.
-    async fn consume(&mut self, room: usize) -> Result<()> {
-        let full =
-            |line: &Line| line.consumers().into_iter().filter(|(_, full)| *full).map(|(n, _)| n).collect::<Vec<u64>>();
-        if full(&self.line).len() > FULL_MAX {
-            // Nothing can be on its way to them while nothing is acknowledged.
-            let line = self.line.clone();
-            let _no_acknowledgements = line.acknowledges.write().await;
-            self.cancel(&full(&line)).await?;
-        }
-        let (channel, queue) = (self.channel.clone(), self.shared.names.ready(&self.line.queue));
-        let prefetch = u16::try_from(room).unwrap_or(u16::MAX);
-        let shared = self.shared.clone();
-        let started = answered(&shared, "consuming", async {
-            channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-            let options = BasicConsumeOptions::default();
-            channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await
-        });
-        let stream = match started.await {
-            Ok(stream) => stream,
-            Err(e) => {
-                // An operator may have deleted the queue.
-                self.shared.topology.forget().await;
-                return Err(e);
-            }
-        };
-        let number = self.line.new_consumer(usize::from(prefetch));
-        self.tags.insert(number, stream.tag());
-        let end = futures_util::stream::iter([(number, None)]);
-        self.streams.push(stream.map(move |came| (number, Some(came))).chain(end).boxed());
-        Ok(())
-    }
-
-    /// Stops consuming. What had been on its way is taken in.
-    async fn cancel_all(&mut self) -> Result<()> {
-        if self.tags.is_empty() {
-            return Ok(());
-        }
-        self.settle_down().await?;
-        self.take_in_all();
-        let all: Vec<u64> = self.tags.keys().copied().collect();
-        self.cancel(&all).await
-    }
-
-    async fn cancel(&mut self, consumers: &[u64]) -> Result<()> {
-        for number in consumers {
-            let Some(tag) = self.tags.remove(number) else { continue };
-            let (shared, channel) = (self.shared.clone(), self.channel.clone());
-            answered(&shared, "cancelling a consumer", channel.basic_cancel(tag, BasicCancelOptions::default()))
-                .await?;
-            self.take_in_all();
-            self.line.end_consumer(*number);
-        }
-        self.find_missed().await
-    }
-
-    /// Waits until whatever the queue had sent has come: asks the queue, whose answer goes the same way, and then the channel,
-    /// which passes on what came to it before.
-    async fn settle_down(&mut self) -> Result<()> {
-        let (shared, channel) = (self.shared.clone(), self.channel.clone());
-        let queue = shared.names.ready(&self.line.queue);
-        let asked = async {
-            let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-            channel.queue_declare(queue.into(), options, FieldTable::default()).await?;
-            channel.confirm_select(ConfirmSelectOptions::default()).await
-        };
-        answered(&shared, "asking", asked).await
-    }
-
-    /// Takes in what the queue holds for us: one message by asking for it, and what comes by consumers. The queue does this
-    /// after all that it was told before, such as acknowledgements that make room; looking at its state it would not.
-    async fn look_in_the_queue(&mut self) -> Result<()> {
-        // A channel of its own, whose numbers of deliveries are not those that are looked over for gaps.
-        let getting = match &self.getting {
-            Some(getting) => getting.clone(),
-            None => {
-                let getting = self.shared.consuming.channel().await?;
-                self.line.set_getting(getting.clone());
-                self.getting.insert(getting).clone()
-            }
-        };
-        let (shared, channel) = (self.shared.clone(), self.channel.clone());
-        let ready = shared.names.ready(&self.line.queue);
-        let asked = async {
-            let got = getting.basic_get(ready.into(), BasicGetOptions::default()).await?;
-            // What consumers got before that has come when this is answered.
-            channel.confirm_select(ConfirmSelectOptions::default()).await?;
-            Ok(got)
-        };
-        let got = answered(&shared, "asking", asked).await?;
-        if let Some(got) = got {
-            self.take_in((NO_CONSUMER, Some(Ok(got.delivery))));
-        }
-        self.take_in_all();
-        Ok(())
-    }
-
-    /// Gives back what came after a consumer was cancelled, which the driver drops: a message from elsewhere shows how many
-    /// deliveries there have been on the channel.
-    async fn find_missed(&mut self) -> Result<()> {
-        let Some(marker) = self.marker().await? else {
-            tracing::warn!(queue = %self.line.queue, "the registry is empty: missed deliveries stay until the channel ends");
-            return Ok(());
-        };
-        self.take_in_all();
-        self.note(marker);
-        let missed: Vec<DeliveryTag> = (self.known + 1..marker).filter(|tag| !self.came.contains(tag)).collect();
-        if !missed.is_empty() {
-            tracing::warn!(queue = %self.line.queue, n = missed.len(), "deliveries that came after the end of their consumer go back");
-        }
-        let (shared, channel) = (self.shared.clone(), self.channel.clone());
-        let back = async {
-            for tag in missed {
-                channel.basic_nack(tag, BasicNackOptions { multiple: false, requeue: true }).await?;
-            }
-            channel.basic_nack(marker, BasicNackOptions { multiple: false, requeue: true }).await
-        };
-        answered(&shared, "giving back missed deliveries", back).await?;
-        if marker > self.known {
-            self.came = self.came.split_off(&(marker + 1));
-            self.known = marker;
-            self.go_on();
-        }
-        Ok(())
-    }
-
-    /// The number of a delivery that is taken from the registry, and is to be given back.
-    async fn marker(&mut self) -> Result<Option<DeliveryTag>> {
-        let (shared, channel) = (self.shared.clone(), self.channel.clone());
-        for pause in MARKER_PAUSES {
-            let registry = shared.names.registry();
-            let asked = channel.basic_get(registry.into(), BasicGetOptions::default());
-            if let Some(marker) = answered(&shared, "looking for missed deliveries", asked).await? {
-                return Ok(Some(marker.delivery_tag));
-            }
-            // Somebody else has it, for a moment.
-            sleep(pause).await;
-        }
-        Ok(None)
-    }
-
-    /// Notes a delivery.
-    fn note(&mut self, tag: DeliveryTag) {
-        self.came.insert(tag);
-        self.go_on();
-    }
-
-    /// Goes on to the next gap in the numbers that have come.
-    fn go_on(&mut self) {
-        while self.came.remove(&(self.known + 1)) {
-            self.known += 1;
-        }
-    }
-
     /// Takes in what is there now, and answers whether a consumer has ended that should not.
     fn take_in_all(&mut self) -> bool {
         let mut lost = false;
@@ -420,31 +262,34 @@ impl Pump {
         lost
     }
 
-    fn take_in(&mut self, (consumer, came): Came) -> bool {
+    fn take_in(&mut self, (consumer, came): FromBroker) -> bool {
         let delivery = match came {
             Some(Ok(delivery)) => delivery,
             Some(Err(_)) => return true,
             None => return self.tags.contains_key(&consumer),
         };
+        let channel = if consumer == NO_CONSUMER { self.getting.clone() } else { Some(self.channel.clone()) };
+        let Some(channel) = channel else { return false };
+        let tag = delivery.delivery_tag;
         if consumer != NO_CONSUMER {
-            self.note(delivery.delivery_tag);
+            self.note(tag);
         }
-        let Err(stranger) = self.line.arrive(delivery, consumer) else {
-            self.fresh = true;
-            return false;
-        };
-        let (delivery, foreign) = *stranger;
-        self.line.foreign_came(consumer);
         let (shared, line) = (self.shared.clone(), self.line.clone());
-        self.leaving.spawn(async move {
-            let found_in = shared.names.ready(&line.queue);
-            let payload = delivery.data.into();
-            if shared.set_aside(&found_in, foreign.0, &delivery.properties, payload).await {
-                let _turn = line.acknowledges.read().await;
-                line.acknowledging(consumer);
-                let _ = delivery.acker.ack(BasicAckOptions::default()).await;
+        match self.line.arrive(delivery, channel.clone(), consumer) {
+            Came::Task => self.fresh = true,
+            Came::Marker => {
+                self.leaving.spawn(async move { done_with(&line, &channel, tag, consumer).await });
             }
-        });
+            Came::Foreign(delivery, Foreign(why)) => {
+                self.leaving.spawn(async move {
+                    let found_in = shared.names.ready(&line.queue);
+                    let payload = delivery.data.into();
+                    if shared.set_aside(&found_in, why, &delivery.properties, payload).await {
+                        done_with(&line, &channel, tag, consumer).await;
+                    }
+                });
+            }
+        }
         false
     }
 
@@ -454,21 +299,6 @@ impl Pump {
         }
         let (shared, line) = (self.shared.clone(), self.line.clone());
         self.leaving.spawn(async move { giving::give_back(&shared, &line, held).await });
-    }
-
-    /// Waits until nothing more is likely to come, but not for long: the consumers are full, or nothing came for a while.
-    async fn wait_for_quiet(&mut self) {
-        let ends = Instant::now() + FILLING_MAX;
-        self.take_in_all();
-        while let Some(left) = self.line.until_quiet().filter(|_| Instant::now() < ends) {
-            match timeout(left, self.streams.next()).await {
-                Ok(Some(came)) => {
-                    self.take_in(came);
-                }
-                Ok(None) => break,
-                Err(_) => {}
-            }
-        }
     }
 
     /// Gives back what nobody has claimed, and leaves the channel.
@@ -481,8 +311,10 @@ impl Pump {
         };
         if !matches!(over, Over::Lost) {
             let leave = async {
-                self.wait_for_quiet().await;
+                let line = self.line.clone();
+                let no_acknowledgements = line.acknowledges.write().await;
                 let _ = self.cancel_all().await;
+                drop(no_acknowledgements);
                 let pool = self.line.take_pool();
                 self.give_back(pool);
                 while self.leaving.join_next().await.is_some() {}

@@ -29,6 +29,9 @@ const REFUSED_PAUSES: [Duration; 3] =
 /// once, its time being rounded up.
 pub(crate) const SOON_MS: i64 = 1;
 
+/// How long a message that means nothing stays in a queue.
+const MARKER_MS: u32 = 10_000;
+
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Arc<RabbitConfig>,
@@ -219,6 +222,18 @@ impl Shared {
             properties: message.properties(),
             payload: message.payload.clone(),
         }
+    }
+
+    /// Puts so many messages that mean nothing into a queue's ready queue, and answers whether that was done. What nobody takes is
+    /// gone after a while.
+    pub(crate) async fn publish_markers(&self, queue: &QueueName, n: usize) -> bool {
+        let marker = |_| {
+            let message = Message::marker(self.fresh_number(), self.fresh_id());
+            let mut outgoing = self.to_queue(self.names.ready(queue), &message);
+            outgoing.properties = outgoing.properties.with_expiration(MARKER_MS.to_string().into());
+            outgoing
+        };
+        self.publisher.publish(&(0..n).map(marker).collect::<Vec<_>>()).await.iter().all(Result::is_ok)
     }
 
     /// Publishes what belongs to a queue. What finds no way is published again after the topology was made anew: an operator may

@@ -1,0 +1,121 @@
+//! What is under lease: taken out for a verdict, extended, ended by time.
+
+use std::time::Duration;
+
+use delayline_core::{ClaimedTask, Lease, Receipt, Timestamp};
+use tokio::time::Instant;
+
+use super::{Held, Leased, Line, Looked, State};
+use crate::shared::Shared;
+
+/// The most verdicts whose outcome is unknown that are remembered.
+const UNCLEAR_MAX: usize = 4_096;
+
+impl Line {
+    /// Takes a lease out, for a verdict on it.
+    pub(crate) fn take(&self, lease: &Lease) -> Looked<Leased> {
+        let mut state = self.state.lock();
+        if state.leases.get(&lease.fence).is_some_and(|leased| leased.is(lease)) {
+            let leased = state.leases.remove(&lease.fence).expect("a lease that was there under this lock");
+            state.ends.remove(&(leased.ends, lease.fence));
+            state.ending += 1;
+            return Looked::Live(leased);
+        }
+        if state.unclear.contains(&lease.fence) { Looked::Unclear } else { Looked::Lost }
+    }
+
+    /// Puts a lease back whose verdict did not take effect. One that has ended meanwhile goes its way from here.
+    pub(crate) fn put_back(&self, fence: u64, leased: Leased) {
+        let mut state = self.state.lock();
+        if leased.held.generation == state.generation {
+            state.ends.insert((leased.ends, fence));
+            state.leases.insert(fence, leased);
+        }
+        drop(state);
+        self.ended(1);
+    }
+
+    /// Verdicts or burials have come to their end.
+    pub(crate) fn ended(&self, n: usize) {
+        self.state.lock().ending -= n;
+        self.changed.notify_one();
+    }
+
+    /// Remembers that a verdict may have taken effect.
+    pub(crate) fn note_unclear(&self, fence: u64) {
+        let mut state = self.state.lock();
+        if state.unclear.len() == UNCLEAR_MAX {
+            state.unclear.pop_front();
+        }
+        state.unclear.push_back(fence);
+    }
+
+    /// Makes a lease end later, and answers when; `None` if that were later than the broker lets it.
+    pub(crate) fn extend(&self, shared: &Shared, lease: &Lease, by: Duration) -> Looked<Option<Timestamp>> {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let Some(leased) = state.leases.get_mut(&lease.fence).filter(|leased| leased.is(lease)) else {
+            return if state.unclear.contains(&lease.fence) { Looked::Unclear } else { Looked::Lost };
+        };
+        let (ends, expires_at) = shared.end_of_lease(Instant::now(), by);
+        if ends > leased.ends_max {
+            return Looked::Live(None);
+        }
+        if ends > leased.ends {
+            state.ends.remove(&(leased.ends, lease.fence));
+            state.ends.insert((ends, lease.fence));
+            leased.ends = ends;
+            leased.expires_at = expires_at;
+        }
+        let expires_at = leased.expires_at;
+        self.changed.notify_one();
+        Looked::Live(Some(expires_at))
+    }
+
+    /// Takes out the leases that have ended: each is visible again from its end on, with its attempt counted.
+    pub(crate) fn take_ended(&self) -> Vec<Held> {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        let mut ended = Vec::new();
+        while let Some(&(ends, fence)) = state.ends.first()
+            && ends <= now
+        {
+            state.ends.remove(&(ends, fence));
+            if let Some(mut leased) = state.leases.remove(&fence) {
+                leased.held.message.due_ms = leased.expires_at.unix_millis_ceil();
+                leased.held.message.attempts = leased.attempt;
+                leased.held.message.fence = fence;
+                ended.push(leased.held);
+            }
+        }
+        ended
+    }
+}
+
+impl State {
+    /// Puts a task under lease.
+    pub(super) fn lease(&mut self, shared: &Shared, held: Held, lease: Duration, now: Instant) -> ClaimedTask {
+        let message = &held.message;
+        let fence = shared.fence_above(message.fence);
+        let (ends, expires_at) = shared.end_of_lease(now, lease);
+        let attempt = held.attempts + 1;
+        let receipt = Receipt::from_words([shared.instance, fence]);
+        let given = Lease::new(message.id.clone(), fence, attempt, expires_at, receipt);
+        let due_at = Timestamp::from_unix_millis(message.due_ms);
+        let lateness = shared.wall_in(Duration::ZERO).saturating_since(due_at);
+        let mut task = ClaimedTask::new(given, due_at, lateness, message.payload.clone());
+        task.max_attempts = message.max_attempts;
+        task.expires_at = message.expires_ms.map(Timestamp::from_unix_millis);
+        task.headers = message.headers.clone();
+        self.ends.insert((ends, fence));
+        let ends_max = now + shared.hold_max();
+        self.leases.insert(fence, Leased { held, attempt, ends, ends_max, expires_at });
+        task
+    }
+}
+
+impl Leased {
+    fn is(&self, lease: &Lease) -> bool {
+        self.held.message.id == lease.id && self.attempt == lease.attempt
+    }
+}

@@ -1,0 +1,215 @@
+//! What the pump and the line tell each other: what has come, how much is wanted, and when consuming has to stop.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use delayline_core::Error;
+use lapin::Channel;
+use lapin::message::Delivery;
+use tokio::time::Instant;
+
+use super::{Arrived, HOARD_MAX, Held, Line, State, WANT_MAX};
+use crate::message::{self, Foreign, Kind, Message};
+
+/// How long the consumers stay when the last intake has left: another may come at once.
+const LINGER: Duration = Duration::from_millis(50);
+
+/// What has come.
+#[derive(Debug)]
+pub(crate) enum Came {
+    Task,
+    /// Means nothing but that it has come, and is to be acknowledged.
+    Marker,
+    Foreign(Box<Delivery>, Foreign),
+}
+
+impl Line {
+    /// Takes a message in, if it is a task.
+    pub(crate) fn arrive(&self, delivery: Delivery, channel: Channel, consumer: u64) -> Came {
+        let payload = Bytes::from(delivery.data.clone());
+        let message = match Message::read(&delivery.properties, payload) {
+            Ok(message) if message.kind == Kind::Task => message,
+            other => {
+                self.state.lock().came(consumer);
+                return match other {
+                    Ok(message) if message.is_marker() => Came::Marker,
+                    Ok(_) => Came::Foreign(Box::new(delivery), Foreign("it is no task")),
+                    Err(foreign) => Came::Foreign(Box::new(delivery), foreign),
+                };
+            }
+        };
+        let attempts = message.attempts.saturating_add(message::delivery_count(&delivery.properties));
+        let mut state = self.state.lock();
+        let place = (message.due_ms, message.seq, delivery.delivery_tag);
+        let generation = state.generation;
+        state.came(consumer);
+        let task = Held { message, attempts, channel, tag: delivery.delivery_tag, consumer, generation };
+        state.pool.insert(place, Arrived { task, since: Instant::now() });
+        Came::Task
+    }
+
+    /// How many messages are wanted beyond those that the broker may send, if any.
+    pub(crate) fn short(&self) -> Option<usize> {
+        self.state.lock().short()
+    }
+
+    /// What claims have asked the broker so far, to be passed to [`answer`](Self::answer) when it has answered.
+    pub(crate) fn asked(&self) -> u64 {
+        self.state.lock().asked
+    }
+
+    /// Whether a claim waits for the broker.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked() > *self.answered.borrow()
+    }
+
+    /// The broker is being asked: what comes or goes from here on is not in its answer.
+    pub(crate) fn asking(&self) {
+        self.state.lock().unsettled = false;
+    }
+
+    pub(crate) fn answer(&self, question: u64) {
+        self.answered.send_if_modified(|answered| std::mem::replace(answered, question.max(*answered)) < question);
+    }
+
+    /// A new consumer with room for so many messages; its number.
+    pub(crate) fn new_consumer(&self, room: usize) -> u64 {
+        let mut state = self.state.lock();
+        let number = state.next_consumer;
+        state.next_consumer += 1;
+        state.consumers.insert(number, (room, 0));
+        state.unsettled = true;
+        number
+    }
+
+    /// The consumers, and whether each has all that it may have.
+    pub(crate) fn consumers(&self) -> Vec<(u64, bool)> {
+        let state = self.state.lock();
+        state.consumers.iter().map(|(number, (room, outstanding))| (*number, outstanding >= room)).collect()
+    }
+
+    pub(crate) fn end_consumer(&self, number: u64) {
+        self.state.lock().consumers.remove(&number);
+    }
+
+    /// Whether an intake or a lease still needs the channel.
+    pub(crate) fn is_needed(&self) -> bool {
+        let state = self.state.lock();
+        !state.intakes.is_empty() || !state.leases.is_empty() || state.ending > 0
+    }
+
+    /// When something has to be looked at next: a lease that ends, or what nobody has claimed.
+    pub(crate) fn next_look(&self) -> Option<Instant> {
+        let state = self.state.lock();
+        let lease = state.ends.first().map(|(ends, _)| *ends);
+        lease.into_iter().chain(state.stop_at()).min()
+    }
+
+    /// Whether consuming has to stop now, for what nobody claims to go back. Nothing is wanted then until the next claim.
+    pub(crate) fn stops(&self) -> bool {
+        let mut state = self.state.lock();
+        let stops = state.stop_at().is_some_and(|at| at <= Instant::now());
+        if stops {
+            state.intakes.values_mut().for_each(|want| *want = 0);
+        }
+        stops
+    }
+
+    /// Keeps what has arrived for claims that came meanwhile; whether there are any.
+    pub(crate) fn keep(&self) -> bool {
+        let mut state = self.state.lock();
+        let is_wanted = state.intakes.values().any(|want| *want > 0);
+        if is_wanted {
+            let now = Instant::now();
+            state.pool.values_mut().for_each(|arrived| arrived.since = now);
+        }
+        is_wanted
+    }
+
+    /// How many messages the broker may still send.
+    pub(crate) fn room(&self) -> usize {
+        self.state.lock().room()
+    }
+
+    /// Takes out all that has arrived.
+    pub(crate) fn take_pool(&self) -> Vec<Held> {
+        let pool = std::mem::take(&mut self.state.lock().pool);
+        pool.into_values().map(|arrived| arrived.task.unclaimed()).collect()
+    }
+
+    /// The channel is gone, and with it everything that came by it. If that was because nobody needed it, who came since and
+    /// asks gets the answer from the next.
+    pub(crate) fn channel_lost(&self, unneeded: bool) {
+        let mut state = self.state.lock();
+        state.generation += 1;
+        state.pool.clear();
+        state.leases.clear();
+        state.ends.clear();
+        state.consumers.clear();
+        state.channel = None;
+        state.getting = None;
+        state.unsettled = true;
+        let asked = state.asked;
+        drop(state);
+        if !unneeded {
+            self.answer(asked);
+        }
+    }
+
+    /// Notes why nothing comes now; claims need not wait for an answer.
+    pub(crate) fn set_trouble(&self, e: Error) {
+        self.state.lock().trouble = Some(e);
+        self.answer(self.asked());
+    }
+
+    /// A message is about to be acknowledged, which gives the consumer it came by room for another. Noted before: once it is
+    /// acknowledged, the other may be on its way.
+    pub(crate) fn acknowledging(&self, consumer: u64) {
+        let mut state = self.state.lock();
+        state.unsettled = true;
+        if let Some((_, outstanding)) = state.consumers.get_mut(&consumer) {
+            *outstanding = outstanding.saturating_sub(1);
+        }
+    }
+    pub(crate) fn set_channel(&self, channel: Channel) {
+        let mut state = self.state.lock();
+        state.channel = Some(channel);
+        state.trouble = None;
+    }
+
+    pub(crate) fn set_getting(&self, channel: Channel) {
+        self.state.lock().getting = Some(channel);
+    }
+}
+
+impl State {
+    fn came(&mut self, consumer: u64) {
+        self.unsettled = true;
+        if let Some((_, outstanding)) = self.consumers.get_mut(&consumer) {
+            *outstanding += 1;
+        }
+    }
+
+    /// When consuming has to stop, because nobody is there or nobody claims.
+    fn stop_at(&self) -> Option<Instant> {
+        if self.consumers.is_empty() && self.pool.is_empty() {
+            return None;
+        }
+        if self.intakes.is_empty() {
+            return self.left_at.map(|at| at + LINGER);
+        }
+        let oldest = self.pool.values().map(|arrived| arrived.since).min()?;
+        Some(oldest + HOARD_MAX)
+    }
+
+    fn room(&self) -> usize {
+        self.consumers.values().map(|(room, outstanding)| room.saturating_sub(*outstanding)).sum()
+    }
+
+    /// How many messages are wanted beyond those that the broker may send, if any.
+    pub(super) fn short(&self) -> Option<usize> {
+        let wanted = self.intakes.values().sum::<usize>().saturating_sub(self.pool.len()).min(WANT_MAX);
+        let room = self.room();
+        (wanted > room).then(|| wanted - room)
+    }
+}

@@ -1,0 +1,220 @@
+//! Consuming as much as is wanted, asking the queue, and stopping without a trace.
+
+use std::time::Duration;
+
+use delayline_core::Result;
+use futures_util::StreamExt;
+use lapin::options::{
+    BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions,
+    QueueDeclareOptions,
+};
+use lapin::types::{DeliveryTag, FieldTable};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{NO_CONSUMER, Pump, answered};
+use crate::line::Line;
+
+/// How many consumers that have all they may have are kept for when that is acknowledged.
+const FULL_MAX: usize = 3;
+
+/// How long to wait for the registry while others look at it.
+const MARKER_PAUSES: [Duration; 6] = [
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(20),
+    Duration::from_millis(40),
+    Duration::from_millis(80),
+    Duration::from_millis(160),
+];
+
+/// How long it may take to fill the consumers before they are cancelled all the same.
+const FILLING_MAX: Duration = Duration::from_secs(2);
+
+/// The most messages that consumers are filled with at once.
+const FILL_MAX: usize = 2_000;
+
+/// How many messages the first consumer has room for, where more are wanted; each further one has room for four times as many.
+const STEP: usize = 32;
+
+impl Pump {
+    /// Adds a consumer with room for so many messages, or for a part of them: what nobody takes of that room has to be filled
+    /// before it may be cancelled. One that is there is not made larger, which the broker can't do.
+    pub(super) async fn consume(&mut self, room: usize) -> Result<()> {
+        let full =
+            |line: &Line| line.consumers().into_iter().filter(|(_, full)| *full).map(|(n, _)| n).collect::<Vec<u64>>();
+        let room = room.min(STEP << (2 * full(&self.line).len().min(FULL_MAX)));
+        if full(&self.line).len() > FULL_MAX {
+            // Nothing can be on its way to them while nothing is acknowledged.
+            let line = self.line.clone();
+            let _no_acknowledgements = line.acknowledges.write().await;
+            self.cancel(&full(&line)).await?;
+        }
+        let (channel, queue) = (self.channel.clone(), self.shared.names.ready(&self.line.queue));
+        let prefetch = u16::try_from(room).unwrap_or(u16::MAX);
+        let shared = self.shared.clone();
+        let started = answered(&shared, "consuming", async {
+            channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+            let options = BasicConsumeOptions::default();
+            channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await
+        });
+        let stream = match started.await {
+            Ok(stream) => stream,
+            Err(e) => {
+                // An operator may have deleted the queue.
+                self.shared.topology.forget().await;
+                return Err(e);
+            }
+        };
+        let number = self.line.new_consumer(usize::from(prefetch));
+        self.tags.insert(number, stream.tag());
+        let end = futures_util::stream::iter([(number, None)]);
+        self.streams.push(stream.map(move |came| (number, Some(came))).chain(end).boxed());
+        Ok(())
+    }
+
+    /// Stops consuming. What had been on its way is taken in. Nothing may be acknowledged meanwhile.
+    pub(super) async fn cancel_all(&mut self) -> Result<()> {
+        if self.tags.is_empty() {
+            return Ok(());
+        }
+        let filled = self.fill().await?;
+        let all: Vec<u64> = self.tags.keys().copied().collect();
+        self.cancel(&all).await?;
+        if filled { Ok(()) } else { self.find_missed().await }
+    }
+
+    /// Fills the consumers with messages that mean nothing, and answers whether nothing more can come by them.
+    ///
+    /// What is on its way to a consumer when it is cancelled goes back by itself, and brokers before 4.0 count a failed attempt
+    /// for it. To a consumer that has all it may have, nothing is on its way.
+    async fn fill(&mut self) -> Result<bool> {
+        let ends = Instant::now() + FILLING_MAX;
+        loop {
+            let all = self.settle_down().await?;
+            self.take_in_all();
+            let room = self.line.room();
+            if room == 0 {
+                return Ok(true);
+            }
+            // They are spread over all consumers of the queue, and not all of these have room.
+            let share = usize::try_from(all).unwrap_or(1).div_ceil(self.tags.len());
+            let n = room.saturating_mul(share.max(1)).min(FILL_MAX);
+            match timeout_at(ends, self.shared.publish_markers(&self.line.queue, n)).await {
+                Ok(true) => {}
+                // The broker takes no messages now.
+                Ok(false) | Err(_) => return Ok(false),
+            }
+        }
+    }
+
+    async fn cancel(&mut self, consumers: &[u64]) -> Result<()> {
+        for number in consumers {
+            let Some(tag) = self.tags.remove(number) else { continue };
+            let (shared, channel) = (self.shared.clone(), self.channel.clone());
+            answered(&shared, "cancelling a consumer", channel.basic_cancel(tag, BasicCancelOptions::default()))
+                .await?;
+            self.take_in_all();
+            self.line.end_consumer(*number);
+        }
+        Ok(())
+    }
+
+    /// Waits until whatever the queue had sent has come: asks the queue, whose answer goes the same way, and then the channel,
+    /// which passes on what came to it before. Answers how many consumers the queue has.
+    pub(super) async fn settle_down(&mut self) -> Result<u32> {
+        let (shared, channel) = (self.shared.clone(), self.channel.clone());
+        let queue = shared.names.ready(&self.line.queue);
+        let asked = async {
+            let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+            let queue = channel.queue_declare(queue.into(), options, FieldTable::default()).await?;
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            Ok(queue.consumer_count())
+        };
+        answered(&shared, "asking", asked).await
+    }
+
+    /// Takes in what the queue holds for us: one message by asking for it, and what comes by consumers. The queue does this
+    /// after all that it was told before, such as acknowledgements that make room; looking at its state it would not.
+    pub(super) async fn look_in_the_queue(&mut self) -> Result<()> {
+        // A channel of its own, whose numbers of deliveries are not those that are looked over for gaps.
+        let getting = match &self.getting {
+            Some(getting) => getting.clone(),
+            None => {
+                let getting = self.shared.consuming.channel().await?;
+                self.line.set_getting(getting.clone());
+                self.getting.insert(getting).clone()
+            }
+        };
+        let (shared, channel) = (self.shared.clone(), self.channel.clone());
+        let ready = shared.names.ready(&self.line.queue);
+        let asked = async {
+            let got = getting.basic_get(ready.into(), BasicGetOptions::default()).await?;
+            // What consumers got before that has come when this is answered.
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            Ok(got)
+        };
+        let got = answered(&shared, "asking", asked).await?;
+        if let Some(got) = got {
+            self.take_in((NO_CONSUMER, Some(Ok(got.delivery))));
+        }
+        self.take_in_all();
+        Ok(())
+    }
+
+    /// Gives back what came after a consumer was cancelled, which the driver drops: a message from elsewhere shows how many
+    /// deliveries there have been on the channel.
+    async fn find_missed(&mut self) -> Result<()> {
+        let Some(marker) = self.marker().await? else {
+            tracing::warn!(queue = %self.line.queue, "the registry is empty: missed deliveries stay until the channel ends");
+            return Ok(());
+        };
+        self.take_in_all();
+        self.note(marker);
+        let missed: Vec<DeliveryTag> = (self.known + 1..marker).filter(|tag| !self.came.contains(tag)).collect();
+        if !missed.is_empty() {
+            tracing::warn!(queue = %self.line.queue, n = missed.len(), "deliveries that came after the end of their consumer go back");
+        }
+        let (shared, channel) = (self.shared.clone(), self.channel.clone());
+        let back = async {
+            for tag in missed {
+                channel.basic_nack(tag, BasicNackOptions { multiple: false, requeue: true }).await?;
+            }
+            channel.basic_nack(marker, BasicNackOptions { multiple: false, requeue: true }).await
+        };
+        answered(&shared, "giving back missed deliveries", back).await?;
+        if marker > self.known {
+            self.came = self.came.split_off(&(marker + 1));
+            self.known = marker;
+            self.go_on();
+        }
+        Ok(())
+    }
+
+    /// The number of a delivery that is taken from the registry, and is to be given back.
+    async fn marker(&mut self) -> Result<Option<DeliveryTag>> {
+        let (shared, channel) = (self.shared.clone(), self.channel.clone());
+        for pause in MARKER_PAUSES {
+            let registry = shared.names.registry();
+            let asked = channel.basic_get(registry.into(), BasicGetOptions::default());
+            if let Some(marker) = answered(&shared, "looking for missed deliveries", asked).await? {
+                return Ok(Some(marker.delivery_tag));
+            }
+            // Somebody else has it, for a moment.
+            sleep(pause).await;
+        }
+        Ok(None)
+    }
+
+    /// Notes a delivery.
+    pub(super) fn note(&mut self, tag: DeliveryTag) {
+        self.came.insert(tag);
+        self.go_on();
+    }
+
+    /// Goes on to the next gap in the numbers that have come.
+    fn go_on(&mut self) {
+        while self.came.remove(&(self.known + 1)) {
+            self.known += 1;
+        }
+    }
+}
