@@ -106,19 +106,23 @@ fn certain_cancel<'s, 'a>(changes: &'s Sorted<Changing<'a>>, accepted: usize, cl
 
 /// Deliveries after a verdict that ended the task, without anything that may have brought the id back.
 fn nothing_after_its_verdict(index: &Index<'_>, queue: &Queue<'_>, task: &Task<'_>, findings: &mut Findings) {
-    for (settled, next) in task.handouts.iter().zip(task.handouts.iter().skip(1)) {
-        let ended = |settling: &&Settling| {
-            let ends = matches!(settling.verdict, Verdict::Complete | Verdict::Bury);
-            ends && settling.effect == Effect::Certain && settling.span.is_before(&next.span())
-        };
-        let Some(end) = task.settlings_of(settled.fence()).iter().find(ended) else { continue };
+    for (i, (settled, next)) in task.handouts.iter().zip(task.handouts.iter().skip(1)).enumerate() {
+        let Some(end) = end_before(task, settled, next) else { continue };
         let until = next.span().to;
-        let is_new = task.another_version(settled.sole(), end.span.from, until)
-            || !queue.unique_ids && task.versions.all().len() > 1;
-        // What was handed over when connections were cut, at any time since it was accepted, may be there twice (DUP-16).
+        let is_back = |handout: &Handout<'_>, end: &Settling| {
+            task.another_version(handout.sole(), end.span.from, until)
+                || !queue.unique_ids && task.versions.all().len() > 1
+                || queue.may_be_redriven(task, end.span.from, until)
+        };
+        if is_back(settled, end) {
+            continue;
+        }
+        let ended = task.handouts[..=i].iter().filter(|handout| {
+            let end = end_before(task, handout, next);
+            end.is_some_and(|end| !is_back(handout, end))
+        });
         let accepted = settled.versions.iter().map(|v| task.version(*v).span.from).min();
-        let cut = index.may_be_cut(accepted.unwrap_or(settled.span().from), until);
-        if is_new || cut || queue.may_be_redriven(task, end.span.from, until) {
+        if ended.count() < index.copies(accepted.unwrap_or(settled.span().from), until) {
             continue;
         }
         let calls = [settled.span().call, end.span.call, next.span().call];
@@ -132,6 +136,14 @@ fn nothing_after_its_verdict(index: &Index<'_>, queue: &Queue<'_>, task: &Task<'
             });
         }
     }
+}
+
+/// The verdict that ended a task for certain before it was claimed again.
+fn end_before<'t>(task: &'t Task<'_>, handout: &Handout<'_>, next: &Handout<'_>) -> Option<&'t Settling> {
+    task.settlings_of(handout.fence()).iter().find(|settling| {
+        let ends = matches!(settling.verdict, Verdict::Complete | Verdict::Bury);
+        ends && settling.effect == Effect::Certain && settling.span.is_before(&next.span())
+    })
 }
 
 fn nothing_while_paused(queue: &Queue<'_>, findings: &mut Findings) {

@@ -32,6 +32,16 @@ impl Index<'_> {
         !self.header.leases_stored && self.cuts.iter().any(|cut| (after..before).contains(cut))
     }
 
+    /// In how many places of the store a task may be that was accepted at the one place, before the other: what was handed over
+    /// from one to the next as connections ended may be in both (DUP-16).
+    pub(super) fn copies(&self, accepted: usize, before: usize) -> usize {
+        if self.header.leases_stored {
+            return 1;
+        }
+        let cuts = self.cuts.iter().filter(|cut| (accepted..before).contains(*cut)).count();
+        1 << cuts.min(16)
+    }
+
     /// Whether the wall clock runs exactly as the client's clock does, as a test's own does. A system's is read a little late
     /// at times, by the store as well, and so tells nothing certain about times on the other clock.
     pub(super) fn clocks_agree(&self) -> bool {

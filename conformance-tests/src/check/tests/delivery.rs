@@ -95,6 +95,31 @@ fn completed_and_handed_out_again() {
 }
 
 #[test]
+fn what_a_crash_left_twice_comes_twice_at_the_most() {
+    let a = task("a", 0);
+    // A crash after the task was accepted, and long before it is handed out.
+    let came = |times: u64, crash: Option<u64>, leases_stored: bool| {
+        let mut h = Written::declaring(|header| header.leases_stored = leases_stored);
+        h.schedule((2, 3), &[&a]);
+        if let Some(at) = crash {
+            h.connections_end(at);
+        }
+        for fence in 1..=times {
+            let at = 10 * fence;
+            h.claim((at, at + 1), vec![out(&a, fence, 1)]);
+            h.settle((at + 2, at + 3), "a", fence, Verdict::Complete);
+        }
+        h
+    };
+    came(2, Some(5), false).shows_nothing();
+    came(3, Some(5), false).shows("DUP-3");
+    // Before it was accepted, nothing of it can have been handed over.
+    came(2, Some(1), false).shows("DUP-3");
+    came(2, None, false).shows("DUP-3");
+    came(2, Some(5), true).shows("DUP-3");
+}
+
+#[test]
 fn a_completion_whose_answer_is_unknown_explains_nothing_and_breaks_nothing() {
     let a = task("a", 0);
     let mut h = Written::new();

@@ -204,6 +204,11 @@ impl Written {
         self.event(at_ms, call, What::Drained { queue: queue() });
     }
 
+    pub(super) fn connections_end(&mut self, at_ms: u64) {
+        let call = self.next();
+        self.event(at_ms, call, What::ConnectionsEnd);
+    }
+
     pub(super) fn step_wall(&mut self, at_ms: u64, by_ms: i64) {
         self.ahead_us += by_ms * 1000;
         let call = self.next();

@@ -278,8 +278,11 @@ impl World<'_> {
         }
     }
 
-    /// Cancels what is too far away to be waited for.
+    /// Cancels what is too far away to be waited for. Where that can only be asked for, it stays.
     async fn cancel_all(&mut self) -> Checked {
+        if self.t.caps().cancel == Support::Requested {
+            return Ok(());
+        }
         let refs: Vec<TaskRef> = self.refs.iter().map(|(task, _)| task.clone()).collect();
         for task in refs {
             let answer = self.clients[0].change(&self.queue, Select::Tasks(vec![task.clone()]), Change::cancel()).await;
