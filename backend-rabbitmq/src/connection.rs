@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use delayline_core::{Error, ErrorKind, Result, meter};
@@ -19,6 +20,9 @@ use crate::{RabbitConfig, failure};
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
+/// How many numbers are tried for a channel before the connection is given up.
+const CHANNEL_NUMBERS: usize = 2_048;
+
 /// How long closing may take: a broker that does not answer is left alone then.
 const CLOSE_MAX: Duration = Duration::from_millis(800);
 
@@ -26,6 +30,8 @@ const CLOSE_MAX: Duration = Duration::from_millis(800);
 pub(crate) struct Link {
     config: Arc<RabbitConfig>,
     purpose: &'static str,
+    /// How many connections there have been.
+    generation: AtomicU64,
     /// Held while connecting, so that all who need it wait for one attempt.
     state: Mutex<State>,
 }
@@ -42,7 +48,7 @@ struct State {
 
 impl Link {
     pub(crate) fn new(config: Arc<RabbitConfig>, purpose: &'static str) -> Self {
-        Self { config, purpose, state: Mutex::default() }
+        Self { config, purpose, generation: AtomicU64::new(0), state: Mutex::default() }
     }
 
     /// A new channel. Whoever drops all its copies closes it.
@@ -51,21 +57,38 @@ impl Link {
     /// [`Unavailable`](ErrorKind::Unavailable), [`Denied`](ErrorKind::Denied), [`Config`](ErrorKind::Config),
     /// [`Incompatible`](ErrorKind::Incompatible), [`Closed`](ErrorKind::Closed); none has taken effect.
     pub(crate) async fn channel(&self) -> Result<Channel> {
-        for last in [false, true] {
+        for reconnected in [false, true] {
             let connection = self.connection().await?;
-            meter::round_trip(NAME);
-            match timeout(self.config.response_timeout, connection.create_channel()).await {
-                Ok(Ok(channel)) => return Ok(channel),
-                // It broke since; a new one is tried, once.
-                Ok(Err(e)) if last => return Err(failure::failed("opening a channel", &e, false)),
-                Ok(Err(_)) => self.give_up(&connection).await,
-                Err(_) => {
-                    self.give_up(&connection).await;
-                    return Err(failure::silent("opening a channel", &self.config, false));
-                }
+            match self.channel_of(&connection).await {
+                Ok(channel) => return Ok(channel),
+                Err(e) if reconnected => return Err(e),
+                // It broke since, or has no number left for a channel; a new one is tried, once.
+                Err(_) => self.give_up(&connection).await,
             }
         }
         Err(Error::new(ErrorKind::Unavailable, "no channel"))
+    }
+
+    /// A new channel of this connection.
+    async fn channel_of(&self, connection: &Connection) -> Result<Channel> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            meter::round_trip(NAME);
+            match timeout(self.config.response_timeout, connection.create_channel()).await {
+                Ok(Ok(channel)) => return Ok(channel),
+                // The driver gives a number that a channel had which the broker closed once more, when all have had their turn,
+                // and fails with what that one was closed for. The next number may be good.
+                Ok(Err(_)) if tries < CHANNEL_NUMBERS && connection.status().connected() => {}
+                Ok(Err(e)) => return Err(failure::failed("opening a channel", &e, false)),
+                Err(_) => return Err(failure::silent("opening a channel", &self.config, false)),
+            }
+        }
+    }
+
+    /// Which connection there is: another number for each.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// The connection, opened if there is none that works.
@@ -88,6 +111,7 @@ impl Link {
         match self.connect().await {
             Ok(connection) => {
                 state.failed = None;
+                self.generation.fetch_add(1, Ordering::AcqRel);
                 if std::mem::replace(&mut state.was_connected, true) {
                     meter::reconnected(NAME);
                 }
@@ -178,4 +202,34 @@ impl Backoff {
 fn jittered(wait: Duration) -> Duration {
     let share = f64::from(uuid::Uuid::new_v4().as_u64_pair().1 as u8) / 255.0;
     wait.mul_f64(0.75 + share * 0.25)
+}
+
+#[cfg(test)]
+mod tests {
+    use delayline_conformance::servers::{Kind, Rabbit, Release, Server};
+    use lapin::options::QueueDeclareOptions;
+    use lapin::types::FieldTable;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn leak_8_channels_that_the_broker_closed_do_not_cost_the_connection() {
+        let start = || Rabbit::start(&Release::chosen(Kind::RabbitMq).unwrap(), &["channel_max = 16"]).unwrap();
+        let broker = tokio::task::spawn_blocking(start).await.unwrap();
+        let link = Link::new(Arc::new(RabbitConfig::from_url(&broker.url()).unwrap()), "testing");
+        let connection = link.connection().await.unwrap();
+        for _ in 0..4 {
+            let channel = link.channel().await.unwrap();
+            let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+            let e = channel.queue_declare("nowhere".into(), passive, FieldTable::default()).await.unwrap_err();
+            assert!(failure::is_not_found(&e), "{e}");
+        }
+        // Every number has its turn, several times.
+        for _ in 0..64 {
+            link.channel().await.unwrap().close(200, "done".into()).await.unwrap();
+        }
+        assert!(Arc::ptr_eq(&connection, &link.connection().await.unwrap()), "another connection was opened");
+        link.close().await;
+        tokio::task::spawn_blocking(|| drop(broker)).await.unwrap();
+    }
 }

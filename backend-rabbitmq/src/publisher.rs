@@ -64,8 +64,8 @@ pub(crate) struct Publisher {
     config: Arc<RabbitConfig>,
     link: Arc<Link>,
     turns: Semaphore,
-    /// Channels in confirm mode that nobody uses now.
-    idle: Mutex<Vec<Channel>>,
+    /// Channels in confirm mode that nobody uses now, and of which connection they are: one that was given up is not kept open.
+    idle: Mutex<Vec<(u64, Channel)>>,
 }
 
 impl Publisher {
@@ -83,7 +83,7 @@ impl Publisher {
         }
         // Nobody closes the semaphore.
         let _turn = self.turns.acquire().await;
-        let channel = match self.channel().await {
+        let (generation, channel) = match self.channel().await {
             Ok(channel) => channel,
             Err(e) => return batch.iter().map(|_| Err(NotPublished::Failed(e.clone()))).collect(),
         };
@@ -99,20 +99,21 @@ impl Publisher {
             }
         }
         if channel.status().connected() && !answers.iter().any(|a| matches!(a, Err(NotPublished::Failed(_)))) {
-            self.idle.lock().push(channel);
+            self.idle.lock().push((generation, channel));
         }
         answers
     }
 
     /// A channel in confirm mode.
-    async fn channel(&self) -> Result<Channel> {
+    async fn channel(&self) -> Result<(u64, Channel)> {
         if self.link.blocked().await {
             return Err(self.blocked());
         }
+        let generation = self.link.generation();
         loop {
             let idle = self.idle.lock().pop();
             match idle {
-                Some(channel) if channel.status().connected() => return Ok(channel),
+                Some((of, channel)) if of == generation && channel.status().connected() => return Ok((of, channel)),
                 Some(_) => {}
                 None => break,
             }
@@ -120,7 +121,7 @@ impl Publisher {
         let channel = self.link.channel().await?;
         let doing = "asking for confirmations";
         match timeout(self.config.response_timeout, channel.confirm_select(ConfirmSelectOptions::default())).await {
-            Ok(Ok(())) => Ok(channel),
+            Ok(Ok(())) => Ok((self.link.generation(), channel)),
             Ok(Err(e)) => Err(failure::failed(doing, &e, false)),
             Err(_) => Err(failure::silent(doing, &self.config, false)),
         }

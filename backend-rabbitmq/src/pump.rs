@@ -32,6 +32,9 @@ use crate::{failure, giving};
 /// attempt for it.
 const LEAVING_MAX: Duration = Duration::from_millis(1_500);
 
+/// How long a claim waits for a gate to begin.
+const BEGIN_MAX: Duration = Duration::from_secs(1);
+
 /// In the place of a consumer's number, for what was asked for.
 const NO_CONSUMER: u64 = u64::MAX;
 
@@ -214,7 +217,10 @@ impl Pump {
             }
         }
         if self.line.is_asked() {
-            // What is on its way back is in the queue before the queue is asked.
+            // What is overdue, or on its way back, is in the queue before the queue is asked.
+            if let Some(gate) = &mut self.gate {
+                gate.begun(BEGIN_MAX).await;
+            }
             while self.leaving.join_next().await.is_some() {}
         }
         if let Some(room) = self.line.short() {
@@ -225,7 +231,7 @@ impl Pump {
             self.line.asking();
             self.look_in_the_queue().await?;
             // As long as that is less than what is wanted, and than what there is.
-            while let Some(room) = self.line.short().filter(|_| self.line.room() == 0) {
+            while let Some(room) = self.line.short() {
                 self.consume(room).await?;
                 self.settle_down().await?;
                 self.take_in_all();

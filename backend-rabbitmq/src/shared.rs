@@ -42,7 +42,7 @@ pub(crate) struct Shared {
     /// For what is published: a broker short of memory or disk stops reading from it.
     pub(crate) publishing: Arc<Link>,
     pub(crate) publisher: Publisher,
-    pub(crate) topology: Topology,
+    pub(crate) topology: Arc<Topology>,
     /// A number for leases of this backend, which no other has.
     pub(crate) instance: u64,
     pub(crate) lines: Lines,
@@ -71,7 +71,7 @@ impl Shared {
             caps: capabilities::of(&config),
             names: Names::new(&config),
             publisher: Publisher::new(config.clone(), publishing.clone()),
-            topology: Topology::new(config.clone(), consuming.clone()),
+            topology: Arc::new(Topology::new(config.clone(), consuming.clone(), publishing.clone())),
             consuming,
             publishing,
             config,

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use delayline_core::{Error, ErrorKind, QueueName, Result, meter};
+use delayline_core::{Error, ErrorKind, QueueName, Result, meter, owned};
 use futures_util::future::try_join_all;
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeBindOptions, ExchangeDeclareOptions,
@@ -47,6 +47,8 @@ const SET_ASIDE_MAX: i64 = 10_000;
 pub(crate) struct Topology {
     config: Arc<RabbitConfig>,
     link: Arc<Link>,
+    /// For the registry, which is published to: a broker short of memory stops reading from whoever publishes.
+    publishing: Arc<Link>,
     names: Names,
     /// What is known to be there. Held while declaring, so that all who need it wait for one attempt.
     known: Mutex<Known>,
@@ -80,9 +82,9 @@ struct Known {
 }
 
 impl Topology {
-    pub(crate) fn new(config: Arc<RabbitConfig>, link: Arc<Link>) -> Self {
+    pub(crate) fn new(config: Arc<RabbitConfig>, link: Arc<Link>, publishing: Arc<Link>) -> Self {
         let names = Names::new(&config);
-        Self { config, link, names, known: Mutex::default() }
+        Self { config, link, publishing, names, known: Mutex::default() }
     }
 
     /// Makes sure of what all queues of the name space share: the levels, and where strays go.
@@ -90,31 +92,46 @@ impl Topology {
     /// # Errors
     /// [`Config`](ErrorKind::Config) naming the queue and the argument that is not as ours, [`Denied`](ErrorKind::Denied)
     /// naming the permission, [`Unavailable`](ErrorKind::Unavailable).
-    pub(crate) async fn base(&self) -> Result<()> {
-        let mut known = self.known.lock().await;
-        if !known.base {
-            if self.bounded(self.declare_base()).await? {
-                known.base_is_new = Some(Instant::now() + self.config.new_queue_wait);
-            }
-            known.base = true;
+    pub(crate) async fn base(self: &Arc<Self>) -> Result<()> {
+        if self.known.lock().await.base {
+            return Ok(());
         }
-        Ok(())
+        let this = self.clone();
+        // Not to be cut short by whoever needs it first.
+        let made = async move {
+            let mut known = this.known.lock().await;
+            if !known.base {
+                if this.bounded(this.declare_base()).await? {
+                    known.base_is_new = Some(Instant::now() + this.config.new_queue_wait);
+                }
+                known.base = true;
+            }
+            Ok(())
+        };
+        owned(made, |()| async {}).await
     }
 
     /// Makes sure of a logical queue: its gate, ready queue and dead letters.
     ///
     /// # Errors
     /// As [`base`](Self::base).
-    pub(crate) async fn queue(&self, queue: &QueueName) -> Result<()> {
-        let mut known = self.known.lock().await;
-        if known.queues.contains(queue) {
+    pub(crate) async fn queue(self: &Arc<Self>, queue: &QueueName) -> Result<()> {
+        if self.known.lock().await.queues.contains(queue) {
             return Ok(());
         }
-        if self.bounded(self.declare_queue(queue)).await? {
-            known.new.insert(queue.clone(), Instant::now() + self.config.new_queue_wait);
-        }
-        known.queues.insert(queue.clone());
-        Ok(())
+        let (this, queue) = (self.clone(), queue.clone());
+        // Likewise.
+        let made = async move {
+            let mut known = this.known.lock().await;
+            if !known.queues.contains(&queue) {
+                if this.bounded(this.declare_queue(&queue)).await? {
+                    known.new.insert(queue.clone(), Instant::now() + this.config.new_queue_wait);
+                }
+                known.queues.insert(queue);
+            }
+            Ok(())
+        };
+        owned(made, |()| async {}).await
     }
 
     /// Waits until the broker can't forget a queue any more, if it was made here just now.
@@ -215,11 +232,14 @@ impl Topology {
 
     /// The turn to make what is missing of these queues; nothing where all are there and nobody is making them.
     async fn turn(&self, queues: &[String]) -> Result<Option<Turn>> {
-        // In this order: whoever makes them took the turn before.
-        if !self.missing(queues).await? && !Turn::is_taken(&self.link, &self.names.turn()).await? {
-            return Ok(None);
+        let missing = self.missing(queues).await?;
+        // Also where nothing is missing: whoever makes it has the turn until the broker serves it.
+        let turn = Turn::take(&self.link, &self.names.turn()).await?;
+        if missing {
+            return Ok(Some(turn));
         }
-        Turn::take(&self.link, &self.names.turn()).await.map(Some)
+        turn.end().await;
+        Ok(None)
     }
 
     async fn over(&self, turn: Option<Turn>) {
@@ -268,7 +288,7 @@ impl Topology {
     }
 
     async fn register(&self, queue: &QueueName) -> Result<()> {
-        let channel = self.link.channel().await?;
+        let channel = self.publishing.channel().await?;
         let doing = "registering a queue's name";
         let failed = |e| failure::failed(doing, &e, false);
         channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(failed)?;

@@ -30,24 +30,16 @@ impl Turn {
     /// Waits until nobody else has the turn, and takes it. Nobody of the same connection may have it.
     ///
     /// # Cancel safety
-    /// Dropped, the turn is not taken, or ends.
+    /// Dropped, nobody may have the turn until the connection ends: call it from what is not dropped.
     pub(crate) async fn take(link: &Arc<Link>, queue: &str) -> Result<Self> {
         let mut pause = PAUSES.0;
         loop {
-            // Before it is asked for, so that it ends if this is dropped before the answer comes.
-            let mut turn = Self { link: link.clone(), queue: Some(queue.to_owned()) };
-            if declare(link, queue, false).await? {
-                return Ok(turn);
+            if declare(link, queue).await? {
+                return Ok(Self { link: link.clone(), queue: Some(queue.to_owned()) });
             }
-            turn.queue = None;
             sleep(pause).await;
             pause = (pause * 2).min(PAUSES.1);
         }
-    }
-
-    /// Whether another connection has the turn.
-    pub(crate) async fn is_taken(link: &Link, queue: &str) -> Result<bool> {
-        declare(link, queue, true).await.map(|is_free| !is_free)
     }
 
     /// Lets the next one have it.
@@ -70,22 +62,19 @@ impl Drop for Turn {
 }
 
 /// Whether no other connection has it. On a channel of its own, because the broker closes it otherwise.
-async fn declare(link: &Link, queue: &str, passive: bool) -> Result<bool> {
+async fn declare(link: &Link, queue: &str) -> Result<bool> {
     let channel = link.channel().await?;
     meter::round_trip(NAME);
-    let options = QueueDeclareOptions { passive, exclusive: !passive, ..QueueDeclareOptions::default() };
+    let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
     let mut table = FieldTable::default();
-    if !passive {
-        // A virtual host may have another default, which can't be exclusive.
-        table.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
-    }
+    // A virtual host may have another default, which can't be exclusive.
+    table.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
     match channel.queue_declare(queue.into(), options, table).await {
         Ok(_) => {
             let _ = channel.close(200, "done".into()).await;
             Ok(true)
         }
         Err(e) if failure::is_locked(&e) => Ok(false),
-        Err(e) if passive && failure::is_not_found(&e) => Ok(true),
         Err(e) => Err(failure::failed(&format!("declaring queue `{queue}`"), &e, false)),
     }
 }

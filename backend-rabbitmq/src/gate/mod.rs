@@ -62,6 +62,8 @@ const CLOSE_MAX: Duration = Duration::from_millis(900);
 pub(crate) struct Gate {
     /// Dropped or told, it ends the work.
     stop: watch::Sender<bool>,
+    /// Turns true when what was overdue at its beginning has been handed over.
+    begun: watch::Receiver<bool>,
     work: Option<JoinHandle<()>>,
     _strays: Arc<Strays>,
 }
@@ -70,9 +72,19 @@ impl Gate {
     /// Takes its place in the line of those who may be served.
     pub(crate) fn start(shared: Arc<Shared>, queue: QueueName) -> Self {
         let (stop, stopped) = watch::channel(false);
+        let (begins, begun) = watch::channel(false);
         let strays = Strays::of(&shared);
-        let work = tokio::spawn(Work::new(shared, queue).run(stopped));
-        Self { stop, work: Some(work), _strays: strays }
+        let work = tokio::spawn(Work::new(shared, queue, begins).run(stopped));
+        Self { stop, begun, work: Some(work), _strays: strays }
+    }
+
+    /// Waits until what was overdue when it began is in the ready queue, as far as that is this process's to do, but no longer
+    /// than `at_most`.
+    pub(crate) async fn begun(&mut self, at_most: Duration) {
+        if !*self.begun.borrow() {
+            // Whether it has begun, has ended or takes longer, the caller goes on.
+            let _ = timeout(at_most, self.begun.wait_for(|begun| *begun)).await;
+        }
     }
 
     /// Gives back everything that it holds, and ends.
@@ -107,12 +119,13 @@ struct Work {
     publisher: Publisher,
     /// Published and confirmed, but not acknowledged before the channel was lost.
     confirmed: HashSet<Copied>,
+    begins: watch::Sender<bool>,
 }
 
 impl Work {
-    fn new(shared: Arc<Shared>, queue: QueueName) -> Self {
+    fn new(shared: Arc<Shared>, queue: QueueName, begins: watch::Sender<bool>) -> Self {
         let publisher = Publisher::new(shared.config.clone(), shared.publishing.clone());
-        Self { shared, queue, publisher, confirmed: HashSet::new() }
+        Self { shared, queue, publisher, confirmed: HashSet::new(), begins }
     }
 
     async fn run(mut self, mut stop: watch::Receiver<bool>) {
@@ -212,6 +225,8 @@ impl Session {
         closing: &mut watch::Receiver<bool>,
     ) -> Result<()> {
         self.gather(work).await?;
+        self.let_go(work, stop).await?;
+        work.begins.send_replace(true);
         loop {
             let mut wait = self.hold.next_ms().map_or(SLEEP_MAX, |ms| self.shared.until(ms)).min(SLEEP_MAX);
             if let Some(until) = self.rest_until {

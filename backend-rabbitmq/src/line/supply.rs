@@ -48,7 +48,7 @@ impl Line {
         Came::Task
     }
 
-    /// How many messages are wanted beyond those that the broker may send, if any.
+    /// How many messages are wanted, if the broker may send no more.
     pub(crate) fn short(&self) -> Option<usize> {
         self.state.lock().short()
     }
@@ -206,10 +206,12 @@ impl State {
         self.consumers.values().map(|(room, outstanding)| room.saturating_sub(*outstanding)).sum()
     }
 
-    /// How many messages are wanted beyond those that the broker may send, if any.
+    /// How many messages are wanted, if the broker may send no more.
     pub(super) fn short(&self) -> Option<usize> {
+        if self.room() > 0 {
+            return None;
+        }
         let wanted = self.intakes.values().sum::<usize>().saturating_sub(self.pool.len()).min(WANT_MAX);
-        let room = self.room();
-        (wanted > room).then(|| wanted - room)
+        (wanted > 0).then_some(wanted)
     }
 }
