@@ -40,10 +40,10 @@ impl RabbitIntake {
     }
 
     /// What a claim tells beside the tasks.
-    fn claimed(&self, tasks: Vec<ClaimedTask>, more: bool, buried: u64) -> Claimed {
+    fn claimed(&self, tasks: Vec<ClaimedTask>, next_in: Option<Duration>, buried: u64) -> Claimed {
         let mut claimed = Claimed::default();
         claimed.deliveries = tasks;
-        claimed.next_due_in = more.then_some(Duration::ZERO);
+        claimed.next_due_in = next_in;
         claimed.buried = buried;
         claimed.set_aside = self.shared.take_set_aside();
         claimed
@@ -76,9 +76,9 @@ impl Intake for RabbitIntake {
                 return Err(trouble);
             }
         }
-        let Found { tasks, doomed, more } = found;
+        let Found { tasks, doomed, next_in } = found;
         if doomed.is_empty() {
-            return Ok(self.claimed(tasks, more, 0));
+            return Ok(self.claimed(tasks, next_in, 0));
         }
         let (shared, line) = (self.shared.clone(), self.line.clone());
         let (orphaned, orphans_line) = (shared.clone(), line.clone());
@@ -88,7 +88,7 @@ impl Intake for RabbitIntake {
         };
         let (tasks, buried) =
             owned(bury, |(tasks, _)| async move { release(orphaned, orphans_line, tasks).await }).await?;
-        Ok(self.claimed(tasks, more, buried))
+        Ok(self.claimed(tasks, next_in, buried))
     }
 
     async fn wait(&mut self, at_most: Duration) {

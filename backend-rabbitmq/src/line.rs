@@ -32,6 +32,15 @@ const HOARD_MAX: Duration = Duration::from_millis(200);
 /// The most by which a due time is rounded up.
 const SOON: Duration = Duration::from_millis(SOON_MS.cast_unsigned());
 
+/// How many tasks are remembered that this process sent on their way, to tell when the next one comes.
+const EXPECTED_MAX: usize = 10_000;
+
+/// How long one is expected that does not come: another process may have got it, or a change met it.
+const EXPECTED_LATE_MS: i64 = 1_000;
+
+/// How soon to look again for one that is late.
+const LATE_AGAIN: Duration = Duration::from_millis(50);
+
 /// The most messages that are asked for at once.
 const WANT_MAX: usize = 2_000;
 
@@ -59,6 +68,8 @@ struct State {
     ends: BTreeSet<(Instant, u64)>,
     /// Fences of verdicts whose outcome is unknown.
     unclear: VecDeque<u64>,
+    /// How many tasks that this process sent on their way come at which millisecond.
+    expected: BTreeMap<i64, usize>,
     /// How much each open intake still wants, by its number.
     intakes: HashMap<u64, usize>,
     next_intake: u64,
@@ -118,7 +129,8 @@ pub(crate) struct Leased {
 pub(crate) struct Found {
     pub(crate) tasks: Vec<ClaimedTask>,
     pub(crate) doomed: Vec<(Held, BuryCause)>,
-    pub(crate) more: bool,
+    /// When the next comes, as far as that is known.
+    pub(crate) next_in: Option<Duration>,
 }
 
 impl Found {
@@ -202,14 +214,28 @@ impl Line {
             let held = first.remove().task;
             found.tasks.push(state.lease(shared, held, claim.lease, now));
         }
-        found.more = !state.pool.is_empty();
-        let wanted = if found.more { 0 } else { (claim.max - found.tasks.len()).min(WANT_MAX) };
+        let more = !state.pool.is_empty();
+        found.next_in = if more { Some(Duration::ZERO) } else { state.next_expected(shared) };
+        let wanted = if more { 0 } else { (claim.max - found.tasks.len()).min(WANT_MAX) };
         if let Some(want) = state.intakes.get_mut(&intake) {
             *want = wanted;
         }
         drop(state);
         self.changed.notify_one();
         found
+    }
+
+    /// Notes that a task is being sent on its way, and comes at this millisecond.
+    pub(crate) fn expect(&self, due_ms: i64) {
+        let mut state = self.state.lock();
+        if state.expected.len() < EXPECTED_MAX {
+            *state.expected.entry(due_ms).or_default() += 1;
+        }
+    }
+
+    /// It was not sent.
+    pub(crate) fn expect_not(&self, due_ms: i64) {
+        self.state.lock().expected_came(due_ms);
     }
 
     /// How long until the first that has arrived is due, where its time was rounded up; what is due later than that came by
@@ -276,5 +302,24 @@ impl Held {
     pub(crate) async fn acknowledge(&self) -> lapin::Result<()> {
         // Not by the delivery's own acker: one that is asked as the connection ends may never answer.
         self.channel.basic_ack(self.tag, BasicAckOptions::default()).await
+    }
+}
+
+impl State {
+    fn next_expected(&mut self, shared: &Shared) -> Option<Duration> {
+        let late_ms = shared.now_ms() - EXPECTED_LATE_MS;
+        self.expected = self.expected.split_off(&late_ms);
+        let (first_ms, _) = self.expected.first_key_value()?;
+        Some(Some(shared.until(*first_ms)).filter(|left| !left.is_zero()).unwrap_or(LATE_AGAIN))
+    }
+
+    /// One that was expected is not any more.
+    fn expected_came(&mut self, due_ms: i64) {
+        if let Some(n) = self.expected.get_mut(&due_ms) {
+            *n -= 1;
+            if *n == 0 {
+                self.expected.remove(&due_ms);
+            }
+        }
     }
 }

@@ -137,6 +137,13 @@ async fn publish(shared: &Arc<Shared>, line: &Line, endings: Vec<Ending>, result
             })
         })
         .collect();
+    // Before it is sent: it may be back before that is confirmed.
+    let now_ms = shared.now_ms();
+    let comes_at = |ending: &Ending| {
+        let instead = ending.instead.as_ref().filter(|_| ending.to.is_none())?;
+        Some(instead.due_ms).filter(|due_ms| *due_ms > now_ms)
+    };
+    endings.iter().filter_map(comes_at).for_each(|due_ms| line.expect(due_ms));
     let mut answers = shared.publish(&line.queue, outgoing).await.into_iter();
     let mut done = Vec::with_capacity(endings.len());
     for ending in endings {
@@ -145,6 +152,7 @@ async fn publish(shared: &Arc<Shared>, line: &Line, endings: Vec<Ending>, result
             Ok(()) => done.push(ending),
             Err(e) => {
                 // Whether or not a copy is on its way, the task is still here; its lease goes on.
+                comes_at(&ending).into_iter().for_each(|due_ms| line.expect_not(due_ms));
                 if e.kind() == ErrorKind::Ambiguous {
                     line.note_unclear(ending.fence);
                 }

@@ -43,6 +43,7 @@ impl Line {
         let place = (message.due_ms, message.seq, delivery.delivery_tag);
         let generation = state.generation;
         state.came(consumer);
+        state.expected_came(message.due_ms);
         let task = Held { message, attempts, channel, tag: delivery.delivery_tag, consumer, generation };
         state.pool.insert(place, Arrived { task, since: Instant::now() });
         Came::Task
