@@ -276,10 +276,15 @@ impl Pump {
         };
         let channel = if consumer == NO_CONSUMER { self.getting.clone() } else { Some(self.channel.clone()) };
         let Some(channel) = channel else { return false };
-        let tag = delivery.delivery_tag;
         if consumer != NO_CONSUMER {
-            self.note(tag);
+            self.note(delivery.delivery_tag);
         }
+        self.take_in_from(channel, consumer, delivery);
+        false
+    }
+
+    fn take_in_from(&mut self, channel: Channel, consumer: u64, delivery: Delivery) {
+        let tag = delivery.delivery_tag;
         let (shared, line) = (self.shared.clone(), self.line.clone());
         match self.line.arrive(delivery, channel.clone(), consumer) {
             Came::Task => self.fresh = true,
@@ -296,7 +301,6 @@ impl Pump {
                 });
             }
         }
-        false
     }
 
     fn give_back(&mut self, held: Vec<Held>) {
@@ -324,6 +328,7 @@ impl Pump {
                 let pool = self.line.take_pool();
                 self.give_back(pool);
                 while self.leaving.join_next().await.is_some() {}
+                let _ = self.see_off_acknowledgements().await;
             };
             let _ = timeout(at_most, leave).await;
         }

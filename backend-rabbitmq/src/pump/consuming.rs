@@ -161,6 +161,24 @@ impl Pump {
         Ok(())
     }
 
+    /// Makes sure that the queue has what was acknowledged on the channel, which may be ended then.
+    ///
+    /// A broker's channel that has sent a queue more than a few acknowledgements keeps the others until these are processed, and
+    /// ends without sending them. A message that is asked for comes after what was sent; what was kept is sent before the answer
+    /// to the next request. If there is one, it goes back as well.
+    pub(super) async fn see_off_acknowledgements(&mut self) -> Result<()> {
+        let (shared, channel) = (self.shared.clone(), self.channel.clone());
+        let ready = shared.names.ready(&self.line.queue);
+        let asked = channel.basic_get(ready.into(), BasicGetOptions::default());
+        if let Some(got) = answered(&shared, "asking", asked).await? {
+            self.take_in_from(channel.clone(), NO_CONSUMER, got.delivery);
+            let got = self.line.take_pool();
+            self.give_back(got);
+            while self.leaving.join_next().await.is_some() {}
+        }
+        answered(&shared, "asking", channel.confirm_select(ConfirmSelectOptions::default())).await
+    }
+
     /// Gives back what came after a consumer was cancelled, which the driver drops: a message from elsewhere shows how many
     /// deliveries there have been on the channel.
     async fn find_missed(&mut self) -> Result<()> {
