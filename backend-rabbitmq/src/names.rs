@@ -53,9 +53,13 @@ impl Names {
         format!("{}.queues", self.name_space)
     }
 
-    /// A queue that nothing is published to: whoever has it may make what is missing ([`crate::turn`]).
-    pub(crate) fn turn(&self) -> String {
-        format!("{}.turn", self.name_space)
+    /// A queue that nothing is published to: whoever has it may make what is missing of what all queues share, or of a logical
+    /// queue ([`crate::turn`]).
+    pub(crate) fn turn(&self, queue: Option<&QueueName>) -> String {
+        match queue {
+            Some(queue) => format!("{}.q.{queue}.turn", self.name_space),
+            None => format!("{}.turn", self.name_space),
+        }
     }
 
     /// An exchange that nothing is published to: its argument says how the name space is laid out.

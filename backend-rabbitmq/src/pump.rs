@@ -136,6 +136,8 @@ struct Pump {
     came: BTreeSet<DeliveryTag>,
     /// Whether something has come that nobody was told of.
     fresh: bool,
+    /// How many messages that mean nothing have come.
+    markers: usize,
     gate: Option<Gate>,
     /// What is on its way back.
     leaving: JoinSet<()>,
@@ -153,6 +155,7 @@ impl Pump {
             known: 0,
             came: BTreeSet::new(),
             fresh: false,
+            markers: 0,
             gate: None,
             leaving: JoinSet::new(),
         }
@@ -289,6 +292,7 @@ impl Pump {
         match self.line.arrive(delivery, channel.clone(), consumer) {
             Came::Task => self.fresh = true,
             Came::Marker => {
+                self.markers += 1;
                 self.leaving.spawn(async move { done_with(&line, &channel, tag, consumer).await });
             }
             Came::Foreign(delivery, Foreign(why)) => {

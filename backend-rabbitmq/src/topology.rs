@@ -169,7 +169,7 @@ impl Topology {
     /// Whether it was not there.
     async fn declare_base(&self) -> Result<bool> {
         // The registry is made last.
-        let turn = self.turn(&[self.names.registry()]).await?;
+        let turn = self.turn(&self.names.turn(None), &[self.names.registry()]).await?;
         let is_new = turn.is_some() && self.missing(&[self.names.registry()]).await?;
         self.declare_what_is_shared().await?;
         self.over(turn).await;
@@ -211,7 +211,8 @@ impl Topology {
     /// Whether it was not there.
     async fn declare_queue(&self, queue: &QueueName) -> Result<bool> {
         let names = &self.names;
-        let turn = self.turn(&[names.dead(queue), names.ready(queue), names.gate(queue)]).await?;
+        let all = [names.dead(queue), names.ready(queue), names.gate(queue)];
+        let turn = self.turn(&names.turn(Some(queue)), &all).await?;
         let is_new = turn.is_some() && self.missing(&[names.dead(queue)]).await?;
         if is_new {
             // Registered before it is made, so that `remove` finds whatever was made.
@@ -231,10 +232,10 @@ impl Topology {
     }
 
     /// The turn to make what is missing of these queues; nothing where all are there and nobody is making them.
-    async fn turn(&self, queues: &[String]) -> Result<Option<Turn>> {
+    async fn turn(&self, name: &str, queues: &[String]) -> Result<Option<Turn>> {
         let missing = self.missing(queues).await?;
         // Also where nothing is missing: whoever makes it has the turn until the broker serves it.
-        let turn = Turn::take(&self.link, &self.names.turn()).await?;
+        let turn = Turn::take(&self.link, name).await?;
         if missing {
             return Ok(Some(turn));
         }

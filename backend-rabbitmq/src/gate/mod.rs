@@ -64,6 +64,8 @@ pub(crate) struct Gate {
     stop: watch::Sender<bool>,
     /// Turns true when what was overdue at its beginning has been handed over.
     begun: watch::Receiver<bool>,
+    /// Whether somebody has waited for that.
+    waited: bool,
     work: Option<JoinHandle<()>>,
     _strays: Arc<Strays>,
 }
@@ -75,13 +77,13 @@ impl Gate {
         let (begins, begun) = watch::channel(false);
         let strays = Strays::of(&shared);
         let work = tokio::spawn(Work::new(shared, queue, begins).run(stopped));
-        Self { stop, begun, work: Some(work), _strays: strays }
+        Self { stop, begun, waited: false, work: Some(work), _strays: strays }
     }
 
     /// Waits until what was overdue when it began is in the ready queue, as far as that is this process's to do, but no longer
-    /// than `at_most`.
+    /// than `at_most`, and only once: one that can't begin holds nobody up again.
     pub(crate) async fn begun(&mut self, at_most: Duration) {
-        if !*self.begun.borrow() {
+        if !std::mem::replace(&mut self.waited, true) {
             // Whether it has begun, has ended or takes longer, the caller goes on.
             let _ = timeout(at_most, self.begun.wait_for(|begun| *begun)).await;
         }

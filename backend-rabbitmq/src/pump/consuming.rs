@@ -88,7 +88,8 @@ impl Pump {
     /// What is on its way to a consumer when it is cancelled goes back by itself, and brokers before 4.0 count a failed attempt
     /// for it. To a consumer that has all it may have, nothing is on its way.
     async fn fill(&mut self) -> Result<bool> {
-        let ends = Instant::now() + FILLING_MAX;
+        let (ends, came_before) = (Instant::now() + FILLING_MAX, self.markers);
+        let mut sent = 0;
         loop {
             let all = self.settle_down().await?;
             self.take_in_all();
@@ -96,9 +97,19 @@ impl Pump {
             if room == 0 {
                 return Ok(true);
             }
-            // They are spread over all consumers of the queue, and not all of these have room.
             let share = usize::try_from(all).unwrap_or(1).div_ceil(self.tags.len());
-            let n = room.saturating_mul(share.max(1)).min(FILL_MAX);
+            let on_the_way = sent - (self.markers - came_before).min(sent);
+            let n = match share {
+                // They come when the queue has processed what made the room.
+                0 | 1 => room.saturating_sub(on_the_way),
+                // They are spread over all consumers of the queue, and not all of these have room.
+                _ => room.saturating_mul(share),
+            };
+            if Instant::now() >= ends {
+                return Ok(false);
+            }
+            let n = n.min(FILL_MAX);
+            sent += n;
             match timeout_at(ends, self.shared.publish_markers(&self.line.queue, n)).await {
                 Ok(true) => {}
                 // The broker takes no messages now.
