@@ -185,8 +185,9 @@ pub async fn dup_3_a_completed_task_never_comes_back(t: &Trial) {
     let n = 40;
     t.put_all(&backend, &queue, (0..n).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
     let mut intake = t.intake(&backend, &queue).await;
-    let taken = t.take_within(&mut intake, n, t.units(1), t.patience()).await;
+    // Before the leases begin: connecting takes its time.
     let mut other = t.intake(&t.another().await, &queue).await;
+    let taken = t.take_within(&mut intake, n, t.units(1), t.patience()).await;
     t.complete(&backend, &queue, &taken).await;
     // Through the end of the leases that they were under, for who was there and who comes later.
     let again = t.take_within(&mut other, 1, LONG_LEASE, t.units(3)).await;
