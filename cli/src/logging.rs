@@ -13,8 +13,9 @@ use crate::exit::Failure;
 const VARIABLE: &str = "DELAYLINE_LOG";
 
 /// What becomes of single tasks, the summary and the list of dead letters say; that a store is away, and back, nobody else does.
+/// What a driver complains of, such as a queue that is not there yet, the backend's answers tell where it matters.
 const QUIET: &str =
-    "warn,delayline_core::outage=info,delayline_core::worker=error,delayline_core::consume::fetch=error";
+    "warn,lapin=off,delayline_core::outage=info,delayline_core::worker=error,delayline_core::consume::fetch=error";
 
 /// Begins to log: as the variable says, or as much as `-v` was given.
 pub(crate) fn start(verbose: u8, console: Arc<Console>) -> Result<(), Failure> {

@@ -89,7 +89,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "PERCENT", default_value = "25", requires = "against", value_parser = clap::value_parser!(u32).range(0..=1_000))]
     pub(super) tolerance: u32,
 
-    /// Write a page with plots to this directory: index.html, and report.json beside it.
+    /// Write a page with plots to this directory: index.html, beside it report.json, and throughput.svg if there is a herd.
     #[arg(long, value_name = "DIR")]
     pub(super) report: Option<PathBuf>,
 

@@ -87,7 +87,9 @@ pub(super) struct Run {
     begun: Instant,
     pub(super) figures: Vec<(&'static str, f64)>,
     pub(super) micros: Micros,
-    pub(super) slots: Vec<Micros>,
+    /// Pieces of time, the first of which is this one of the run.
+    first_slot: usize,
+    slots: Vec<Micros>,
     pub(super) bare: Micros,
     pub(super) problems: Vec<String>,
     pub(super) remarks: Vec<String>,
@@ -100,6 +102,7 @@ impl Run {
             begun: Instant::now(),
             figures: Vec::new(),
             micros: histogram(),
+            first_slot: 0,
             slots: Vec::new(),
             bare: histogram(),
             problems: Vec::new(),
@@ -118,7 +121,8 @@ impl Run {
         let before = late.origin().saturating_duration_since(self.begun).as_millis() / SLOT.as_millis();
         let (micros, slots) = late.measured();
         self.micros = micros;
-        self.slots = (0..before).map(|_| histogram()).chain(slots).collect();
+        self.first_slot = before as usize;
+        self.slots = slots;
     }
 
     /// Adds what follows from the lateness, and what the processes used meanwhile.
@@ -149,9 +153,11 @@ impl Run {
     /// it in milliseconds, and the bytes of client and server.
     pub(super) fn over_time(&self, samples: &[Sample]) -> Vec<OverTime> {
         let slot = SLOT.as_secs_f64();
-        let len = self.slots.len().max(samples.last().map_or(0, |last| (last.at / slot) as usize + 1));
+        let len =
+            (self.first_slot + self.slots.len()).max(samples.last().map_or(0, |last| (last.at / slot) as usize + 1));
         let row = |i: usize| {
-            let late = self.slots.get(i).filter(|micros| !micros.is_empty());
+            let late =
+                i.checked_sub(self.first_slot).and_then(|i| self.slots.get(i)).filter(|micros| !micros.is_empty());
             let memory = samples.iter().rev().find(|sample| sample.at <= (i + 1) as f64 * slot);
             OverTime(
                 (i + 1) as f64 * slot,
@@ -179,7 +185,7 @@ pub(super) fn gather(runs: &[Run]) -> std::collections::BTreeMap<String, Figure>
 pub(super) fn lateness(runs: &[Run]) -> Option<Lateness> {
     let (mut all, mut bare) = (histogram(), histogram());
     for run in runs {
-        // Both have three digits and grow as they need.
+        // All have the same bounds.
         all.add(&run.micros).expect("they are of one kind");
         bare.add(&run.bare).expect("they are of one kind");
     }

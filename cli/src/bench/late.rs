@@ -20,11 +20,19 @@ pub(super) const SLOT: Duration = Duration::from_millis(250);
 /// A run may take longer; its end is then in the last piece.
 const SLOTS_MAX: usize = 2_400;
 
-/// Microseconds, to three digits.
+/// What is later than that counts as just so late.
+const LATEST_US: u64 = 3_600_000_000;
+
+/// Microseconds.
 pub(super) type Micros = Histogram<u64>;
 
+/// An empty one, to three digits.
 pub(super) fn histogram() -> Micros {
-    Histogram::new(3).expect("three digits are possible")
+    to_digits(3)
+}
+
+fn to_digits(digits: u8) -> Micros {
+    Histogram::new_with_bounds(1, LATEST_US, digits).expect("such bounds are possible")
 }
 
 /// The lateness of one run.
@@ -70,7 +78,7 @@ impl Late {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         let Measured { micros, slots } = &mut *all;
         while slots.len() <= slot {
-            slots.push(Histogram::new(2).expect("two digits are possible"));
+            slots.push(to_digits(2));
         }
         for due in due {
             let late = u64::try_from(now - due.unix_micros()).unwrap_or(0);
@@ -123,7 +131,7 @@ impl Bare {
     pub(super) async fn measured(self) -> Micros {
         let mut all = histogram();
         for micros in self.sleeps.join_all().await {
-            // Both have three digits and grow as they need.
+            // Both have the same bounds.
             all.add(micros).expect("they are of one kind");
         }
         all

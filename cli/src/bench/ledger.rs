@@ -217,7 +217,7 @@ impl Ledger {
                 }
             };
             found(|v| &mut v.accepted, has(ACCEPTED));
-            found(|v| &mut v.cancelled, has(CANCELLED));
+            found(|v| &mut v.cancelled, has(CANCELLED) || has(ASKED) && state < ONE_DELIVERY);
             found(|v| &mut v.lost, has(ACCEPTED) && !has(COMPLETED | CANCELLED | ASKED));
             found(|v| &mut v.twice, has(TWICE));
             found(|v| &mut v.early, has(EARLY));

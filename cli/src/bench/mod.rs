@@ -286,7 +286,9 @@ fn json(report: &Report, compared: Option<&[Compared]>) -> Result<String, Failur
 }
 
 fn write_page(directory: &Path, report: &Report) -> Result<(), Failure> {
-    for (name, text) in [("index.html", page::page(report)?), ("report.json", json(report, None)?)] {
+    let mut files = vec![("index.html", page::page(report)?), ("report.json", json(report, None)?)];
+    files.extend(page::picture(report)?.map(|picture| ("throughput.svg", picture)));
+    for (name, text) in files {
         let path = directory.join(name);
         fs::write(&path, text).map_err(|e| Failure::io(format_args!("cannot write {}", path.display()), &e))?;
     }

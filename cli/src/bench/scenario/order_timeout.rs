@@ -101,7 +101,7 @@ async fn paid(mut paying: JoinSet<Result<Micros, Failure>>) -> Result<Micros, Fa
     let mut all = histogram();
     while let Some(took) = paying.join_next().await {
         let took = took.map_err(|e| Failure::new(format!("a caller died: {e}")))??;
-        // Both have three digits and grow as they need.
+        // Both have the same bounds.
         all.add(took).expect("they are of one kind");
     }
     Ok(all)
