@@ -19,9 +19,9 @@ const EXAMPLES: &str = r#"Examples:
     delayline bench --scenario herd --against bench/report.json
 
 What happens:
-  Each backend plays each scenario, after a warm-up, as often as --repeats says;
-  shown are medians, and the lowest and highest. Books are kept beside it: a
-  run that lost, doubled or delivered early shows that instead of a figure.
+  Each backend plays each scenario --repeats times, after a warm-up; shown are
+  medians, ± half the spread. Books are kept beside it: a scenario in which a
+  task was lost, came twice or came early shows that instead of figures.
   Queues are named `bench-...`, and deleted afterwards; on RabbitMQ the name
   space `delayline-bench` is used, unless the URL names one, and removed.
 

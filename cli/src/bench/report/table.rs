@@ -97,9 +97,8 @@ pub(in crate::bench) fn shown(value: f64, unit: &str) -> String {
             let (value, unit) = if value >= 1e9 { (value / 1e9, "GB") } else { (value / 1e6, "MB") };
             format!("{} {unit}", digits(value))
         }
-        "tasks/s" | "tasks" | "bytes" => {
-            format!("{} {}", digits(value), unit.trim_start_matches("tasks")).replace(" /", "/").trim_end().to_owned()
-        }
+        "tasks/s" => format!("{}/s", digits(value)),
+        "tasks" => digits(value),
         _ => format!("{} {unit}", digits(value)),
     }
 }
@@ -133,7 +132,7 @@ mod tests {
             (1_000_000.0, "tasks", "1,000,000"),
             (0.1234, "ms", "0.12 ms"),
             (12.34, "ms", "12.3 ms"),
-            (310.0, "bytes", "310"),
+            (310.0, "bytes", "310 bytes"),
             (123_456_789.0, "bytes", "123 MB"),
             (0.0, "s", "0 s"),
         ] {
