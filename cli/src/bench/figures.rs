@@ -89,7 +89,7 @@ pub(super) struct Run {
     pub(super) micros: Micros,
     /// Pieces of time, the first of which is this one of the run.
     first_slot: usize,
-    slots: Vec<Micros>,
+    slots: Vec<Option<Micros>>,
     pub(super) bare: Micros,
     pub(super) problems: Vec<String>,
     pub(super) remarks: Vec<String>,
@@ -156,8 +156,7 @@ impl Run {
         let len =
             (self.first_slot + self.slots.len()).max(samples.last().map_or(0, |last| (last.at / slot) as usize + 1));
         let row = |i: usize| {
-            let late =
-                i.checked_sub(self.first_slot).and_then(|i| self.slots.get(i)).filter(|micros| !micros.is_empty());
+            let late = i.checked_sub(self.first_slot).and_then(|i| self.slots.get(i)?.as_ref());
             let memory = samples.iter().rev().find(|sample| sample.at <= (i + 1) as f64 * slot);
             OverTime(
                 (i + 1) as f64 * slot,

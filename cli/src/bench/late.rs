@@ -49,7 +49,7 @@ pub(super) struct Late {
 #[derive(Debug)]
 struct Measured {
     micros: Micros,
-    slots: Vec<Micros>,
+    slots: Vec<Option<Micros>>,
 }
 
 impl Late {
@@ -77,18 +77,19 @@ impl Late {
         let slot = slot.min(SLOTS_MAX - 1);
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         let Measured { micros, slots } = &mut *all;
-        while slots.len() <= slot {
-            slots.push(to_digits(2));
+        if slots.len() <= slot {
+            slots.resize_with(slot + 1, || None);
         }
+        let slot = slots[slot].get_or_insert_with(|| to_digits(2));
         for due in due {
             let late = u64::try_from(now - due.unix_micros()).unwrap_or(0);
             micros.saturating_record(late);
-            slots[slot].saturating_record(late);
+            slot.saturating_record(late);
         }
     }
 
-    /// Everything, and its pieces by the time of delivery.
-    pub(super) fn measured(&self) -> (Micros, Vec<Micros>) {
+    /// Everything, and its pieces by the time of delivery, where anything came in them.
+    pub(super) fn measured(&self) -> (Micros, Vec<Option<Micros>>) {
         let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         (all.micros.clone(), all.slots.clone())
     }

@@ -1,6 +1,6 @@
 //! A store under measurement: a URL, or a private server that is started for it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use delayline::{AdminOp, DelayBackend, QueueName, Support};
@@ -34,6 +34,8 @@ pub(super) struct Store {
     server: Option<Arc<Private>>,
     /// Whether the name space in the URL is ours alone.
     own_space: bool,
+    /// Queues that were made here and not removed yet.
+    queues: Mutex<Vec<QueueName>>,
 }
 
 impl std::fmt::Debug for Store {
@@ -69,7 +71,7 @@ impl Store {
         backend.ping().await?;
         let version = server.as_ref().map(|server| server.server().version().to_owned());
         let shown = Backend::new(backend.capabilities(), redacted(&url), version, server.is_some());
-        Ok(Self { backend, shown, url, server, own_space })
+        Ok(Self { backend, shown, url, server, own_space, queues: Mutex::default() })
     }
 
     /// The first process of the server, where it is ours.
@@ -117,16 +119,33 @@ impl Store {
         spawn_blocking(move || what(&server)).await.ok().flatten()
     }
 
-    /// Removes what a run has left in a queue.
+    /// A queue is about to be used, and is removed at the end if not before.
+    pub(super) fn uses(&self, queue: &QueueName) {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner).push(queue.clone());
+    }
+
+    /// Removes a queue with what a run has left in it.
     pub(super) async fn clear(&self, queue: &QueueName) -> Result<(), Failure> {
         if self.backend.capabilities().delete != Support::Unsupported {
             self.backend.administer(queue, AdminOp::Delete).await?;
         }
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| other != queue);
         Ok(())
     }
 
-    /// Ends the connection, removes what can only be removed as a whole, and ends the server.
+    /// Removes the queues of runs that broke off, on a server that stays.
+    async fn clear_all(&self) -> Result<(), Failure> {
+        let left = self.queues.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for queue in left.iter().filter(|_| self.server.is_none()) {
+            self.clear(queue).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes what is left, ends the connection, and ends the server.
     pub(super) async fn close(self) -> Result<(), Failure> {
+        let cleared = timeout(CLEAR_PATIENCE, self.clear_all()).await;
+        let cleared = cleared.unwrap_or_else(|_| Err(Failure::new("queues `bench-...` could not be removed in time")));
         let Self { backend, url, server, own_space, .. } = self;
         let closed = backend.close().await;
         drop(backend);
@@ -138,7 +157,8 @@ impl Store {
         }
         // It waits for processes to end.
         let _ = spawn_blocking(move || drop(server)).await;
-        Ok(closed?)
+        closed?;
+        cleared
     }
 }
 

@@ -170,7 +170,9 @@ fn figures(html: &mut String, report: &Report, outcomes: &[Option<&Outcome>]) {
         if cells.iter().any(Option::is_some) {
             put(html, format_args!("<tr><th>{}</th>", text(kind.title)));
             for figure in cells {
-                put(html, format_args!("<td>{}</td>", text(&figure.map_or_else(String::new, cell))));
+                // On a narrow page it breaks before the spread, and nowhere else.
+                let shown = figure.map_or_else(String::new, cell).replace(' ', "\u{a0}").replace("\u{a0}±", " ±");
+                put(html, format_args!("<td>{}</td>", text(&shown)));
             }
             html.push_str("</tr>");
         }
@@ -318,7 +320,8 @@ mod tests {
     fn the_page_is_complete_and_asks_for_nothing_else() {
         let report = sample([10.0, 30.0, 20.0]);
         let html = page(&report).unwrap();
-        for part in ["Throughput", "Distribution of lateness", "unsupported: replace", "&lt;quoted&gt;", "20.0/s ±50 %"]
+        for part in
+            ["Throughput", "Distribution of lateness", "unsupported: replace", "&lt;quoted&gt;", "20.0/s ±50\u{a0}%"]
         {
             assert!(html.contains(part), "{part}");
         }

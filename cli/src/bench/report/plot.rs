@@ -77,10 +77,14 @@ impl Axis {
     /// Logarithmic, over all values that are more than `least`.
     pub(super) fn log(what: &'static str, least: f64, values: impl Iterator<Item = f64> + Clone) -> Self {
         let low = values.clone().fold(f64::INFINITY, f64::min).clamp(least, 1e12);
-        let high = values.fold(least, f64::max).max(low * 10.0);
-        let (low, high) = (low.log10().floor(), (high * 1.1).log10().ceil());
-        let marks = (low as i32..=high as i32).map(|power| (f64::from(power), label(10_f64.powi(power))));
-        Self { what, range: low..high, marks: marks.collect(), log: true }
+        let high = values.fold(least, f64::max).max(low * 2.0);
+        let range = (low * 0.8).log10()..(high * 1.25).log10();
+        // Where there is room for it, also 2 and 5.
+        let steps: &[f64] = if range.end - range.start < 2.2 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+        let powers = range.start.floor() as i32..=range.end.ceil() as i32;
+        let marks = powers.flat_map(|power| steps.iter().map(move |step| step * 10_f64.powi(power)));
+        let marks = marks.map(|mark| (mark.log10(), label(mark))).filter(|(place, _)| range.contains(place)).collect();
+        Self { what, range, marks, log: true }
     }
 
     /// With names in the place of values, which count from 0.
@@ -270,10 +274,12 @@ mod tests {
     #[test]
     fn axes_hold_their_values_and_have_labels() {
         let axis = Axis::log("ms", 0.01, [0.3, 250.0].into_iter());
-        assert_eq!((axis.range.clone(), axis.label(0.0)), (-1.0..3.0, "1".to_owned()));
-        assert_eq!(axis.place(0.0), -1.0);
+        let labels = |axis: &Axis| axis.marks.iter().map(|(_, label)| label.clone()).collect::<Vec<_>>();
+        assert_eq!(labels(&axis), ["1", "10", "100"]);
+        assert_eq!((axis.place(0.0), axis.place(1e9)), (axis.range.start, axis.range.end));
+        assert_eq!(labels(&Axis::log("MB", 1.0, [15.0, 90.0].into_iter())), ["20", "50", "100"]);
         let axis = Axis::linear("s", [7.0].into_iter());
-        assert_eq!(axis.marks.iter().map(|(_, label)| label.as_str()).collect::<Vec<_>>(), ["0", "2", "4", "6"]);
+        assert_eq!(labels(&axis), ["0", "2", "4", "6"]);
         assert_eq!((label(20_000.0), label(3e6), label(0.1)), ("20 k".into(), "3 M".into(), "0.1".into()));
     }
 }

@@ -98,6 +98,7 @@ pub(in crate::bench) fn shown(value: f64, unit: &str) -> String {
             format!("{} {unit}", digits(value))
         }
         "tasks/s" => format!("{}/s", digits(value)),
+        "1/s" => format!("{}/s", digits(value)),
         "tasks" => digits(value),
         _ => format!("{} {unit}", digits(value)),
     }

@@ -55,8 +55,8 @@ async fn measured(scene: &Scene<'_>) -> Result<Run, Failure> {
     let took = close(scene, &drive).await?;
     run.figure("cancel_batched", per_second(tasks, took));
     crew.finish(&drive).await?;
-    run.take_lateness(&drive.late);
     bytes(&mut run, "store_drained").await;
+    run.take_lateness(&drive.late);
     scene.end(&drive, &mut run).await?;
     Ok(run)
 }
