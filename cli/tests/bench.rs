@@ -120,8 +120,9 @@ fn what_can_not_start_says_why() {
 
 #[test]
 fn ctrl_c_ends_it_without_a_result() {
-    let running = start(&["bench", "--backends", "memory:", "--scenario", "retry-storm,steady", "--duration", "1h"]);
-    running.says("memory retry-storm: clean");
+    let running =
+        start(&["bench", "--backends", "memory:", "--scenario", "herd,steady", "--repeats", "1", "--duration", "1h"]);
+    running.says("memory herd: clean");
     running.signal(Signal::SIGINT);
     let ended = running.end();
     assert_eq!((ended.code, ended.stdout.as_str()), (130, ""), "{ended:?}");
