@@ -127,3 +127,19 @@ fn ctrl_c_ends_it_without_a_result() {
     let ended = running.end();
     assert_eq!((ended.code, ended.stdout.as_str()), (130, ""), "{ended:?}");
 }
+
+#[cfg(feature = "redis")]
+#[test]
+fn a_private_server_is_measured_and_gone_afterwards() {
+    let args = ["bench", "--spawn", "redis", "--scenario", "herd", "--tasks", "1000", "--repeats", "1", "--json"];
+    let ended = delayline(&args, b"");
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let report = parse(&ended.stdout);
+    let backend = &report["backends"][0];
+    assert_eq!((&backend["name"], &backend["private"]), (&"redis".into(), &true.into()));
+    assert!(backend["version"].as_str().is_some_and(|version| !version.is_empty()), "{backend}");
+    let figures = &report["results"][0]["figures"];
+    assert!(figures["server_cpu"].is_object() && figures["server_memory"].is_object(), "{figures}");
+    let address = backend["url"].as_str().unwrap().trim_start_matches("redis://");
+    assert!(std::net::TcpStream::connect(address).is_err(), "{address} is still there");
+}

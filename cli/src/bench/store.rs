@@ -202,7 +202,6 @@ async fn remove_name_space(url: &str) -> Result<(), Failure> {
 }
 
 #[cfg(not(feature = "rabbitmq"))]
-#[expect(clippy::unused_async, reason = "as where it is compiled in")]
 async fn remove_name_space(_url: &str) -> Result<(), Failure> {
     // Such a URL could not be connected to.
     Ok(())
