@@ -16,8 +16,9 @@ use crate::exit::Failure;
 
 /// How many tasks travel in a batch.
 pub(super) const BATCH: usize = 1_000;
-/// When nothing is delivered for so long although something should be, the rest counts as lost.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// When nothing is delivered for so long although something should be, the rest counts as lost. Longer than any server-backed
+/// store may take to notice a wake-up that it missed.
+pub(super) const PATIENCE: Duration = Duration::from_secs(45);
 /// When all is done, what comes a second time may come within this.
 const LINGER: Duration = Duration::from_millis(200);
 /// A stream of tasks is sent in pieces of this length, each so long before it is due.
