@@ -18,7 +18,7 @@ use crate::exit::Failure;
 /// The tasks for later are due within these hours.
 const LATER: Duration = Duration::from_secs(3_600);
 /// Scheduling them ends after this; then there are fewer.
-const FILL_MAX: Duration = Duration::from_secs(60);
+const FILL_MAX: Duration = Duration::from_secs(30);
 const NEAR_RATE: u32 = 200;
 const NEAR_HERD: u32 = 5_000;
 
