@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use delayline::{Attempts, QueueName};
 
+use crate::bench::args::BenchArgs;
 use crate::conform::args::ConformArgs;
 use crate::demo::args::DemoArgs;
 use crate::push::args::PushArgs;
@@ -22,10 +23,11 @@ Exit codes:
   2    the command line is wrong
   3    lines of the input were bad; the others ran (with --strict, none ran)
   4    some tasks ended as dead letters, which are listed (comes before 3)
-  5    `conform`: a promise does not hold
+  5    `conform`, `bench`: a promise does not hold
   6    a task that was named is not there (comes before 8)
   7    the backend can't do that; `memory:` keeps nothing beyond one command
   8    a task was in flight: `cancel` marked it, `move` left it alone
+  9    `bench --against`: a figure is worse, beyond noise
   130  interrupted by Ctrl-C (143 by SIGTERM, 129 by SIGHUP)
 
 Environment:
@@ -127,6 +129,7 @@ pub(crate) enum Command {
     Store(StoreCommand),
     Demo(Box<DemoArgs>),
     Conform(Box<ConformArgs>),
+    Bench(Box<BenchArgs>),
     #[cfg(feature = "postgres")]
     Schema(crate::schema::SchemaArgs),
     Completions(CompletionsArgs),

@@ -28,6 +28,8 @@ pub(crate) enum Exit {
     Unsupported,
     /// 8: a task that was named is in flight.
     InFlight,
+    /// 9: a figure is worse than in the report that it is compared with.
+    Slower,
     /// 128 + n: interrupted by signal n, so 130 for Ctrl-C and 143 for SIGTERM.
     Interrupted(Signal),
 }
@@ -44,6 +46,7 @@ impl Exit {
             Self::NotFound => 6,
             Self::Unsupported => 7,
             Self::InFlight => 8,
+            Self::Slower => 9,
             Self::Interrupted(signal) => 128 + signal as u8,
         }
     }

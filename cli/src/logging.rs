@@ -14,6 +14,7 @@ const VARIABLE: &str = "DELAYLINE_LOG";
 
 /// The driver of RabbitMQ calls it an error when a queue that is looked for is not there yet, and when a channel is closed.
 /// What becomes of single tasks, the summary and the list of dead letters say; that a store is away, and back, nobody else does.
+/// What a driver complains of, such as a queue that is not there yet, the backend's answers tell where it matters.
 const QUIET: &str =
     "warn,lapin=off,delayline_core::outage=info,delayline_core::worker=error,delayline_core::consume::fetch=error";
 

@@ -1,6 +1,7 @@
 //! The command line of delayline. Standard output carries what programs read; everything for people goes to standard error.
 
 mod args;
+mod bench;
 mod conform;
 mod console;
 mod demo;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Conform(conform) => conform::main(&args.global, &conform),
         #[cfg(feature = "postgres")]
         Command::Schema(schema) => schema::main(&schema),
+        Command::Bench(bench) => bench::main(&args.global, *bench),
         Command::Demo(demo) => demo::main(&args.global, *demo),
     };
     match done {

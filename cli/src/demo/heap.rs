@@ -16,14 +16,20 @@ static COUNTS: AtomicBool = AtomicBool::new(false);
 static LIVE: AtomicIsize = AtomicIsize::new(0);
 static PEAK: AtomicIsize = AtomicIsize::new(0);
 
-/// Begins to count.
+/// Begins to count, from nothing.
 pub(crate) fn start() {
+    LIVE.store(0, Ordering::Relaxed);
     COUNTS.store(true, Ordering::Relaxed);
 }
 
 /// Bytes in use that were allocated since counting began.
 pub(crate) fn live() -> u64 {
     bytes(&LIVE)
+}
+
+/// Counts no more, so that what is timed does not pay for it.
+pub(crate) fn stop() {
+    COUNTS.store(false, Ordering::Relaxed);
 }
 
 /// The most that was in use since [`reset_peak`].
