@@ -265,13 +265,15 @@ impl World<'_> {
         }
         let answer = answer.or_else(|e| wrong(format!("redrive: {e}")))?;
         let (mut affected, mut kept) = (0u64, 0u64);
+        // Without unique ids, a letter comes back beside a task of its id.
+        let unique = self.t.caps().unique_ids == Support::Definite;
         for dead in std::mem::take(&mut self.model.dead) {
             if ids.as_ref().is_some_and(|ids| !ids.contains(&dead.task.id)) {
                 self.model.dead.push(dead);
                 continue;
             }
             self.model.make_way(&dead.task.id);
-            if self.model.by_id(&dead.task.id).is_some() {
+            if unique && self.model.by_id(&dead.task.id).is_some() {
                 self.model.dead.push(dead);
                 kept += 1;
                 continue;
