@@ -58,7 +58,8 @@ pub(crate) async fn settle(
     for (ending, acknowledged) in published.iter().zip(acknowledged) {
         results[ending.at] = match (acknowledged, &ending.instead) {
             (Ok(()), _) => Ok(()),
-            (Err(None), None) => Err(Error::lease_lost()),
+            // It was not sent: the channel is gone, and the lease with it.
+            (Err(None), None) => Err(shared.open().err().unwrap_or_else(Error::lease_lost)),
             (Err(Some(e)), None) => {
                 line.note_unclear(ending.fence);
                 Err(e)
