@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use delayline_core::{Error, ErrorKind, Result, meter};
 use lapin::{Channel, Connection, ConnectionBuilder, ConnectionProperties};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::capabilities::NAME;
-use crate::{RabbitConfig, failure};
+use crate::{RabbitConfig, failure, runtime};
 
 /// The first wait after a failed attempt to connect, and the longest.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -32,6 +32,8 @@ pub(crate) struct Link {
     purpose: &'static str,
     /// How many connections there have been.
     generation: AtomicU64,
+    /// Turns true when there are no more connections, for the driver's tasks to end at once.
+    ended: watch::Sender<bool>,
     /// Held while connecting, so that all who need it wait for one attempt.
     state: Mutex<State>,
 }
@@ -48,7 +50,13 @@ struct State {
 
 impl Link {
     pub(crate) fn new(config: Arc<RabbitConfig>, purpose: &'static str) -> Self {
-        Self { config, purpose, generation: AtomicU64::new(0), state: Mutex::default() }
+        Self {
+            config,
+            purpose,
+            generation: AtomicU64::new(0),
+            ended: watch::Sender::new(false),
+            state: Mutex::default(),
+        }
     }
 
     /// A new channel. Whoever drops all its copies closes it.
@@ -135,9 +143,7 @@ impl Link {
         let config = &self.config;
         let name = format!("delayline {} {}", config.name_space, self.purpose);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let runtime = lapin::runtime::default_runtime()
-            .map_err(|e| Error::new(ErrorKind::Unavailable, format!("no runtime to connect on: {e}")))?;
-        let builder = ConnectionBuilder::new_with_runtime(runtime)
+        let builder = ConnectionBuilder::new_with_runtime(runtime::current(self.ended.subscribe()))
             .with_uri(config.driver_uri())
             .with_properties(properties)
             .with_tls_config(config.tls.clone());
@@ -167,6 +173,7 @@ impl Link {
             // What the broker says to it changes nothing: dropping the connection ends it as well.
             let _ = timeout(CLOSE_MAX, connection.close(200, "closed".into())).await;
         }
+        self.ended.send_replace(true);
     }
 }
 
@@ -230,6 +237,26 @@ mod tests {
         }
         assert!(Arc::ptr_eq(&connection, &link.connection().await.unwrap()), "another connection was opened");
         link.close().await;
+        tokio::task::spawn_blocking(|| drop(broker)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn leak_8_nothing_of_the_driver_sleeps_on_after_close() {
+        let start = || Rabbit::start(&Release::chosen(Kind::RabbitMq).unwrap(), &[]).unwrap();
+        let broker = tokio::task::spawn_blocking(start).await.unwrap();
+        let config = RabbitConfig::from_url(&broker.url()).unwrap().heartbeat(Duration::from_secs(60));
+        let link = Link::new(Arc::new(config), "testing");
+        drop(link.channel().await.unwrap());
+        let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        assert!(alive() > 0);
+        link.close().await;
+        // It would go on for half of the heartbeat.
+        let ended = async {
+            while alive() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(15), ended).await.expect("its tasks end");
         tokio::task::spawn_blocking(|| drop(broker)).await.unwrap();
     }
 }

@@ -15,6 +15,7 @@ mod message;
 mod names;
 mod publisher;
 mod pump;
+mod runtime;
 mod settle;
 mod shared;
 mod start;
