@@ -20,9 +20,6 @@ use crate::capabilities::NAME;
 use crate::connection::Link;
 use crate::{RabbitConfig, driver, failure};
 
-/// How many batches are under way at once; more wait for their turn.
-const CHANNELS_MAX: usize = 8;
-
 /// How many messages are published before it is looked at whether the channel still works.
 const PIECE: usize = 2_000;
 
@@ -66,6 +63,7 @@ impl NotPublished {
 pub(crate) struct Publisher {
     config: Arc<RabbitConfig>,
     link: Arc<Link>,
+    /// For the batches that are under way.
     turns: Semaphore,
     /// Channels in confirm mode that nobody uses now, and of which connection they are: one that was given up is not kept open.
     idle: Mutex<Vec<(u64, Channel)>>,
@@ -73,7 +71,8 @@ pub(crate) struct Publisher {
 
 impl Publisher {
     pub(crate) fn new(config: Arc<RabbitConfig>, link: Arc<Link>) -> Self {
-        Self { config, link, turns: Semaphore::new(CHANNELS_MAX), idle: Mutex::default() }
+        let turns = Semaphore::new(config.publish_channels.into());
+        Self { config, link, turns, idle: Mutex::default() }
     }
 
     /// Publishes a batch, in order, and answers what became of each message, in order.
