@@ -8,7 +8,7 @@ use lapin::{Channel, Consumer};
 
 /// How many frames or messages the driver is given to send at once. It keeps room for the most that there ever were, about a
 /// third of a kilobyte for each frame; a message has three or more.
-const SENDING_MAX: usize = 32;
+const SENDING_MAX: usize = 20;
 
 /// Sends each, in order, a few at a time, and brings what became of each, in order: those that come after one that failed
 /// are tried as well.
@@ -48,5 +48,54 @@ impl Drop for ClosedUnlessAnswered<'_> {
         if let Some(channel) = self.0 {
             close_soon(channel);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use delayline_conformance::servers::{Kind, Rabbit, Release, Server};
+    use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+    use lapin::{BasicProperties, Confirmation};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::RabbitConfig;
+    use crate::connection::Link;
+
+    /// For the broker to be asked without a doubt, and not to have answered.
+    fn polled_once(asking: impl Future) {
+        assert!(asking.now_or_never().is_none(), "the broker can't have answered");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn leak_8_a_consumer_that_nobody_waits_for_takes_nothing() {
+        let start = || Rabbit::start(&Release::chosen(Kind::RabbitMq).unwrap(), &[]).unwrap();
+        let broker = tokio::task::spawn_blocking(start).await.unwrap();
+        let link = Link::new(Arc::new(RabbitConfig::from_url(&broker.url()).unwrap()), "testing");
+        let channel = link.channel().await.unwrap();
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        channel.queue_declare("gate".into(), QueueDeclareOptions::default(), FieldTable::default()).await.unwrap();
+        for _ in 0..20 {
+            polled_once(consume(&link.channel().await.unwrap(), "gate"));
+        }
+        for n in 0..20u8 {
+            let payload = [n];
+            let options = BasicPublishOptions::default();
+            let sent = channel.basic_publish("".into(), "gate".into(), options, &payload, BasicProperties::default());
+            assert_eq!(sent.await.unwrap().await.unwrap(), Confirmation::Ack(None));
+        }
+        let mut consumer = consume(&link.channel().await.unwrap(), "gate").await.unwrap();
+        let mut came: Vec<u8> = Vec::new();
+        while came.len() < 20 {
+            let next = timeout(Duration::from_secs(20), consumer.next()).await.expect("a message that nobody else has");
+            came.push(next.unwrap().unwrap().data[0]);
+        }
+        came.sort_unstable();
+        assert_eq!(came, (0..20).collect::<Vec<u8>>());
+        link.close().await;
+        tokio::task::spawn_blocking(|| drop(broker)).await.unwrap();
     }
 }
