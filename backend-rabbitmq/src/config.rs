@@ -28,6 +28,7 @@ pub struct RabbitConfig {
     pub(crate) payload_bytes_max: usize,
     pub(crate) sweep: Duration,
     pub(crate) new_queue_wait: Duration,
+    pub(crate) publish_channels: u16,
 }
 
 /// The longest name space, in bytes: with a queue's name and what we add, a name at the broker has at most 255.
@@ -35,6 +36,9 @@ const NAME_SPACE_BYTES_MAX: usize = 64;
 
 /// The most queues for each level.
 pub(crate) const PARALLEL_MAX: u16 = 16;
+
+/// The most channels that publish: brokers let a connection have 2,047 unless they are told otherwise, and gates have theirs.
+const PUBLISH_CHANNELS_MAX: u16 = 64;
 
 /// The most levels: a TTL has 32 bits of milliseconds.
 pub(crate) const LEVELS_MAX: u32 = 21;
@@ -47,7 +51,7 @@ const PAYLOAD_BYTES_MAX: usize = 15 << 20;
 
 /// A URL's options, for messages.
 const OPTIONS: &str = "name_space, levels, parallel, margin, hold_max, hold_bytes_max, lease_max, heartbeat, connect_timeout, \
-                       response_timeout, dead_letters_max, payload_bytes_max, sweep and new_queue_wait";
+                       response_timeout, dead_letters_max, payload_bytes_max, sweep, new_queue_wait and publish_channels";
 
 impl RabbitConfig {
     /// Reads a URL: `amqp://[user:password@]host[:port][/virtual-host]`, or `amqps://` for TLS, with options such as
@@ -104,6 +108,7 @@ impl RabbitConfig {
             payload_bytes_max: 1 << 20,
             sweep: Duration::from_secs(30),
             new_queue_wait: Duration::from_millis(1_200),
+            publish_channels: 8,
         }
     }
 
@@ -129,6 +134,7 @@ impl RabbitConfig {
             "payload_bytes_max" => self.payload_bytes_max = usize::try_from(whole()?).unwrap_or(usize::MAX),
             "sweep" => self.sweep = time()?,
             "new_queue_wait" => self.new_queue_wait = time()?,
+            "publish_channels" => self.publish_channels = u16::try_from(whole()?).unwrap_or(u16::MAX),
             _ => return Err(bad(format!("an AMQP URL has no option `{}`; there are {OPTIONS}", shown(name)))),
         }
         Ok(())
@@ -271,6 +277,14 @@ impl RabbitConfig {
         self
     }
 
+    /// How many batches a process publishes at once, each on a channel, 1 to 64; 8 unless set. More wait for their turn. The
+    /// channels are opened when they are needed, and stay. What falls due is published beside them.
+    #[must_use]
+    pub fn publish_channels(mut self, channels: u16) -> Self {
+        self.publish_channels = channels;
+        self
+    }
+
     /// Checks what a method may have set to something impossible.
     ///
     /// # Errors
@@ -289,6 +303,9 @@ impl RabbitConfig {
         }
         if self.hold_max == 0 {
             return Err(bad("hold_max is 1 to 65535"));
+        }
+        if !(1..=PUBLISH_CHANNELS_MAX).contains(&self.publish_channels) {
+            return Err(bad(format!("1 to {PUBLISH_CHANNELS_MAX} channels publish")));
         }
         if self.dead_letters_max == 0 {
             return Err(bad("dead_letters_max is at least 1"));
@@ -378,6 +395,8 @@ impl fmt::Debug for RabbitConfig {
             .field("dead_letters_max", &self.dead_letters_max)
             .field("payload_bytes_max", &self.payload_bytes_max)
             .field("sweep", &self.sweep)
+            .field("new_queue_wait", &self.new_queue_wait)
+            .field("publish_channels", &self.publish_channels)
             .finish()
     }
 }
@@ -402,7 +421,7 @@ mod tests {
         let config = RabbitConfig::from_url(
             "amqp://me:hunter2@example.org:7000/my%2fhost?name_space=exams&levels=10&parallel=4&margin=2s&hold_max=9\
              &lease_max=1m&heartbeat=3s&connect_timeout=2s&response_timeout=1500ms&dead_letters_max=7\
-             &payload_bytes_max=8&sweep=10s",
+             &payload_bytes_max=8&sweep=10s&publish_channels=3",
         )
         .unwrap();
         assert_eq!((config.server().as_str(), config.user()), ("example.org:7000", "me"));
@@ -413,7 +432,7 @@ mod tests {
         assert_eq!(config.driver_uri().query.heartbeat, Some(3));
         assert_eq!(config.driver_uri().query.connection_timeout, Some(2_000));
         assert_eq!(config.response_timeout, Duration::from_millis(1500));
-        assert_eq!((config.dead_letters_max, config.payload_bytes_max), (7, 8));
+        assert_eq!((config.dead_letters_max, config.payload_bytes_max, config.publish_channels), (7, 8, 3));
         assert_eq!(config.sweep, Duration::from_secs(10));
         for plain in ["AMQPS://localhost", "amqps://localhost/", "amqps://localhost/%2F"] {
             let plain = RabbitConfig::from_url(plain).unwrap();
@@ -436,6 +455,7 @@ mod tests {
             ("amqp://host?shards=1", "no option `shards`"),
             ("amqp://host?parallel=17", "1 to 16 parallel"),
             ("amqp://host?parallel=", "whole number"),
+            ("amqp://host?publish_channels=0", "1 to 64 channels"),
             ("amqp://host?levels=25", "1 to 21 levels"),
             ("amqp://host?hold_max=0", "hold_max is 1"),
             ("amqp://host?sweep=soon", "such as `500ms`"),

@@ -10,18 +10,16 @@ use delayline_core::{DeadLetterOp, DeadLetters, DeadSelect, Error, ErrorKind, Qu
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
 use lapin::options::{
-    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions,
-    QueuePurgeOptions,
+    BasicAckOptions, BasicCancelOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions, QueuePurgeOptions,
 };
-use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 use tokio::sync::MutexGuard;
 use tokio::time::timeout;
 
 use crate::capabilities::NAME;
-use crate::failure;
 use crate::message::{Kind, Message};
 use crate::shared::Shared;
+use crate::{driver, failure};
 
 /// How many letters are on their way at once.
 const WINDOW: u16 = 500;
@@ -291,8 +289,7 @@ impl<'s> Reader<'s> {
         self.room = WINDOW;
         meter::round_trip(NAME);
         self.channel.basic_qos(self.room, BasicQosOptions::default()).await?;
-        let (options, table) = (BasicConsumeOptions::default(), FieldTable::default());
-        self.consumer = Some(self.channel.basic_consume(self.queue.as_str().into(), "".into(), options, table).await?);
+        self.consumer = Some(driver::consume(&self.channel, &self.queue).await?);
         Ok(())
     }
 

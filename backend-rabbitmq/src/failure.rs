@@ -125,6 +125,11 @@ pub(crate) fn is_no_exchange(e: &DriverError, exchange: &str) -> bool {
         && matches!(e.kind(), DriverKind::ProtocolError(said) if said.get_message().as_str().contains(&quoted))
 }
 
+/// Whether the driver did not send a message, because the channel had ended.
+pub(crate) fn is_unsent(e: &DriverError) -> bool {
+    matches!(e.kind(), DriverKind::InvalidChannelState(_, "basic.publish"))
+}
+
 /// The channel ended for a reason that is not this request's, which may have taken effect.
 pub(crate) fn unknown(doing: &str, e: &DriverError) -> Error {
     Error::new(ErrorKind::Ambiguous, format!("{doing}: the channel ended: {}", cut(&e.to_string())))

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use delayline_core::{BuryCause, Error, Result, meter};
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::try_join_all;
 use lapin::Channel;
 use lapin::options::ConfirmSelectOptions;
 use tokio::time::timeout;
 
 use crate::capabilities::NAME;
-use crate::failure;
 use crate::line::{Held, Line};
 use crate::message::{Kind, Message};
 use crate::publisher::NotPublished;
 use crate::shared::Shared;
+use crate::{driver, failure};
 
 /// Publishes messages to where they belong by their due times and acknowledges what they replace. What can't be published is
 /// left to the broker: it comes again when the channel ends.
@@ -77,7 +77,8 @@ async fn acknowledge(shared: &Shared, line: &Line, held: &[&Held]) {
 /// Sends acknowledgements, and answers which were sent.
 async fn send(shared: &Shared, line: &Line, held: &[&Held]) -> Vec<bool> {
     held.iter().for_each(|held| line.acknowledging(held.consumer()));
-    match timeout(shared.config.response_timeout, join_all(held.iter().map(|held| held.acknowledge()))).await {
+    let sending = driver::send_all(held.iter().map(|held| held.acknowledge()));
+    match timeout(shared.config.response_timeout, sending).await {
         Ok(sent) => sent.iter().map(Result::is_ok).collect(),
         // Any of them may have been.
         Err(_) => vec![true; held.len()],

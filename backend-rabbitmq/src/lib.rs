@@ -5,6 +5,7 @@ mod capabilities;
 mod config;
 mod connection;
 mod dead;
+mod driver;
 mod failure;
 mod gate;
 mod giving;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use delayline_core::{Error, ErrorKind, Result, meter};
-use futures_util::future::join_all;
+use futures_util::StreamExt;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation};
@@ -18,13 +18,13 @@ use tokio::time::timeout;
 
 use crate::capabilities::NAME;
 use crate::connection::Link;
-use crate::{RabbitConfig, failure};
+use crate::{RabbitConfig, driver, failure};
 
-/// How many batches are under way at once; more wait for their turn.
-const CHANNELS_MAX: usize = 8;
+/// How many messages are published before it is looked at whether the channel still works.
+const PIECE: usize = 2_000;
 
-/// How many messages of one batch are on their way before the first has to be confirmed.
-const PIPELINED: usize = 2_000;
+/// How many messages of one batch are on their way before the first has to be confirmed. The driver keeps room for as many.
+const PIPELINED: usize = 400;
 
 /// A message on its way to the broker.
 #[derive(Clone, Debug)]
@@ -63,6 +63,7 @@ impl NotPublished {
 pub(crate) struct Publisher {
     config: Arc<RabbitConfig>,
     link: Arc<Link>,
+    /// For the batches that are under way.
     turns: Semaphore,
     /// Channels in confirm mode that nobody uses now, and of which connection they are: one that was given up is not kept open.
     idle: Mutex<Vec<(u64, Channel)>>,
@@ -70,7 +71,8 @@ pub(crate) struct Publisher {
 
 impl Publisher {
     pub(crate) fn new(config: Arc<RabbitConfig>, link: Arc<Link>) -> Self {
-        Self { config, link, turns: Semaphore::new(CHANNELS_MAX), idle: Mutex::default() }
+        let turns = Semaphore::new(config.publish_channels.into());
+        Self { config, link, turns, idle: Mutex::default() }
     }
 
     /// Publishes a batch, in order, and answers what became of each message, in order.
@@ -87,15 +89,15 @@ impl Publisher {
             Ok(channel) => channel,
             Err(e) => return batch.iter().map(|_| Err(NotPublished::Failed(e.clone()))).collect(),
         };
-        let mut answers = Vec::with_capacity(batch.len());
-        for piece in batch.chunks(PIPELINED) {
+        let (mut answers, mut missing) = (Vec::with_capacity(batch.len()), false);
+        for piece in batch.chunks(PIECE) {
             match answers.last() {
                 // The channel is gone: what follows was not sent.
                 Some(Err(NotPublished::Failed(e))) => {
                     let e = Error::new(ErrorKind::Unavailable, format!("not sent: {}", e.message()));
                     answers.extend(piece.iter().map(|_| Err(NotPublished::Failed(e.clone()))));
                 }
-                _ => answers.extend(self.piece(&channel, piece).await),
+                _ => answers.extend(self.piece(&channel, piece, &mut missing).await),
             }
         }
         if channel.status().connected() && !answers.iter().any(|a| matches!(a, Err(NotPublished::Failed(_)))) {
@@ -127,22 +129,28 @@ impl Publisher {
         }
     }
 
-    async fn piece(&self, channel: &Channel, piece: &[Outgoing]) -> Vec<Result<(), NotPublished>> {
+    /// `missing` tells whether the channel was ended because an exchange is missing.
+    async fn piece(&self, channel: &Channel, piece: &[Outgoing], missing: &mut bool) -> Vec<Result<(), NotPublished>> {
         let options = BasicPublishOptions { mandatory: true, immediate: false };
         meter::round_trip(NAME);
-        // Each is on its way at its first poll, in this order; then all wait together.
-        let published = piece.iter().enumerate().map(|(at, message)| async move {
+        let sent = piece.iter().enumerate().map(|(at, message)| async move {
             let properties = message.properties.clone().with_correlation_id(at.to_string().into());
             let (exchange, key) = (message.exchange.clone(), message.routing_key.clone());
-            channel.basic_publish(exchange, key, options, &message.payload, properties).await?.await
+            channel.basic_publish(exchange, key, options, &message.payload, properties).await
         });
-        let Ok(confirmed) = timeout(self.config.response_timeout, join_all(published)).await else {
+        // Each is on its way at its first poll, in this order.
+        let confirmed = driver::sending(sent).map(|sent| async move { sent?.await }).buffered(PIPELINED);
+        let Ok(confirmed) = timeout(self.config.response_timeout, confirmed.collect::<Vec<_>>()).await else {
             let e = match self.link.blocked().await {
                 true => Error::new(ErrorKind::Ambiguous, format!("publishing: {}", self.blocked().message())),
                 false => failure::silent("publishing", &self.config, true),
             };
             return piece.iter().map(|_| Err(NotPublished::Failed(e.clone()))).collect();
         };
+        let is_missing = |(answer, message): (&lapin::Result<Confirmation>, &Outgoing)| {
+            answer.as_ref().is_err_and(|e| failure::is_no_exchange(e, message.exchange.as_str()))
+        };
+        *missing |= confirmed.iter().zip(piece).any(is_missing);
         let mut returned = Vec::new();
         let mut answers: Vec<Result<(), NotPublished>> = Vec::with_capacity(piece.len());
         for (confirmation, message) in confirmed.into_iter().zip(piece) {
@@ -150,6 +158,9 @@ impl Publisher {
                 Ok(Confirmation::Ack(_) | Confirmation::NotRequested) => Ok(()),
                 Ok(Confirmation::Nack(_)) => Err(NotPublished::Refused),
                 Err(e) if failure::is_no_exchange(e, message.exchange.as_str()) => Err(NotPublished::Unroutable),
+                // What was not sent is published again with the others, once the exchange is there.
+                Err(e) if failure::is_unsent(e) && *missing => Err(NotPublished::Unroutable),
+                Err(e) if failure::is_unsent(e) => Err(NotPublished::Failed(failure::failed("publishing", e, false))),
                 // That of another message ended the channel: of this one nothing is known.
                 Err(e) if failure::is_not_found(e) => Err(NotPublished::Failed(failure::unknown("publishing", e))),
                 Err(e) => Err(NotPublished::Failed(failure::failed("publishing", e, true))),

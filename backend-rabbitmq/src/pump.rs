@@ -26,7 +26,7 @@ use crate::gate::Gate;
 use crate::line::{Came, Held, Line};
 use crate::message::Foreign;
 use crate::shared::Shared;
-use crate::{failure, giving};
+use crate::{driver, failure, giving};
 
 /// How long what is being given back may take when the backend is closed: the rest is left to the broker, which counts an
 /// attempt for it.
@@ -102,12 +102,15 @@ async fn open(shared: &Arc<Shared>, line: &Line) -> Result<Channel> {
     Ok(channel)
 }
 
+/// What is no task: what it came by, its number there, and its consumer.
+type Nothing = (Channel, DeliveryTag, u64);
+
 /// Acknowledges what is no task.
-async fn done_with(line: &Line, channel: &Channel, tag: DeliveryTag, consumer: u64) {
+async fn done_with(line: &Line, nothing: Vec<Nothing>) {
     let _turn = line.acknowledges.read().await;
-    line.acknowledging(consumer);
+    nothing.iter().for_each(|(_, _, consumer)| line.acknowledging(*consumer));
     // If that gets lost, the channel is, and the message comes again.
-    let _ = channel.basic_ack(tag, BasicAckOptions::default()).await;
+    driver::send_all(nothing.iter().map(|(channel, tag, _)| channel.basic_ack(*tag, BasicAckOptions::default()))).await;
 }
 
 async fn answered<T>(shared: &Shared, doing: &str, asked: impl Future<Output = lapin::Result<T>>) -> Result<T> {
@@ -136,8 +139,9 @@ struct Pump {
     came: BTreeSet<DeliveryTag>,
     /// Whether something has come that nobody was told of.
     fresh: bool,
-    /// How many messages that mean nothing have come.
+    /// How many messages that mean nothing have come, and which of them are to be acknowledged.
     markers: usize,
+    nothing: Vec<Nothing>,
     gate: Option<Gate>,
     /// What is on its way back.
     leaving: JoinSet<()>,
@@ -156,6 +160,7 @@ impl Pump {
             came: BTreeSet::new(),
             fresh: false,
             markers: 0,
+            nothing: Vec::new(),
             gate: None,
             leaving: JoinSet::new(),
         }
@@ -268,7 +273,15 @@ impl Pump {
         while let Some(Some(came)) = self.streams.next().now_or_never() {
             lost |= self.take_in(came);
         }
+        self.be_done_with_nothing();
         lost
+    }
+
+    fn be_done_with_nothing(&mut self) {
+        if !self.nothing.is_empty() {
+            let (line, nothing) = (self.line.clone(), std::mem::take(&mut self.nothing));
+            self.leaving.spawn(async move { done_with(&line, nothing).await });
+        }
     }
 
     fn take_in(&mut self, (consumer, came): FromBroker) -> bool {
@@ -293,14 +306,14 @@ impl Pump {
             Came::Task => self.fresh = true,
             Came::Marker => {
                 self.markers += 1;
-                self.leaving.spawn(async move { done_with(&line, &channel, tag, consumer).await });
+                self.nothing.push((channel, tag, consumer));
             }
             Came::Foreign(delivery, Foreign(why)) => {
                 self.leaving.spawn(async move {
                     let found_in = shared.names.ready(&line.queue);
                     let payload = delivery.data.into();
                     if shared.set_aside(&found_in, why, &delivery.properties, payload).await {
-                        done_with(&line, &channel, tag, consumer).await;
+                        done_with(&line, vec![(channel, tag, consumer)]).await;
                     }
                 });
             }
@@ -340,8 +353,11 @@ impl Pump {
             let _ = timeout(at_most, gate.close()).await;
         }
         self.line.channel_lost(matches!(over, Over::Unneeded));
-        if !matches!(over, Over::Lost) {
-            let channels = self.getting.into_iter().chain([self.channel]);
+        let channels = self.getting.into_iter().chain([self.channel]);
+        if matches!(over, Over::Lost) {
+            // Of a broker that does not answer, what it has sent goes back when it does again.
+            channels.for_each(|channel| driver::close_soon(&channel));
+        } else {
             let closing = channels.map(|channel| async move { channel.close(200, "done".into()).await });
             let _ = timeout(LEAVING_MAX, join_all(closing)).await;
         }

@@ -10,8 +10,7 @@ use bytes::Bytes;
 use delayline_core::{Error, ErrorKind, QueueName, Result, meter};
 use futures_util::StreamExt;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
-use lapin::types::FieldTable;
+use lapin::options::{BasicAckOptions, BasicQosOptions};
 use lapin::{Channel, Consumer};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
@@ -19,10 +18,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::capabilities::NAME;
 use crate::connection::Backoff;
-use crate::failure;
 use crate::message::Message;
 use crate::names::Names;
 use crate::shared::Shared;
+use crate::{driver, failure};
 
 /// How many are on their way at once.
 const WINDOW: u16 = 100;
@@ -85,8 +84,7 @@ async fn open(shared: &Shared) -> Result<(Channel, Consumer)> {
     meter::round_trip(NAME);
     let opened = async {
         channel.basic_qos(WINDOW, BasicQosOptions::default()).await?;
-        let name = shared.names.unroutable();
-        channel.basic_consume(name.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default()).await
+        driver::consume(&channel, &shared.names.unroutable()).await
     };
     match timeout(shared.config.response_timeout, opened).await {
         Ok(Ok(consumer)) => Ok((channel, consumer)),

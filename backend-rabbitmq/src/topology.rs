@@ -3,6 +3,10 @@
 //! Declaring what is there already changes nothing and checks its arguments, so that any number of processes may do it at
 //! once. What an operator has deleted is made again when a publish finds it missing.
 //!
+//! What the broker may refuse is asked on a connection of its own, for that time: a refusal ends the channel, and the driver (lapin
+//! 4.12) never opens one of that number again. On a connection that stays, the numbers would be used up some day, and with it
+//! would go all leases that it has.
+//!
 //! What is missing is made by one at a time ([`Turn`]): a broker shows a quorum queue to others before it serves it, and RabbitMQ
 //! 3.10 ends the connection of a client that uses it then.
 
@@ -166,13 +170,27 @@ impl Topology {
         }
     }
 
+    /// A connection for what may be refused.
+    async fn asking(&self) -> Result<Arc<Link>> {
+        // Without the one that stays, there is nothing to ask for, and all who need that one wait for the same attempt.
+        self.link.connection().await?;
+        Ok(Arc::new(Link::new(self.config.clone(), "making")))
+    }
+
     /// Whether it was not there.
     async fn declare_base(&self) -> Result<bool> {
+        let asking = self.asking().await?;
+        let is_new = self.declare_base_asking(&asking).await;
+        asking.close().await;
+        is_new
+    }
+
+    async fn declare_base_asking(&self, asking: &Arc<Link>) -> Result<bool> {
         // The registry is made last.
-        let turn = self.turn(&self.names.turn(None), &[self.names.registry()]).await?;
-        let is_new = turn.is_some() && self.missing(&[self.names.registry()]).await?;
+        let turn = turn(asking, &self.names.turn(None), &[self.names.registry()]).await?;
+        let is_new = turn.is_some() && missing(asking, &[self.names.registry()]).await?;
         self.declare_what_is_shared().await?;
-        self.over(turn).await;
+        over(turn).await;
         Ok(is_new)
     }
 
@@ -210,10 +228,17 @@ impl Topology {
 
     /// Whether it was not there.
     async fn declare_queue(&self, queue: &QueueName) -> Result<bool> {
+        let asking = self.asking().await?;
+        let is_new = self.declare_queue_asking(&asking, queue).await;
+        asking.close().await;
+        is_new
+    }
+
+    async fn declare_queue_asking(&self, asking: &Arc<Link>, queue: &QueueName) -> Result<bool> {
         let names = &self.names;
         let all = [names.dead(queue), names.ready(queue), names.gate(queue)];
-        let turn = self.turn(&names.turn(Some(queue)), &all).await?;
-        let is_new = turn.is_some() && self.missing(&[names.dead(queue)]).await?;
+        let turn = turn(asking, &names.turn(Some(queue)), &all).await?;
+        let is_new = turn.is_some() && missing(asking, &[names.dead(queue)]).await?;
         if is_new {
             // Registered before it is made, so that `remove` finds whatever was made.
             self.register(queue).await?;
@@ -227,26 +252,8 @@ impl Topology {
             Wanted::new(names.dead(queue), vec![("x-max-length", letters), ("x-overflow", text("drop-head"))]),
         ])
         .await?;
-        self.over(turn).await;
+        over(turn).await;
         Ok(is_new)
-    }
-
-    /// The turn to make what is missing of these queues; nothing where all are there and nobody is making them.
-    async fn turn(&self, name: &str, queues: &[String]) -> Result<Option<Turn>> {
-        let missing = self.missing(queues).await?;
-        // Also where nothing is missing: whoever makes it has the turn until the broker serves it.
-        let turn = Turn::take(&self.link, name).await?;
-        if missing {
-            return Ok(Some(turn));
-        }
-        turn.end().await;
-        Ok(None)
-    }
-
-    async fn over(&self, turn: Option<Turn>) {
-        if let Some(turn) = turn {
-            turn.end().await;
-        }
     }
 
     /// Declares queues and binds them, over a few channels: a broker takes its time for each quorum queue, and works on
@@ -270,22 +277,6 @@ impl Topology {
             });
         }
         try_join_all(parts).await.map(drop)
-    }
-
-    /// Whether one of these queues is not there. A channel of its own, because the broker closes it then.
-    async fn missing(&self, queues: &[String]) -> Result<bool> {
-        let channel = self.link.channel().await?;
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        for queue in queues {
-            meter::round_trip(NAME);
-            match channel.queue_declare(queue.as_str().into(), options, FieldTable::default()).await {
-                Ok(_) => {}
-                Err(e) if failure::is_not_found(&e) => return Ok(true),
-                Err(e) => return Err(failure::failed(&format!("looking for queue `{queue}`"), &e, false)),
-            }
-        }
-        close(channel).await;
-        Ok(false)
     }
 
     async fn register(&self, queue: &QueueName) -> Result<()> {
@@ -312,6 +303,40 @@ impl Topology {
         }
         Err(Error::new(ErrorKind::Unavailable, format!("{doing}: `{registry}` did not take it")))
     }
+}
+
+/// The turn to make what is missing of these queues; nothing where all are there and nobody is making them.
+async fn turn(link: &Arc<Link>, name: &str, queues: &[String]) -> Result<Option<Turn>> {
+    let missing = missing(link, queues).await?;
+    // Also where nothing is missing: whoever makes it has the turn until the broker serves it.
+    let turn = Turn::take(link, name).await?;
+    if missing {
+        return Ok(Some(turn));
+    }
+    turn.end().await;
+    Ok(None)
+}
+
+async fn over(turn: Option<Turn>) {
+    if let Some(turn) = turn {
+        turn.end().await;
+    }
+}
+
+/// Whether one of these queues is not there. A channel of its own, because the broker closes it then.
+async fn missing(link: &Link, queues: &[String]) -> Result<bool> {
+    let channel = link.channel().await?;
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    for queue in queues {
+        meter::round_trip(NAME);
+        match channel.queue_declare(queue.as_str().into(), options, FieldTable::default()).await {
+            Ok(_) => {}
+            Err(e) if failure::is_not_found(&e) => return Ok(true),
+            Err(e) => return Err(failure::failed(&format!("looking for queue `{queue}`"), &e, false)),
+        }
+    }
+    close(channel).await;
+    Ok(false)
 }
 
 /// Removes every queue and exchange of the configuration's name space, with all that is in them.

@@ -9,9 +9,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use crate::harness::Resources;
 use crate::trial::Trial;
+
+/// How long what was let go of may take to end.
+const SETTLED_MAX: Duration = Duration::from_secs(20);
 
 static BLOCKS: AtomicI64 = AtomicI64::new(0);
 static BYTES: AtomicI64 = AtomicI64::new(0);
@@ -79,13 +83,73 @@ impl Alive {
         }
     }
 
+    /// Looks until there is no less than at the last look, and answers that: what there is when nothing is on its way out any
+    /// more. Under virtual time one look is enough.
+    ///
+    /// # Panics
+    /// If the harness can't read its server.
+    pub async fn settled(t: &Trial) -> Self {
+        let mut now = Self::now(t).await;
+        let gives_up = Instant::now() + SETTLED_MAX;
+        while !t.is_virtual() && Instant::now() < gives_up {
+            let next = Self::now(t).await;
+            let is_less = next.blocks < now.blocks || next.tasks < now.tasks || !now.goes_beyond(&next).is_empty();
+            now = next;
+            if !is_less {
+                break;
+            }
+        }
+        now
+    }
+
+    fn goes_beyond(&self, baseline: &Self) -> Resources {
+        self.resources.beyond(&baseline.resources)
+    }
+
+    /// Looks until there is no more at the harness's server than in `baseline`, as
+    /// [`assert_back_soon`](Self::assert_back_soon) does, and lets the heap be.
+    ///
+    /// # Panics
+    /// If there is more after the longest that a busy machine takes, or if the harness can't read its server.
+    pub async fn assert_nothing_more_soon(t: &Trial, baseline: &Self, what: &str) {
+        let gives_up = Instant::now() + SETTLED_MAX;
+        let mut more = Self::now(t).await.goes_beyond(baseline);
+        while !more.is_empty() && !t.is_virtual() && Instant::now() < gives_up {
+            more = Self::now(t).await.goes_beyond(baseline);
+        }
+        assert!(more.is_empty(), "{what} left {more}");
+    }
+
+    /// Looks until there is no more than in `baseline` but for some slack of the heap, and checks it with
+    /// [`assert_back`](Self::assert_back) in the end: what a client of a server has let go of may take its time to end. Under virtual
+    /// time there is no such thing, and one look is enough.
+    ///
+    /// # Panics
+    /// If there is more after the longest that a busy machine takes, or if the harness can't read its server.
+    pub async fn assert_back_soon(t: &Trial, baseline: &Self, slack: Slack, what: &str) {
+        let gives_up = Instant::now() + if t.is_virtual() { Duration::ZERO } else { SETTLED_MAX };
+        let mut now = Self::now(t).await;
+        while !now.is_back(baseline, slack) && Instant::now() < gives_up {
+            now = Self::now(t).await;
+        }
+        now.assert_back(baseline, slack, what);
+    }
+
+    fn is_back(&self, baseline: &Self, slack: Slack) -> bool {
+        self.blocks - baseline.blocks <= slack.blocks
+            && self.bytes - baseline.bytes <= slack.bytes
+            && self.tasks <= baseline.tasks
+            && self.descriptors <= baseline.descriptors
+            && self.goes_beyond(baseline).is_empty()
+    }
+
     /// Checks that there is no more than in `baseline` but for some slack of the heap, and tells what there is.
     ///
     /// # Panics
     /// If there is.
     pub fn assert_back(&self, baseline: &Self, slack: Slack, what: &str) {
         let (blocks, bytes) = (self.blocks - baseline.blocks, self.bytes - baseline.bytes);
-        let more = self.resources.beyond(&baseline.resources);
+        let more = self.goes_beyond(baseline);
         println!("{what}: {blocks:+} blocks, {bytes:+} bytes; {self}");
         assert!(blocks <= slack.blocks && bytes <= slack.bytes, "{what} left {blocks} blocks with {bytes} bytes");
         assert!(self.tasks <= baseline.tasks, "{what} left {} tasks of the runtime", self.tasks - baseline.tasks);

@@ -4,7 +4,7 @@
 mod rabbitmq_support;
 
 #[cfg(feature = "servers")]
-delayline_conformance::leak_suite!(rabbitmq_support::OnRabbit::start());
+delayline_conformance::leak_suite!(rabbitmq_support::OnRabbit::for_the_heap());
 
 #[cfg(not(feature = "servers"))]
 fn main() {

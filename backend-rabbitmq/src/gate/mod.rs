@@ -21,12 +21,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use delayline_core::{Error, ErrorKind, QueueName, Result, meter};
-use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
-use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
-};
+use lapin::options::{BasicAckOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 use tokio::sync::watch;
@@ -37,11 +34,11 @@ use self::hold::{Arrived, Hold, Leaving, Tag, acknowledgements};
 use crate::capabilities::NAME;
 use crate::config::LEVEL_MS;
 use crate::connection::Backoff;
-use crate::failure;
 use crate::message::{Kind, Message};
 use crate::publisher::Publisher;
 use crate::shared::Shared;
 use crate::strays::Strays;
+use crate::{driver, failure};
 
 /// The most messages that are published before their confirmations are awaited.
 const WAVE_MAX: usize = 1_000;
@@ -395,7 +392,7 @@ impl Session {
             let options = BasicAckOptions { multiple };
             self.channel.basic_ack(tag, options)
         });
-        match timeout(self.shared.config.response_timeout, join_all(acknowledged)).await {
+        match timeout(self.shared.config.response_timeout, driver::send_all(acknowledged)).await {
             Ok(answers) => answers
                 .into_iter()
                 .collect::<lapin::Result<()>>()
@@ -429,9 +426,7 @@ impl Session {
 async fn consume(shared: &Shared, channel: &Channel, name: &str) -> Result<Consumer> {
     let doing = "consuming from a gate";
     meter::round_trip(NAME);
-    let options = BasicConsumeOptions::default();
-    let asked = channel.basic_consume(name.into(), "".into(), options, FieldTable::default());
-    match timeout(shared.config.response_timeout, asked).await {
+    match timeout(shared.config.response_timeout, driver::consume(channel, name)).await {
         Ok(Ok(consumer)) => Ok(consumer),
         Ok(Err(e)) => {
             // An operator may have deleted it.

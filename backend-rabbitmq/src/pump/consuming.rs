@@ -5,13 +5,13 @@ use std::time::Duration;
 use delayline_core::Result;
 use futures_util::StreamExt;
 use lapin::options::{
-    BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions,
-    QueueDeclareOptions,
+    BasicCancelOptions, BasicGetOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
 };
 use lapin::types::{DeliveryTag, FieldTable};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{NO_CONSUMER, Pump, answered};
+use crate::driver;
 use crate::line::Line;
 
 /// How many consumers that have all they may have are kept for when that is acknowledged.
@@ -54,8 +54,7 @@ impl Pump {
         let shared = self.shared.clone();
         let started = answered(&shared, "consuming", async {
             channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-            let options = BasicConsumeOptions::default();
-            channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await
+            driver::consume(&channel, &queue).await
         });
         let stream = match started.await {
             Ok(stream) => stream,
@@ -183,6 +182,7 @@ impl Pump {
         let asked = channel.basic_get(ready.into(), BasicGetOptions::default());
         if let Some(got) = answered(&shared, "asking", asked).await? {
             self.take_in_from(channel.clone(), NO_CONSUMER, got.delivery);
+            self.be_done_with_nothing();
             let got = self.line.take_pool();
             self.give_back(got);
             while self.leaving.join_next().await.is_some() {}

@@ -145,20 +145,40 @@ impl Node {
     }
 
     fn resources(&self, sandbox: &Sandbox) -> Result<Resources> {
-        // Numbers in a fixed order, so that no Erlang term has to be read.
+        // Numbers in a fixed order, so that no Erlang term has to be read. What the queues and channels say themselves: the
+        // broker's own sums are up to five seconds old.
+        if std::env::var("DBG_CH").is_ok() {
+            println!(
+                "{}",
+                self.control(
+                    sandbox,
+                    &[
+                        "list_channels",
+                        "connection",
+                        "number",
+                        "confirm",
+                        "consumer_count",
+                        "prefetch_count",
+                        "messages_unacknowledged"
+                    ]
+                )?
+            );
+            println!("{}", self.control(sandbox, &["list_consumers"])?);
+        }
         let names = ["queues", "exchanges", "bindings", "connections", "channels", "consumers", "ready", "unacked"];
         let text = self.control(
             sandbox,
             &[
                 "eval",
                 "Queues = rabbit_amqqueue:list(), \
-                 Sum = fun(What) -> lists:sum([N || Q <- Queues, {_, N} <- rabbit_amqqueue:info(Q, [What]), \
-                                                    is_integer(N)]) end, \
+                 Stats = [rabbit_amqqueue:stat(Q) || Q <- Queues], \
+                 Unacked = [catch rabbit_channel:info(C, [messages_unacknowledged]) || C <- rabbit_channel:list()], \
                  Of = fun(F) -> lists:sum([length(F(V)) || V <- rabbit_vhost:list_names()]) end, \
                  lists:flatten(lists:join(32, [integer_to_list(N) || N <- [length(Queues), \
                     Of(fun rabbit_exchange:list/1), Of(fun rabbit_binding:list/1), \
                     length(rabbit_networking:connections()), length(rabbit_channel:list()), \
-                    Sum(consumers), Sum(messages_ready), Sum(messages_unacknowledged)]])).",
+                    lists:sum([N || {ok, _, N} <- Stats]), lists:sum([N || {ok, N, _} <- Stats]), \
+                    lists:sum([N || [{_, N}] <- Unacked])]])).",
             ],
         )?;
         let numbers: Vec<u64> = text.trim().trim_matches('"').split(' ').filter_map(|n| n.parse().ok()).collect();

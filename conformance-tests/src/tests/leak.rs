@@ -45,9 +45,9 @@ pub async fn leak_2_thirty_thousand_tasks_leave_nothing(t: &Trial) {
     };
     // What is allocated once is there after a first round.
     round(1_000).await;
-    let before = Alive::now(t).await;
+    let before = Alive::settled(t).await;
     round(30_000).await;
-    Alive::now(t).await.assert_back(&before, Slack::default(), "30,000 tasks, each by a take of its own");
+    Alive::assert_back_soon(t, &before, Slack::default(), "30,000 tasks, each by a take of its own").await;
 }
 
 pub async fn leak_2_a_burst_gives_its_memory_back(t: &Trial) {
@@ -64,10 +64,10 @@ pub async fn leak_2_a_burst_gives_its_memory_back(t: &Trial) {
         t.checked(tasks as u64);
     };
     round(1_000).await;
-    let before = Alive::now(t).await;
+    let before = Alive::settled(t).await;
     for _ in 0..3 {
         round(t.size(50_000, 10_000)).await;
-        Alive::now(t).await.assert_back(&before, Slack::default(), "a burst");
+        Alive::assert_back_soon(t, &before, Slack::default(), "a burst").await;
     }
 }
 
@@ -82,9 +82,12 @@ pub async fn leak_3_takes_that_time_out_or_are_dropped_leave_nothing(t: &Trial) 
     let waker = Arc::new(CountedWaker::default());
     let takes = t.size(100_000, 1_000);
 
+    // What is opened on a server with the first claim stays there as long as the intake.
+    timed_out(t, &mut intake, 1).await;
+    assert!(consumer.next_within(TICK).await.expect("an answer").is_none());
     // A first round of each, for what is allocated once.
     for n in [100, takes] {
-        let before = Alive::now(t).await;
+        let before = Alive::settled(t).await;
         timed_out(t, &mut intake, n).await;
         left_nothing(t, &before, &waker, n, "takes that timed out").await;
 
@@ -137,7 +140,7 @@ async fn breathe(i: usize) {
 async fn left_nothing(t: &Trial, before: &Alive, waker: &Arc<CountedWaker>, n: usize, what: &str) {
     quiet(t, t.patience(), || waker.kept() == 0).await;
     assert_eq!(waker.kept(), 0, "{n} {what} left their wakers registered");
-    Alive::now(t).await.assert_back(before, Slack::default(), &format!("{n} {what}"));
+    Alive::assert_back_soon(t, before, Slack::default(), &format!("{n} {what}")).await;
 }
 
 pub async fn leak_5_cycles_cost_the_same_as_one(t: &Trial) {
@@ -163,7 +166,8 @@ pub async fn leak_5_cycles_cost_the_same_as_one(t: &Trial) {
     })
     .await;
     cycles(t, "queues, each by another name", async |i| {
-        let queue = t.queue(&format!("once-{i}"));
+        // Ten names in turn, where the first use of a name leaves something.
+        let queue = t.queue(&format!("once-{}", if forgets_names(t) { i } else { i % 10 }));
         t.put(&backend, &queue, NewTask::new(Due::NOW, "a")).await;
         let mut intake = t.intake(&backend, &queue).await;
         let taken = t.take(&mut intake, 1).await;
@@ -183,16 +187,22 @@ pub async fn leak_5_cycles_cost_the_same_as_one(t: &Trial) {
     cycles(t, "backends", async |_| use_one_more(t).await).await;
 }
 
+/// Whether a queue that holds nothing is gone (LEAK-4): a promise of stores that can tell what queues there are. Others make
+/// something for each name, and keep it.
+fn forgets_names(t: &Trial) -> bool {
+    t.caps().stats == Support::Definite
+}
+
 /// Runs something 50 times; the last 40 must have left nothing.
 async fn cycles(t: &Trial, what: &str, mut cycle: impl AsyncFnMut(u32)) {
     for i in 0..10 {
         cycle(i).await;
     }
-    let after_10 = Alive::now(t).await;
+    let after_10 = Alive::settled(t).await;
     for i in 10..50 {
         cycle(i).await;
     }
-    Alive::now(t).await.assert_back(&after_10, CYCLES_SLACK, &format!("40 cycles of {what}"));
+    Alive::assert_back_soon(t, &after_10, CYCLES_SLACK, &format!("40 cycles of {what}")).await;
     t.checked(50);
 }
 
@@ -251,9 +261,9 @@ pub async fn leak_6_joined_calls_whose_callers_all_left_leave_nothing(t: &Trial)
         t.checked(u64::from(rounds));
     };
     round(16).await;
-    let before = Alive::now(t).await;
+    let before = Alive::settled(t).await;
     round(t.size(500, 200) as u32).await;
-    Alive::now(t).await.assert_back(&before, Slack::default(), "joined calls whose callers all left");
+    Alive::assert_back_soon(t, &before, Slack::default(), "joined calls whose callers all left").await;
 }
 
 pub async fn leak_7_a_cancelled_task_gives_its_payload_back(t: &Trial) {
@@ -282,15 +292,15 @@ async fn anchor(t: &Trial, backend: &Arc<dyn DelayBackend>, queue: &QueueName) {
 /// Does something with so many bytes of payload, five times. It may leave a tenth of them once, as room for the next ones,
 /// and that does not grow.
 async fn given_back(t: &Trial, bytes: usize, what: &str, mut round: impl AsyncFnMut()) {
-    let before = Alive::now(t).await;
+    let before = Alive::settled(t).await;
     round().await;
-    let once = Alive::now(t).await;
+    let once = Alive::settled(t).await;
     let slack = Slack { blocks: 500, bytes: bytes as i64 / 10 };
     once.assert_back(&before, slack, what);
     for _ in 0..4 {
         round().await;
     }
-    Alive::now(t).await.assert_back(&once, Slack::default(), &format!("four times more {what}"));
+    Alive::assert_back_soon(t, &once, Slack::default(), &format!("four times more {what}")).await;
 }
 
 pub async fn leak_7_a_task_cancelled_in_flight_leaves_nothing(t: &Trial) {
@@ -357,7 +367,7 @@ pub async fn leak_8_nothing_of_a_backend_is_left_after_close(t: &Trial) {
         t.put(&t.bare(), &t.queue("closed"), NewTask::new(Due::NOW, "a")).await;
         empty_closed(t).await;
     }
-    let before = Alive::now(t).await;
+    let before = Alive::settled(t).await;
     let backend = t.harness().open().await.expect("another client");
     let queue = Queue::<String>::new(backend.clone(), t.queue("closed")).expect("a queue of a valid name");
     let mut consumer = queue.consumer().open().await.expect("a consumer");
@@ -383,7 +393,7 @@ pub async fn leak_8_nothing_of_a_backend_is_left_after_close(t: &Trial) {
         empty_closed(t).await;
     }
     t.checked(1);
-    Alive::now(t).await.assert_back(&before, CYCLES_SLACK, "a client that was closed");
+    Alive::assert_back_soon(t, &before, CYCLES_SLACK, "a client that was closed").await;
 }
 
 /// Completes what is left in the queue of the client that is closed.
@@ -393,11 +403,18 @@ async fn empty_closed(t: &Trial) {
 }
 
 pub async fn leak_9_a_server_holds_nothing_of_work_that_is_done(t: &Trial) {
-    let before = Alive::now(t).await;
+    let (backend, queue) = (t.bare(), t.queue("served"));
+    if !forgets_names(t) {
+        t.put(&backend, &queue, NewTask::new(Due::NOW, "first")).await;
+        let mut intake = t.intake(&backend, &queue).await;
+        empty(t, &backend, &queue, &mut intake).await;
+        intake.close().await.expect("an intake that can be closed");
+        use_one_more(t).await;
+    }
+    let before = Alive::settled(t).await;
     if before.resources.0.is_empty() {
         return t.untested("the harness reports no resources of a server");
     }
-    let (backend, queue) = (t.bare(), t.queue("served"));
     for i in 0..5 {
         let tasks = (0..200).map(|n| NewTask::new(t.units(1) * (n % 3), format!("{i}-{n}")));
         let refs = t.put_all(&backend, &queue, tasks).await;
@@ -410,7 +427,5 @@ pub async fn leak_9_a_server_holds_nothing_of_work_that_is_done(t: &Trial) {
         intake.close().await.expect("an intake that can be closed");
         use_one_more(t).await;
     }
-    let after = Alive::now(t).await;
-    let more = after.resources.beyond(&before.resources);
-    assert!(more.is_empty(), "work that is done left {more}");
+    Alive::assert_nothing_more_soon(t, &before, "work that is done").await;
 }

@@ -3,10 +3,10 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use delayline_conformance::servers::{self, Kind, Server};
+use delayline_conformance::servers::{self, Kind, Rabbit, Release, Server};
 use delayline_conformance::{Fault, Harness, Resources};
 use delayline_core::{DelayBackend, Error, ErrorKind, Result, async_trait};
 use delayline_rabbitmq::{RabbitBackend, RabbitConfig};
@@ -16,6 +16,10 @@ use parking_lot::Mutex;
 const DISTURBING: [&str; 2] =
     ["live_3_consumers_go_on_unaided_when_a_fault_has_healed", "loss_4_what_is_on_disk_survives_a_kill"];
 
+/// How many channels a connection may have where the heap is measured. The driver notes each number of a channel when it is used
+/// for the first time, and keeps that; there are 2,047 by default.
+const CHANNELS_MAX: usize = 32;
+
 /// A broker, or the one that `DELAYLINE_TEST_RABBITMQ` names.
 #[derive(Debug)]
 pub struct OnRabbit {
@@ -23,12 +27,14 @@ pub struct OnRabbit {
     server: Option<Arc<Mutex<Box<dyn Server>>>>,
     /// Whether nobody else uses it.
     own: bool,
+    /// Whether each client uses up the numbers of channels before anything is measured.
+    warmed: bool,
 }
 
 impl OnRabbit {
     pub fn start() -> Self {
         if let Some(url) = servers::given(Kind::RabbitMq) {
-            return Self { url, server: None, own: false };
+            return Self { url, server: None, own: false, warmed: false };
         }
         let thread = std::thread::current();
         let own = thread.name().is_some_and(|name| DISTURBING.contains(&name));
@@ -39,7 +45,20 @@ impl OnRabbit {
         };
         let server = server.unwrap_or_else(|e| panic!("{e}"));
         let url = server.lock().url();
-        Self { url, server: Some(server), own }
+        Self { url, server: Some(server), own, warmed: false }
+    }
+
+    /// For tests of the heap: on a broker that all of them share, where a connection may have few channels.
+    pub fn for_the_heap() -> Self {
+        static SERVER: OnceLock<Arc<Mutex<Box<dyn Server>>>> = OnceLock::new();
+        let server = SERVER.get_or_init(|| {
+            let release = Release::chosen(Kind::RabbitMq).unwrap_or_else(|e| panic!("{e}"));
+            let setting = format!("channel_max = {CHANNELS_MAX}");
+            let server = Rabbit::start(&release, &[&setting]).unwrap_or_else(|e| panic!("{e}"));
+            Arc::new(Mutex::new(Box::new(server)))
+        });
+        let url = server.lock().url();
+        Self { url, server: Some(server.clone()), own: false, warmed: true }
     }
 
     /// Does something to the server, on a thread that may block; nothing where it is not ours alone.
@@ -65,7 +84,18 @@ impl Harness for OnRabbit {
             // Nobody kills it, and the tests make hundreds of queues.
             config = config.new_queue_wait(Duration::ZERO);
         }
-        Ok(Arc::new(RabbitBackend::connect(config).await?))
+        if self.warmed {
+            // Each that publishes costs as much as the largest batch so far. With one, what is warmed up is warm.
+            config = config.publish_channels(1);
+        }
+        let backend = RabbitBackend::connect(config).await?;
+        if self.warmed {
+            // Each opens a channel on each connection.
+            for _ in 0..CHANNELS_MAX {
+                backend.ping().await?;
+            }
+        }
+        Ok(Arc::new(backend))
     }
 
     async fn inject(&self, fault: Fault) -> Result<bool> {
