@@ -317,20 +317,6 @@ fn change(task: &mut Message, action: TombstoneAction) -> bool {
     true
 }
 
-/// How to acknowledge what is done, given all that is not acknowledged: up to a tag with everything below it, or by itself.
-/// Takes what is done out of `unsettled`.
-pub(crate) fn acknowledgements(unsettled: &mut BTreeSet<Tag>, mut done: Vec<Tag>) -> Vec<(Tag, bool)> {
-    done.sort_unstable();
-    done.dedup();
-    done.retain(|tag| unsettled.remove(tag));
-    let below = match unsettled.first() {
-        Some(first) => done.partition_point(|tag| tag < first),
-        None => done.len(),
-    };
-    let together = below.checked_sub(1).map(|last| (done[last], true));
-    together.into_iter().chain(done[below..].iter().map(|tag| (*tag, false))).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -457,16 +443,5 @@ mod tests {
         assert!(!leaving.due);
         let late = tombstone(2, FAR + 1, 1, TombstoneAction::Cancel);
         assert!(matches!(hold.arrived(2, late, 0), Arrived::Leaves(_)));
-    }
-
-    #[test]
-    fn acknowledgements_cover_what_is_done_and_nothing_else() {
-        let mut unsettled: BTreeSet<Tag> = (1..=10).collect();
-        assert_eq!(acknowledgements(&mut unsettled, vec![2, 1, 5]), [(2, true), (5, false)]);
-        assert_eq!(acknowledgements(&mut unsettled, vec![4]), [(4, false)]);
-        assert_eq!(acknowledgements(&mut unsettled, vec![3, 3, 99]), [(3, true)]);
-        assert_eq!(acknowledgements(&mut unsettled, (6..=10).collect()), [(10, true)]);
-        assert!(unsettled.is_empty());
-        assert!(acknowledgements(&mut unsettled, vec![]).is_empty());
     }
 }

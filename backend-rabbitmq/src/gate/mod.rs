@@ -5,16 +5,17 @@
 //!
 //! 1. A message comes, and is held ([`hold`]) without being acknowledged.
 //! 2. When it is due, it is published to the ready queue, in waves: all that is due, in order.
-//! 3. Only when the broker has confirmed a wave, what it is made of is acknowledged.
+//! 3. Only when the broker has confirmed a wave, what it is made of is acknowledged; in a herd somewhat later ([`acks`]).
 //!
 //! A gate that dies between 2 and 3 leaves a copy behind, which its successor publishes again. A gate that only lost its
 //! channel remembers what was confirmed, and does not.
 
+mod acks;
 mod hold;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +31,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use self::hold::{Arrived, Hold, Leaving, Tag, acknowledgements};
+use self::acks::{Acks, STEPS_MAX};
+use self::hold::{Arrived, Hold, Leaving, Tag};
 use crate::capabilities::NAME;
 use crate::config::LEVEL_MS;
 use crate::connection::Backoff;
@@ -54,6 +56,9 @@ const SLEEP_MAX: Duration = Duration::from_secs(10);
 
 /// How long closing waits for a wave that is under way.
 const CLOSE_MAX: Duration = Duration::from_millis(900);
+
+/// How long until the next acknowledgements are sent, if some had to wait.
+const BEHIND: Duration = Duration::from_millis(20);
 
 /// One process's part in a queue's gate. Dropped, it ends in the background and gives back what it holds.
 pub(crate) struct Gate {
@@ -144,8 +149,11 @@ impl Work {
                     }
                     backoff.reset();
                     match session.serve(&mut self, &mut stop, &mut closing).await {
-                        Ok(()) => return session.close().await,
-                        Err(e) => e,
+                        Ok(()) => return session.close(&mut self).await,
+                        Err(e) => {
+                            self.remember(session.acks.copies());
+                            e
+                        }
                     }
                 }
                 Err(e) if e.kind() == ErrorKind::Closed => return,
@@ -160,6 +168,12 @@ impl Work {
                 () = sleep(backoff.next()) => {}
             }
         }
+    }
+
+    /// Notes what comes again though it is in the ready queue.
+    fn remember(&mut self, copies: impl IntoIterator<Item = Copied>) {
+        let room = CONFIRMED_MAX.saturating_sub(self.confirmed.len());
+        self.confirmed.extend(copies.into_iter().take(room));
     }
 }
 
@@ -179,7 +193,7 @@ struct Session {
     consumer: Consumer,
     hold: Hold,
     /// Everything that came and is not acknowledged.
-    unsettled: BTreeSet<Tag>,
+    acks: Acks,
     /// What could not be published yet.
     leaving: Vec<Leaving>,
     backoff: Backoff,
@@ -209,7 +223,7 @@ impl Session {
             queue: queue.clone(),
             channel,
             hold: Hold::new(hold_max.into(), shared.config.hold_bytes_max, far_ms),
-            unsettled: BTreeSet::new(),
+            acks: Acks::default(),
             leaving: Vec::new(),
             backoff: Backoff::new(),
             rest_until: None,
@@ -231,6 +245,9 @@ impl Session {
             if let Some(until) = self.rest_until {
                 wait = until.saturating_duration_since(Instant::now());
             }
+            if self.acks.is_behind() {
+                wait = wait.min(BEHIND);
+            }
             tokio::select! {
                 biased;
                 () = told(stop) => return Ok(()),
@@ -243,7 +260,7 @@ impl Session {
                 }
             }
             let ended = self.hold.ended(self.shared.now_ms());
-            self.acknowledge(ended).await?;
+            self.acknowledge(work, ended, STEPS_MAX).await?;
             self.let_go(work, stop).await?;
         }
     }
@@ -286,13 +303,13 @@ impl Session {
             // What is taken from the stream has to be handled: an acknowledgement of what follows covers it.
             came = if taken < INTAKE_MAX { self.consumer.next().now_or_never() } else { None };
         }
-        self.acknowledge(done).await
+        self.acknowledge(work, done, STEPS_MAX).await
     }
 
     /// Takes in one message. Answers what is done with.
     async fn arrived(&mut self, work: &mut Work, delivery: Delivery) -> Result<Vec<Tag>> {
         let tag = delivery.delivery_tag;
-        self.unsettled.insert(tag);
+        self.acks.arrived(tag);
         let payload = Bytes::from(delivery.data);
         let message = match Message::read(&delivery.properties, payload.clone()) {
             Ok(message) if !matches!(message.kind, Kind::Dead { .. }) => message,
@@ -351,12 +368,12 @@ impl Session {
             false => shared.route(&self.queue, &leaving.message),
         });
         let answers = shared.publish_by(&work.publisher, &self.queue, out.collect()).await;
-        let (mut done, mut copies, mut failed) = (Vec::new(), Vec::new(), None);
+        let mut failed = None;
         for (leaving, answer) in wave.into_iter().zip(answers) {
             match answer {
                 Ok(()) => {
-                    done.extend(leaving.tags);
-                    copies.push(copied(&leaving.message));
+                    let copied = copied(&leaving.message);
+                    leaving.tags.iter().for_each(|tag| self.acks.done(*tag, Some(copied)));
                 }
                 Err(e) => {
                     failed.get_or_insert(e);
@@ -377,34 +394,32 @@ impl Session {
                 self.rest_until = Some(Instant::now() + self.backoff.next());
             }
         }
-        if let Err(e) = self.acknowledge(done).await {
-            // They come again; but they are in the ready queue.
-            if work.confirmed.len() + copies.len() <= CONFIRMED_MAX {
-                work.confirmed.extend(copies);
-            }
-            return Err(e);
-        }
-        Ok(())
+        self.acknowledge(work, Vec::new(), STEPS_MAX).await
     }
 
-    async fn acknowledge(&mut self, done: Vec<Tag>) -> Result<()> {
-        let acknowledged = acknowledgements(&mut self.unsettled, done).into_iter().map(|(tag, multiple)| {
-            let options = BasicAckOptions { multiple };
-            self.channel.basic_ack(tag, options)
-        });
-        match timeout(self.shared.config.response_timeout, driver::send_all(acknowledged)).await {
+    /// Acknowledges what is done with, of which these are more, as far as that is for now.
+    async fn acknowledge(&mut self, work: &mut Work, done: Vec<Tag>, steps_max: usize) -> Result<()> {
+        done.into_iter().for_each(|tag| self.acks.done(tag, None));
+        let round = self.acks.round(steps_max);
+        let acknowledged =
+            round.tags.into_iter().map(|(tag, multiple)| self.channel.basic_ack(tag, BasicAckOptions { multiple }));
+        let sent = match timeout(self.shared.config.response_timeout, driver::send_all(acknowledged)).await {
             Ok(answers) => answers
                 .into_iter()
                 .collect::<lapin::Result<()>>()
                 .map_err(|e| failure::failed("acknowledging at the gate", &e, false)),
             Err(_) => Err(failure::silent("acknowledging at the gate", &self.shared.config, false)),
+        };
+        if sent.is_err() {
+            work.remember(round.copies);
         }
+        sent
     }
 
     /// Gives messages back to the broker, which brings them again, with their payload.
     async fn recall(&mut self, tags: Vec<Tag>) -> Result<()> {
         for tag in tags {
-            self.unsettled.remove(&tag);
+            self.acks.recalled(tag);
             let options = BasicNackOptions { multiple: false, requeue: true };
             let given = timeout(self.shared.config.response_timeout, self.channel.basic_nack(tag, options)).await;
             match given {
@@ -415,7 +430,9 @@ impl Session {
         Ok(())
     }
 
-    async fn close(self) {
+    async fn close(mut self, work: &mut Work) {
+        // What can't be acknowledged comes again.
+        let _ = self.acknowledge(work, Vec::new(), usize::MAX).await;
         // Everything that is not acknowledged goes back to the queue.
         let closed = self.channel.close(200, "the gate is closed".into());
         // Dropping the channel closes it as well; this only waits for it.

@@ -147,24 +147,6 @@ impl Node {
     fn resources(&self, sandbox: &Sandbox) -> Result<Resources> {
         // Numbers in a fixed order, so that no Erlang term has to be read. What the queues and channels say themselves: the
         // broker's own sums are up to five seconds old.
-        if std::env::var("DBG_CH").is_ok() {
-            println!(
-                "{}",
-                self.control(
-                    sandbox,
-                    &[
-                        "list_channels",
-                        "connection",
-                        "number",
-                        "confirm",
-                        "consumer_count",
-                        "prefetch_count",
-                        "messages_unacknowledged"
-                    ]
-                )?
-            );
-            println!("{}", self.control(sandbox, &["list_consumers"])?);
-        }
         let names = ["queues", "exchanges", "bindings", "connections", "channels", "consumers", "ready", "unacked"];
         let text = self.control(
             sandbox,
