@@ -54,8 +54,11 @@ async fn fill(scene: &Scene<'_>, run: &mut Run, queue: &Drive) -> Result<(), Fai
     let pending = filled?;
     run.figure("pending", f64::from(pending));
     run.figure("schedule_batched", per_second(pending, took));
-    if let (Some(before), Some(after)) = (before, after) {
-        run.figure("bytes_per_task", (after - before).max(0.0) / f64::from(pending.max(1)));
+    if let (Some(before), Some(after)) = (before, after)
+        // A store that has become smaller meanwhile, by throwing away what was old, tells nothing.
+        && after > before
+    {
+        run.figure("bytes_per_task", (after - before) / f64::from(pending.max(1)));
     }
     Ok(())
 }
