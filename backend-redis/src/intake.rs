@@ -118,11 +118,11 @@ impl Core {
             let shares = shares(left, &wanted, state.turn);
             let id = self.shared.fresh_number().to_be_bytes();
             let bytes = if wanted.len() == 1 { bytes_left } else { bytes_left / wanted.len() };
-            // A task that is larger than the limit comes alone, so only one shard may bring one.
-            let alone = claimed.deliveries.is_empty().then_some(state.turn % wanted.len());
-            let asked = wanted.iter().zip(&shares).enumerate().map(|(i, (&at, &max))| {
+            // A task that is larger than the limit comes alone, so it is asked for where nobody else is asked.
+            let any_size = claimed.deliveries.is_empty() && wanted.len() == 1;
+            let asked = wanted.iter().zip(&shares).map(|(&at, &max)| {
                 let id = *state.lost[at].get_or_insert(id);
-                let limits = Limits { max, bytes, any_size: alone == Some(i), lease: claim.lease };
+                let limits = Limits { max, bytes, any_size, lease: claim.lease };
                 self.claim_from(&self.shards[at], id, limits)
             });
             let answers = join_all(asked.collect::<Vec<_>>()).await;
@@ -170,6 +170,10 @@ impl Core {
             let more_of_several = self.shards.len() > 1 && left > 0 && bytes_left > 0;
             if again.is_empty() || claim.max == 0 || !(claimed.deliveries.is_empty() || more_of_several) {
                 break;
+            }
+            if claimed.deliveries.is_empty() {
+                // What is due there may be larger than a share, or the limit.
+                again = vec![again[state.turn % again.len()]];
             }
             wanted = again;
         }

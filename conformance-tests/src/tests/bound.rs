@@ -273,8 +273,15 @@ pub async fn bound_9_a_claim_brings_at_most_max_and_max_bytes(t: &Trial) {
     t.put_all(&backend, &queue, (0..tasks).map(|i| NewTask::new(Due::NOW, payload(i)))).await;
     let mut intake = t.intake(&backend, &queue).await;
     let (began, mut came) = (Instant::now(), Vec::new());
-    let limits =
-        [(3, usize::MAX), (usize::MAX, 2 * bytes + bytes / 4), (5, 0), (1, 1), (usize::MAX, bytes), (4, 2 * bytes)];
+    let limits = [
+        (usize::MAX, bytes),
+        (3, usize::MAX),
+        (usize::MAX, 2 * bytes + bytes / 4),
+        (5, 0),
+        (usize::MAX, bytes + bytes / 4),
+        (1, 1),
+        (4, 2 * bytes),
+    ];
     for (max, max_bytes) in limits.into_iter().cycle() {
         let claim = Claim::new(max, LONG_LEASE.min(t.caps().lease_max)).max_bytes(max_bytes);
         let claimed = intake.claim(claim).await.unwrap();
