@@ -2,7 +2,8 @@
 //!
 //! - `rates`: schedule in batches and by 64 callers, and 30,000 tasks due at one instant;
 //! - `lateness`: at 200 tasks a second, beside a bare sleep to the same instants, due within a second and through the levels;
-//! - `idle`: the broker's time while 1,000 tasks are pending and none is due.
+//! - `idle`: the broker's time while 1,000 tasks are pending and none is due;
+//! - `connect`: how long a client takes to start, where all queues are to be made and where they are there.
 //!
 //! `DELAYLINE_RELEASE_RABBITMQ` chooses the release.
 
@@ -26,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 const BATCH: usize = 1_000;
 const PAYLOAD_BYTES: usize = 100;
 const HOUR: Duration = Duration::from_secs(3_600);
-const PARTS: [&str; 3] = ["rates", "lateness", "idle"];
+const PARTS: [&str; 4] = ["rates", "lateness", "idle", "connect"];
 
 struct Bench {
     server: Rabbit,
@@ -208,6 +209,21 @@ async fn idle() {
     println!("idle, 1,000 pending: the broker works {:?} a second\n", busy / SECONDS);
 }
 
+async fn connect() {
+    let bench = Bench::new().await;
+    let ms = async |name_space: &str| {
+        let config = RabbitConfig::from_url(&bench.server.url()).unwrap().name_space(name_space);
+        let start = clock();
+        RabbitBackend::connect(config).await.unwrap().close().await.unwrap();
+        format!("{:.0}", start.elapsed().as_secs_f64() * 1e3)
+    };
+    let mut table = table(&["a client starts and closes, ms", "the queues are made", "they are there"]);
+    for name_space in ["first", "second", "third"] {
+        table.add_row([name_space.to_owned(), ms(name_space).await, ms(name_space).await]);
+    }
+    println!("{table}\n");
+}
+
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(header.to_vec());
@@ -241,6 +257,9 @@ fn main() {
         }
         if does("idle") {
             idle().await;
+        }
+        if does("connect") {
+            connect().await;
         }
     });
 }

@@ -1,6 +1,9 @@
-//! Dead letters: read by taking them without acknowledging, on a channel whose end puts them back in their order.
+//! Dead letters: read by taking them without acknowledging, and put back.
+//!
+//! Processes that bury at the same time publish in another order than that of their sequences, and what is put back may come in
+//! another order than before. So a page is chosen by the letters' sequences, of all that there are.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +15,7 @@ use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions, QueuePurgeOptions,
 };
+use lapin::types::DeliveryTag;
 use lapin::{Channel, Consumer};
 use tokio::sync::MutexGuard;
 use tokio::time::timeout;
@@ -23,6 +27,10 @@ use crate::{driver, failure};
 
 /// How many letters are on their way at once.
 const WINDOW: u16 = 500;
+
+/// How many letters are put back at once: of more, RabbitMQ 3.10 forgets the order, and a full queue drops another than the
+/// oldest.
+const PUT_BACK: usize = 32;
 
 pub(crate) async fn run(shared: &Arc<Shared>, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
     match op {
@@ -51,19 +59,26 @@ async fn list(shared: &Arc<Shared>, queue: &QueueName, after: Option<u64>, limit
         return Ok(answer);
     }
     let mut reader = Reader::open(shared, queue).await?;
-    let mut last = None;
-    while let Some((_, message)) = reader.next().await? {
-        if after.is_some_and(|after| message.seq <= after) {
-            continue;
+    let mut page = BTreeMap::new();
+    // One more than are asked for.
+    while let Some((_, letter)) = reader.next().await? {
+        if after.is_none_or(|after| letter.seq > after) {
+            page.insert((letter.seq, letter.number), letter);
         }
-        if answer.letters.len() == limit {
-            answer.next = last;
-            break;
+        if page.len() > limit + 1 {
+            page.pop_last();
         }
-        last = Some(message.seq);
-        answer.letters.extend(message.into_letter());
     }
     reader.close().await;
+    if page.len() > limit
+        && let Some(((beyond, _), _)) = page.pop_last()
+    {
+        // Where processes buried at the same microsecond, the next page has all of those.
+        let earlier = page.keys().any(|(seq, _)| *seq < beyond);
+        page.retain(|(seq, _), _| *seq < beyond || !earlier);
+        answer.next = page.last_key_value().map(|((seq, _), _)| *seq);
+    }
+    answer.letters = page.into_values().filter_map(Message::into_letter).collect();
     Ok(answer)
 }
 
@@ -150,14 +165,7 @@ async fn end_selected(
             if let Some(apart) = apart {
                 publish_again(shared, queue, &batch, from, &mut turn, apart).await?;
             }
-            for (delivery, _) in batch {
-                delivery
-                    .acker
-                    .ack(BasicAckOptions::default())
-                    .await
-                    .map_err(|e| failure::failed("taking dead letters away", &e, true))?;
-            }
-            reader.settled().await?;
+            reader.take_away(batch).await?;
             answer.affected += n;
         }
         if ended {
@@ -211,6 +219,8 @@ struct Reader<'s> {
     room: u16,
     /// What a former one brought beyond that.
     left: VecDeque<Delivery>,
+    /// The letters that were read and are still the broker's.
+    taken: BTreeSet<DeliveryTag>,
     marker: u128,
     ended: bool,
 }
@@ -233,6 +243,7 @@ impl<'s> Reader<'s> {
             consumer: None,
             room: 0,
             left: VecDeque::new(),
+            taken: BTreeSet::new(),
             marker,
             ended: false,
         })
@@ -259,7 +270,10 @@ impl<'s> Reader<'s> {
             };
             let payload = Bytes::from(delivery.data.clone());
             match Message::read(&delivery.properties, payload.clone()) {
-                Ok(message) if matches!(message.kind, Kind::Dead { .. }) => return Ok(Some((delivery, message))),
+                Ok(message) if matches!(message.kind, Kind::Dead { .. }) => {
+                    self.taken.insert(delivery.delivery_tag);
+                    return Ok(Some((delivery, message)));
+                }
                 // Our marker, or one that somebody left behind who did not come to his.
                 Ok(message) if matches!(message.kind, Kind::Tombstone { .. }) => {
                     self.ended = message.number == self.marker;
@@ -293,9 +307,14 @@ impl<'s> Reader<'s> {
         Ok(())
     }
 
-    /// Waits until the broker has processed what was acknowledged.
-    async fn settled(&self) -> Result<()> {
+    /// Acknowledges letters, and waits until the broker has processed that.
+    async fn take_away(&mut self, letters: Vec<(Delivery, Message)>) -> Result<()> {
         let doing = "taking dead letters away";
+        for (delivery, _) in letters {
+            self.taken.remove(&delivery.delivery_tag);
+            let done = delivery.acker.ack(BasicAckOptions::default()).await;
+            done.map_err(|e| failure::failed(doing, &e, true))?;
+        }
         meter::round_trip(NAME);
         let asked = self.channel.confirm_select(ConfirmSelectOptions::default());
         match timeout(self.shared.config.response_timeout, asked).await {
@@ -312,8 +331,13 @@ impl<'s> Reader<'s> {
                 // Cancelled first, or what is given back would come again at once, and go behind the others when the channel ends.
                 self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
             }
-            // All that is left, and that may be nothing.
-            self.channel.basic_nack(0, BasicNackOptions { multiple: true, requeue: true }).await?;
+            let put_back = BasicNackOptions { multiple: true, requeue: true };
+            let taken: Vec<DeliveryTag> = self.taken.iter().copied().collect();
+            for piece in taken.chunks(PUT_BACK) {
+                self.channel.basic_nack(piece[piece.len() - 1], put_back).await?;
+            }
+            // What came beyond the marker, and that may be nothing.
+            self.channel.basic_nack(0, put_back).await?;
             self.channel.confirm_select(ConfirmSelectOptions::default()).await?;
             self.channel.close(200, "done".into()).await
         };

@@ -24,6 +24,7 @@ mod strays;
 mod tombstone;
 mod topology;
 mod turn;
+mod way;
 
 // For its feature alone: the driver's TLS has no provider otherwise.
 use rustls as _;

@@ -8,7 +8,7 @@
 //! | `delayline` | the format, 1 |
 //! | `id` | the task's id |
 //! | `due` | when it is visible, in milliseconds since 1970 |
-//! | `seq` | its sequence: microseconds since 1970 at acceptance, one more for each task of a batch |
+//! | `seq` | its sequence: microseconds since 1970 at acceptance, one more for each task of a batch; of a dead letter, at its burial |
 //! | `attempts` | attempts that are over; what the broker counts of failed deliveries comes on top |
 //! | `max` | attempts it may have |
 //! | `fence` | the last fence that is known of |
@@ -17,6 +17,7 @@
 //! | `h` | the task's own headers |
 //! | `cause` `buried` | of a dead letter: which way it came there, and when; the reason is in `failure` |
 //! | `target` `to` `by` | of a tombstone: the number of the task that it is after, when that is to be due, or how much later |
+//! | `CC` | in the levels: the steps of its way ([`crate::way`]) |
 //!
 //! The property `message_id` is the task's number, 32 hexadecimal digits that no other task has, kept on all its ways.
 
@@ -27,6 +28,10 @@ use lapin::types::{AMQPValue, FieldTable};
 
 /// The format of our headers.
 const FORMAT: i64 = 1;
+
+/// The header by which a broker routes as it does by the routing key, and the one that it takes off then.
+pub(crate) const CC: &str = "CC";
+const BCC: &str = "BCC";
 
 /// One message of ours.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,6 +128,11 @@ impl Message {
 
     /// The properties to publish it with: persistent, and nothing but ours.
     pub(crate) fn properties(&self) -> BasicProperties {
+        self.properties_on(&[])
+    }
+
+    /// Likewise, with further routing keys.
+    pub(crate) fn properties_on(&self, keys: &[String]) -> BasicProperties {
         let mut table = FieldTable::default();
         let mut put = |name: &str, value: AMQPValue| {
             table.insert(name.into(), value);
@@ -161,6 +171,9 @@ impl Message {
                 own.insert(name.into(), text(value));
             });
             put("h", AMQPValue::FieldTable(own));
+        }
+        if !keys.is_empty() {
+            put(CC, AMQPValue::FieldArray(keys.iter().map(|key| text(key)).collect::<Vec<_>>().into()));
         }
         BasicProperties::default()
             .with_delivery_mode(2)
@@ -214,6 +227,16 @@ impl Message {
     pub(crate) fn byte_len(&self) -> usize {
         self.payload.len() + self.headers.byte_len() + self.failure.as_ref().map_or(0, String::len) + 256
     }
+}
+
+/// The properties of a message that is not ours, to keep it with: those by which a broker would route it elsewhere as well are
+/// left out.
+pub(crate) fn kept(properties: &BasicProperties) -> BasicProperties {
+    let mut table = FieldTable::default();
+    for (name, value) in properties.headers().iter().flatten().filter(|(name, _)| ![CC, BCC].contains(&name.as_str())) {
+        table.insert(name.clone(), value.clone());
+    }
+    properties.clone().with_headers(table).with_delivery_mode(2)
 }
 
 /// How often the broker says that deliveries of this message from its queue have failed.

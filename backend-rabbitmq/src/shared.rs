@@ -15,10 +15,11 @@ use uuid::{Builder, Uuid};
 use crate::config::LEVEL_MS;
 use crate::connection::Link;
 use crate::lines::Lines;
-use crate::message::{Kind, Message};
+use crate::message::{self, Kind, Message};
 use crate::names::Names;
 use crate::publisher::{NotPublished, Outgoing, Publisher};
 use crate::topology::Topology;
+use crate::way::Way;
 use crate::{RabbitConfig, capabilities, strays};
 
 /// How long to wait before a message that was refused is published again.
@@ -199,18 +200,17 @@ impl Shared {
         // Beyond the largest delay is what was shifted there: it goes round again when it comes out.
         let ticks = ticks.min((1 << self.config.levels) - 1);
         if left_ms <= SOON_MS && !is_tombstone {
-            self.to_queue(self.names.ready(queue), message)
-        } else if ticks == 0 {
-            self.to_queue(self.names.gate(queue), message)
-        } else {
-            let slot = self.slot.fetch_add(1, Ordering::Relaxed) % u64::from(self.config.parallel);
-            let key = self.names.key(u16::try_from(slot).unwrap_or(0), ticks, queue);
-            Outgoing {
-                exchange: self.names.level(ticks.ilog2()).into(),
-                routing_key: key.into(),
-                properties: message.properties(),
+            return self.to_queue(self.names.ready(queue), message);
+        }
+        let slot = self.slot.fetch_add(1, Ordering::Relaxed) % u64::from(self.config.parallel);
+        match Way::new(&self.names, u16::try_from(slot).unwrap_or(0), ticks, queue) {
+            None => self.to_queue(self.names.gate(queue), message),
+            Some(way) => Outgoing {
+                properties: message.properties_on(&way.others),
+                exchange: way.exchange.into(),
+                routing_key: way.routing_key.into(),
                 payload: message.payload.clone(),
-            }
+            },
         }
     }
 
@@ -294,7 +294,7 @@ impl Shared {
         let message = Outgoing {
             exchange: "".into(),
             routing_key: self.names.set_aside().into(),
-            properties: properties.clone().with_delivery_mode(2),
+            properties: message::kept(properties),
             payload,
         };
         let done = self.publisher.publish(&[message]).await.iter().all(Result::is_ok);

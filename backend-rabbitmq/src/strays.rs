@@ -19,8 +19,8 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::capabilities::NAME;
 use crate::connection::Backoff;
 use crate::message::Message;
-use crate::names::Names;
 use crate::shared::Shared;
+use crate::way::Way;
 use crate::{driver, failure};
 
 /// How many are on their way at once.
@@ -119,11 +119,11 @@ async fn serve(shared: &Shared, mut consumer: Consumer) -> Error {
 /// Whether it may be acknowledged.
 async fn put_on_its_way(shared: &Shared, delivery: &Delivery, repaired: &mut Option<(QueueName, Instant)>) -> bool {
     let payload = Bytes::from(delivery.data.clone());
-    let queue = Names::queue_of_key(delivery.routing_key.as_str());
+    let queue = Way::queue_of(&delivery.properties);
     let (queue, message) = match (queue, Message::read(&delivery.properties, payload.clone())) {
         (Some(queue), Ok(message)) => (queue, message),
         (_, read) => {
-            let why = read.err().map_or("its routing key is not ours", |foreign| foreign.0);
+            let why = read.err().map_or("it does not say which way it was on", |foreign| foreign.0);
             return shared.set_aside(&shared.names.unroutable(), why, &delivery.properties, payload).await;
         }
     };

@@ -30,7 +30,10 @@ use crate::config::{LEVEL_MS, LEVELS_MAX, PARALLEL_MAX};
 use crate::connection::Link;
 use crate::names::Names;
 use crate::turn::Turn;
-use crate::{RabbitConfig, failure};
+use crate::{RabbitConfig, failure, way};
+
+/// How the levels are connected; another number for what clients of different versions would do differently.
+const LAYOUT: u32 = 2;
 
 /// As often as a quorum queue may deliver a message in vain before it drops it: brokers of 4.x would after 20.
 const DELIVERIES_MAX: i64 = 1_000_000_000;
@@ -62,16 +65,17 @@ pub(crate) struct Topology {
 struct Wanted {
     queue: String,
     arguments: Vec<(&'static str, AMQPValue)>,
-    binding: Option<(String, String)>,
+    /// Exchanges, and the keys by which they lead to it.
+    bindings: Vec<(String, String)>,
 }
 
 impl Wanted {
     fn new(queue: String, arguments: Vec<(&'static str, AMQPValue)>) -> Self {
-        Self { queue, arguments, binding: None }
+        Self { queue, arguments, bindings: Vec::new() }
     }
 
     fn bound(mut self, exchange: String, key: String) -> Self {
-        self.binding = Some((exchange, key));
+        self.bindings.push((exchange, key));
         self
     }
 }
@@ -197,14 +201,20 @@ impl Topology {
     async fn declare_what_is_shared(&self) -> Result<()> {
         let channel = self.link.channel().await?;
         let (names, parallel) = (&self.names, self.config.parallel);
-        let layout = format!("levels={} parallel={parallel}", self.config.levels);
+        let levels = self.config.levels;
+        let layout = format!("format={LAYOUT} levels={levels} parallel={parallel}");
         exchange(&channel, &names.layout(), ExchangeKind::Fanout, Some(&layout)).await?;
         exchange(&channel, &names.unroutable(), ExchangeKind::Fanout, None).await?;
         let strays = names.unroutable();
+        // A topic exchange finds one of many queues by looking, where a direct one goes through all of them if there is more than
+        // one key (RabbitMQ 3.10).
         exchange(&channel, &names.gates(), ExchangeKind::Topic, Some(&strays)).await?;
-        for level in 0..self.config.levels {
-            exchange(&channel, &names.level(level), ExchangeKind::Topic, Some(&strays)).await?;
-            pass(&channel, &names.level(level), &names.below(level), &names.pass_pattern(level)).await?;
+        // The one above the highest level is for what comes in.
+        for level in 0..=levels {
+            exchange(&channel, &names.level(level), ExchangeKind::Direct, Some(&strays)).await?;
+        }
+        for level in 0..levels {
+            bind_exchange(&channel, &names.gates(), &names.level(level), &way::step_to_gates(level)).await?;
         }
         close(channel).await;
         let bounded = vec![("x-max-length", long(SET_ASIDE_MAX)), ("x-overflow", text("drop-head"))];
@@ -212,15 +222,16 @@ impl Topology {
             Wanted::new(names.unroutable(), Vec::new()).bound(names.unroutable(), String::new()),
             Wanted::new(names.set_aside(), bounded),
         ];
-        for (level, slot) in (0..self.config.levels).flat_map(|level| (0..parallel).map(move |slot| (level, slot))) {
+        for (level, slot) in (0..levels).flat_map(|level| (0..parallel).map(move |slot| (level, slot))) {
             let arguments = vec![
                 ("x-message-ttl", long((LEVEL_MS << level).cast_signed())),
-                ("x-dead-letter-exchange", text(&names.below(level))),
+                ("x-dead-letter-exchange", text(&names.level(level))),
                 ("x-dead-letter-strategy", text("at-least-once")),
                 ("x-overflow", text("reject-publish")),
             ];
             let queue = Wanted::new(names.level_queue(level, slot), arguments);
-            queues.push(queue.bound(names.level(level), names.enter_pattern(level, slot)));
+            let steps = (level + 1..=levels).map(|from| (names.level(from), way::step(from, level, slot)));
+            queues.push(steps.fold(queue, |queue, (exchange, step)| queue.bound(exchange, step)));
         }
         self.make(queues).await?;
         self.make(vec![Wanted::new(names.registry(), Vec::new())]).await
@@ -247,7 +258,7 @@ impl Topology {
         // With room for the markers of those who read them.
         let letters = long(i64::from(self.config.dead_letters_max) + MARKERS_MAX);
         self.make(vec![
-            Wanted::new(names.gate(queue), one_at_a_time).bound(names.gates(), names.gate_pattern(queue)),
+            Wanted::new(names.gate(queue), one_at_a_time).bound(names.gates(), way::step_to_gate(queue)),
             Wanted::new(names.ready(queue), Vec::new()),
             Wanted::new(names.dead(queue), vec![("x-max-length", letters), ("x-overflow", text("drop-head"))]),
         ])
@@ -358,10 +369,10 @@ pub(crate) async fn remove(config: &RabbitConfig, link: &Link) -> Result<()> {
         }
     }
     // However many it was made with.
-    for level in (0..LEVELS_MAX).rev() {
-        for slot in 0..PARALLEL_MAX {
-            delete_queue(link, &names.level_queue(level, slot)).await?;
-        }
+    for (level, slot) in (0..LEVELS_MAX).flat_map(|level| (0..PARALLEL_MAX).map(move |slot| (level, slot))) {
+        delete_queue(link, &names.level_queue(level, slot)).await?;
+    }
+    for level in 0..=LEVELS_MAX {
         delete_exchange(link, &names.level(level)).await?;
     }
     for exchange in [names.gates(), names.unroutable(), names.layout()] {
@@ -443,15 +454,17 @@ async fn declare(channel: &Channel, wanted: &Wanted) -> Result<()> {
     meter::round_trip(NAME);
     let declared = channel.queue_declare(queue.into(), options, table).await;
     declared.map_err(|e| failure::failed(&format!("declaring queue `{queue}`"), &e, false))?;
-    let Some((exchange, key)) = &wanted.binding else { return Ok(()) };
-    let (exchange, key, options) = (exchange.as_str(), key.as_str(), QueueBindOptions::default());
-    meter::round_trip(NAME);
-    let bound = channel.queue_bind(queue.into(), exchange.into(), key.into(), options, FieldTable::default()).await;
-    bound.map_err(|e| failure::failed(&format!("binding queue `{queue}` to `{exchange}`"), &e, false))
+    for (exchange, key) in &wanted.bindings {
+        let (exchange, key, options) = (exchange.as_str(), key.as_str(), QueueBindOptions::default());
+        meter::round_trip(NAME);
+        let bound = channel.queue_bind(queue.into(), exchange.into(), key.into(), options, FieldTable::default()).await;
+        bound.map_err(|e| failure::failed(&format!("binding queue `{queue}` to `{exchange}`"), &e, false))?;
+    }
+    Ok(())
 }
 
-/// Lets what matches the key go on from one exchange to the next.
-async fn pass(channel: &Channel, from: &str, to: &str, key: &str) -> Result<()> {
+/// Lets what has the key go on from one exchange to another.
+async fn bind_exchange(channel: &Channel, to: &str, from: &str, key: &str) -> Result<()> {
     let options = ExchangeBindOptions::default();
     meter::round_trip(NAME);
     let bound = channel.exchange_bind(to.into(), from.into(), key.into(), options, FieldTable::default()).await;

@@ -81,17 +81,29 @@ async fn operator(url: &str) -> (Connection, Channel) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn loss_1_a_task_whose_gate_was_unbound_arrives() {
-    let url = shared_url().await;
-    let queue = client(&url, "faults-unbound").await;
+async fn loss_1_a_task_whose_way_was_unbound_arrives() {
+    let start = || Rabbit::start(&Release::chosen(Kind::RabbitMq).unwrap(), &[]).unwrap();
+    let server = tokio::task::spawn_blocking(start).await.unwrap();
+    let queue = client(&server.url(), "unbound").await;
     // Makes the queues.
     schedule(&queue, names("first", 1), Duration::ZERO).await;
     receive(&queue, names("first", 1)).await;
-    let (_connection, channel) = operator(&url).await;
-    let (gate, gates) = ("faults-unbound.q.exams.gate".into(), "faults-unbound.gates".into());
-    channel.queue_unbind(gate, gates, "*.*.*.*.exams".into(), FieldTable::default()).await.unwrap();
-    schedule(&queue, names("strayed", 20), Duration::from_secs(5)).await;
-    receive(&queue, names("strayed", 20)).await;
+    let (_connection, channel) = operator(&server.url()).await;
+    for (exchange, unbound, key) in
+        [("unbound.level.1", "unbound.level.0.0", "1>0:0"), ("unbound.gates", "unbound.q.exams.gate", "exams")]
+    {
+        let is_bound = || {
+            let bindings = server.control(&["list_bindings", "source_name", "routing_key"]).unwrap();
+            bindings.lines().any(|line| line.split_whitespace().eq([exchange, key]))
+        };
+        assert!(is_bound(), "{exchange} {key}");
+        channel.queue_unbind(unbound.into(), exchange.into(), key.into(), FieldTable::default()).await.unwrap();
+        assert!(!is_bound(), "{exchange} {key}");
+        // Through both of these.
+        schedule(&queue, names(key, 20), Duration::from_millis(8_500)).await;
+        receive(&queue, names(key, 20)).await;
+        assert!(is_bound(), "{exchange} {key} is bound again");
+    }
     queue.backend().close().await.unwrap();
 }
 
@@ -111,7 +123,7 @@ async fn live_3_queues_that_an_operator_deleted_come_back() {
         schedule(&queue, names(part, 1), Duration::from_millis(300)).await;
     }
     channel.queue_delete("faults-deleted.level.0.0".into(), QueueDeleteOptions::default()).await.unwrap();
-    channel.exchange_delete("faults-deleted.level.1".into(), ExchangeDeleteOptions::default()).await.unwrap();
+    channel.exchange_delete("faults-deleted.level.2".into(), ExchangeDeleteOptions::default()).await.unwrap();
     // Through each slot of the levels.
     schedule(&queue, names("last", 1).into_iter().chain(names("more", 3)), Duration::from_millis(8_500)).await;
     receiving.await.unwrap();

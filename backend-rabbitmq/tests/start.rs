@@ -5,7 +5,7 @@ use std::time::Duration;
 use delayline_conformance::servers::{Kind, Rabbit, Release, Server};
 use delayline_core::{DelayBackend, Due, ErrorKind, NewTask, QueueName};
 use delayline_rabbitmq::{RabbitBackend, RabbitConfig};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn config(broker: &Rabbit) -> RabbitConfig {
     RabbitConfig::from_url(&broker.url()).expect("a URL that is ours").levels(2).name_space("start")
@@ -71,6 +71,9 @@ async fn clear_1_what_is_no_broker_is_told_so_in_bounded_time() {
     let (address, began) = (other.local_addr().unwrap(), tokio::time::Instant::now());
     let server = tokio::spawn(async move {
         while let Ok((mut stream, _)) = other.accept().await {
+            // Unread, the greeting would have the stream reset, and the answer may be lost with it.
+            let mut greeting = [0; 8];
+            let _ = stream.read_exact(&mut greeting).await;
             let _ = stream
                 .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\nno such thing here, and nothing that could be one")
                 .await;

@@ -13,9 +13,11 @@ use delayline_core::{
     Result, Scheduled, Select, Task, TaskRef, Verdict, Worker, async_trait, limits,
 };
 use futures_util::future::join_all;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub use self::names::*;
+use super::crew::{Goal, Hand, bury, until_reached};
 use super::order::{numbered, numbered_one};
 use crate::history::{Answer, Op, What};
 use crate::need::Need;
@@ -184,29 +186,30 @@ pub async fn bound_4_a_page_holds_at_most_a_thousand_dead_letters(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("pages"));
     let tasks = limits::PAGE_MAX + 200;
     t.put_all(&backend, &queue, numbered(0..tasks, Due::NOW)).await;
-    let mut intake = t.intake(&backend, &queue).await;
-    let mut buried = 0;
-    while buried < tasks {
-        let held = t.take_some(&mut intake, t.caps().batch_max.min(500), LONG_LEASE, t.patience()).await;
-        assert!(!held.is_empty(), "{buried} of {tasks} tasks have come");
-        buried += held.len();
-        let bury = Verdict::Bury { reason: "full".into() };
-        let verdicts = held.into_iter().map(|task| (task.lease, bury.clone())).collect();
-        backend.settle(&queue, verdicts).await.unwrap().into_iter().for_each(|answer| answer.unwrap());
+    let (goal, mut hands) = (Goal::new(tasks), JoinSet::new());
+    // By several at once, for the letters of one to come between those of another.
+    for client in [t.another().await, backend.clone(), backend.clone()] {
+        let hand = Hand { backend: client, queue: queue.clone(), goal: goal.clone(), lease: LONG_LEASE, max: 20 };
+        hands.spawn(hand.work(|_, _| Some(bury("full"))));
     }
-    let (mut after, mut seen) = (None, BTreeSet::new());
-    loop {
-        let page = backend.dead_letters(&queue, DeadLetterOp::List { after, limit: usize::MAX }).await.unwrap();
-        assert!(page.letters.len() <= limits::PAGE_MAX, "a page of {} dead letters", page.letters.len());
-        for letter in page.letters {
-            assert!(seen.insert(letter.payload.clone()), "a dead letter stands on two pages");
+    until_reached(t, &goal, hands).await;
+    // What was listed before changes nothing.
+    for limit in [usize::MAX, 300, 300] {
+        let (mut after, mut seen) = (None, BTreeSet::new());
+        loop {
+            let page = backend.dead_letters(&queue, DeadLetterOp::List { after, limit }).await.unwrap();
+            let most = limits::PAGE_MAX.min(limit);
+            assert!(page.letters.len() <= most, "a page of {} dead letters", page.letters.len());
+            for letter in page.letters {
+                assert!(seen.insert(letter.payload.clone()), "a dead letter stands on two pages");
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
         }
-        after = page.next;
-        if after.is_none() {
-            break;
-        }
+        assert_eq!(seen.len(), tasks, "dead letters on all pages");
     }
-    assert_eq!(seen.len(), tasks, "dead letters on all pages");
 }
 
 pub async fn bound_4_a_queue_cuts_what_it_is_given_into_calls(t: &Trial) {
