@@ -215,7 +215,7 @@ impl Line {
             found.tasks.push(state.lease(shared, held, claim.lease, now));
         }
         let more = !state.pool.is_empty();
-        found.next_in = if more { Some(Duration::ZERO) } else { state.next_expected(shared) };
+        found.next_in = if more { Some(Duration::ZERO) } else { state.next_expected(shared, now) };
         let wanted = if more { 0 } else { (claim.max - found.tasks.len()).min(WANT_MAX) };
         if let Some(want) = state.intakes.get_mut(&intake) {
             *want = wanted;
@@ -306,11 +306,14 @@ impl Held {
 }
 
 impl State {
-    fn next_expected(&mut self, shared: &Shared) -> Option<Duration> {
+    fn next_expected(&mut self, shared: &Shared, now: Instant) -> Option<Duration> {
         let late_ms = shared.now_ms() - EXPECTED_LATE_MS;
         self.expected = self.expected.split_off(&late_ms);
         let (first_ms, _) = self.expected.first_key_value()?;
-        Some(Some(shared.until(*first_ms)).filter(|left| !left.is_zero()).unwrap_or(LATE_AGAIN))
+        let left = Some(shared.until(*first_ms)).filter(|left| !left.is_zero()).unwrap_or(LATE_AGAIN);
+        // The task of a lease that ends comes, too.
+        let lease = self.ends.first().map(|(ends, _)| ends.saturating_duration_since(now).max(LATE_AGAIN));
+        Some(lease.map_or(left, |lease| lease.min(left)))
     }
 
     /// One that was expected is not any more.

@@ -2,6 +2,9 @@
 //!
 //! The exchanges of the levels have an alternate one, whose queue keeps what has nowhere to go. Each process that has a gate
 //! consumes that queue; a stray's own queues and bindings are made again, and it is published anew before it is acknowledged.
+//!
+//! Where an exchange is missing, what has expired stays in its level, and nobody is told. So the same process looks for them,
+//! one at each sweep.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -10,11 +13,12 @@ use bytes::Bytes;
 use delayline_core::{Error, ErrorKind, QueueName, Result, meter};
 use futures_util::StreamExt;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicQosOptions};
-use lapin::{Channel, Consumer};
+use lapin::options::{BasicAckOptions, BasicQosOptions, ExchangeDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Consumer, ExchangeKind};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, interval_at, sleep, timeout};
 
 use crate::capabilities::NAME;
 use crate::connection::Backoff;
@@ -62,9 +66,9 @@ async fn run(shared: Arc<Shared>) {
     let mut backoff = Backoff::new();
     loop {
         let e = match open(&shared).await {
-            Ok((_channel, consumer)) => {
+            Ok((channel, consumer)) => {
                 backoff.reset();
-                serve(&shared, consumer).await
+                serve(&shared, &channel, consumer).await
             }
             Err(e) => e,
         };
@@ -97,14 +101,28 @@ async fn open(shared: &Shared) -> Result<(Channel, Consumer)> {
 }
 
 /// Goes on until something fails.
-async fn serve(shared: &Shared, mut consumer: Consumer) -> Error {
+async fn serve(shared: &Shared, channel: &Channel, mut consumer: Consumer) -> Error {
     let doing = "looking after strays";
     // One repair is enough for all that strayed before it.
     let mut repaired: Option<(QueueName, Instant)> = None;
-    while let Some(delivery) = consumer.next().await {
-        let delivery = match delivery {
-            Ok(delivery) => delivery,
-            Err(e) => return failure::failed(doing, &e, false),
+    let levels = shared.config.levels;
+    let mut exchanges = (0..=levels).map(|level| shared.names.level(level)).chain([shared.names.gates()]).cycle();
+    let mut sweeps = interval_at(Instant::now() + shared.config.sweep, shared.config.sweep);
+    loop {
+        let next = tokio::select! {
+            next = consumer.next() => next,
+            _ = sweeps.tick() => {
+                let Some(exchange) = exchanges.next() else { continue };
+                match look_for(shared, channel, exchange).await {
+                    Ok(()) => continue,
+                    Err(e) => return e,
+                }
+            }
+        };
+        let delivery = match next {
+            Some(Ok(delivery)) => delivery,
+            Some(Err(e)) => return failure::failed(doing, &e, false),
+            None => return Error::new(ErrorKind::Unavailable, format!("{doing}: the queue is gone")),
         };
         while !put_on_its_way(shared, &delivery, &mut repaired).await {
             sleep(PAUSE).await;
@@ -113,7 +131,26 @@ async fn serve(shared: &Shared, mut consumer: Consumer) -> Error {
             return failure::failed(doing, &e, false);
         }
     }
-    Error::new(ErrorKind::Unavailable, format!("{doing}: the queue is gone"))
+}
+
+/// Makes sure of an exchange that nobody may publish to for long. If it is missing, the channel is gone, and everything is made
+/// again with the next one.
+async fn look_for(shared: &Shared, channel: &Channel, exchange: String) -> Result<()> {
+    let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+    meter::round_trip(NAME);
+    let asked =
+        channel.exchange_declare(exchange.as_str().into(), ExchangeKind::Direct, options, FieldTable::default());
+    match timeout(shared.config.response_timeout, asked).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(e)) => {
+            if failure::is_not_found(&e) {
+                tracing::warn!(exchange, "an exchange is missing: it is made again with its bindings");
+            }
+            shared.topology.forget().await;
+            Err(failure::failed(&format!("looking for exchange `{exchange}`"), &e, false))
+        }
+        Err(_) => Err(failure::silent("looking for an exchange", &shared.config, false)),
+    }
 }
 
 /// Whether it may be acknowledged.

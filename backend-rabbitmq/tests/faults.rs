@@ -302,6 +302,7 @@ async fn loss_1_nothing_is_lost_by_a_broker_in_need() {
         .control(&["eval", "application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, 1000)."])
         .unwrap();
     unconnected_levels_keep_what_they_have(&server).await;
+    a_missing_exchange_is_made_again(&server).await;
     closed_connections(&server).await;
     alarm(&server, "memory", ["set_vm_memory_high_watermark", "0.000001"], ["set_vm_memory_high_watermark", "0.6"])
         .await;
@@ -320,6 +321,21 @@ async fn unconnected_levels_keep_what_they_have(server: &Rabbit) {
     let again = client(&server.url(), "unconnected").await;
     receive(&again, names("kept", 20)).await;
     again.backend().close().await.unwrap();
+    queue.backend().close().await.unwrap();
+}
+
+/// Nothing strays where an exchange is missing, and nobody publishes to that of the lowest level: it is looked for.
+async fn a_missing_exchange_is_made_again(server: &Rabbit) {
+    let config = RabbitConfig::from_url(&server.url()).unwrap().name_space("missing").levels(1);
+    let config = config.sweep(Duration::from_secs(1));
+    let backend: Arc<dyn DelayBackend> = Arc::new(RabbitBackend::connect(config).await.unwrap());
+    let queue = Queue::with_codec(backend, QueueName::new("exams").unwrap(), Raw).unwrap();
+    schedule(&queue, names("kept", 20), Duration::from_secs(5)).await;
+    let (_connection, channel) = operator(&server.url()).await;
+    for exchange in ["missing.level.0", "missing.gates"] {
+        channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await.unwrap();
+    }
+    receive(&queue, names("kept", 20)).await;
     queue.backend().close().await.unwrap();
 }
 

@@ -277,6 +277,7 @@ macro_rules! __tests {
         // live
         live::live_1_a_consumer_sleeps_until_the_next_task_is_due []
         live::live_1_behind_a_task_that_went_the_next_one_is_known [Reschedule]
+        live::live_1_what_was_sent_back_is_known []
         live::live_2_a_sleeper_wakes_for_an_earlier_task []
         live::live_2_a_sleeper_wakes_for_a_task_that_is_moved_or_shifted_sooner [Reschedule]
         live::live_2_a_sleeper_wakes_for_a_task_that_is_given_back []

@@ -43,7 +43,8 @@ pub struct Claimed {
     /// The tasks, in hand-out order.
     pub deliveries: Vec<ClaimedTask>,
     /// How long the caller may wait unless hinted: at most until another task is visible, zero if one is now; `None` if
-    /// nothing is in sight.
+    /// nothing is in sight. A store that can't be looked into ([`Capabilities::inspect`](crate::Capabilities::inspect)) knows
+    /// of no tasks but those that this process holds or sent back, and hints when any other comes.
     pub next_due_in: Option<Duration>,
     /// How many tasks this claim buried, because their attempts were used up or they had expired.
     pub buried: u64,

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::cancel::{FAR, change_one};
+use super::crew::retry;
 use crate::harness::Fault;
 use crate::need::Need;
 use crate::trial::{LONG_LEASE, Trial};
@@ -113,6 +114,24 @@ pub async fn live_1_behind_a_task_that_went_the_next_one_is_known(t: &Trial) {
         assert_eq!(&task.payload[..], b"second");
         t.complete(&backend, &queue, &[task]).await;
     }
+}
+
+/// Also to a store that can't be looked into: it has seen them.
+pub async fn live_1_what_was_sent_back_is_known(t: &Trial) {
+    let (backend, queue) = (t.backend(), t.queue("sent-back"));
+    t.put_all(&backend, &queue, ["later", "first"].map(|name| NewTask::new(Due::NOW, name))).await;
+    let mut intake = t.intake(&backend, &queue).await;
+    let after = [2 * FAR, FAR];
+    let verdicts = t.take(&mut intake, 2).await.into_iter().zip(after).map(|(task, after)| {
+        let verdict = if after == FAR { retry(after) } else { Verdict::Snooze { after } };
+        (task.lease, verdict)
+    });
+    let settled = backend.settle(&queue, verdicts.collect()).await.expect("an answer to settle");
+    settled.into_iter().for_each(|answer| answer.expect("a live lease"));
+    let claimed = intake.claim(Claim::new(1, LONG_LEASE.min(t.caps().lease_max))).await.expect("a claim");
+    assert!(claimed.deliveries.is_empty(), "{:?}", claimed.deliveries);
+    let told = claimed.next_due_in.expect("a task is in sight");
+    assert!(told <= FAR + t.caps().resolution, "the next is told to come in {told:?}, and comes in {FAR:?}");
 }
 
 pub async fn live_2_a_sleeper_wakes_for_an_earlier_task(t: &Trial) {

@@ -153,7 +153,7 @@ impl World<'_> {
             return Ok(Err(ErrorKind::OutOfRange));
         }
         // CANCEL-4: a lease that has ended is lost.
-        self.model.tasks[at] = Task { place, lease: None, ..task };
+        self.model.tasks[at] = Task { place, lease: None, known_to: None, ..task };
         Ok(Ok(ChangeOutcome::Changed))
     }
 
@@ -281,7 +281,16 @@ impl World<'_> {
             let wait = if rate.is_some() { affected * self.tick_us().unsigned_abs() } else { 0 };
             let place = self.after(&now, std::time::Duration::from_micros(wait), call);
             let seq = self.model.next_seq();
-            let task = Task { seq, place, attempt: 0, expires: None, last_failure: None, lease: None, ..dead.task };
+            let task = Task {
+                seq,
+                place,
+                attempt: 0,
+                expires: None,
+                last_failure: None,
+                lease: None,
+                known_to: None,
+                ..dead.task
+            };
             self.model.tasks.push(task);
             affected += 1;
         }

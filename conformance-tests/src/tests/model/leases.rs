@@ -66,7 +66,8 @@ impl World<'_> {
     async fn claim_once(&mut self, at: usize, claim: Claim) -> Checked<usize> {
         let lease = claim.lease;
         let began = self.now();
-        let answer = self.intakes[at].1.claim(claim).await;
+        let (by, intake) = &mut self.intakes[at];
+        let (by, answer) = (*by, intake.claim(claim).await);
         let now = self.until_now(began);
         let call = self.next_call();
         self.checks += 1;
@@ -78,11 +79,11 @@ impl World<'_> {
             }
             Ok(claimed) => claimed,
         };
-        self.adopt(&now, call, claim, claimed).await
+        self.adopt(&now, call, by, claim, claimed).await
     }
 
     /// Holds a claim against the model, then does the same to the model.
-    async fn adopt(&mut self, now: &Now, call: u32, claim: Claim, claimed: Claimed) -> Checked<usize> {
+    async fn adopt(&mut self, now: &Now, call: u32, by: usize, claim: Claim, claimed: Claimed) -> Checked<usize> {
         let came = claimed.deliveries.len();
         same("foreign entries that were set aside", claimed.set_aside, 0)?;
         if self.model.paused {
@@ -106,10 +107,10 @@ impl World<'_> {
         self.buried(now, call, &delivered, claimed.buried, full).await?;
         self.check_hand_out(now, &delivered)?;
         for task in &claimed.deliveries {
-            self.lease(now, claim.lease, task)?;
+            self.lease(now, by, claim.lease, task)?;
         }
         if claim.max > 0 {
-            self.check_next_due(now, claimed.next_due_in)?;
+            self.check_next_due(now, by, claimed.next_due_in)?;
         }
         self.checks += came as u64;
         Ok(came)
@@ -212,12 +213,13 @@ impl World<'_> {
         check_order(now, self.t.caps().order, &sequence).or_else(|e| wrong(format!("ORDER-1: {e}")))
     }
 
-    fn lease(&mut self, now: &Now, length: Duration, got: &ClaimedTask) -> Checked {
+    fn lease(&mut self, now: &Now, by: usize, length: Duration, got: &ClaimedTask) -> Checked {
         let Some(at) = number_of(&got.payload).and_then(|number| self.model.by_number(number)) else { return Ok(()) };
         let ends = self.after(now, length, 0);
         self.check_shown("the end of a new lease", now, got.lease.expires_at, ends)?;
         let task = &mut self.model.tasks[at];
         task.lease = Some(Held { fence: got.lease.fence, old: task.place });
+        task.known_to = Some(by);
         task.place = ends;
         task.attempt += 1;
         self.model.fences.insert(task.id.clone(), got.lease.fence);
@@ -225,15 +227,17 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A sleeper wakes at the next visible task at the latest.
-    fn check_next_due(&self, now: &Now, told: Option<Duration>) -> Checked {
-        let next = self.model.tasks.iter().filter(|task| !task.cancelled).map(|task| now.span(task.place).1).min();
+    /// A sleeper wakes at the next visible task at the latest. A store that can't be looked into hints for what others sent.
+    fn check_next_due(&self, now: &Now, by: usize, told: Option<Duration>) -> Checked {
+        let looks = self.t.caps().inspect == Support::Definite;
+        let known = |task: &&Task| !task.cancelled && (looks || task.known_to == Some(by));
+        let next = self.model.tasks.iter().filter(known).map(|task| now.span(task.place).1).min();
         let slack = if self.t.is_virtual() { now.slop } else { now.slop + us(self.t.caps().resolution) + MS };
         match (next, told) {
             (Some(next), Some(told)) if us(told) > (next - now.from).max(0) + slack => {
                 wrong(format!("LIVE-1: `next_due_in` is {told:?}, a task is visible in {} us", next - now.from))
             }
-            (Some(next), None) if self.t.caps().inspect == Support::Definite => {
+            (Some(next), None) if looks => {
                 wrong(format!("LIVE-1: `next_due_in` is None, a task is visible in {} us", next - now.from))
             }
             _ => Ok(()),
@@ -333,7 +337,7 @@ impl World<'_> {
             }
             Verdict::Release => {
                 let place = held.unwrap_or(task.place);
-                self.model.tasks[at] = Task { place, lease: None, attempt: task.attempt - 1, ..task };
+                self.model.tasks[at] = Task { place, lease: None, known_to: None, attempt: task.attempt - 1, ..task };
             }
         }
         Ok(())

@@ -106,6 +106,8 @@ pub(super) struct Task {
     pub(super) last_failure: Option<String>,
     /// The lease that is on it, ended or not.
     pub(super) lease: Option<Held>,
+    /// The client that holds it, or that sent it back to wait.
+    pub(super) known_to: Option<usize>,
     pub(super) cancelled: bool,
 }
 
@@ -329,6 +331,7 @@ mod tests {
             bytes: 0,
             last_failure: None,
             lease: None,
+            known_to: None,
             cancelled: false,
         }
     }

@@ -128,6 +128,7 @@ impl World<'_> {
             bytes,
             last_failure: None,
             lease: None,
+            known_to: None,
             cancelled: false,
         });
         self.refs.push((accepted.task, seq));
