@@ -4,6 +4,8 @@
 //! - `hop`: how late a message is after one dead-lettering by TTL, at 1, 100 and 1,000 a second, beside one that takes no hop;
 //! - `drain`: how fast 1, 2 and 4 parallel queues of one level let go of what expires at one instant;
 //! - `bases`: what the levels cost the broker in base 2, 4 and 8, and a ring of buckets that a client opens;
+//! - `routing`: what it costs the broker to find a message's level, by one key with a bit for each level or by a key for each
+//!   step;
 //! - `herd`: 30,000 and 100,000 due at one instant, held by a gate that publishes them to a ready queue, or held by the
 //!   consumers themselves;
 //! - `queues`: what a quorum queue costs that holds nothing.
@@ -31,7 +33,7 @@ use tokio::sync::{mpsc, watch};
 const PAYLOAD: [u8; 100] = [b'x'; 100];
 /// Confirms that are awaited together.
 const WINDOW: usize = 500;
-const PARTS: [&str; 5] = ["hop", "drain", "bases", "herd", "queues"];
+const PARTS: [&str; 6] = ["hop", "drain", "bases", "routing", "herd", "queues"];
 
 struct Bench {
     server: Rabbit,
@@ -121,17 +123,25 @@ async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) {
     channel.queue_bind(queue.into(), exchange.into(), key.into(), options, FieldTable::default()).await.unwrap();
 }
 
-/// One message to publish: exchange, key, when it should come out, and when it expires in its first queue.
+/// One message to publish: exchange, key, further keys, when it should come out, and when it expires in its first queue.
+#[derive(Clone)]
 struct Message {
     exchange: String,
     key: String,
+    cc: Vec<String>,
     due_us: i64,
     expires_in_ms: Option<i64>,
 }
 
 impl Message {
     fn to(queue: &str, due_us: i64) -> Self {
-        Self { exchange: String::new(), key: queue.into(), due_us, expires_in_ms: None }
+        Self { exchange: String::new(), key: queue.into(), cc: Vec::new(), due_us, expires_in_ms: None }
+    }
+
+    /// By steps, the first of them from this exchange.
+    fn by(exchange: &str, mut steps: Vec<String>, due_us: i64) -> Self {
+        let key = steps.remove(0);
+        Self { exchange: exchange.into(), cc: steps, ..Self::to(&key, due_us) }
     }
 }
 
@@ -143,6 +153,14 @@ async fn publish(channel: &Channel, messages: impl IntoIterator<Item = Message>)
         let properties = match message.expires_in_ms {
             Some(ms) => properties.with_expiration(ms.max(0).to_string().into()),
             None => properties,
+        };
+        let properties = if message.cc.is_empty() {
+            properties
+        } else {
+            let mut table = FieldTable::default();
+            let cc = message.cc.iter().map(|key| text(key)).collect::<Vec<_>>();
+            table.insert("CC".into(), AMQPValue::FieldArray(cc.into()));
+            properties.with_headers(table)
         };
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let (exchange, key) = (message.exchange.into(), message.key.into());
@@ -255,7 +273,7 @@ async fn bases() {
     // The cost of publishing and consuming alone stands in the first row.
     for (name, bits) in [("no level", 0_u32), ("base 2", 1), ("base 4", 2), ("base 8", 3), ("base 64", 6)] {
         let target = bench.queue(&setup, "target", &[]).await;
-        let (entries, queues) = tree(&bench, &setup, &target, bits, UNIT_MS).await;
+        let (behind, queues) = tree(&bench, &setup, &target, bits, UNIT_MS).await;
         let (channel, consumer) = bench.consumer(&target, 2_000).await;
         let receiving = tokio::spawn(receive(consumer, channel, COUNT));
         let before = bench.cpu();
@@ -265,15 +283,14 @@ async fn bases() {
             ticks.tick().await;
             let units = rng.u64(0..UNITS);
             let due_us = now_us() + if bits == 0 { 0 } else { units as i64 * UNIT_MS * 1_000 };
-            let digits = digits(units, bits);
-            hops += digits.iter().filter(|digit| **digit != 0).count();
-            let message = match digits.iter().position(|digit| *digit != 0) {
-                Some(level) if bits > 0 => Message {
-                    exchange: entries[level].clone(),
-                    key: digits.iter().map(u64::to_string).collect::<Vec<_>>().join("."),
-                    ..Message::to("", due_us)
-                },
-                _ => Message::to(&target, due_us),
+            let steps = steps(&digits(units, bits));
+            hops += steps.len().saturating_sub(1);
+            let message = match steps.first() {
+                Some((highest, _)) => {
+                    let exchange = &behind[highest + 1];
+                    Message::by(exchange, steps.into_iter().map(|(_, key)| key).collect(), due_us)
+                }
+                None => Message::to(&target, due_us),
             };
             let setup = setup.clone();
             sent.push(tokio::spawn(async move { publish(&setup, [message]).await }));
@@ -288,45 +305,106 @@ async fn bases() {
     println!("{table}\n");
 }
 
-/// The digits of a delay, the highest first; six bits of it, `bits` for each.
+/// The digits of a delay, the lowest first; six bits of it, `bits` for each.
 fn digits(units: u64, bits: u32) -> Vec<u64> {
     if bits == 0 {
         return vec![];
     }
-    (0..6 / bits).rev().map(|level| units >> (level * bits) & ((1 << bits) - 1)).collect()
+    (0..6 / bits).map(|level| units >> (level * bits) & ((1 << bits) - 1)).collect()
 }
 
-/// Levels of so many bits over six bits: their exchanges, the highest first, and how many queues there are.
+/// The steps through the levels whose digit is not zero, from the one above the highest: where each leads, and its key. None if
+/// all are.
+fn steps(digits: &[u64]) -> Vec<(usize, String)> {
+    let Some(highest) = digits.iter().rposition(|digit| *digit != 0) else { return vec![] };
+    let (mut from, mut steps) = (highest + 1, Vec::new());
+    for level in (0..=highest).rev().filter(|level| digits[*level] != 0) {
+        steps.push((level, format!("{from}>{level}:{}", digits[level])));
+        from = level;
+    }
+    steps.push((0, format!("{from}>out")));
+    steps
+}
+
+/// Levels of so many bits over six bits: the exchanges behind each, and above all, and how many queues there are.
 async fn tree(bench: &Bench, setup: &Channel, target: &str, bits: u32, unit_ms: i64) -> (Vec<String>, usize) {
     if bits == 0 {
         return (vec![], 0);
     }
     let levels = 6 / bits;
-    let out = bench.exchange(setup, ExchangeKind::Fanout).await;
-    bind(setup, target, &out, "").await;
-    let (mut next, mut entries, mut queues) = (out, Vec::new(), 0);
+    let mut behind = Vec::new();
+    for _ in 0..=levels {
+        behind.push(bench.exchange(setup, ExchangeKind::Direct).await);
+    }
+    let mut queues = 0;
     for level in 0..levels {
-        let exchange = bench.exchange(setup, ExchangeKind::Topic).await;
-        // The words of a key stand for the digits, the highest first.
-        let word = |digit: u64| {
-            let any = |n: u32| vec!["*"; n as usize];
-            let words = [any(levels - 1 - level), vec![], any(level)];
-            let digit = digit.to_string();
-            [words[0].clone(), vec![digit.as_str()], words[2].clone()].concat().join(".")
-        };
+        bind(setup, target, &behind[level as usize], &format!("{level}>out")).await;
         for digit in 1..1_u64 << bits {
             let ttl = unit_ms * i64::try_from(digit << (level * bits)).unwrap();
-            let queue = bench.level(setup, &next, ttl).await;
-            bind(setup, &queue, &exchange, &word(digit)).await;
+            let queue = bench.level(setup, &behind[level as usize], ttl).await;
+            for from in level + 1..=levels {
+                bind(setup, &queue, &behind[from as usize], &format!("{from}>{level}:{digit}")).await;
+            }
             queues += 1;
         }
-        let options = lapin::options::ExchangeBindOptions::default();
-        let (to, from) = (next.as_str().into(), exchange.as_str().into());
-        setup.exchange_bind(to, from, word(0).as_str().into(), options, FieldTable::default()).await.unwrap();
-        entries.insert(0, exchange.clone());
-        next = exchange;
     }
-    (entries, queues)
+    (behind, queues)
+}
+
+/// How the first of 21 levels in base 2 is found, by what a message of an hour has for keys.
+async fn routing() {
+    const LEVELS: u32 = 21;
+    const COUNT: usize = 20_000;
+    const TICKS: u64 = 0b110_1101_1100;
+    let bench = Bench::new().await;
+    let setup = bench.publisher().await;
+    let out = bench.exchange(&setup, ExchangeKind::Fanout).await;
+    let queue = bench.level(&setup, &out, 3_600_000).await;
+    let highest = TICKS.ilog2();
+    // A bit for each level, the highest first, and the name of a queue: a 1 goes in, a 0 goes on.
+    let topic = bench.exchange(&setup, ExchangeKind::Topic).await;
+    let pattern = |bit: char| {
+        let (above, below) = ("*.".repeat((LEVELS - 1 - highest) as usize), "*.".repeat(highest as usize));
+        format!("{above}{bit}.{below}*")
+    };
+    bind(&setup, &queue, &topic, &pattern('1')).await;
+    let options = lapin::options::ExchangeBindOptions::default();
+    let (to, from) = (out.as_str().into(), topic.as_str().into());
+    setup.exchange_bind(to, from, pattern('0').as_str().into(), options, FieldTable::default()).await.unwrap();
+    let mut bits: String = (0..LEVELS).rev().map(|bit| if TICKS >> bit & 1 == 1 { "1." } else { "0." }).collect();
+    bits.push_str("exams");
+    // Steps; the exchange knows those to all lower levels.
+    let direct = bench.exchange(&setup, ExchangeKind::Direct).await;
+    let others = bench.level(&setup, &out, 3_600_000).await;
+    for level in 0..highest {
+        bind(&setup, &others, &direct, &format!("{}>{level}:1", highest + 1)).await;
+    }
+    let steps: Vec<String> = steps(&digits_of(TICKS)).into_iter().map(|(_, key)| key).chain(["exams".into()]).collect();
+    bind(&setup, &queue, &direct, &steps[0]).await;
+    let mut table = table(&["found by", "published a second", "broker us a message"]);
+    let by_bits = Message { exchange: topic, ..Message::to(&bits, now_us()) };
+    for (name, message) in [
+        ("the queue's name", Message::to(&queue, now_us())),
+        ("a key with a bit for each level, topic exchange", by_bits),
+        ("a key for each step, direct exchange", Message::by(&direct, steps, now_us())),
+    ] {
+        let (mut rates, mut costs) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            let (before, began) = (bench.cpu(), now_us());
+            for _ in 0..COUNT / WINDOW {
+                publish(&setup, (0..WINDOW).map(|_| message.clone())).await;
+            }
+            rates.push(COUNT as i64 * 1_000_000 / (now_us() - began));
+            costs.push(i64::try_from((bench.cpu() - before).as_micros()).unwrap() / COUNT as i64);
+        }
+        table.add_row([name.into(), quantile(&rates, 0.5).to_string(), quantile(&costs, 0.5).to_string()]);
+    }
+    println!("{table}\n");
+}
+
+/// The bits of a delay, the lowest first.
+fn digits_of(ticks: u64) -> Vec<u64> {
+    (0..=ticks.ilog2()).map(|level| ticks >> level & 1).collect()
 }
 
 /// Many messages due at one instant: a gate that holds them and publishes them to a ready queue when they are due, or
@@ -507,6 +585,9 @@ fn main() {
         }
         if does("bases") {
             bases().await;
+        }
+        if does("routing") {
+            routing().await;
         }
         if does("herd") {
             herd().await;
