@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use delayline_conformance::proxy::{Link, Proxy};
 use delayline_conformance::servers::{self, Kind, Rabbit, Release, Server};
 use delayline_core::{Bytes, Claim, DelayBackend, ErrorKind, IntakeOptions, Queue, QueueName, Raw, Task, Verdict};
 use delayline_rabbitmq::{RabbitBackend, RabbitConfig};
@@ -395,6 +396,41 @@ async fn alarm(server: &Rabbit, of: &str, on: [&str; 2], off: [&str; 2]) {
     drop(intake);
     receive(&queue, names("last", 1)).await;
     backend.close().await.unwrap();
+}
+
+/// A connection on which nothing comes any more, as behind a firewall that forgot it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn live_3_a_client_notices_that_its_broker_went_silent() {
+    let url = shared_url().await;
+    let address = url.rsplit('@').next().and_then(|rest| rest.split('/').next()).unwrap();
+    let proxy = Proxy::start(address.parse().unwrap()).await.unwrap();
+    let direct = client(&url, "silent").await;
+    // No call is given up before the test is, so that it is the heartbeats that are missed.
+    let config = RabbitConfig::from_url(&proxy.url(&url)).unwrap().name_space("silent").levels(3);
+    let config = config.heartbeat(Duration::from_secs(1)).response_timeout(2 * PATIENCE);
+    let backend: Arc<dyn DelayBackend> = Arc::new(RabbitBackend::connect(config).await.unwrap());
+    let behind = Queue::with_codec(backend, QueueName::new("exams").unwrap(), Raw).unwrap();
+    schedule(&behind, names("first", 1), Duration::ZERO).await;
+    receive(&behind, names("first", 1)).await;
+    let waiting = {
+        let behind = behind.clone();
+        tokio::spawn(async move { receive(&behind, names("last", 1)).await })
+    };
+    let accepted = proxy.accepted();
+    proxy.set(Link::HALF_OPEN);
+    let began = Instant::now();
+    while proxy.accepted() == accepted {
+        assert!(began.elapsed() < PATIENCE, "it still waits for heartbeats");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let refused = timeout(PATIENCE, behind.schedule(&Bytes::from_static(b"refused"))).await.expect("an answer");
+    assert!(refused.unwrap_err().retryable());
+    proxy.set(Link::GOOD);
+    schedule(&direct, names("last", 1), Duration::ZERO).await;
+    waiting.await.unwrap();
+    for queue in [direct, behind] {
+        queue.backend().close().await.unwrap();
+    }
 }
 
 /// Killed with tasks in the levels, at the gate and in the ready queue.
