@@ -1,6 +1,6 @@
 //! The backend, measured on a private broker: `cargo bench -p delayline-rabbitmq --bench rabbitmq [-- part...]`, with the parts
 //!
-//! - `rates`: schedule in batches and by 64 callers, and 30,000 tasks due at one instant;
+//! - `rates`: schedule in batches and by 64 callers, complete in batches, and 30,000 tasks due at one instant;
 //! - `lateness`: at 200 tasks a second, beside a bare sleep to the same instants, due within a second and through the levels;
 //! - `idle`: the broker's time while 1,000 tasks are pending and none is due;
 //! - `connect`: how long a client takes to start, where all queues are to be made and where they are there.
@@ -16,7 +16,8 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table, presets};
 use delayline_conformance::servers::{Kind, Rabbit, Release, Server};
 use delayline_core::{
-    Bytes, Clock, Context, DelayBackend, NewTask, Queue, QueueName, Raw, SystemClock, Task, Timestamp, Worker,
+    Bytes, Claim, Clock, Context, DelayBackend, Due, IntakeOptions, NewTask, Queue, QueueName, Raw, SystemClock, Task,
+    Timestamp, Verdict, Worker,
 };
 use delayline_rabbitmq::{RabbitBackend, RabbitConfig};
 use futures_util::future::join_all;
@@ -86,6 +87,7 @@ async fn rates() {
     join_all(callers).await;
     let single = (CALLS / 64 * 64) as f64 / start.elapsed().as_secs_f64();
     drop(bench);
+    let completed = completed().await;
     let mut herds = Vec::new();
     for _ in 0..3 {
         herds.push(format!("{:.2}", herd().await));
@@ -93,8 +95,33 @@ async fn rates() {
     let mut table = table(&["", "here", "to reach"]);
     table.add_row(["schedule, batches of 1,000, a second", &rate(batched), "15 k"]);
     table.add_row(["schedule, 64 concurrent single callers, a second", &rate(single), "8 k"]);
+    table.add_row(["complete, batches of 1,000 of 30,000 that are held, a second", &rate(completed), "-"]);
     table.add_row(["30,000 due at one instant: the last one completed after, s", &herds.join(", "), "4"]);
     println!("{table}\n");
+}
+
+/// How many tasks a second are completed by one who holds 30,000.
+async fn completed() -> f64 {
+    const HELD: usize = 30_000;
+    let bench = Bench::new().await;
+    for _ in 0..HELD / BATCH {
+        let batch = (0..BATCH).map(|_| NewTask::new(Due::NOW, vec![b'x'; PAYLOAD_BYTES])).collect();
+        assert!(bench.backend.schedule(&bench.queue, batch).await.unwrap().iter().all(Result::is_ok));
+    }
+    let mut intake = bench.backend.intake(&bench.queue, IntakeOptions::default()).await.unwrap();
+    let mut held = Vec::new();
+    while held.len() < HELD {
+        let claimed = intake.claim(Claim::new(BATCH, Duration::from_secs(600))).await.unwrap();
+        if claimed.deliveries.is_empty() {
+            intake.wait(claimed.next_due_in.unwrap_or(Duration::from_secs(1))).await;
+        }
+        held.extend(claimed.deliveries.into_iter().map(|task| (task.lease, Verdict::Complete)));
+    }
+    let start = clock();
+    for batch in held.chunks(BATCH) {
+        assert!(bench.backend.settle(&bench.queue, batch.to_vec()).await.unwrap().iter().all(Result::is_ok));
+    }
+    HELD as f64 / start.elapsed().as_secs_f64()
 }
 
 /// Seconds from the instant at which 30,000 tasks are due until the last of them has been completed.

@@ -1,5 +1,6 @@
 //! Driving a queue as applications do: many callers that schedule, many that claim and settle, in batches or one by one.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -394,7 +395,7 @@ async fn claim_and_complete(
     mut consumer: Consumer<Bytes>,
     batch: usize,
 ) -> Result<[(Instant, Instant); 2], Failure> {
-    let mut held = Vec::new();
+    let mut held = VecDeque::new();
     claims.gate.wait().await;
     let mut claiming = (Instant::now(), Instant::now());
     while let Some(claimed) = claims.enough.run_until_cancelled(consumer.next_batch(batch)).await {
@@ -412,7 +413,8 @@ async fn claim_and_complete(
     claims.gate.wait().await;
     let begun = Instant::now();
     while !held.is_empty() {
-        let mut some = held.split_off(held.len().saturating_sub(batch));
+        // In the order in which they came, as most tasks are.
+        let mut some: Vec<_> = held.drain(..batch.min(held.len())).collect();
         let numbers = some.iter().map(|delivery| drive.number(delivery.payload())).collect();
         let answers = match some.pop() {
             // As a handler completes its one task: such calls may travel together.

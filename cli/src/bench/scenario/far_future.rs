@@ -25,7 +25,7 @@ const NEAR_HERD: u32 = 5_000;
 pub(super) async fn play(scene: &Scene<'_>) -> Result<Run, Failure> {
     let mut run = Run::new();
     // One queue for both, since a backend may keep each queue by itself.
-    let queue = scene.drive(0)?;
+    let queue = scene.drive(0).await?;
     let (p99, rate, _, _) = near(scene, &mut run, &queue).await?;
     run.figure("near_p99_alone", p99);
     run.figure("near_rate_alone", rate);

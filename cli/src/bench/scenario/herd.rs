@@ -24,7 +24,7 @@ pub(super) async fn play(scene: &Scene<'_>) -> Result<Run, Failure> {
 /// From the instant at which all is due until the last one is complete.
 async fn stampede(scene: &Scene<'_>, run: &mut Run) -> Result<(), Failure> {
     let tasks = scene.tasks();
-    let drive = Arc::new(scene.drive(tasks)?);
+    let drive = Arc::new(scene.drive(tasks).await?);
     let crew = Crew::begin(&drive, scene.args.producers).await?;
     let instant = scene.instant_for(tasks);
     scene.show.step("scheduling a herd");
@@ -55,7 +55,7 @@ enum Batches {
 /// Schedules, claims and completes, one after the other, what is due at once.
 async fn calls(scene: &Scene<'_>, run: &mut Run, batches: Batches) -> Result<(), Failure> {
     let tasks = (scene.tasks() / PART).max(1);
-    let drive = Arc::new(scene.drive(tasks)?);
+    let drive = Arc::new(scene.drive(tasks).await?);
     let now = When::In(Duration::ZERO);
     match batches {
         Batches::Whole => {

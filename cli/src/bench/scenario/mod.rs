@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use delayline::{Capabilities, QueueName, Support};
-use tokio::time::Instant;
+use delayline::{Bytes, Capabilities, Queue, QueueName, Support};
+use tokio::time::{Instant, timeout};
 
 use super::args::{BenchArgs, Scenario};
-use super::drive::{Crew, Drive, When, queue};
+use super::drive::{Crew, Drive, PATIENCE, When, queue};
 use super::figures::Run;
 use super::late::Bare;
 use super::show::Show;
@@ -72,7 +72,7 @@ impl Scene<'_> {
     /// Does a little of everything, so that connections, tables and caches are there. Tasks a second that were scheduled.
     pub(super) async fn warm_up(&self) -> Result<f64, Failure> {
         let tasks = WARM_UP_TASKS.min(self.tasks());
-        let drive = self.drive(tasks)?;
+        let drive = self.drive(tasks).await?;
         let drive = Arc::new(drive);
         let crew = Crew::begin(&drive, self.args.producers).await?;
         let took = drive.schedule(0..tasks, self.args.producers, When::In(Duration::ZERO)).await?;
@@ -86,11 +86,12 @@ impl Scene<'_> {
         self.args.tasks_of(self.scenario)
     }
 
-    /// A new queue, and books for so many tasks in it.
-    fn drive(&self, tasks: u32) -> Result<Drive, Failure> {
+    /// A new queue, and books for so many tasks in it. What a store makes for a queue at its first task is there.
+    async fn drive(&self, tasks: u32) -> Result<Drive, Failure> {
         let number = self.queues.fetch_add(1, Ordering::Relaxed);
         let queue = queue(self.store.backend.clone(), &format!("{}.{number}", self.name))?;
         self.store.uses(queue.name());
+        first_task(&queue).await?;
         Ok(self.again(&Drive::new(queue, tasks, self.args.payload), tasks))
     }
 
@@ -116,6 +117,17 @@ impl Scene<'_> {
     fn instant_for(&self, tasks: u32) -> Instant {
         Instant::now() + Duration::from_secs_f64(f64::from(tasks) / self.rate.max(1.0) * 1.3) + MARGIN
     }
+}
+
+/// One task goes through a queue.
+async fn first_task(queue: &Queue<Bytes>) -> Result<(), Failure> {
+    let mut consumer = queue.consumer().open().await?;
+    queue.schedule(&Bytes::from_static(b"first")).await?;
+    match timeout(PATIENCE, consumer.next()).await {
+        Ok(delivery) => delivery?.complete().await?,
+        Err(_) => return Err(Failure::new("the first task of a queue did not come")),
+    }
+    Ok(consumer.close().await?)
 }
 
 /// Bare sleeps to one instant.

@@ -26,7 +26,7 @@ pub(super) async fn play(scene: &Scene<'_>) -> Result<Run, Failure> {
     let mut run = Run::new();
     let tasks = ((f64::from(RATE) * scene.args.duration.as_secs_f64()) as u32).clamp(1, scene.tasks());
     let time_out = scene.args.duration / 2;
-    let drive = Arc::new(scene.drive(tasks)?.named());
+    let drive = Arc::new(scene.drive(tasks).await?.named());
     let crew = Crew::begin(&drive, scene.args.producers).await?;
     let pace = Pace { begins: Instant::now() + Duration::from_millis(100), rate: RATE, ahead: time_out };
     let mut bare = Bare::default();

@@ -16,7 +16,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 pub(super) async fn play(scene: &Scene<'_>) -> Result<Run, Failure> {
     let mut run = Run::new();
     let tasks = scene.tasks();
-    let drive = Arc::new(scene.drive(tasks)?.failing(FAILURES, RETRY_AFTER));
+    let drive = Arc::new(scene.drive(tasks).await?.failing(FAILURES, RETRY_AFTER));
     let crew = Crew::begin(&drive, scene.args.producers).await?;
     let instant = scene.instant_for(tasks);
     scene.show.step("scheduling");

@@ -32,7 +32,7 @@ pub(super) async fn play(scene: &Scene<'_>) -> Result<Run, Failure> {
 
 async fn measured(scene: &Scene<'_>) -> Result<Run, Failure> {
     let (mut run, tasks) = (Run::new(), scene.tasks());
-    let drive = Arc::new(scene.drive(tasks)?.named());
+    let drive = Arc::new(scene.drive(tasks).await?.named());
     let crew = Crew::begin(&drive, scene.args.producers).await?;
     let bytes = async |run: &mut Run, name| {
         if let Some(bytes) = scene.store.bytes().await {

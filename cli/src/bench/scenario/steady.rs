@@ -42,7 +42,7 @@ pub(super) async fn play(scene: &Scene<'_>) -> Result<Run, Failure> {
 async fn idle(scene: &Scene<'_>, run: &mut Run) -> Result<(), Failure> {
     let Some(pid) = scene.store.pid() else { return Ok(()) };
     scene.show.step("idle");
-    let drive = Arc::new(scene.drive(IDLE_TASKS)?);
+    let drive = Arc::new(scene.drive(IDLE_TASKS).await?);
     let _crew = Crew::begin(&drive, 1).await?;
     drive.schedule(0..IDLE_TASKS, 1, When::In(IDLE_DELAY)).await?;
     sleep(SETTLED).await;
@@ -62,7 +62,7 @@ async fn idle(scene: &Scene<'_>, run: &mut Run) -> Result<(), Failure> {
 /// 200 a second.
 async fn steady(scene: &Scene<'_>, run: &mut Run) -> Result<Arc<Drive>, Failure> {
     let tasks = (f64::from(RATE) * scene.args.duration.as_secs_f64()) as u32;
-    let drive = Arc::new(scene.drive(tasks.clamp(1, scene.tasks()))?);
+    let drive = Arc::new(scene.drive(tasks.clamp(1, scene.tasks())).await?);
     let crew = Crew::begin(&drive, scene.args.producers).await?;
     let pace = Pace { begins: Instant::now() + SETTLED, rate: RATE, ahead: LEAD };
     let mut bare = Bare::default();
