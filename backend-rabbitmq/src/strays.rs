@@ -18,7 +18,7 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Consumer, ExchangeKind};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, interval_at, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 use crate::capabilities::NAME;
 use crate::connection::Backoff;
@@ -108,6 +108,7 @@ async fn serve(shared: &Shared, channel: &Channel, mut consumer: Consumer) -> Er
     let levels = shared.config.levels;
     let mut exchanges = (0..=levels).map(|level| shared.names.level(level)).chain([shared.names.gates()]).cycle();
     let mut sweeps = interval_at(Instant::now() + shared.config.sweep, shared.config.sweep);
+    sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let next = tokio::select! {
             next = consumer.next() => next,

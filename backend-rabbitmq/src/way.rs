@@ -7,7 +7,7 @@
 //! those from there, so that one of the keys counts at a time.
 //!
 //! A step is looked up as it is, without a pattern: a key of one bit for each level, matched by a topic exchange, would need no
-//! `CC`, and costs the broker three to five times as much (`cargo bench -p delayline-rabbitmq --bench broker -- routing`).
+//! `CC`, and takes the broker four times as long to look up (`cargo bench -p delayline-rabbitmq --bench broker -- routing`).
 
 use delayline_core::QueueName;
 use lapin::BasicProperties;
