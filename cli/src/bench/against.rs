@@ -78,8 +78,11 @@ pub(super) fn compare(before: &Report, now: &Report, tolerance_percent: u32) -> 
 /// A figure has changed if its median is off by more than the tolerance, and no run of then is as good or bad as one of now.
 fn change(before: &Figure, now: &Figure, tolerance: f64) -> Change {
     let apart = now.min > before.max || now.max < before.min;
-    let negligible = now.unit == "ms" && (now.median - before.median).abs() < NEGLIGIBLE_MS;
-    let (low, high) = (before.median / (1.0 + tolerance), before.median * (1.0 + tolerance));
+    let is_time = now.unit == "ms";
+    let negligible = is_time && (now.median - before.median).abs() < NEGLIGIBLE_MS;
+    // Nothing was once, and everything is beyond any tolerance of that.
+    let most = if is_time { before.median.max(NEGLIGIBLE_MS) } else { before.median };
+    let (low, high) = (before.median / (1.0 + tolerance), most * (1.0 + tolerance));
     if !apart || negligible || (low..=high).contains(&now.median) {
         return Change::Same;
     }
@@ -169,6 +172,9 @@ mod tests {
         assert_eq!(change(&figure(10.0), &figure(20.0), 0.25), Change::Worse);
         assert_eq!(change(&figure(20.0), &figure(10.0), 0.25), Change::Better);
         assert_eq!(change(&figure(0.2), &figure(0.9), 0.25), Change::Same);
+        assert_eq!(change(&figure(0.0), &figure(2.0), 0.25), Change::Worse);
+        assert_eq!(change(&figure(0.0), &figure(2.0), 10.0), Change::Same);
+        assert_eq!(change(&figure(0.0), &figure(12.0), 10.0), Change::Worse);
     }
 
     #[test]
