@@ -283,7 +283,7 @@ async fn bases() {
             ticks.tick().await;
             let units = rng.u64(0..UNITS);
             let due_us = now_us() + if bits == 0 { 0 } else { units as i64 * UNIT_MS * 1_000 };
-            let steps = steps(&digits(units, bits));
+            let steps = steps(&digits(units, bits, 6_u32.checked_div(bits).unwrap_or(0)));
             hops += steps.len().saturating_sub(1);
             let message = match steps.first() {
                 Some((highest, _)) => {
@@ -305,12 +305,9 @@ async fn bases() {
     println!("{table}\n");
 }
 
-/// The digits of a delay, the lowest first; six bits of it, `bits` for each.
-fn digits(units: u64, bits: u32) -> Vec<u64> {
-    if bits == 0 {
-        return vec![];
-    }
-    (0..6 / bits).map(|level| units >> (level * bits) & ((1 << bits) - 1)).collect()
+/// So many digits of a delay, the lowest first, with `bits` for each.
+fn digits(units: u64, bits: u32, count: u32) -> Vec<u64> {
+    (0..count).map(|level| units >> (level * bits) & ((1 << bits) - 1)).collect()
 }
 
 /// The steps through the levels whose digit is not zero, from the one above the highest: where each leads, and its key. None if
@@ -379,7 +376,8 @@ async fn routing() {
     for level in 0..highest {
         bind(&setup, &others, &direct, &format!("{}>{level}:1", highest + 1)).await;
     }
-    let steps: Vec<String> = steps(&digits_of(TICKS)).into_iter().map(|(_, key)| key).chain(["exams".into()]).collect();
+    let steps: Vec<String> =
+        steps(&digits(TICKS, 1, LEVELS)).into_iter().map(|(_, key)| key).chain(["exams".into()]).collect();
     bind(&setup, &queue, &direct, &steps[0]).await;
     let mut table = table(&["found by", "published a second", "broker us a message"]);
     let by_bits = Message { exchange: topic, ..Message::to(&bits, now_us()) };
@@ -400,11 +398,6 @@ async fn routing() {
         table.add_row([name.into(), quantile(&rates, 0.5).to_string(), quantile(&costs, 0.5).to_string()]);
     }
     println!("{table}\n");
-}
-
-/// The bits of a delay, the lowest first.
-fn digits_of(ticks: u64) -> Vec<u64> {
-    (0..=ticks.ilog2()).map(|level| ticks >> level & 1).collect()
 }
 
 /// Many messages due at one instant: a gate that holds them and publishes them to a ready queue when they are due, or

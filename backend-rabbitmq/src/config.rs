@@ -261,7 +261,8 @@ impl RabbitConfig {
         self
     }
 
-    /// How long a consumer sleeps without asking when nothing arrives, 30 s unless set.
+    /// How long a consumer sleeps without asking when nothing arrives, and how often a process that consumes looks whether one of
+    /// the exchanges is there, 30 s unless set.
     #[must_use]
     pub fn sweep(mut self, time: Duration) -> Self {
         self.sweep = time;

@@ -188,7 +188,7 @@ async fn attempts(
             Arc::new(Recorded::new(clients[client].clone(), history.clone(), number))
         });
         if !t.is_virtual() {
-            // A store that makes something for each queue takes its time, for which no tick is made.
+            // A store that makes something for each queue takes its time, for which no tick is made. What fails here, fails in the trace.
             for client in clients {
                 let _ = client.dead_letters(&queue, DeadLetterOp::List { after: None, limit: 1 }).await;
             }
