@@ -11,8 +11,8 @@
 //! All calls block: make servers outside a runtime, or with `spawn_blocking`.
 //!
 //! Environment: `DELAYLINE_TEST_REDIS`, `DELAYLINE_TEST_POSTGRES` and `DELAYLINE_TEST_RABBITMQ` hold the URL of a server that
-//! is already there and is used instead. `DELAYLINE_RELEASE_REDIS` and so on choose a release by its name, as
-//! `scripts/servers status --matrix` lists them.
+//! is already there and is used instead. `DELAYLINE_RELEASE_REDIS` and so on, with `DELAYLINE_RELEASE_PGBOUNCER`, choose a release
+//! by its name, as `scripts/servers status --matrix` lists them.
 
 mod pgbouncer;
 mod postgres;

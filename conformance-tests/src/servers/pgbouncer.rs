@@ -1,13 +1,15 @@
 //! PgBouncer in front of a PostgreSQL server, which hands each transaction to another of its sessions.
 
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::postgres::{PASSWORD, ROLE, give_away, is_root, owner};
+use super::postgres::{PASSWORD, ROLE, command, give_away};
 use super::sandbox::{Process, Sandbox, free_port};
-use super::{Kind, Postgres, Release, Result, START_MAX, ServerError};
+use super::{Kind, Postgres, Release, Result, START_MAX, ServerError, matrix_dir};
+
+/// The one that `scripts/servers install --matrix` brings.
+const NEWER: &str = "pgbouncer-1.26";
 
 /// A pooler in transaction mode with four sessions, each transaction on the next of them.
 #[derive(Debug)]
@@ -24,7 +26,7 @@ impl PgBouncer {
     /// # Errors
     /// [`ServerError`]; [`ServerError::Missing`] names the command that installs it.
     pub fn start(server: &Postgres) -> Result<Self> {
-        let release = installed()?;
+        let release = chosen()?;
         let mut sandbox = Sandbox::new(&release)?;
         let port = free_port(None)?;
         give_away(&release, &sandbox)?;
@@ -37,13 +39,9 @@ impl PgBouncer {
             sandbox.inside().join("users").display(),
         );
         sandbox.write("settings", &settings)?;
-        let mut serve = release.command("pgbouncer");
-        serve.arg(sandbox.inside().join("settings")).current_dir("/");
-        if is_root() {
-            // It refuses root, as PostgreSQL does.
-            let (uid, gid) = owner(&release);
-            serve.uid(uid.as_raw()).gid(gid.as_raw());
-        }
+        // It refuses root, as PostgreSQL does.
+        let mut serve = command(&release, &release.program)?;
+        serve.arg(sandbox.inside().join("settings"));
         let mut process = sandbox.spawn("pgbouncer", serve)?;
         let at = SocketAddr::from(([127, 0, 0, 1], port));
         process.wait_until(START_MAX, || TcpStream::connect_timeout(&at, Duration::from_secs(1)).ok())?;
@@ -55,6 +53,24 @@ impl PgBouncer {
     pub fn url(&self) -> String {
         format!("postgres://{ROLE}:{PASSWORD}@127.0.0.1:{}/{ROLE}", self.port)
     }
+}
+
+/// The one that `DELAYLINE_RELEASE_PGBOUNCER` names, or the installed one.
+fn chosen() -> Result<Release> {
+    let name = std::env::var("DELAYLINE_RELEASE_PGBOUNCER").unwrap_or_default();
+    if name.is_empty() || name == "installed" {
+        return installed();
+    }
+    let root = matrix_dir().join("sid");
+    let (kind, program) = (Kind::Postgres, "pgbouncer".into());
+    let release = Release { kind, name, root: Some(root), programs: "/usr/sbin".into(), program };
+    if release.name == NEWER && release.is_there() {
+        return Ok(release);
+    }
+    Err(ServerError::failed(format!(
+        "there is no release `{}` of pgbouncer; scripts/servers install --matrix brings `{NEWER}`",
+        release.name
+    )))
 }
 
 /// The one that the machine's packages brought.

@@ -81,7 +81,7 @@ impl Postgres {
 }
 
 /// One of its programs, as a user that PostgreSQL accepts: it refuses root.
-fn command(release: &Release, program: &str) -> Result<Command> {
+pub(super) fn command(release: &Release, program: &str) -> Result<Command> {
     // In another root file system, the user is that one's; the numbers of Debian's `postgres` may differ there, so nobody.
     let mut command = match (&release.root, is_root()) {
         (Some(root), _) => {
@@ -116,12 +116,12 @@ fn serve(release: &Release, sandbox: &Sandbox, port: u16, settings: &[String]) -
     Ok(serve)
 }
 
-pub(super) fn is_root() -> bool {
+fn is_root() -> bool {
     Uid::effective().is_root()
 }
 
 /// Whom the data belongs to where we are root.
-pub(super) fn owner(release: &Release) -> (Uid, Gid) {
+fn owner(release: &Release) -> (Uid, Gid) {
     let nobody = (Uid::from_raw(65_534), Gid::from_raw(65_534));
     match &release.root {
         Some(_) => nobody,

@@ -22,14 +22,16 @@ pub struct Release {
 
 /// Where `scripts/servers install --matrix` puts what: name, kind, folder of a root file system, folder of its programs within, the
 /// program.
-const MATRIX: [(&str, Kind, Option<&str>, &str, &str); 7] = [
+const MATRIX: [(&str, Kind, Option<&str>, &str, &str); 9] = [
     ("redis-6.2", Kind::Redis, None, "redis-6.2/bin", "redis-server"),
-    ("redis-8.0", Kind::Redis, Some("trixie"), "/usr/bin", "redis-server"),
+    ("redis-8.0", Kind::Redis, Some("sid"), "/usr/bin", "redis-server"),
     ("valkey-8.1", Kind::Redis, Some("trixie"), "/usr/bin", "valkey-server"),
+    ("valkey-9.1", Kind::Redis, Some("sid"), "/usr/bin", "valkey-server"),
     ("postgres-14", Kind::Postgres, None, "postgres-14/bin", "postgres"),
     ("postgres-17", Kind::Postgres, Some("trixie"), "/usr/lib/postgresql/17/bin", "postgres"),
     ("postgres-18", Kind::Postgres, None, "postgres-18/bin", "postgres"),
     ("rabbitmq-4.0", Kind::RabbitMq, Some("trixie"), "/usr/lib/rabbitmq/bin", "rabbitmq-server"),
+    ("rabbitmq-4.3", Kind::RabbitMq, Some("sid"), "/usr/lib/rabbitmq/bin", "rabbitmq-server"),
 ];
 
 impl Release {
@@ -93,7 +95,7 @@ impl Release {
         Self::installed(kind).ok().into_iter().chain(others.filter(Self::is_there)).collect()
     }
 
-    fn is_there(&self) -> bool {
+    pub(super) fn is_there(&self) -> bool {
         self.outside(&self.programs.join(&self.program)).is_file()
     }
 
