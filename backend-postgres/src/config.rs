@@ -17,7 +17,7 @@ use crate::schema::Schema;
 #[derive(Clone)]
 pub struct PostgresConfig {
     pub(crate) source: Source,
-    schema: String,
+    pub(crate) schema: String,
     pub(crate) pool_size: u32,
     pub(crate) connect_timeout: Duration,
     pub(crate) response_timeout: Duration,

@@ -11,6 +11,7 @@
 //! | `config` | schema, connections, limits, time-outs; URLs |
 //! | `pool`, `db` | connections, and calls on them that nothing cuts short and that end in time |
 //! | `start`, `migrate` | what is checked before the first call; our tables, made and updated |
+//! | `namespaces` | schemas below one of a database, to be listed and removed |
 //! | `bells`, `ear` | wake-ups by LISTEN and NOTIFY, restored after every loss |
 //! | `failure` | what the driver and the server say, as our errors |
 //! | `schema` | the names of what is ours in a database |
@@ -26,6 +27,7 @@ mod failure;
 mod intake;
 mod look;
 mod migrate;
+mod namespaces;
 mod pool;
 mod record;
 mod schedule;

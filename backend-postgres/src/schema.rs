@@ -5,7 +5,7 @@ use std::sync::Arc;
 use delayline_core::{Error, ErrorKind, QueueName, Result};
 
 /// The longest name, so that a channel's name has room for a queue's within the 63 bytes of PostgreSQL.
-const NAME_BYTES_MAX: usize = 40;
+pub(crate) const NAME_BYTES_MAX: usize = 40;
 
 /// What PostgreSQL cuts names to.
 const CHANNEL_BYTES_MAX: usize = 63;

@@ -32,7 +32,7 @@ pub struct RedisConfig {
 pub(crate) const SHARDS_MAX: u32 = 64;
 
 /// The longest prefix of keys, in bytes.
-const PREFIX_BYTES_MAX: usize = 64;
+const PREFIX_BYTES_MAX: usize = 96;
 
 /// Redis refuses longer strings unless it is told otherwise, and one call carries more than one payload.
 const PAYLOAD_BYTES_MAX: usize = 64 << 20;
@@ -373,7 +373,7 @@ mod tests {
             ("redis://host?sweep=soon", "such as `500ms`"),
             ("redis://host?durability=process", "`server` or `disk`"),
             ("redis://host?sweep=2days", "sweep is 1ms to a day"),
-            ("redis://host?key_prefix={a}", "1 to 64 letters"),
+            ("redis://host?key_prefix={a}", "1 to 96 letters"),
             ("rediss://host#insecure", "has no `#`"),
         ] {
             let e = RedisConfig::from_url(url).unwrap_err();

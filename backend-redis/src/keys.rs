@@ -60,8 +60,8 @@ pub(crate) fn operation_key(prefix: &str, operation: OperationId) -> Vec<u8> {
     format!("{{{prefix}:o:{operation}}}").into_bytes()
 }
 
-/// The pattern of every queue's own key. The prefix may hold characters that a pattern reads otherwise.
-pub(crate) fn queues_pattern(prefix: &str) -> String {
+/// The pattern of all keys of a prefix. The prefix may hold characters that a pattern reads otherwise.
+pub(crate) fn pattern(prefix: &str) -> String {
     let mut pattern = String::from("{");
     for c in prefix.chars() {
         if matches!(c, '*' | '?' | '[' | ']' | '\\' | '^') {
@@ -69,7 +69,21 @@ pub(crate) fn queues_pattern(prefix: &str) -> String {
         }
         pattern.push(c);
     }
-    pattern + ":*}:m"
+    pattern + ":*"
+}
+
+/// The pattern of every queue's own key.
+pub(crate) fn queues_pattern(prefix: &str) -> String {
+    pattern(prefix) + "}:m"
+}
+
+/// The namespace below this prefix that a key is in; nothing for the keys of the prefix itself, whose queues have no colon in
+/// their names.
+pub(crate) fn namespace_of(prefix: &str, key: &[u8]) -> Option<String> {
+    let inner = std::str::from_utf8(key).ok()?.strip_prefix('{')?.strip_prefix(prefix)?.strip_prefix(':')?;
+    let (tag, _) = inner.split_once('}')?;
+    let (name, rest) = tag.split_once(':')?;
+    rest.contains(':').then(|| name.to_owned())
 }
 
 /// The queue of a key that the pattern found.
@@ -117,6 +131,21 @@ impl Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_namespace_is_told_from_a_queue() {
+        let queue = QueueName::new("exam").unwrap();
+        let of = |prefix: &str, key: &[u8]| namespace_of(prefix, key);
+        for key in Shard::new("delayline:conform-1", &queue, 3).keys {
+            assert_eq!(of("delayline", &key).as_deref(), Some("conform-1"));
+            assert_eq!(of("delayline:conform-1", &key), None);
+            assert_eq!(queue_of("delayline", &key), None, "it is no queue of the namespace above");
+        }
+        let operation = OperationId::random();
+        assert_eq!(of("a", &operation_key("a:b", operation)).as_deref(), Some("b"));
+        assert_eq!(of("a", &operation_key("a", operation)), None);
+        assert_eq!(of("a", b"{other:b:c:0}:m"), None);
+    }
 
     #[test]
     fn the_keys_of_a_shard_share_a_tag_and_tell_their_queue() {

@@ -10,6 +10,7 @@
 //! | `bells` | wake-ups by publish and subscribe, restored after every reconnect |
 //! | `failure` | what the driver and the server say, as our errors |
 //! | `start` | what is checked before the first call |
+//! | `namespaces` | namespaces below one of a server, to be listed and removed |
 //! | `keys`, `record`, `reply` | which keys there are, what is in their values, what scripts answer |
 //! | `scripts/*.lua` | every change of state, each atomic |
 
@@ -24,6 +25,7 @@ mod failure;
 mod intake;
 mod keys;
 mod look;
+mod namespaces;
 mod record;
 mod reply;
 mod scripts;

@@ -20,12 +20,21 @@ const QUIET: &str =
 
 /// Begins to log: as the variable says, or as much as `-v` was given.
 pub(crate) fn start(verbose: u8, console: Arc<Console>) -> Result<(), Failure> {
+    start_with(QUIET, verbose, console)
+}
+
+/// As [`start`], for a command that provokes troubles itself: without `-v` nothing is logged.
+pub(crate) fn start_silent(verbose: u8, console: Arc<Console>) -> Result<(), Failure> {
+    start_with("off", verbose, console)
+}
+
+fn start_with(quiet: &str, verbose: u8, console: Arc<Console>) -> Result<(), Failure> {
     let filter = match std::env::var(VARIABLE) {
         Ok(text) if !text.is_empty() => EnvFilter::builder()
             .parse(&text)
             .map_err(|e| Failure::new(format!("{VARIABLE} can't be understood: {e}")))?,
         Ok(_) | Err(_) => EnvFilter::new(match verbose {
-            0 => QUIET,
+            0 => quiet,
             1 => "info",
             2 => "debug",
             _ => "trace",

@@ -11,9 +11,11 @@ mod logging;
 mod output;
 mod progress;
 mod push;
+mod redact;
 mod run;
 #[cfg(feature = "postgres")]
 mod schema;
+mod scratch;
 mod shell;
 mod signal;
 mod store;

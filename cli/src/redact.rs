@@ -1,7 +1,7 @@
 //! URLs and command lines as they may be shown: without passwords.
 
 /// A URL without its password, and without its options, which may hold another one.
-pub(super) fn redacted(url: &str) -> String {
+pub(crate) fn redacted(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.split('?').next().unwrap_or_default().to_owned();
     };
@@ -14,7 +14,7 @@ pub(super) fn redacted(url: &str) -> String {
 }
 
 /// A command line that can be pasted into a shell, its URLs redacted.
-pub(super) fn command_line(arguments: impl IntoIterator<Item = String>) -> String {
+pub(crate) fn command_line(arguments: impl IntoIterator<Item = String>) -> String {
     let shown = arguments.into_iter().enumerate().map(|(i, argument)| match i {
         0 => argument.rsplit('/').next().unwrap_or_default().to_owned(),
         _ => {

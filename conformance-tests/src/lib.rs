@@ -41,6 +41,6 @@ pub mod trial;
 pub use harness::{Fault, Harness, Resources, Time};
 pub use leak_main::leak_main;
 pub use need::Need;
-pub use run::{Failure, Outcome, Report, run, run_test, run_test_within, seed};
+pub use run::{Failure, Outcome, Report, TEST_MAX, run, run_test, run_test_while, run_test_within, seed};
 pub use suite::{LEAK_TESTS, TESTS, Test};
 pub use trial::Trial;

@@ -27,13 +27,19 @@ use crate::suite::{self, Test};
 use crate::trial::Trial;
 
 /// How long a test may take, in real time. One that takes longer hangs.
-const TEST_MAX: Duration = Duration::from_secs(300);
+pub const TEST_MAX: Duration = Duration::from_secs(300);
 
 /// The same where waiting takes no time: such tests are a matter of seconds, also on a busy machine.
 const VIRTUAL_TEST_MAX: Duration = Duration::from_secs(60);
 
 /// How long closing may take, in the time of the harness.
 const CLOSE_MAX: Duration = Duration::from_secs(30);
+
+/// How often a test that runs is asked whether it is to go on.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+
+/// How long what a test has left in its runtime may take to end.
+const LEFT_MAX: Duration = Duration::from_secs(1);
 
 /// Whether this process runs tests to see them fail, so that nobody wants to hear more about it than that.
 pub(crate) static FAILURES_ARE_WANTED: AtomicBool = AtomicBool::new(false);
@@ -131,6 +137,20 @@ pub fn run_test(test: &'static Test, harness: Arc<dyn Harness>, seed: u64) -> Re
 /// Runs one test, which has failed if it takes longer than that in real time.
 #[must_use]
 pub fn run_test_within(test: &'static Test, harness: Arc<dyn Harness>, seed: u64, at_most: Duration) -> Report {
+    let always = || true;
+    run_test_while(test, harness, seed, at_most, always).expect("a test that nobody stops")
+}
+
+/// Runs one test for as long as `goes_on` answers `true`, which is asked ten times a second. `None` if it was stopped: it was
+/// dropped at an await then, its clients with it, and there is no verdict.
+#[must_use]
+pub fn run_test_while(
+    test: &'static Test,
+    harness: Arc<dyn Harness>,
+    seed: u64,
+    at_most: Duration,
+    goes_on: impl Fn() -> bool,
+) -> Option<Report> {
     let began = Instant::now();
     let watched = Arc::new(Watched::default());
     let (done, ended) = sync_channel(1);
@@ -142,7 +162,20 @@ pub fn run_test_within(test: &'static Test, harness: Arc<dyn Harness>, seed: u64
         }
     };
     let thread = thread::Builder::new().name(test.name.into()).spawn(body).expect("a thread for the test");
-    let outcome = match ended.recv_timeout(at_most) {
+    let answer = loop {
+        let left = at_most.saturating_sub(began.elapsed());
+        match ended.recv_timeout(left.min(ASK_EVERY)) {
+            Err(RecvTimeoutError::Timeout) if !goes_on() => {
+                watched.give_up();
+                // It ends at its next await; what blocks for longer than that is left alone.
+                let _ = ended.recv_timeout(CLOSE_MAX);
+                return None;
+            }
+            Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
+            answer => break answer,
+        }
+    };
+    let outcome = match answer {
         Ok(outcome) => {
             // Once it has freed what it holds, which the next test may measure.
             let _ = thread.join();
@@ -150,14 +183,14 @@ pub fn run_test_within(test: &'static Test, harness: Arc<dyn Harness>, seed: u64
         }
         Err(RecvTimeoutError::Timeout) => {
             watched.give_up();
-            watched.failed(test, seed, Some(format!("hangs: not done after {at_most:?}")), vec![])
+            watched.failed(Some(format!("hangs: not done after {at_most:?}")), vec![])
         }
         Err(RecvTimeoutError::Disconnected) => {
-            watched.failed(test, seed, Some("the test's thread ended without an answer".into()), vec![])
+            watched.failed(Some("the test's thread ended without an answer".into()), vec![])
         }
     };
     let operations = watched.trial.lock().as_ref().map_or(0, |trial| trial.operations());
-    Report { test: test.name, seed, outcome, operations, took: began.elapsed() }
+    Some(Report { test: test.name, seed, outcome, operations, took: began.elapsed() })
 }
 
 /// The seed from `DELAYLINE_SEED`, decimal or `0x` and hexadecimal, or a random one.
@@ -206,9 +239,9 @@ impl Watched {
         !self.given_up.load(Ordering::SeqCst)
     }
 
-    fn failed(&self, test: &Test, seed: u64, message: Option<String>, violations: Vec<Violation>) -> Outcome {
+    fn failed(&self, message: Option<String>, violations: Vec<Violation>) -> Outcome {
         let wanted = FAILURES_ARE_WANTED.load(Ordering::Relaxed);
-        let history = self.trial.lock().as_ref().filter(|_| !wanted).and_then(|trial| write_history(trial, test, seed));
+        let history = self.trial.lock().as_ref().filter(|_| !wanted).and_then(|trial| write_history(trial));
         Outcome::Failed(Failure { message, violations, history })
     }
 }
@@ -236,31 +269,31 @@ fn run_here(test: &'static Test, harness: Arc<dyn Harness>, seed: u64, watched: 
         false => Poll::Ready(Err("given up".into())),
     });
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(body)));
-    let failed = |message, violations| watched.failed(test, seed, message, violations);
+    let failed = |message, violations| watched.failed(message, violations);
     let (trial, missing) = match ended {
         Ok(Ok(ended)) => ended,
         Ok(Err(message)) => {
-            runtime.shutdown_background();
+            runtime.shutdown_timeout(LEFT_MAX);
             return failed(Some(message), vec![]);
         }
         Err(panic) => {
             // What the history shows may be the better explanation.
             let violations = watched.trial.lock().as_ref().map(|trial| violations_of(trial)).unwrap_or_default();
             let outcome = failed(Some(text_of(&*panic)), violations);
-            runtime.shutdown_background();
+            runtime.shutdown_timeout(LEFT_MAX);
             return outcome;
         }
     };
     let violations = violations_of(&trial);
     if !violations.is_empty() {
-        runtime.shutdown_background();
+        runtime.shutdown_timeout(LEFT_MAX);
         return failed(None, violations);
     }
     if let Err(message) = runtime.block_on(closed(&trial)) {
-        runtime.shutdown_background();
+        runtime.shutdown_timeout(LEFT_MAX);
         return failed(Some(message), vec![]);
     }
-    runtime.shutdown_background();
+    runtime.shutdown_timeout(LEFT_MAX);
     match trial.why_untested() {
         Some(why) => Outcome::Untested(why),
         None if trial.operations() == 0 => failed(Some("it checked nothing".into()), vec![]),
@@ -291,7 +324,7 @@ async fn closed(trial: &Trial) -> Result<(), String> {
 }
 
 fn violations_of(trial: &Trial) -> Vec<Violation> {
-    check(&trial.history().recording(trial.name(), trial.seed(), trial.caps())).violations
+    check(&trial.recording()).violations
 }
 
 fn runtime(time: Time) -> Runtime {
@@ -313,12 +346,12 @@ pub(crate) fn history_directory() -> PathBuf {
         .map_or_else(|| std::env::temp_dir().join("delayline-conformance"), PathBuf::from)
 }
 
-fn write_history(trial: &Trial, test: &Test, seed: u64) -> Option<PathBuf> {
+fn write_history(trial: &Trial) -> Option<PathBuf> {
     let directory = history_directory();
     fs::create_dir_all(&directory).ok()?;
-    let path = directory.join(format!("{}.{seed:016x}.jsonl", test.name));
+    let path = directory.join(format!("{}.jsonl", trial.file_stem()));
     let file = BufWriter::new(File::create(&path).ok()?);
-    trial.history().recording(test.name, seed, trial.caps()).write(file).ok()?;
+    trial.recording().write(file).ok()?;
     Some(path)
 }
 

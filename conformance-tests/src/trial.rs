@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use delayline_core::{
-    AdminOp, Capabilities, Claim, ClaimedTask, DelayBackend, Durability, Intake, IntakeOptions, NewTask, QueueName,
-    Result, Scheduled, Shift, Support, TaskId, Timestamp, Verdict,
+    AdminOp, Capabilities, Claim, ClaimedTask, DelayBackend, Durability, Intake, IntakeOptions, NewTask, OperationId,
+    QueueName, Result, Scheduled, Shift, Support, TaskId, Timestamp, Verdict,
 };
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::harness::{Fault, Harness, Time};
-use crate::history::{History, Recorded};
+use crate::history::{History, Recorded, Recording};
 
 /// A lease that does not end during a test.
 pub const LONG_LEASE: Duration = Duration::from_secs(600);
@@ -32,6 +33,8 @@ pub struct Trial {
     queues: Mutex<BTreeSet<QueueName>>,
     checked: AtomicU64,
     untested: Mutex<Option<String>>,
+    /// Where operation ids come from.
+    operations: Mutex<fastrand::Rng>,
 }
 
 impl Trial {
@@ -43,6 +46,8 @@ impl Trial {
         let history = History::new(harness.clone());
         let first = harness.open().await?;
         let caps = first.capabilities().clone();
+        // Of this run too: a store remembers the operations of an earlier run of the same seed.
+        let operations = mixed(seed, &[name, "operations", &harness.wall().unix_micros().to_string()]);
         Ok(Self {
             name,
             seed,
@@ -53,6 +58,7 @@ impl Trial {
             queues: Mutex::default(),
             checked: AtomicU64::new(0),
             untested: Mutex::default(),
+            operations: Mutex::new(operations),
         })
     }
 
@@ -62,19 +68,46 @@ impl Trial {
         self.name
     }
 
-    /// The number that all its randomness comes from.
-    #[must_use]
-    pub fn seed(&self) -> u64 {
-        self.seed
-    }
-
-    /// Its randomness; the same for each call, and another than that of the other tests: they may all run on one store with
-    /// one seed, where an operation id that two of them have is refused.
+    /// Its randomness: the same for each call, and different from that of the other tests, which may run on the same store with
+    /// the same seed. A test has no other source: the seed itself is not shown to it.
     #[must_use]
     pub fn rng(&self) -> fastrand::Rng {
-        // As FNV-1a mixes the bytes of a name.
-        let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        fastrand::Rng::with_seed(self.name.bytes().fold(self.seed, mix))
+        mixed(self.seed, &[self.name])
+    }
+
+    /// An operation id that no other operation has: not in this test, not in another test of the same seed, and not in an
+    /// earlier run.
+    #[must_use]
+    pub fn operation(&self) -> OperationId {
+        OperationId::from_uuid(Uuid::from_u128(self.operations.lock().u128(1..)))
+    }
+
+    /// What the names of its queues share with no other run: for tests that name queues themselves.
+    #[must_use]
+    pub fn tag(&self) -> String {
+        match self.harness.queue_prefix() {
+            "" => format!("{:016x}", self.seed),
+            // It tells runs apart already.
+            prefix => prefix.to_owned(),
+        }
+    }
+
+    /// What was noted so far, as it would be written to a file.
+    #[must_use]
+    pub fn recording(&self) -> Recording {
+        self.recording_of(&self.history)
+    }
+
+    /// Another history of this test, as it would be written to a file.
+    #[must_use]
+    pub fn recording_of(&self, history: &History) -> Recording {
+        history.recording(self.name, self.seed, &self.caps)
+    }
+
+    /// A file's name that tells the test and the seed.
+    #[must_use]
+    pub(crate) fn file_stem(&self) -> String {
+        format!("{}.{:016x}", self.name, self.seed)
     }
 
     /// What the backend declares: the bounds that tests use.
@@ -135,7 +168,11 @@ impl Trial {
     #[must_use]
     pub fn queue(&self, name: &str) -> QueueName {
         let test: String = self.name.chars().take(60).collect();
-        let queue = QueueName::new(format!("{test}.{:016x}.{name}", self.seed)).expect("a short name of plain letters");
+        let named = match self.harness.queue_prefix() {
+            "" => format!("{test}.{:016x}.{name}", self.seed),
+            prefix => format!("{prefix}{test}.{name}"),
+        };
+        let queue = QueueName::new(named).expect("a short name of plain letters");
         // Where the heap is measured, this book would be seen; those tests leave their queues empty, and so forgotten.
         if self.is_shared() && !crate::heap::is_counting() {
             self.queues.lock().insert(queue.clone());
@@ -429,4 +466,11 @@ impl Trial {
         }
         Ok(())
     }
+}
+
+/// Randomness from a seed and what it is for.
+fn mixed(seed: u64, of: &[&str]) -> fastrand::Rng {
+    // As FNV-1a mixes the bytes of a name.
+    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    fastrand::Rng::with_seed(of.iter().flat_map(|part| part.bytes().chain([0])).fold(seed, mix))
 }

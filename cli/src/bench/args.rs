@@ -22,8 +22,9 @@ What happens:
   Each backend plays each scenario --repeats times, after a warm-up; shown are
   medians, ± half the spread. Books are kept beside it: a scenario in which a
   task was lost, came twice or came early shows that instead of figures.
-  Queues are named `bench-...`, and deleted afterwards; on RabbitMQ the name
-  space `delayline-bench` is used, unless the URL names one, and removed.
+  On a server of yours it works in a namespace of its own below the URL's,
+  named `bench-XXXXXXXX`, and removes it at the end, after Ctrl-C too. What a
+  killed run has left, `delayline conform --remove-left` removes.
 
 Scenarios:
   herd            30,000 tasks due at one instant; throughput of every call

@@ -16,7 +16,6 @@ mod figures;
 mod late;
 mod ledger;
 mod measure;
-mod redact;
 mod report;
 mod scenario;
 mod show;
@@ -94,7 +93,7 @@ async fn bench(
         delayline: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: SystemClock::new().wall().to_string(),
         seconds: 0.0,
-        command: redact::command_line(std::env::args()),
+        command: crate::redact::command_line(std::env::args()),
         machine: Machine::here(),
         settings: Settings::of(args),
         backends: Vec::new(),
@@ -130,7 +129,7 @@ async fn play_all(
 ) -> Result<(), Failure> {
     for wanted in wanted {
         show.begin(match wanted {
-            Wanted::Url(url) => redact::redacted(url),
+            Wanted::Url(url) => crate::redact::redacted(url),
             Wanted::Spawned(spawn) => format!("a private {}", format!("{spawn:?}").to_lowercase()),
         });
         let mut store = tokio::select! {
@@ -138,6 +137,9 @@ async fn play_all(
             () = stop.stopped() => return Ok(()),
         };
         name_apart(&mut store, report);
+        if let Some(place) = store.place() {
+            show.note(format_args!("working in {place}"));
+        }
         report.backends.push(store.shown.clone());
         for &scenario in scenarios {
             let played = tokio::select! {
@@ -193,7 +195,7 @@ async fn repeat(args: &BenchArgs, store: &Store, scenario: Scenario, show: &Show
         args,
         show,
         scenario,
-        name: format!("bench-{name}-{:08x}", fastrand::u32(..)),
+        name: format!("{}bench-{name}-{:08x}", store.queue_prefix(), fastrand::u32(..)),
         queues: AtomicU32::new(0),
         rate: 0.0,
         found: None,

@@ -1,6 +1,6 @@
 //! A store under measurement: a URL, or a private server that is started for it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use delayline::{AdminOp, DelayBackend, QueueName, Support};
@@ -9,15 +9,14 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::args::Spawn;
-use super::redact::redacted;
 use super::report::Backend;
 use crate::demo::heap;
 use crate::exit::Failure;
+use crate::redact::redacted;
+use crate::scratch::{For, Scratch};
 
 /// What is not cleared away by then is left; the reader is told.
 const CLEAR_PATIENCE: Duration = Duration::from_secs(60);
-/// RabbitMQ deletes no single queue, so all of them are made in a name space that can be removed.
-const NAME_SPACE: &str = "delayline-bench";
 
 /// What was asked for.
 #[derive(Clone, Debug)]
@@ -32,10 +31,8 @@ pub(super) struct Store {
     pub(super) shown: Backend,
     url: String,
     server: Option<Arc<Private>>,
-    /// Whether the name space in the URL is ours alone.
-    own_space: bool,
-    /// Queues that were made here and not removed yet.
-    queues: Mutex<Vec<QueueName>>,
+    /// The namespace on a server that stays.
+    scratch: Option<Scratch>,
 }
 
 impl std::fmt::Debug for Store {
@@ -66,12 +63,22 @@ impl Store {
                 (server.server().url(), Some(server))
             }
         };
-        let (url, own_space) = with_name_space(url);
-        let backend = delayline::connect(&url).await?;
-        backend.ping().await?;
+        let (backend, scratch) = match server {
+            Some(_) => (delayline::connect(&url).await?, None),
+            None => {
+                let scratch = Scratch::make(&url, For::Bench).await?;
+                match scratch.connect().await {
+                    Ok(backend) => (backend, Some(scratch)),
+                    Err(e) => {
+                        scratch.end().await?;
+                        return Err(e.into());
+                    }
+                }
+            }
+        };
         let version = server.as_ref().map(|server| server.server().version().to_owned());
         let shown = Backend::new(backend.capabilities(), redacted(&url), version, server.is_some());
-        Ok(Self { backend, shown, url, server, own_space, queues: Mutex::default() })
+        Ok(Self { backend, shown, url, server, scratch })
     }
 
     /// The first process of the server, where it is ours.
@@ -119,9 +126,14 @@ impl Store {
         spawn_blocking(move || what(&server)).await.ok().flatten()
     }
 
-    /// A queue is about to be used, and is removed at the end if not before.
-    pub(super) fn uses(&self, queue: &QueueName) {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner).push(queue.clone());
+    /// What the names of queues have to begin with.
+    pub(super) fn queue_prefix(&self) -> String {
+        self.scratch.as_ref().map(Scratch::queue_prefix).unwrap_or_default()
+    }
+
+    /// Where it works on a server that stays, and how to look at it, for people.
+    pub(super) fn place(&self) -> Option<String> {
+        self.scratch.as_ref().and_then(Scratch::shown)
     }
 
     /// Removes a queue with what a run has left in it.
@@ -129,36 +141,23 @@ impl Store {
         if self.backend.capabilities().delete != Support::Unsupported {
             self.backend.administer(queue, AdminOp::Delete).await?;
         }
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| other != queue);
         Ok(())
     }
 
-    /// Removes the queues of runs that broke off, on a server that stays.
-    async fn clear_all(&self) -> Result<(), Failure> {
-        let left = self.queues.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for queue in left.iter().filter(|_| self.server.is_none()) {
-            self.clear(queue).await?;
-        }
-        Ok(())
-    }
-
-    /// Removes what is left, ends the connection, and ends the server.
+    /// Ends the connection, removes what is left on a server that stays, and ends one that is ours.
     pub(super) async fn close(self) -> Result<(), Failure> {
-        let cleared = timeout(CLEAR_PATIENCE, self.clear_all()).await;
-        let cleared = cleared.unwrap_or_else(|_| Err(Failure::new("queues `bench-...` could not be removed in time")));
-        let Self { backend, url, server, own_space, .. } = self;
+        let Self { backend, server, scratch, .. } = self;
         let closed = backend.close().await;
         drop(backend);
-        // What is on a private server goes with it.
-        if own_space && server.is_none() {
-            let removed = timeout(CLEAR_PATIENCE, remove_name_space(&url)).await;
-            removed
-                .map_err(|_| Failure::new(format!("the name space `{NAME_SPACE}` could not be removed in time")))??;
+        if let Some(scratch) = scratch {
+            let removed = timeout(CLEAR_PATIENCE, scratch.end()).await;
+            removed.map_err(|_| {
+                Failure::new("the namespace could not be removed in time: `delayline conform --remove-left` does that")
+            })??;
         }
         // It waits for processes to end.
         let _ = spawn_blocking(move || drop(server)).await;
-        closed?;
-        cleared
+        closed.map_err(Failure::from)
     }
 }
 
@@ -185,41 +184,9 @@ fn number<'a>(mut lines: impl Iterator<Item = &'a str>, prefix: &str) -> Option<
     lines.find_map(|line| line.strip_prefix(prefix))?.trim().parse().ok()
 }
 
-/// A URL of RabbitMQ with a name space of ours, unless it names one.
-fn with_name_space(url: String) -> (String, bool) {
-    let scheme = url.split(':').next().unwrap_or_default().to_ascii_lowercase();
-    if !matches!(scheme.as_str(), "amqp" | "amqps") || url.contains("name_space=") {
-        return (url, false);
-    }
-    let joint = if url.contains('?') { '&' } else { '?' };
-    (format!("{url}{joint}name_space={NAME_SPACE}"), true)
-}
-
-#[cfg(feature = "rabbitmq")]
-async fn remove_name_space(url: &str) -> Result<(), Failure> {
-    use delayline::rabbitmq::{RabbitBackend, RabbitConfig};
-    Ok(RabbitBackend::remove_name_space(RabbitConfig::from_url(url)?).await?)
-}
-
-#[cfg(not(feature = "rabbitmq"))]
-async fn remove_name_space(_url: &str) -> Result<(), Failure> {
-    // Such a URL could not be connected to.
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rabbitmq_gets_a_name_space_that_can_be_removed() {
-        let ours = |url: &str| with_name_space(url.to_owned());
-        assert_eq!(ours("amqp://h/%2f"), ("amqp://h/%2f?name_space=delayline-bench".into(), true));
-        assert_eq!(ours("amqps://h/v?parallel=4"), ("amqps://h/v?parallel=4&name_space=delayline-bench".into(), true));
-        for url in ["amqp://h/v?name_space=exams", "redis://h", "memory:"] {
-            assert_eq!(ours(url), (url.to_owned(), false));
-        }
-    }
 
     #[test]
     fn numbers_are_found() {

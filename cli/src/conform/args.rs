@@ -15,14 +15,18 @@ const EXAMPLES: &str = r#"Examples:
   A history that a failed test has left, checked again without the store:
     delayline conform --check dup_4_a_stale_lease.1f2e.jsonl
 
+  What runs that were killed have left on a server, removed:
+    delayline conform --remove-left --backend redis://localhost
+
 What happens:
-  Each test makes queues of its own, named after it and the seed, works on them
-  as applications would, and holds what it saw against docs/semantics.md. What
-  the store declares that it lacks has to answer `Unsupported`. Queues are
-  deleted afterwards, where the store can do that, but for those of a test
-  that failed. Tests that would have to
-  kill a server, step its clock or measure the heap are not part of it, and
-  are shown as not tested.
+  Each test makes queues of its own, works on them as applications would, and
+  holds what it saw against docs/semantics.md. What the store declares that it
+  lacks has to answer `Unsupported`. Tests that would have to kill a server,
+  step its clock or measure the heap are shown as not tested.
+
+  All of it is in a namespace of its own below the URL's (`conform-XXXXXXXX`),
+  which is removed at the end, after a failure and after Ctrl-C too. What a
+  failed test saw stays as a file.
 
 Exit codes:
   0    every promise that could be tested holds
@@ -50,6 +54,15 @@ pub(crate) struct ConformArgs {
     /// Check a history that a test has written, and nothing else.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["only", "seed"])]
     pub(super) check: Option<PathBuf>,
+
+    /// Leave the namespace of the run on the server; --remove-left removes it.
+    #[arg(long, conflicts_with = "check")]
+    pub(super) keep: bool,
+
+    /// Remove the namespaces that runs of `conform`, `bench` and `demo` have left at the backend's URL, and nothing else. Those in
+    /// use stay.
+    #[arg(long, conflicts_with_all = ["only", "seed", "check", "keep"])]
+    pub(super) remove_left: bool,
 
     /// Write the result as one JSON object.
     #[arg(long)]

@@ -18,8 +18,9 @@ use std::time::Duration;
 use delayline::{Capabilities, DelayBackend, async_trait};
 use delayline_conformance::check::check;
 use delayline_conformance::history::Recording;
-use delayline_conformance::{Harness, Report as Tested, TESTS, Test, run_test, seed};
+use delayline_conformance::{Harness, Report as Tested, TEST_MAX, TESTS, Test, run_test_while, seed};
 use indicatif::ProgressBar;
+use tokio::runtime::Runtime;
 
 use self::args::ConformArgs;
 use self::report::Report;
@@ -27,6 +28,7 @@ use crate::args::Global;
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use crate::progress::bar;
+use crate::scratch::{For, Opener, Scratch, left};
 use crate::signal::{Cause, Stop, listen};
 use crate::{logging, signal};
 
@@ -36,7 +38,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Runs the command.
 pub(crate) fn main(global: &Global, args: &ConformArgs) -> Result<Exit, Failure> {
     let console = Arc::new(Console::new(false));
-    logging::start(global.verbose, console.clone())?;
+    logging::start_silent(global.verbose, console.clone())?;
     if let Some(file) = &args.check {
         return check_again(file, args.json);
     }
@@ -45,13 +47,62 @@ pub(crate) fn main(global: &Global, args: &ConformArgs) -> Result<Exit, Failure>
         let console = console.clone();
         move || console.leave()
     })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.map_err(|e| Failure::io("cannot start the runtime", &e))?;
+    if args.remove_left {
+        return remove_left(&runtime, &global.backend, args.json, &stop);
+    }
     let tests = chosen(&args.only)?;
-    let caps = reach(&global.backend)?;
+    // A store that can't be reached is one clear error rather than a failure of every test.
+    let (scratch, caps) = runtime.block_on(open(&global.backend))?;
+    if let Some(place) = scratch.shown() {
+        console.say(format_args!("working in {place}"));
+    }
+    let tested = run(args, tests, &scratch, caps.name, &console, &stop);
+    if args.keep {
+        if scratch.shown().is_some() {
+            console.say("the namespace stays; `delayline conform --remove-left` removes it");
+        }
+        runtime.block_on(scratch.keep());
+        return tested;
+    }
+    let removed = runtime.block_on(scratch.end());
+    tested.and_then(|exit| removed.map(|()| exit))
+}
+
+/// Makes the namespace of this run, and connects once.
+async fn open(url: &str) -> Result<(Scratch, Capabilities), Failure> {
+    let scratch = Scratch::make(url, For::Conform).await?;
+    let looked = async {
+        let backend = scratch.connect().await?;
+        backend.ping().await?;
+        let caps = backend.capabilities().clone();
+        backend.close().await?;
+        Ok::<_, delayline::Error>(caps)
+    };
+    match looked.await {
+        Ok(caps) => Ok((scratch, caps)),
+        Err(e) => {
+            // What stands in the way of that is what stood in the way before.
+            let _ = scratch.end().await;
+            Err(e.into())
+        }
+    }
+}
+
+fn run(
+    args: &ConformArgs,
+    tests: Vec<&'static Test>,
+    scratch: &Scratch,
+    backend: &'static str,
+    console: &Arc<Console>,
+    stop: &Stop,
+) -> Result<Exit, Failure> {
     // A test fails by panicking, and its report tells what it said.
     panic::set_hook(Box::new(|_| {}));
     let seed = args.seed.unwrap_or_else(seed);
-    let shown = if args.no_progress { None } else { bar(&console) };
-    let tested = run_all(&global.backend, &tests, args.jobs, seed, shown.as_ref(), &stop);
+    let shown = if args.no_progress { None } else { bar(console) };
+    let tested = run_all(scratch, &tests, args.jobs, seed, shown.as_ref(), stop);
     if let Some(bar) = shown {
         bar.finish_and_clear();
     }
@@ -59,10 +110,25 @@ pub(crate) fn main(global: &Global, args: &ConformArgs) -> Result<Exit, Failure>
         console.say(format_args!("interrupted; {} of {} tests had been run", tested.len(), tests.len()));
         return Ok(Exit::Interrupted(*signal));
     }
-    let report = Report::new(caps.name, seed, tested);
+    let report = Report::new(backend, seed, tested);
     report.write(args.json)?;
-    report.accuse(&console);
+    report.accuse(console);
     Ok(if report.holds() { Exit::Done } else { Exit::PromiseBroken })
+}
+
+/// Removes what killed runs have left.
+fn remove_left(runtime: &Runtime, url: &str, as_json: bool, stop: &Stop) -> Result<Exit, Failure> {
+    let removing = async {
+        tokio::select! {
+            left = left::remove_left(url) => left.map(Some),
+            () = stop.stopped() => Ok(None),
+        }
+    };
+    match (runtime.block_on(removing)?, stop.cause()) {
+        (Some(left), _) => report::write_left(&left, as_json).map(|()| Exit::Done),
+        (None, Some(Cause::Signal(signal))) => Ok(Exit::Interrupted(*signal)),
+        (None, _) => Ok(Exit::Failed),
+    }
 }
 
 /// The tests that are wanted, in the suite's order.
@@ -79,22 +145,9 @@ fn begins(name: &str, prefix: &str) -> bool {
     name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('_') || prefix.ends_with('_'))
 }
 
-/// Connects once, so that a store that can't be reached is one clear error rather than a failure of every test.
-fn reach(url: &str) -> Result<Capabilities, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| Failure::io("cannot start the runtime", &e))?;
-    runtime.block_on(async {
-        let backend = delayline::connect(url).await?;
-        backend.ping().await?;
-        let caps = backend.capabilities().clone();
-        backend.close().await?;
-        Ok(caps)
-    })
-}
-
 /// Runs the tests on a few threads, until all are done or it is stopped; their reports in the order of the tests.
 fn run_all(
-    url: &str,
+    scratch: &Scratch,
     tests: &[&'static Test],
     jobs: u16,
     seed: u64,
@@ -103,10 +156,12 @@ fn run_all(
 ) -> Vec<Tested> {
     let waiting = Arc::new(Mutex::new(tests.iter().copied().enumerate().collect::<VecDeque<_>>()));
     let (done, reports) = sync_channel(tests.len().max(1));
+    let harness = Arc::new(InScratch { opener: scratch.opener(), prefix: scratch.queue_prefix() });
     for _ in 0..jobs {
-        let (waiting, done, stop, url) = (waiting.clone(), done.clone(), stop.clone(), url.to_owned());
-        thread::spawn(move || work(&url, seed, &waiting, &done, &stop));
+        let (waiting, done, stop, harness) = (waiting.clone(), done.clone(), stop.clone(), harness.clone());
+        thread::spawn(move || work(&harness, seed, &waiting, &done, &stop));
     }
+    // The channel's end is that of the last of them: nothing works in the namespace from then on.
     drop(done);
     let mut ended: Vec<(usize, Tested)> = Vec::new();
     loop {
@@ -120,7 +175,6 @@ fn run_all(
         }
         match reports.recv_timeout(LOOK_EVERY) {
             Ok(report) => ended.push(report),
-            Err(RecvTimeoutError::Timeout) if stop.is_stopped() => break,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
@@ -131,11 +185,17 @@ fn run_all(
 
 type Waiting = Mutex<VecDeque<(usize, &'static Test)>>;
 
-fn work(url: &str, seed: u64, waiting: &Waiting, done: &SyncSender<(usize, Tested)>, stop: &signal::Stop) {
+fn work(
+    harness: &Arc<InScratch>,
+    seed: u64,
+    waiting: &Waiting,
+    done: &SyncSender<(usize, Tested)>,
+    stop: &signal::Stop,
+) {
     while !stop.is_stopped() {
         let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let Some((place, test)) = next else { return };
-        let tested = run_test(test, Arc::new(AtUrl { url: url.to_owned() }), seed);
+        let Some(tested) = run_test_while(test, harness.clone(), seed, TEST_MAX, || !stop.is_stopped()) else { return };
         if done.send((place, tested)).is_err() {
             return;
         }
@@ -143,11 +203,12 @@ fn work(url: &str, seed: u64, waiting: &Waiting, done: &SyncSender<(usize, Teste
 }
 
 /// A live store, of which only the URL is known.
-struct AtUrl {
-    url: String,
+struct InScratch {
+    opener: Opener,
+    prefix: String,
 }
 
-impl std::fmt::Debug for AtUrl {
+impl std::fmt::Debug for InScratch {
     /// Without the URL, which may hold a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("a live store")
@@ -155,9 +216,13 @@ impl std::fmt::Debug for AtUrl {
 }
 
 #[async_trait]
-impl Harness for AtUrl {
+impl Harness for InScratch {
     async fn open(&self) -> delayline::Result<Arc<dyn DelayBackend>> {
-        delayline::connect(&self.url).await
+        self.opener.connect().await
+    }
+
+    fn queue_prefix(&self) -> &str {
+        &self.prefix
     }
 }
 

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::console::Console;
 use crate::exit::Failure;
+use crate::scratch::left::Left;
 
 /// What the suite found. Written as JSON it is a promise: `docs/cli.md` lists its fields, and none goes away.
 #[derive(Debug, Serialize)]
@@ -181,6 +182,16 @@ pub(super) fn write_findings(recording: &Recording, findings: &Findings, as_json
         text.push_str("\n  every promise that the history can show holds");
     }
     out(&text)
+}
+
+/// What became of the namespaces that were left.
+pub(super) fn write_left(left: &Left, as_json: bool) -> Result<(), Failure> {
+    if as_json {
+        return out(&json(left)?);
+    }
+    let lines = left.removed.iter().map(|name| format!("removed {name}"));
+    let lines: Vec<_> = lines.chain(left.in_use.iter().map(|name| format!("in use: {name}"))).collect();
+    out(&if lines.is_empty() { "nothing was left".to_owned() } else { lines.join("\n") })
 }
 
 fn json(value: &impl Serialize) -> Result<String, Failure> {

@@ -78,9 +78,10 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "NUMBER", default_value = "1")]
     pub(super) seed: u64,
 
-    /// The queue that the tasks go through; it has to be empty.
-    #[arg(long, value_name = "NAME", default_value = "demo", value_parser = queue_name)]
-    pub(super) queue: QueueName,
+    /// Use this queue, which must be empty, in the URL's own namespace. By default the demo works in a namespace of its own and
+    /// removes it at the end.
+    #[arg(long, value_name = "NAME", value_parser = queue_name)]
+    pub(super) queue: Option<QueueName>,
 
     /// Write the result as one JSON object.
     #[arg(long)]

@@ -17,7 +17,7 @@ use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::time::Duration;
 
-use delayline::{Durability, Queue, Support};
+use delayline::{Durability, Queue, QueueName, Support};
 use tokio::time::{Instant, sleep};
 
 use self::args::DemoArgs;
@@ -30,6 +30,7 @@ use crate::args::Global;
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use crate::logging;
+use crate::scratch::{For, Scratch};
 use crate::signal::{Cause, Stop, listen};
 
 /// What has ended is freed by then.
@@ -55,30 +56,72 @@ pub(crate) fn main(global: &Global, args: DemoArgs) -> Result<Exit, Failure> {
     exit
 }
 
+/// In a namespace of its own, unless a queue is given.
 async fn demo(global: &Global, args: DemoArgs, console: Arc<Console>, stop: Stop) -> Result<Exit, Failure> {
-    let exam = Arc::new(prepare(global, args, &console).await?);
+    if args.queue.is_some() {
+        return play_in(global, None, args, console, stop).await;
+    }
+    let scratch = Scratch::make(&global.backend, For::Demo).await?;
+    if let Some(place) = scratch.shown() {
+        console.note(format_args!("working in {place}"));
+    }
+    let exit = play_in(global, Some(&scratch), args, console, stop).await;
+    let removed = scratch.end().await;
+    exit.and_then(|exit| removed.map(|()| exit))
+}
+
+async fn play_in(
+    global: &Global,
+    scratch: Option<&Scratch>,
+    args: DemoArgs,
+    console: Arc<Console>,
+    stop: Stop,
+) -> Result<Exit, Failure> {
+    let exam = Arc::new(prepare(global, scratch, args, &console).await?);
+    let exit = watched(&exam, scratch, &console, &stop).await;
+    if scratch.is_some() {
+        // Nothing may work in a namespace that is being removed.
+        let _ = exam.queue.backend().close().await;
+    }
+    exit
+}
+
+async fn watched(exam: &Arc<Exam>, scratch: Option<&Scratch>, console: &Console, stop: &Stop) -> Result<Exit, Failure> {
     let played = tokio::select! {
-        played = play(&exam) => Some(played),
+        played = play(exam) => Some(played),
         () = exam.show.draw(&exam.ledger, exam.args.candidates) => unreachable!("it goes on for ever"),
         () = stop.stopped() => None,
     };
     exam.show.end();
     match played {
-        Some(Ok(played)) => finish(&exam, &console, &played),
+        Some(Ok(played)) => finish(exam, console, &played),
         cut_short => {
-            if exam.queue.backend().capabilities().durability > Durability::Process {
+            if scratch.is_none() && exam.queue.backend().capabilities().durability > Durability::Process {
                 exam.clear_away().await?;
             }
             match cut_short {
                 Some(failed) => failed.map(|_| Exit::Failed),
-                None => Ok(stopped(&stop, &console)),
+                None => Ok(stopped(stop, console)),
             }
         }
     }
 }
 
-async fn prepare(global: &Global, args: DemoArgs, console: &Arc<Console>) -> Result<Exam, Failure> {
-    let queue = Queue::new(delayline::connect(&global.backend).await?, args.queue.clone())?;
+async fn prepare(
+    global: &Global,
+    scratch: Option<&Scratch>,
+    args: DemoArgs,
+    console: &Arc<Console>,
+) -> Result<Exam, Failure> {
+    let (backend, prefix) = match scratch {
+        Some(scratch) => (scratch.connect().await?, scratch.queue_prefix()),
+        None => (delayline::connect(&global.backend).await?, String::new()),
+    };
+    let name = match &args.queue {
+        Some(name) => name.clone(),
+        None => QueueName::new(format!("{prefix}demo"))?,
+    };
+    let queue = Queue::new(backend, name)?;
     expect_empty(&queue).await?;
     let plan = Plan::new(&args, Steps::of(queue.backend().capabilities()));
     let ledger = Ledger::new(args.candidates, Instant::now());

@@ -341,7 +341,7 @@ pub async fn bound_12_a_worker_runs_no_more_handlers_than_told(t: &Trial) {
 /// to wait for a slot. A settling counts from its beginning, because its slot may be free before the answer is noted.
 fn most_asked_for(t: &Trial) -> usize {
     let (mut held, mut most) = (0_usize, 0);
-    for event in t.history().recording(t.name(), t.seed(), t.caps()).events {
+    for event in t.recording().events {
         match event.what {
             What::Invoked { op: Op::Claim { max, .. }, .. } => most = most.max(held + max),
             What::Ok(Answer::Claim { deliveries, .. }) => held += deliveries.len(),
@@ -426,7 +426,7 @@ fn more_bytes_than_a_call(t: &Trial) -> Vec<Bytes> {
 
 /// Looks through the history for a call of more tasks or bytes than travel together.
 fn assert_no_call_carries_too_much(t: &Trial) {
-    for event in t.history().recording(t.name(), t.seed(), t.caps()).events {
+    for event in t.recording().events {
         if let What::Invoked { op: Op::Schedule(tasks), .. } = event.what {
             let (n, bytes) = (tasks.len(), tasks.iter().map(|task| task.content.payload_len).sum::<usize>());
             assert!(n <= t.caps().batch_max, "one call carried {n} tasks");

@@ -7,11 +7,9 @@ use std::time::Duration;
 
 use delayline_core::{
     CancellationToken, Change, ChangeOutcome, Changed, Claim, DelayBackend, Due, ErrorKind, GroupName, Intake, NewTask,
-    OperationId, QueueName, Result, Scheduled, Select, Shift, TaskId, TaskRef, Timestamp, Verdict,
+    QueueName, Result, Scheduled, Select, Shift, TaskId, TaskRef, Timestamp, Verdict,
 };
 use tokio::task::yield_now;
-
-use uuid::Uuid;
 
 use super::cancel::{FAR, assert_due, counts, due_of};
 use crate::dropping::dropped_at;
@@ -20,10 +18,6 @@ use crate::trial::{LONG_LEASE, Trial};
 
 fn group(name: &str) -> GroupName {
     GroupName::new(name).expect("a short name")
-}
-
-fn operation(rng: &mut fastrand::Rng) -> OperationId {
-    OperationId::from_uuid(Uuid::from_u128(rng.u128(1..)))
 }
 
 /// `n` tasks, due from `from` to twice that, all members of a group if one is given.
@@ -222,7 +216,7 @@ impl Load {
 }
 
 pub async fn cancel_7_a_repeated_operation_changes_nothing_twice(t: &Trial) {
-    let (backend, mut rng) = (t.backend(), t.rng());
+    let backend = t.backend();
     // More than any store changes in one piece, so that a drop leaves a part behind.
     let n = t.size(9_000, 1_000).min(t.caps().batch_max);
     let by_group = Need::Groups.is_met(t.caps());
@@ -236,7 +230,7 @@ pub async fn cancel_7_a_repeated_operation_changes_nothing_twice(t: &Trial) {
                 Some(name) => Select::Group(group(name)),
                 None => Select::Tasks(put.iter().map(TaskRef::from).collect()),
             };
-            let change = Change::shift(Shift::Later(t.units(5))).operation(operation(&mut rng));
+            let change = Change::shift(Shift::Later(t.units(5))).operation(t.operation());
             for k in &drops {
                 dropped_at(*k, backend.change(&queue, select.clone(), change.clone())).await;
             }
@@ -272,7 +266,7 @@ pub async fn cancel_7_a_repetition_leaves_alone_what_came_meanwhile(t: &Trial) {
     let (backend, other, queue) = (t.backend(), t.another().await, t.queue("exam"));
     let n = t.size(500, 100);
     let members = t.put_all(&backend, &queue, tasks(t, n, t.units(5), Some("room"))).await;
-    let change = Change::shift(Shift::Later(t.units(5))).operation(operation(&mut t.rng()));
+    let change = Change::shift(Shift::Later(t.units(5))).operation(t.operation());
     let select = Select::Group(group("room"));
     let first = backend.change(&queue, select.clone(), change.clone()).await.expect("an answer");
     let late = t.put_all(&backend, &queue, tasks(t, n, t.units(5), Some("room"))).await;
@@ -288,7 +282,7 @@ pub async fn cancel_8_an_operation_id_names_one_change(t: &Trial) {
     let put = t.put_all(&backend, &queue, tasks(t, 2, t.units(3), None)).await;
     t.put(&backend, &elsewhere, NewTask::new(FAR, "x").id(put[0].id().clone())).await;
     let (first, second) = (TaskRef::from(&put[0]), TaskRef::from(&put[1]));
-    let id = operation(&mut t.rng());
+    let id = t.operation();
     let later = |units: u32| Change::shift(Shift::Later(t.units(units))).operation(id);
     let only = |task: &TaskRef| Select::Tasks(vec![task.clone()]);
     let changed = backend.change(&queue, only(&first), later(3)).await.expect("an answer");
@@ -318,7 +312,7 @@ pub async fn cancel_8_the_same_operation_at_once_changes_nothing_twice(t: &Trial
     let (backend, other, queue) = (t.backend(), t.another().await, t.queue("twice"));
     let n = t.size(9_000, 1_000).min(t.caps().batch_max);
     let put = t.put_all(&backend, &queue, tasks(t, n, t.units(5), None)).await;
-    let change = Change::shift(Shift::Later(t.units(5))).operation(operation(&mut t.rng()));
+    let change = Change::shift(Shift::Later(t.units(5))).operation(t.operation());
     let select = Select::Tasks(put.iter().map(TaskRef::from).collect());
     let runs: Vec<_> = [&backend, &other, &backend, &other]
         .map(|client| (client.clone(), queue.clone(), select.clone(), change.clone()))
@@ -358,7 +352,7 @@ pub async fn cancel_6_what_comes_after_a_change_began_is_left_alone(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("exam"));
     let n = t.size(9_000, 2_000);
     let members = t.put_all(&backend, &queue, tasks(t, n, t.units(5), Some("room"))).await;
-    let change = Change::shift(Shift::Later(t.units(5))).operation(operation(&mut t.rng()));
+    let change = Change::shift(Shift::Later(t.units(5))).operation(t.operation());
     let select = Select::Group(group("room"));
     dropped_at(1, backend.change(&queue, select.clone(), change.clone())).await;
     // Whether it had begun when it was dropped can be seen of its members.

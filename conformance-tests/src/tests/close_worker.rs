@@ -156,7 +156,7 @@ pub async fn close_4_a_worker_that_is_shut_down_claims_no_more(t: &Trial) {
 
 /// How many claims were made of a queue so far.
 fn claims(t: &Trial, queue: &Queue<u32>) -> usize {
-    let recording = t.history().recording(t.name(), t.seed(), t.caps());
+    let recording = t.recording();
     let is_claim =
         |what: &What| matches!(what, What::Invoked { queue: of, op: Op::Claim { .. }, .. } if of == queue.name());
     recording.events.iter().filter(|event| is_claim(&event.what)).count()

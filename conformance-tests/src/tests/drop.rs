@@ -1,13 +1,11 @@
 //! DROP: every future may be dropped at any await point. Here are the calls of the trait; those of `Queue`, `Consumer`,
 //! `Delivery` and `Worker` are in `drop_calls`.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use delayline_core::{
-    AdminOp, Change, Claim, DeadLetterOp, DeadSelect, IntakeOptions, Lease, OperationId, Page, Select, Shift, Verdict,
+    AdminOp, Change, Claim, DeadLetterOp, DeadSelect, IntakeOptions, Lease, Page, Select, Shift, Verdict,
 };
-use uuid::Uuid;
 
 use crate::dropping::stage::{Expect, Stage, TASKS, dropped_everywhere, operations, room};
 use crate::trial::{LONG_LEASE, Trial};
@@ -105,7 +103,7 @@ pub async fn drop_11_a_dropped_change_has_changed_some_or_all(t: &Trial) {
     let operations = operations![
         "cancel" [Cancel] A_MAY_END, |s| { change_a(s, Change::cancel()) }
         "cancel as an operation" [Cancel Operations] A_MAY_END, |s| {
-            change_a(s, Change::cancel().operation(operation(s)))
+            change_a(s, Change::cancel().operation(s.t.operation()))
         }
         "cancel in flight" [Cancel] A_MAY_END, |s| {
             let taken = s.take(1).await;
@@ -117,7 +115,7 @@ pub async fn drop_11_a_dropped_change_has_changed_some_or_all(t: &Trial) {
         "shift sooner" [Reschedule] NOTHING, |s| { change_a(s, Change::shift(Shift::Sooner(HOUR))) }
         "cancel the group" [Groups Cancel] ALL_MAY_END, |s| { change_room(s, Change::cancel()) }
         "cancel the group as an operation" [Groups Cancel Operations] ALL_MAY_END, |s| {
-            change_room(s, Change::cancel().operation(operation(s)))
+            change_room(s, Change::cancel().operation(s.t.operation()))
         }
         "move the group" [Groups Reschedule] NOTHING, |s| { change_room(s, Change::move_to(SOON)) }
         "shift the group" [Groups Reschedule] NOTHING, |s| { change_room(s, Change::shift(Shift::Later(SOON))) }
@@ -206,12 +204,4 @@ async fn dead(s: &Stage<'_>, op: DeadLetterOp) {
 
 async fn administer(s: &Stage<'_>, op: AdminOp) {
     s.backend.administer(&s.name, op).await.unwrap();
-}
-
-/// An operation id of this stage's own.
-fn operation(s: &Stage<'_>) -> OperationId {
-    let mut hasher = DefaultHasher::new();
-    s.name.as_str().hash(&mut hasher);
-    let mut rng = fastrand::Rng::with_seed(hasher.finish());
-    OperationId::from_uuid(Uuid::from_u128(rng.u128(..)))
 }

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    Change, Changed, Claim, DeadLetterOp, DeadSelect, DelayBackend, Due, ErrorKind, Intake, NewTask, OperationId,
-    Order, Page, QueueName, Select, Shift, TaskRef, TaskView, Verdict,
+    Change, Changed, Claim, DeadLetterOp, DeadSelect, DelayBackend, Due, ErrorKind, Intake, NewTask, Order, Page,
+    QueueName, Select, Shift, TaskRef, TaskView, Verdict,
 };
 use tokio::time::timeout;
-use uuid::Uuid;
 
 use crate::dropping::stage::{empty, quiet, room};
 use crate::dropping::{At, CountedWaker, Yielding, turns};
@@ -197,11 +196,7 @@ async fn shifted_once(
     at: At,
 ) -> bool {
     let before = listed(t, backend, queue).await;
-    // One for each place, because an operation is one change of one queue.
-    let mut rng =
-        fastrand::Rng::with_seed(t.seed() ^ u64::from(at.pending) << 1 ^ u64::from(at.late) ^ (n as u64) << 32);
-    let operation = OperationId::from_uuid(Uuid::from_u128(rng.u128(..)));
-    let shift = Change::shift(Shift::Later(HOUR)).operation(operation);
+    let shift = Change::shift(Shift::Later(HOUR)).operation(t.operation());
     let call = backend.change(queue, select.clone(), shift.clone());
     let completed = Arc::new(CountedWaker::default()).drive(at, call).await.is_some();
     let changed = repeated(t, backend, queue, &select, &shift).await;

@@ -21,7 +21,7 @@ fn window(t: &Trial) -> Duration {
 /// How many recorded calls a queue has seen so far.
 fn asked(t: &Trial, queue: &QueueName) -> usize {
     let of_queue = |what: &What| matches!(what, What::Invoked { queue: of, .. } if of == queue);
-    let recording = t.history().recording(t.name(), t.seed(), t.caps());
+    let recording = t.recording();
     recording.events.iter().filter(|event| of_queue(&event.what)).count()
 }
 

@@ -53,6 +53,7 @@ pub async fn loss_4_a_server_killed_in_the_middle_of_the_work_loses_nothing(t: &
         let numbers = (number..TASKS).step_by(PRODUCERS).collect();
         producers.spawn(produce(site.clone(), clients[number % clients.len()].clone(), numbers, rng.fork()));
     }
+    let far = far.into_iter().map(|task| (task, t.operation())).collect();
     producers.spawn(change(site.clone(), t.another().await, far));
     for kill in 1..=KILLS {
         site.until("the work to go on", |book| book.handled.len() >= kill * TASKS / (KILLS + 1)).await;
@@ -307,15 +308,15 @@ async fn work(site: Arc<Site>, backend: Arc<dyn DelayBackend>) {
 }
 
 /// Moves tasks to now and cancels others, one after the other for as long as there is work.
-async fn change(site: Arc<Site>, backend: Arc<dyn DelayBackend>, far: Vec<TaskRef>) {
+async fn change(site: Arc<Site>, backend: Arc<dyn DelayBackend>, far: Vec<(TaskRef, OperationId)>) {
     let caps = backend.capabilities();
     let (moves, cancels) = (Need::Reschedule.is_met(caps), Need::Cancel.is_met(caps));
-    for (i, task) in far.into_iter().enumerate() {
+    for (i, (task, operation)) in far.into_iter().enumerate() {
         site.until("the work to go on", |book| book.handled.len() >= i * TASKS / (FAR_TASKS + 1)).await;
         let to_now = moves && (i % 2 == 0 || !cancels);
         let change = if to_now { Change::move_to(Due::NOW) } else { Change::cancel() };
         let remembered = Need::Operations.is_met(caps);
-        let change = if remembered { change.operation(OperationId::random()) } else { change };
+        let change = if remembered { change.operation(operation) } else { change };
         change_one(&site, &backend, &task, &change, remembered).await;
         let number = number_of_id(&task);
         site.note(|book| if to_now { book.accepted.insert(number) } else { book.cancelled.insert(number) });

@@ -90,7 +90,6 @@ impl Scene<'_> {
     async fn drive(&self, tasks: u32) -> Result<Drive, Failure> {
         let number = self.queues.fetch_add(1, Ordering::Relaxed);
         let queue = queue(self.store.backend.clone(), &format!("{}.{number}", self.name))?;
-        self.store.uses(queue.name());
         first_task(&queue).await?;
         Ok(self.again(&Drive::new(queue, tasks, self.args.payload), tasks))
     }

@@ -292,19 +292,19 @@ fn odd_texts(bytes_max: usize) -> BTreeSet<String> {
     texts
 }
 
-/// Names made of all that is allowed, sorted. They share the test's seed, so that no two runs share a queue.
+/// Names made of all that is allowed, sorted. They share the run's tag, so that no two runs share a queue.
 fn queue_names(t: &Trial) -> BTreeMap<String, QueueName> {
-    let seed = format!("{:016x}", t.seed());
+    let tag = t.tag();
     let mut ends: BTreeSet<String> = ('0'..='9').chain('a'..='z').chain('A'..='Z').map(String::from).collect();
     let all: String = ends.iter().map(String::as_str).collect();
     let alike =
         ["", ".", "..", "-", "--", "_", ".a", "a.", "a.b", "a_b", "a-b", "ab", "AB", "a.b.c", "a.b.", "-a", "0.0"];
     ends.extend(alike.map(String::from));
     ends.insert(format!("{all}._-"));
-    let room = limits::QUEUE_NAME_BYTES_MAX - seed.len();
+    let room = limits::QUEUE_NAME_BYTES_MAX - tag.len();
     for last in ["x", "X", ".", "-"] {
         ends.insert(format!("{}{last}", "x".repeat(room - 1)));
     }
-    let texts = ends.into_iter().map(|end| format!("{seed}{end}"));
+    let texts = ends.into_iter().map(|end| format!("{tag}{end}"));
     texts.map(|text| (text.clone(), QueueName::new(text).unwrap())).collect()
 }

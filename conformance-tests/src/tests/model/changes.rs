@@ -32,10 +32,6 @@ impl World<'_> {
         }
     }
 
-    fn operation_id(&self) -> OperationId {
-        OperationId::from_uuid(uuid::Uuid::from_u128(self.operation_base + self.operations.len() as u128))
-    }
-
     pub(super) async fn change_tasks(&mut self, by: usize, tasks: &[Named], to: To, operation: bool) -> Checked {
         let caps = self.t.caps();
         let ids_suffice = !caps.change_needs_receipt && caps.unique_ids == Support::Definite;
@@ -52,7 +48,7 @@ impl World<'_> {
         if support == Support::Requested {
             return Ok(());
         }
-        let operation = operation.then(|| self.operation_id());
+        let operation = operation.then(|| self.t.operation());
         let select = Select::Tasks(chosen.iter().map(|(task, _)| task.clone()).collect());
         let (now, answer) = self.send_change(by, &select, action, operation).await;
         if Self::lacking(&[support], &answer)? {
@@ -163,7 +159,7 @@ impl World<'_> {
         if needs.contains(&Support::Requested) {
             return Ok(());
         }
-        let operation = operation.then(|| self.operation_id());
+        let operation = operation.then(|| self.t.operation());
         let group = room_name(group);
         let select = Select::Group(group.clone());
         let (now, answer) = self.send_change(by, &select, action, operation).await;

@@ -64,8 +64,6 @@ pub(super) struct World<'t> {
     pub(super) refs: Vec<(TaskRef, u64)>,
     pub(super) leases: Vec<(Lease, usize)>,
     pub(super) operations: Vec<Operation>,
-    /// What all ids of operations of this trace begin with.
-    pub(super) operation_base: u128,
     /// Things that were held against the model.
     pub(super) checks: u64,
     begin: Instant,
@@ -84,7 +82,7 @@ impl<'t> World<'t> {
         queue: QueueName,
         clients: [Arc<dyn DelayBackend>; 2],
         history: History,
-        (operation_base, slower): (u128, u32),
+        slower: u32,
     ) -> Self {
         let wall = t.wall().unix_micros();
         let (tick, slop) = tick_and_slop(t, wall % MS == 0);
@@ -100,7 +98,6 @@ impl<'t> World<'t> {
             refs: vec![],
             leases: vec![],
             operations: vec![],
-            operation_base,
             checks: 0,
             begin: Instant::now(),
             tick: 0,

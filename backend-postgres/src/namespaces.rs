@@ -1,0 +1,127 @@
+//! Namespaces below one of a database: for tests and benchmarks, which work in one of their own and remove it.
+//!
+//! A namespace is a schema. The one below `delayline` that is called `conform-1f2e` is the schema `delayline_conform_1f2e`. A user who
+//! may not make schemas has none.
+
+use std::time::Duration;
+
+use delayline_core::Result;
+use sqlx::{AssertSqlSafe, Executor, Row};
+
+use crate::db::{Db, Effect};
+use crate::schema::{NAME_BYTES_MAX, Schema};
+use crate::{PostgresBackend, PostgresConfig};
+
+/// For a schema with many rows to be dropped.
+const REMOVE_MAX: Duration = Duration::from_secs(300);
+
+impl PostgresConfig {
+    /// The schema.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.schema
+    }
+
+    /// The same database, with the namespace of this name below this one.
+    #[must_use]
+    pub fn below(&self, name: &str) -> Self {
+        let schema = format!("{}{}", stem(&self.schema, name.len()), name.replace('-', "_"));
+        self.clone().schema(schema)
+    }
+}
+
+/// What the schemas below one begin with: as much of its name as leaves room for theirs.
+fn stem(schema: &str, room: usize) -> String {
+    let kept: String = schema.chars().take(NAME_BYTES_MAX.saturating_sub(room + 1)).collect();
+    kept + "_"
+}
+
+impl PostgresBackend {
+    /// Whether this user may make schemas in the database, and the configuration lets us make tables.
+    ///
+    /// # Errors
+    /// Those of connecting: [`Config`](delayline_core::ErrorKind::Config), [`Denied`](delayline_core::ErrorKind::Denied),
+    /// [`Unavailable`](delayline_core::ErrorKind::Unavailable).
+    pub async fn may_make_namespaces(config: &PostgresConfig) -> Result<bool> {
+        if !config.migrate {
+            return Ok(false);
+        }
+        let db = Db::new(config)?;
+        let named = db.named();
+        let asked = db.run("looking at our rights", Effect::Read, move |connection| {
+            Box::pin(async move {
+                let may = "SELECT has_database_privilege(current_database(), 'CREATE')";
+                sqlx::query(may).persistent(named).fetch_one(connection).await?.try_get(0)
+            })
+        });
+        let may = asked.await;
+        db.close().await;
+        may
+    }
+
+    /// The names of the namespaces with tables of ours below that of the configuration, of names with this many bytes; sorted.
+    ///
+    /// # Errors
+    /// As of [`may_make_namespaces`](Self::may_make_namespaces).
+    pub async fn namespaces(config: &PostgresConfig, name_bytes: usize) -> Result<Vec<String>> {
+        let db = Db::new(config)?;
+        let (named, stem) = (db.named(), stem(&config.schema, name_bytes));
+        let length = i32::try_from(stem.len() + name_bytes).unwrap_or(i32::MAX);
+        let asked = db.run("looking for schemas", Effect::Read, {
+            let stem = stem.clone();
+            move |connection| {
+                let stem = stem.clone();
+                Box::pin(async move {
+                    let sql = "SELECT n.nspname::text FROM pg_catalog.pg_namespace n \
+                               WHERE starts_with(n.nspname::text, $1) AND length(n.nspname::text) = $2 \
+                                 AND EXISTS (SELECT FROM pg_catalog.pg_class c \
+                                             WHERE c.relnamespace = n.oid AND c.relname = 'migration') ORDER BY 1";
+                    let rows = sqlx::query(sql).persistent(named).bind(stem).bind(length).fetch_all(connection).await?;
+                    rows.iter().map(|row| row.try_get::<String, _>(0)).collect()
+                })
+            }
+        });
+        let schemas: Result<Vec<String>> = asked.await;
+        db.close().await;
+        Ok(schemas?.iter().filter_map(|schema| Some(schema.strip_prefix(&stem)?.replace('_', "-"))).collect())
+    }
+
+    /// Drops the schema of the namespace of this name below that of the configuration, with all tasks and dead letters.
+    ///
+    /// Nobody should be using it: their calls fail.
+    ///
+    /// # Errors
+    /// As of [`may_make_namespaces`](Self::may_make_namespaces); [`Ambiguous`](delayline_core::ErrorKind::Ambiguous) for an answer that was
+    /// lost.
+    ///
+    /// # Cancel safety
+    /// Dropped, it goes on.
+    pub async fn remove_namespace(config: &PostgresConfig, name: &str) -> Result<()> {
+        let db = Db::new(config)?;
+        let schema: Schema = config.below(name).check()?;
+        let removed = db.transact_within("removing a schema", Effect::Repeat, REMOVE_MAX, move |connection| {
+            let sql = schema.expand("SET LOCAL statement_timeout = 0; DROP SCHEMA IF EXISTS {s} CASCADE");
+            Box::pin(async move { connection.execute(AssertSqlSafe(sql.as_ref())).await.map(drop) })
+        });
+        let removed = removed.await;
+        db.close().await;
+        removed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_below_has_a_name_of_its_own_that_fits() {
+        let of = |schema: &str| {
+            let config = PostgresConfig::from_url("postgres://host").unwrap().schema(schema);
+            config.below("conform-0a1b2c3d").namespace().to_owned()
+        };
+        assert_eq!(of("delayline"), "delayline_conform_0a1b2c3d");
+        let long = of(&"x".repeat(NAME_BYTES_MAX));
+        assert!(long.len() == NAME_BYTES_MAX && long.ends_with("x_conform_0a1b2c3d"), "{long}");
+        Schema::new(&long).unwrap();
+    }
+}

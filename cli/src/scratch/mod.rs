@@ -1,0 +1,308 @@
+//! A namespace for this run alone: what `conform`, `bench` and `demo` do on a server is under it, and goes with it.
+//!
+//! It lies below the URL's own namespace and is named so that the rights for that one suffice: the key prefix
+//! `PREFIX:conform-XXXXXXXX` on Redis, the name space `NAME.conform-XXXXXXXX` on RabbitMQ, the schema `SCHEMA_conform_XXXXXXXX` on
+//! Postgres, or, for a user who may make no schema, queues `conform-XXXXXXXX-...` in the given one.
+//!
+//! While the program lives it shows a sign of life ([`alive`]; on RabbitMQ a queue that is exclusive to its connection), so that
+//! [`left`] tells what a `kill -9` has left from what others are using.
+
+mod alive;
+pub(crate) mod left;
+
+use std::sync::Arc;
+
+use delayline::{AdminOp, DelayBackend, Durability};
+
+use self::alive::SignOfLife;
+use crate::exit::Failure;
+use crate::redact::redacted;
+
+/// Hexadecimal digits after the name of the command.
+const DIGITS: usize = 8;
+
+/// The commands that make such namespaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum For {
+    Conform,
+    Bench,
+    Demo,
+}
+
+impl For {
+    const ALL: [Self; 3] = [Self::Conform, Self::Bench, Self::Demo];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Conform => "conform",
+            Self::Bench => "bench",
+            Self::Demo => "demo",
+        }
+    }
+}
+
+/// Whether a name is one that is made here.
+fn is_ours(name: &str) -> bool {
+    let digits = For::ALL.iter().find_map(|command| name.strip_prefix(command.name())?.strip_prefix('-'));
+    digits.is_some_and(|digits| digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// The namespace of one run. [`end`](Self::end) removes it.
+pub(crate) struct Scratch {
+    name: String,
+    place: Place,
+    sign: Sign,
+}
+
+/// How others see that it is in use.
+enum Sign {
+    /// Nobody else can see it.
+    None,
+    Task(SignOfLife),
+    #[cfg(feature = "rabbitmq")]
+    Connection(delayline::rabbitmq::HeldNamespace),
+}
+
+/// Where it is.
+#[derive(Clone)]
+pub(crate) enum Place {
+    /// In this process, which nothing outlives.
+    Here { url: String },
+    #[cfg(feature = "redis")]
+    Redis { url: String, config: delayline::redis::RedisConfig },
+    #[cfg(feature = "postgres")]
+    Postgres { url: String, config: Box<delayline::postgres::PostgresConfig> },
+    #[cfg(feature = "rabbitmq")]
+    Rabbit { url: String, config: Box<delayline::rabbitmq::RabbitConfig> },
+    /// Queues with a prefix, where there can be no namespace.
+    Queues { url: String },
+}
+
+impl std::fmt::Debug for Scratch {
+    /// Without the URL, which may hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scratch").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Place {
+    /// The place for namespaces at a URL.
+    async fn at(url: &str) -> Result<Self, Failure> {
+        let url = url.to_owned();
+        // An unknown scheme, or one that is not compiled in, is told by whoever connects.
+        match url.split(':').next().unwrap_or_default().to_ascii_lowercase().as_str() {
+            #[cfg(feature = "redis")]
+            "redis" | "rediss" => {
+                let config = delayline::redis::RedisConfig::from_url(&url)?;
+                Ok(Self::Redis { url, config })
+            }
+            #[cfg(feature = "postgres")]
+            "postgres" | "postgresql" => {
+                use delayline::postgres::{PostgresBackend, PostgresConfig};
+                let config = Box::new(PostgresConfig::from_url(&url)?);
+                match PostgresBackend::may_make_namespaces(&config).await? {
+                    true => Ok(Self::Postgres { url, config }),
+                    false => Ok(Self::Queues { url }),
+                }
+            }
+            #[cfg(feature = "rabbitmq")]
+            "amqp" | "amqps" => {
+                let config = Box::new(delayline::rabbitmq::RabbitConfig::from_url(&url)?);
+                Ok(Self::Rabbit { url, config })
+            }
+            _ => Ok(Self::Here { url }),
+        }
+    }
+
+    async fn connect(&self, name: &str) -> delayline::Result<Arc<dyn DelayBackend>> {
+        let _ = name;
+        Ok(match self {
+            Self::Here { url } | Self::Queues { url } => delayline::connect(url).await?,
+            #[cfg(feature = "redis")]
+            Self::Redis { config, .. } => Arc::new(delayline::redis::RedisBackend::connect(config.below(name)).await?),
+            #[cfg(feature = "postgres")]
+            Self::Postgres { config, .. } => {
+                Arc::new(delayline::postgres::PostgresBackend::connect(config.below(name)).await?)
+            }
+            #[cfg(feature = "rabbitmq")]
+            Self::Rabbit { config, .. } => {
+                Arc::new(delayline::rabbitmq::RabbitBackend::connect(config.below(name)).await?)
+            }
+        })
+    }
+
+    /// What the names of its queues begin with.
+    fn queue_prefix(&self, name: &str) -> String {
+        match self {
+            Self::Queues { .. } => format!("{name}-"),
+            _ => String::new(),
+        }
+    }
+
+    /// Where it is and how to look at it, for people. `None` where nobody else can.
+    fn shown(&self, name: &str) -> Option<String> {
+        let look = |what: String, url: &str, option: String| {
+            let url = redacted(url);
+            Some(format!("{what}; look with: delayline watch --backend '{url}{option}'"))
+        };
+        match self {
+            Self::Here { .. } => None,
+            #[cfg(feature = "redis")]
+            Self::Redis { url, config } => {
+                let prefix = config.below(name).namespace().to_owned();
+                look(format!("the key prefix `{prefix}`"), url, format!("?key_prefix={prefix}"))
+            }
+            #[cfg(feature = "postgres")]
+            Self::Postgres { url, config } => {
+                let schema = config.below(name).namespace().to_owned();
+                look(format!("the schema `{schema}`"), url, format!("?schema={schema}"))
+            }
+            #[cfg(feature = "rabbitmq")]
+            Self::Rabbit { config, .. } => {
+                let space = config.below(name).namespace().to_owned();
+                Some(format!("the name space `{space}`; look with: rabbitmqctl list_queues | grep {space}"))
+            }
+            Self::Queues { url } => {
+                let what = format!("queues `{name}-...`, because this user may make no schema");
+                look(what, url, String::new())
+            }
+        }
+    }
+
+    /// Removes a namespace that nobody uses any more.
+    async fn remove(&self, name: &str) -> Result<(), Failure> {
+        match self {
+            Self::Here { .. } => {}
+            #[cfg(feature = "redis")]
+            Self::Redis { config, .. } => delayline::redis::RedisBackend::remove_namespace(config, name).await?,
+            #[cfg(feature = "postgres")]
+            Self::Postgres { config, .. } => {
+                delayline::postgres::PostgresBackend::remove_namespace(config, name).await?;
+            }
+            #[cfg(feature = "rabbitmq")]
+            Self::Rabbit { config, .. } => {
+                delayline::rabbitmq::RabbitBackend::forget_namespace(config.as_ref().clone(), name).await?;
+            }
+            Self::Queues { url } => remove_queues(url, &self.queue_prefix(name)).await?,
+        }
+        Ok(())
+    }
+}
+
+/// Deletes the queues whose names begin so, one by one.
+async fn remove_queues(url: &str, prefix: &str) -> Result<(), Failure> {
+    let backend = delayline::connect(url).await?;
+    for queue in backend.queues().await? {
+        if queue.as_str().starts_with(prefix) {
+            backend.administer(&queue, AdminOp::Delete).await?;
+        }
+    }
+    backend.close().await?;
+    Ok(())
+}
+
+impl Scratch {
+    /// Makes the namespace for a command, and shows that it is in use.
+    pub(crate) async fn make(url: &str, command: For) -> Result<Self, Failure> {
+        let place = Place::at(url).await?;
+        let name = format!("{}-{:08x}", command.name(), fastrand::u32(..));
+        let sign = match &place {
+            Place::Here { .. } => Sign::None,
+            #[cfg(feature = "rabbitmq")]
+            Place::Rabbit { config, .. } => {
+                Sign::Connection(delayline::rabbitmq::RabbitBackend::hold_namespace(config.below(&name)).await?)
+            }
+            _ => {
+                let backend = place.connect(&name).await?;
+                debug_assert!(backend.capabilities().durability > Durability::Process, "it outlives this process");
+                Sign::Task(SignOfLife::show(backend, &place.queue_prefix(&name)).await?)
+            }
+        };
+        Ok(Self { name, place, sign })
+    }
+
+    /// A client that works in the namespace.
+    pub(crate) async fn connect(&self) -> delayline::Result<Arc<dyn DelayBackend>> {
+        self.opener().connect().await
+    }
+
+    /// What connects, for those who outlive a borrow of this.
+    pub(crate) fn opener(&self) -> Opener {
+        Opener { name: self.name.clone(), place: self.place.clone() }
+    }
+
+    /// What the names of queues have to begin with: nothing, but where there can be no namespace.
+    pub(crate) fn queue_prefix(&self) -> String {
+        self.place.queue_prefix(&self.name)
+    }
+
+    /// Where it is and how to look at it, for people. `None` where nobody else can.
+    pub(crate) fn shown(&self) -> Option<String> {
+        self.place.shown(&self.name)
+    }
+
+    /// Removes the namespace with all that is in it. Whatever works there must have ended.
+    pub(crate) async fn end(self) -> Result<(), Failure> {
+        let Self { name, place, sign } = self;
+        let removed = match sign {
+            Sign::None => Ok(()),
+            Sign::Task(sign) => {
+                sign.end().await;
+                place.remove(&name).await
+            }
+            #[cfg(feature = "rabbitmq")]
+            Sign::Connection(held) => held.remove().await.map_err(Failure::from),
+        };
+        removed.map_err(|e| {
+            Failure::new(format!("{e}; what is left of `{name}` is removed by `delayline conform --remove-left`"))
+        })
+    }
+
+    /// Leaves the namespace as it is, no longer in use.
+    pub(crate) async fn keep(self) {
+        match self.sign {
+            Sign::None => {}
+            Sign::Task(sign) => sign.end().await,
+            #[cfg(feature = "rabbitmq")]
+            Sign::Connection(held) => drop(held),
+        }
+    }
+}
+
+/// Opens clients in a namespace.
+#[derive(Clone)]
+pub(crate) struct Opener {
+    name: String,
+    place: Place,
+}
+
+impl Opener {
+    pub(crate) async fn connect(&self) -> delayline::Result<Arc<dyn DelayBackend>> {
+        self.place.connect(&self.name).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_made_here_are_told_from_others() {
+        for ours in ["conform-00000000", "bench-1f2e3d4c", "demo-ffffffff"] {
+            assert!(is_ours(ours), "{ours}");
+        }
+        for other in
+            ["conform", "conform-", "conform-1f2e", "conform-1f2e3d4g", "bench-1f2e3d4c5", "exams-1f2e3d4c", ""]
+        {
+            assert!(!is_ours(other), "{other}");
+        }
+    }
+
+    #[tokio::test]
+    async fn in_this_process_there_is_nothing_to_remove() {
+        let scratch = Scratch::make("memory:", For::Conform).await.unwrap();
+        assert_eq!((scratch.shown(), scratch.queue_prefix().as_str()), (None, ""));
+        scratch.connect().await.unwrap();
+        scratch.end().await.unwrap();
+    }
+}
