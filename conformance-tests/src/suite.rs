@@ -273,6 +273,8 @@ macro_rules! __tests {
         drop_calls::drop_12_a_dropped_look_at_a_queue_changes_nothing []
         drop_calls::drop_5_a_dropped_worker_gives_back_what_its_handlers_worked_on []
         drop_calls::drop_6_a_worker_dropped_amid_claims_and_settlings_loses_nothing []
+        drop_calls::drop_6_a_worker_in_batches_dropped_amid_claims_and_settlings_loses_nothing []
+        drop_calls::drop_6_a_worker_that_snoozes_dropped_amid_claims_and_settlings_loses_nothing []
         drop_calls::drop_8_the_others_of_a_joined_call_do_not_notice_one_that_is_dropped []
         // live
         live::live_1_a_consumer_sleeps_until_the_next_task_is_due []

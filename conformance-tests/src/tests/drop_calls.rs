@@ -257,11 +257,23 @@ pub async fn drop_6_a_worker_dropped_amid_claims_and_settlings_loses_nothing(t: 
             let worker = worker(s).queue(&s.queue, handler).concurrency(2).until_empty(true).build().unwrap();
             async move { assert_eq!(worker.run().await.unwrap().completed, TASKS.len() as u64) }
         }
+    ];
+    dropped_everywhere(t, operations).await;
+}
+
+pub async fn drop_6_a_worker_in_batches_dropped_amid_claims_and_settlings_loses_nothing(t: &Trial) {
+    let operations = operations![
         "Worker::run in batches" [] ALL_MAY_END, |s| {
             let handler = |some: Vec<(String, Context)>| async move { some.iter().map(|_| Handled::Complete).collect() };
             let worker = worker(s).queue_batch(&s.queue, 2, handler).until_empty(true).build().unwrap();
             async move { assert_eq!(worker.run().await.unwrap().completed, TASKS.len() as u64) }
         }
+    ];
+    dropped_everywhere(t, operations).await;
+}
+
+pub async fn drop_6_a_worker_that_snoozes_dropped_amid_claims_and_settlings_loses_nothing(t: &Trial) {
+    let operations = operations![
         "Worker::run that snoozes once" [] ALL_MAY_END, |s| {
             let first = Arc::new(AtomicUsize::new(0));
             let handler = move |_: String, context: Context| {
