@@ -9,6 +9,7 @@ mod driver;
 mod failure;
 mod gate;
 mod giving;
+mod greeting;
 mod intake;
 mod line;
 mod lines;
