@@ -27,7 +27,6 @@ pub struct RabbitConfig {
     pub(crate) dead_letters_max: u32,
     pub(crate) payload_bytes_max: usize,
     pub(crate) sweep: Duration,
-    pub(crate) new_queue_wait: Duration,
     pub(crate) publish_channels: u16,
 }
 
@@ -51,7 +50,7 @@ const PAYLOAD_BYTES_MAX: usize = 15 << 20;
 
 /// A URL's options, for messages.
 const OPTIONS: &str = "name_space, levels, parallel, margin, hold_max, hold_bytes_max, lease_max, heartbeat, connect_timeout, \
-                       response_timeout, dead_letters_max, payload_bytes_max, sweep, new_queue_wait and publish_channels";
+                       response_timeout, dead_letters_max, payload_bytes_max, sweep and publish_channels";
 
 impl RabbitConfig {
     /// Reads a URL: `amqp://[user:password@]host[:port][/virtual-host]`, or `amqps://` for TLS, with options such as
@@ -107,7 +106,6 @@ impl RabbitConfig {
             dead_letters_max: 100_000,
             payload_bytes_max: 1 << 20,
             sweep: Duration::from_secs(30),
-            new_queue_wait: Duration::from_millis(1_200),
             publish_channels: 8,
         }
     }
@@ -133,7 +131,6 @@ impl RabbitConfig {
             "dead_letters_max" => self.dead_letters_max = u32::try_from(whole()?).unwrap_or(u32::MAX),
             "payload_bytes_max" => self.payload_bytes_max = usize::try_from(whole()?).unwrap_or(usize::MAX),
             "sweep" => self.sweep = time()?,
-            "new_queue_wait" => self.new_queue_wait = time()?,
             "publish_channels" => self.publish_channels = u16::try_from(whole()?).unwrap_or(u16::MAX),
             _ => return Err(bad(format!("an AMQP URL has no option `{}`; there are {OPTIONS}", shown(name)))),
         }
@@ -269,15 +266,6 @@ impl RabbitConfig {
         self
     }
 
-    /// How long after a queue was made for the first time scheduling to it is answered at the earliest, 1.2 s unless set: a
-    /// broker that is killed within about a second of that has forgotten the queue, with all that was confirmed. Zero is for
-    /// brokers that nobody kills.
-    #[must_use]
-    pub fn new_queue_wait(mut self, time: Duration) -> Self {
-        self.new_queue_wait = time;
-        self
-    }
-
     /// How many batches a process publishes at once, each on a channel, 1 to 64; 8 unless set. More wait for their turn. The
     /// channels are opened when they are needed, and stay. What falls due is published beside them.
     #[must_use]
@@ -324,7 +312,6 @@ impl RabbitConfig {
             ("connect_timeout", self.connect_timeout, 1, 86_400),
             ("response_timeout", self.response_timeout, 1, 86_400),
             ("sweep", self.sweep, 1, 86_400),
-            ("new_queue_wait", self.new_queue_wait, 0, 60),
         ] {
             if time < Duration::from_millis(least_ms) || time > Duration::from_secs(most_s) {
                 return Err(bad(format!("{name} is {least_ms}ms to {most_s}s")));
@@ -365,9 +352,10 @@ impl RabbitConfig {
     }
 
     /// The address with what the driver is to negotiate.
-    pub(crate) fn driver_uri(&self) -> AMQPUri {
+    pub(crate) fn driver_uri(&self, frame_bytes_max: u32) -> AMQPUri {
         let mut uri = self.uri.clone();
         uri.query = AMQPQueryString {
+            frame_max: Some(frame_bytes_max),
             heartbeat: Some(u16::try_from(self.heartbeat.as_secs()).unwrap_or(60).max(1)),
             connection_timeout: Some(u64::try_from(self.connect_timeout.as_millis()).unwrap_or(u64::MAX)),
             ..AMQPQueryString::default()
@@ -396,7 +384,6 @@ impl fmt::Debug for RabbitConfig {
             .field("dead_letters_max", &self.dead_letters_max)
             .field("payload_bytes_max", &self.payload_bytes_max)
             .field("sweep", &self.sweep)
-            .field("new_queue_wait", &self.new_queue_wait)
             .field("publish_channels", &self.publish_channels)
             .finish()
     }
@@ -430,8 +417,8 @@ mod tests {
         assert_eq!((config.vhost(), config.name_space.as_str()), ("my/host", "exams"));
         assert_eq!((config.levels, config.parallel, config.hold_max), (10, 4, 9));
         assert_eq!((config.margin, config.lease_max), (Duration::from_secs(2), Duration::from_secs(60)));
-        assert_eq!(config.driver_uri().query.heartbeat, Some(3));
-        assert_eq!(config.driver_uri().query.connection_timeout, Some(2_000));
+        assert_eq!(config.driver_uri(8_192).query.heartbeat, Some(3));
+        assert_eq!(config.driver_uri(8_192).query.connection_timeout, Some(2_000));
         assert_eq!(config.response_timeout, Duration::from_millis(1500));
         assert_eq!((config.dead_letters_max, config.payload_bytes_max, config.publish_channels), (7, 8, 3));
         assert_eq!(config.sweep, Duration::from_secs(10));

@@ -24,6 +24,11 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// How many numbers are tried for a channel before the connection is given up.
 const CHANNEL_NUMBERS: usize = 2_048;
 
+/// The largest frame, in bytes, of a connection that carries tasks, and of one that only asks. The driver has room for 64 of them
+/// from the start; a message that is larger goes in several.
+const FRAME_BYTES_MAX: u32 = 32 << 10;
+const ASKING_FRAME_BYTES_MAX: u32 = 8 << 10;
+
 /// How long closing may take: a broker that does not answer is left alone then.
 const CLOSE_MAX: Duration = Duration::from_millis(800);
 
@@ -31,6 +36,7 @@ const CLOSE_MAX: Duration = Duration::from_millis(800);
 pub(crate) struct Link {
     config: Arc<RabbitConfig>,
     purpose: &'static str,
+    frame_bytes_max: u32,
     /// How many connections there have been.
     generation: AtomicU64,
     /// What the latest of them was greeted by.
@@ -56,11 +62,17 @@ impl Link {
         Self {
             config,
             purpose,
+            frame_bytes_max: FRAME_BYTES_MAX,
             generation: AtomicU64::new(0),
             version: parking_lot::Mutex::default(),
             ended: watch::Sender::new(false),
             state: Mutex::default(),
         }
+    }
+
+    /// For what carries no tasks: it takes less to open.
+    pub(crate) fn asking(config: Arc<RabbitConfig>, purpose: &'static str) -> Self {
+        Self { frame_bytes_max: ASKING_FRAME_BYTES_MAX, ..Self::new(config, purpose) }
     }
 
     /// A new channel. Whoever drops all its copies closes it.
@@ -148,7 +160,8 @@ impl Link {
         let name = format!("delayline {} {}", config.name_space, self.purpose);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         let (closed, heard) = (self.ended.subscribe(), Heard::default());
-        let connecting = runtime::connect(config.driver_uri(), config.tls.clone(), properties, closed, heard.clone());
+        let uri = config.driver_uri(self.frame_bytes_max);
+        let connecting = runtime::connect(uri, config.tls.clone(), properties, closed, heard.clone());
         let connection = match timeout(config.connect_timeout, connecting).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(e)) => return Err(failure::connecting_failed(config, &e)),

@@ -53,9 +53,22 @@ impl Names {
         }
     }
 
-    /// An exchange that nothing is published to: its argument says how the name space is laid out.
+    /// A queue that is made and deleted at once, for the broker to write down what it made before.
+    pub(crate) fn another(&self, queue: Option<&QueueName>) -> String {
+        match queue {
+            Some(queue) => format!("{}.q.{queue}.another", self.name_space),
+            None => format!("{}.another", self.name_space),
+        }
+    }
+
+    /// An exchange that nothing is published to. It is made last of what all queues share; its argument says how that is laid out.
     pub(crate) fn layout(&self) -> String {
         format!("{}.layout", self.name_space)
+    }
+
+    /// An exchange that nothing is published to, which is made last of a logical queue.
+    pub(crate) fn made(&self, queue: &QueueName) -> String {
+        format!("{}.q.{queue}.made", self.name_space)
     }
 
     /// The queue from which one process at a time takes what is due soon.

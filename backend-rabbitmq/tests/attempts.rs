@@ -17,7 +17,7 @@ const LEASE: Duration = Duration::from_secs(300);
 #[tokio::test(flavor = "multi_thread")]
 async fn dup_12_what_was_on_its_way_to_an_intake_that_closed_costs_no_attempt() {
     let url = tokio::task::spawn_blocking(|| servers::shared(Kind::RabbitMq).unwrap().lock().url()).await.unwrap();
-    let config = RabbitConfig::from_url(&url).unwrap().name_space("attempts").levels(2).new_queue_wait(Duration::ZERO);
+    let config = RabbitConfig::from_url(&url).unwrap().name_space("attempts").levels(2);
     let backend: Arc<dyn DelayBackend> = Arc::new(RabbitBackend::connect(config).await.unwrap());
     let queue = QueueName::new("exams").unwrap();
     const ROUNDS: usize = 20;

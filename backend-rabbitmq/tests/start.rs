@@ -57,7 +57,7 @@ async fn clear_1_the_start_says_what_is_missing() {
     let queues = || broker.control(&["list_queues", "name"]).unwrap();
     assert!(queues().contains("start."), "{}", queues());
     for _ in 0..2 {
-        RabbitBackend::remove_name_space(ours.clone()).await.unwrap();
+        RabbitBackend::remove_namespace(ours.clone()).await.unwrap();
         assert!(!queues().contains("start."), "{}", queues());
         let exchanges = broker.control(&["list_exchanges", "name"]).unwrap();
         assert!(!exchanges.contains("start."), "{exchanges}");

@@ -198,7 +198,7 @@ fn with_name_space(url: String) -> (String, bool) {
 #[cfg(feature = "rabbitmq")]
 async fn remove_name_space(url: &str) -> Result<(), Failure> {
     use delayline::rabbitmq::{RabbitBackend, RabbitConfig};
-    Ok(RabbitBackend::remove_name_space(RabbitConfig::from_url(url)?).await?)
+    Ok(RabbitBackend::remove_namespace(RabbitConfig::from_url(url)?).await?)
 }
 
 #[cfg(not(feature = "rabbitmq"))]
