@@ -7,6 +7,8 @@ use delayline_core::{Error, ErrorKind, Result};
 use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 use lapin::uri::{AMQPQueryString, AMQPScheme, AMQPUri};
 
+use crate::names::WORDS;
+
 /// Server, virtual host, name space, time-outs and limits of a RabbitMQ backend.
 ///
 /// Neither its `Debug` nor any error shows a password.
@@ -30,8 +32,11 @@ pub struct RabbitConfig {
     pub(crate) publish_channels: u16,
 }
 
-/// The longest name space, in bytes: with a queue's name and what we add, a name at the broker has at most 255.
+/// The longest name space, in bytes, that of one within it, and both together: with a queue's name and what we add, a name at the
+/// broker has at most 255.
 const NAME_SPACE_BYTES_MAX: usize = 64;
+const WITHIN_BYTES_MAX: usize = 32;
+const WHOLE_BYTES_MAX: usize = 96;
 
 /// The most queues for each level.
 pub(crate) const PARALLEL_MAX: u16 = 16;
@@ -137,8 +142,11 @@ impl RabbitConfig {
         Ok(())
     }
 
-    /// What every queue and exchange of ours begins with, `delayline` unless set: two name spaces are two worlds in one
-    /// virtual host. Letters, digits and `-_`.
+    /// What every queue and exchange of ours begins with. Default: `delayline`. Clients with different namespaces share no data.
+    ///
+    /// 1 to 64 letters, digits and `-_`; behind that may stand a dot and the name of a namespace within it, 1 to 32 letters, digits
+    /// and `-`, 96 bytes in all. A permission for `^NAME\\..*` covers those too. What the backend itself puts behind the dot, such as
+    /// `q` or `level`, is invalid there.
     #[must_use]
     pub fn name_space(mut self, name: impl Into<String>) -> Self {
         self.name_space = name.into();
@@ -279,11 +287,7 @@ impl RabbitConfig {
     /// # Errors
     /// [`Config`](ErrorKind::Config).
     pub(crate) fn check(&self) -> Result<()> {
-        let letter = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
-        let name = &self.name_space;
-        if name.is_empty() || name.len() > NAME_SPACE_BYTES_MAX || !name.bytes().all(letter) {
-            return Err(bad(format!("a name space is 1 to {NAME_SPACE_BYTES_MAX} letters, digits and `-_`")));
-        }
+        self.check_name_space()?;
         if !(1..=LEVELS_MAX).contains(&self.levels) {
             return Err(bad(format!("there are 1 to {LEVELS_MAX} levels")));
         }
@@ -325,6 +329,35 @@ impl RabbitConfig {
             return Err(bad("`tls_roots` holds no certificate (PEM)"));
         }
         Ok(())
+    }
+
+    fn check_name_space(&self) -> Result<()> {
+        let (name, within) = self.name_space_parts();
+        let letter = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+        if name.is_empty() || name.len() > NAME_SPACE_BYTES_MAX || !name.bytes().all(letter) {
+            return Err(bad(format!("a name space is 1 to {NAME_SPACE_BYTES_MAX} letters, digits and `-_`")));
+        }
+        let Some(within) = within else { return Ok(()) };
+        let letter = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        if within.is_empty() || within.len() > WITHIN_BYTES_MAX || !within.bytes().all(letter) {
+            let what = "a name space within another is 1 to";
+            return Err(bad(format!("{what} {WITHIN_BYTES_MAX} letters, digits and `-` behind the dot")));
+        }
+        if WORDS.contains(&within) {
+            return Err(bad(format!("a name space within another can't be `{within}`: its queues have such names")));
+        }
+        if self.name_space.len() > WHOLE_BYTES_MAX {
+            return Err(bad(format!("a name space and one within it have at most {WHOLE_BYTES_MAX} bytes")));
+        }
+        Ok(())
+    }
+
+    /// The name space, and the one within it, if it is such a one.
+    pub(crate) fn name_space_parts(&self) -> (&str, Option<&str>) {
+        match self.name_space.split_once('.') {
+            Some((name, within)) => (name, Some(within)),
+            None => (&self.name_space, None),
+        }
     }
 
     /// The name space, virtual host and server that this is for, as a message says it.
@@ -448,7 +481,10 @@ mod tests {
             ("amqp://host?hold_max=0", "hold_max is 1"),
             ("amqp://host?sweep=soon", "such as `500ms`"),
             ("amqp://host?heartbeat=2m", "heartbeat is 1000ms to 60s"),
-            ("amqp://host?name_space=a.b", "letters, digits"),
+            ("amqp://host?name_space=a.b.c", "behind the dot"),
+            ("amqp://host?name_space=a.", "behind the dot"),
+            ("amqp://host?name_space=.b", "letters, digits"),
+            ("amqp://host?name_space=a.q", "can't be `q`"),
             ("amqp://host?name_space=", "letters, digits"),
             ("amqp://me:a#b@host", "no `#`"),
             ("amqp://me:a?b@host", "%3F"),

@@ -15,6 +15,7 @@ mod line;
 mod lines;
 mod message;
 mod names;
+mod namespaces;
 mod publisher;
 mod pump;
 mod runtime;
@@ -32,3 +33,4 @@ use rustls as _;
 
 pub use backend::RabbitBackend;
 pub use config::RabbitConfig;
+pub use namespaces::HeldNamespace;
