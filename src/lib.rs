@@ -51,5 +51,5 @@ pub mod postgres {
 /// The RabbitMQ backend, for what a URL can't say, such as certificates.
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq {
-    pub use delayline_rabbitmq::{RabbitBackend, RabbitConfig};
+    pub use delayline_rabbitmq::{HeldNamespace, RabbitBackend, RabbitConfig};
 }

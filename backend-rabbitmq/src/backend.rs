@@ -53,10 +53,10 @@ impl RabbitBackend {
     ///
     /// # Cancel safety
     /// Dropped, a part of it may have been removed; repeat it.
-    pub async fn remove_name_space(config: RabbitConfig) -> Result<()> {
+    pub async fn remove_namespace(config: RabbitConfig) -> Result<()> {
         config.check()?;
         let config = Arc::new(config);
-        let link = Link::new(config.clone(), "removing");
+        let link = Link::asking(config.clone(), "removing");
         let removed = topology::remove(&config, &link).await;
         link.close().await;
         removed
@@ -92,13 +92,17 @@ impl Shared {
 
     async fn schedule(self: Arc<Self>, queue: QueueName, tasks: Vec<NewTask>) -> Result<Vec<Result<Scheduled>>> {
         self.ensure(&queue).await?;
+        all_answered(self.send(&queue, tasks).await)
+    }
+
+    /// Accepts tasks, and publishes them.
+    async fn send(&self, queue: &QueueName, tasks: Vec<NewTask>) -> Vec<Result<Scheduled>> {
         let (now, first) = (self.wall_in(Duration::ZERO), self.sequences(tasks.len().max(1)));
         let accepted: Vec<Result<Message>> =
             (first..).zip(tasks).map(|(seq, task)| self.accept(task, now, seq)).collect();
         let messages = accepted.iter().filter_map(|accepted| accepted.as_ref().ok());
-        let outgoing = messages.map(|message| self.route(&queue, message)).collect();
-        let mut answers = self.publish(&queue, outgoing).await.into_iter();
-        self.topology.lasting(&queue).await;
+        let outgoing = messages.map(|message| self.route(queue, message)).collect();
+        let mut answers = self.publish(queue, outgoing).await.into_iter();
         let scheduled = accepted.into_iter().map(|accepted| {
             let message = accepted?;
             let answer = answers.next().unwrap_or(Err(NotPublished::Refused));
@@ -107,7 +111,7 @@ impl Shared {
             let task = TaskRef::new(message.id, Timestamp::from_unix_millis(message.due_ms), receipt);
             Ok(Scheduled::new(task, Outcome::Created))
         });
-        all_answered(scheduled.collect())
+        scheduled.collect()
     }
 }
 

@@ -7,6 +7,8 @@ use delayline_core::{Error, ErrorKind, Result};
 use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 use lapin::uri::{AMQPQueryString, AMQPScheme, AMQPUri};
 
+use crate::names::WORDS;
+
 /// Server, virtual host, name space, time-outs and limits of a RabbitMQ backend.
 ///
 /// Neither its `Debug` nor any error shows a password.
@@ -27,12 +29,14 @@ pub struct RabbitConfig {
     pub(crate) dead_letters_max: u32,
     pub(crate) payload_bytes_max: usize,
     pub(crate) sweep: Duration,
-    pub(crate) new_queue_wait: Duration,
     pub(crate) publish_channels: u16,
 }
 
-/// The longest name space, in bytes: with a queue's name and what we add, a name at the broker has at most 255.
+/// The longest name space, in bytes, that of one within it, and both together: with a queue's name and what we add, a name at the
+/// broker has at most 255.
 const NAME_SPACE_BYTES_MAX: usize = 64;
+const WITHIN_BYTES_MAX: usize = 32;
+const WHOLE_BYTES_MAX: usize = 96;
 
 /// The most queues for each level.
 pub(crate) const PARALLEL_MAX: u16 = 16;
@@ -51,7 +55,7 @@ const PAYLOAD_BYTES_MAX: usize = 15 << 20;
 
 /// A URL's options, for messages.
 const OPTIONS: &str = "name_space, levels, parallel, margin, hold_max, hold_bytes_max, lease_max, heartbeat, connect_timeout, \
-                       response_timeout, dead_letters_max, payload_bytes_max, sweep, new_queue_wait and publish_channels";
+                       response_timeout, dead_letters_max, payload_bytes_max, sweep and publish_channels";
 
 impl RabbitConfig {
     /// Reads a URL: `amqp://[user:password@]host[:port][/virtual-host]`, or `amqps://` for TLS, with options such as
@@ -107,7 +111,6 @@ impl RabbitConfig {
             dead_letters_max: 100_000,
             payload_bytes_max: 1 << 20,
             sweep: Duration::from_secs(30),
-            new_queue_wait: Duration::from_millis(1_200),
             publish_channels: 8,
         }
     }
@@ -133,15 +136,17 @@ impl RabbitConfig {
             "dead_letters_max" => self.dead_letters_max = u32::try_from(whole()?).unwrap_or(u32::MAX),
             "payload_bytes_max" => self.payload_bytes_max = usize::try_from(whole()?).unwrap_or(usize::MAX),
             "sweep" => self.sweep = time()?,
-            "new_queue_wait" => self.new_queue_wait = time()?,
             "publish_channels" => self.publish_channels = u16::try_from(whole()?).unwrap_or(u16::MAX),
             _ => return Err(bad(format!("an AMQP URL has no option `{}`; there are {OPTIONS}", shown(name)))),
         }
         Ok(())
     }
 
-    /// What every queue and exchange of ours begins with, `delayline` unless set: two name spaces are two worlds in one
-    /// virtual host. Letters, digits and `-_`.
+    /// What every queue and exchange of ours begins with. Default: `delayline`. Clients with different namespaces share no data.
+    ///
+    /// 1 to 64 letters, digits and `-_`; behind that may stand a dot and the name of a namespace within it, 1 to 32 letters, digits
+    /// and `-`, 96 bytes in all. A permission for `^NAME\\..*` covers those too. What the backend itself puts behind the dot, such as
+    /// `q` or `level`, is invalid there.
     #[must_use]
     pub fn name_space(mut self, name: impl Into<String>) -> Self {
         self.name_space = name.into();
@@ -269,15 +274,6 @@ impl RabbitConfig {
         self
     }
 
-    /// How long after a queue was made for the first time scheduling to it is answered at the earliest, 1.2 s unless set: a
-    /// broker that is killed within about a second of that has forgotten the queue, with all that was confirmed. Zero is for
-    /// brokers that nobody kills.
-    #[must_use]
-    pub fn new_queue_wait(mut self, time: Duration) -> Self {
-        self.new_queue_wait = time;
-        self
-    }
-
     /// How many batches a process publishes at once, each on a channel, 1 to 64; 8 unless set. More wait for their turn. The
     /// channels are opened when they are needed, and stay. What falls due is published beside them.
     #[must_use]
@@ -291,11 +287,7 @@ impl RabbitConfig {
     /// # Errors
     /// [`Config`](ErrorKind::Config).
     pub(crate) fn check(&self) -> Result<()> {
-        let letter = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
-        let name = &self.name_space;
-        if name.is_empty() || name.len() > NAME_SPACE_BYTES_MAX || !name.bytes().all(letter) {
-            return Err(bad(format!("a name space is 1 to {NAME_SPACE_BYTES_MAX} letters, digits and `-_`")));
-        }
+        self.check_name_space()?;
         if !(1..=LEVELS_MAX).contains(&self.levels) {
             return Err(bad(format!("there are 1 to {LEVELS_MAX} levels")));
         }
@@ -324,7 +316,6 @@ impl RabbitConfig {
             ("connect_timeout", self.connect_timeout, 1, 86_400),
             ("response_timeout", self.response_timeout, 1, 86_400),
             ("sweep", self.sweep, 1, 86_400),
-            ("new_queue_wait", self.new_queue_wait, 0, 60),
         ] {
             if time < Duration::from_millis(least_ms) || time > Duration::from_secs(most_s) {
                 return Err(bad(format!("{name} is {least_ms}ms to {most_s}s")));
@@ -338,6 +329,35 @@ impl RabbitConfig {
             return Err(bad("`tls_roots` holds no certificate (PEM)"));
         }
         Ok(())
+    }
+
+    fn check_name_space(&self) -> Result<()> {
+        let (name, within) = self.name_space_parts();
+        let letter = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+        if name.is_empty() || name.len() > NAME_SPACE_BYTES_MAX || !name.bytes().all(letter) {
+            return Err(bad(format!("a name space is 1 to {NAME_SPACE_BYTES_MAX} letters, digits and `-_`")));
+        }
+        let Some(within) = within else { return Ok(()) };
+        let letter = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        if within.is_empty() || within.len() > WITHIN_BYTES_MAX || !within.bytes().all(letter) {
+            let what = "a name space within another is 1 to";
+            return Err(bad(format!("{what} {WITHIN_BYTES_MAX} letters, digits and `-` behind the dot")));
+        }
+        if WORDS.contains(&within) {
+            return Err(bad(format!("a name space within another can't be `{within}`: its queues have such names")));
+        }
+        if self.name_space.len() > WHOLE_BYTES_MAX {
+            return Err(bad(format!("a name space and one within it have at most {WHOLE_BYTES_MAX} bytes")));
+        }
+        Ok(())
+    }
+
+    /// The name space, and the one within it, if it is such a one.
+    pub(crate) fn name_space_parts(&self) -> (&str, Option<&str>) {
+        match self.name_space.split_once('.') {
+            Some((name, within)) => (name, Some(within)),
+            None => (&self.name_space, None),
+        }
     }
 
     /// The name space, virtual host and server that this is for, as a message says it.
@@ -365,9 +385,10 @@ impl RabbitConfig {
     }
 
     /// The address with what the driver is to negotiate.
-    pub(crate) fn driver_uri(&self) -> AMQPUri {
+    pub(crate) fn driver_uri(&self, frame_bytes_max: u32) -> AMQPUri {
         let mut uri = self.uri.clone();
         uri.query = AMQPQueryString {
+            frame_max: Some(frame_bytes_max),
             heartbeat: Some(u16::try_from(self.heartbeat.as_secs()).unwrap_or(60).max(1)),
             connection_timeout: Some(u64::try_from(self.connect_timeout.as_millis()).unwrap_or(u64::MAX)),
             ..AMQPQueryString::default()
@@ -396,7 +417,6 @@ impl fmt::Debug for RabbitConfig {
             .field("dead_letters_max", &self.dead_letters_max)
             .field("payload_bytes_max", &self.payload_bytes_max)
             .field("sweep", &self.sweep)
-            .field("new_queue_wait", &self.new_queue_wait)
             .field("publish_channels", &self.publish_channels)
             .finish()
     }
@@ -430,8 +450,8 @@ mod tests {
         assert_eq!((config.vhost(), config.name_space.as_str()), ("my/host", "exams"));
         assert_eq!((config.levels, config.parallel, config.hold_max), (10, 4, 9));
         assert_eq!((config.margin, config.lease_max), (Duration::from_secs(2), Duration::from_secs(60)));
-        assert_eq!(config.driver_uri().query.heartbeat, Some(3));
-        assert_eq!(config.driver_uri().query.connection_timeout, Some(2_000));
+        assert_eq!(config.driver_uri(8_192).query.heartbeat, Some(3));
+        assert_eq!(config.driver_uri(8_192).query.connection_timeout, Some(2_000));
         assert_eq!(config.response_timeout, Duration::from_millis(1500));
         assert_eq!((config.dead_letters_max, config.payload_bytes_max, config.publish_channels), (7, 8, 3));
         assert_eq!(config.sweep, Duration::from_secs(10));
@@ -461,7 +481,10 @@ mod tests {
             ("amqp://host?hold_max=0", "hold_max is 1"),
             ("amqp://host?sweep=soon", "such as `500ms`"),
             ("amqp://host?heartbeat=2m", "heartbeat is 1000ms to 60s"),
-            ("amqp://host?name_space=a.b", "letters, digits"),
+            ("amqp://host?name_space=a.b.c", "behind the dot"),
+            ("amqp://host?name_space=a.", "behind the dot"),
+            ("amqp://host?name_space=.b", "letters, digits"),
+            ("amqp://host?name_space=a.q", "can't be `q`"),
             ("amqp://host?name_space=", "letters, digits"),
             ("amqp://me:a#b@host", "no `#`"),
             ("amqp://me:a?b@host", "%3F"),

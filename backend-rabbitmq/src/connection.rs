@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use delayline_core::{Error, ErrorKind, Result, meter};
-use lapin::{Channel, Connection, ConnectionBuilder, ConnectionProperties};
+use lapin::{Channel, Connection, ConnectionProperties};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::capabilities::NAME;
+use crate::greeting::{Heard, OLDEST, Version};
 use crate::{RabbitConfig, failure, runtime};
 
 /// The first wait after a failed attempt to connect, and the longest.
@@ -23,6 +24,11 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// How many numbers are tried for a channel before the connection is given up.
 const CHANNEL_NUMBERS: usize = 2_048;
 
+/// The largest frame, in bytes, of a connection that carries tasks, and of one that only asks. The driver has room for 64 of them
+/// from the start; a message that is larger goes in several.
+const FRAME_BYTES_MAX: u32 = 32 << 10;
+const ASKING_FRAME_BYTES_MAX: u32 = 8 << 10;
+
 /// How long closing may take: a broker that does not answer is left alone then.
 const CLOSE_MAX: Duration = Duration::from_millis(800);
 
@@ -30,8 +36,11 @@ const CLOSE_MAX: Duration = Duration::from_millis(800);
 pub(crate) struct Link {
     config: Arc<RabbitConfig>,
     purpose: &'static str,
+    frame_bytes_max: u32,
     /// How many connections there have been.
     generation: AtomicU64,
+    /// What the latest of them was greeted by.
+    version: parking_lot::Mutex<Option<Version>>,
     /// Turns true when there are no more connections, for the driver's tasks to end at once.
     ended: watch::Sender<bool>,
     /// Held while connecting, so that all who need it wait for one attempt.
@@ -53,10 +62,17 @@ impl Link {
         Self {
             config,
             purpose,
+            frame_bytes_max: FRAME_BYTES_MAX,
             generation: AtomicU64::new(0),
+            version: parking_lot::Mutex::default(),
             ended: watch::Sender::new(false),
             state: Mutex::default(),
         }
+    }
+
+    /// For what carries no tasks: it takes less to open.
+    pub(crate) fn asking(config: Arc<RabbitConfig>, purpose: &'static str) -> Self {
+        Self { frame_bytes_max: ASKING_FRAME_BYTES_MAX, ..Self::new(config, purpose) }
     }
 
     /// A new channel. Whoever drops all its copies closes it.
@@ -143,18 +159,33 @@ impl Link {
         let config = &self.config;
         let name = format!("delayline {} {}", config.name_space, self.purpose);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let builder = ConnectionBuilder::new_with_runtime(runtime::current(self.ended.subscribe()))
-            .with_uri(config.driver_uri())
-            .with_properties(properties)
-            .with_tls_config(config.tls.clone());
-        match timeout(config.connect_timeout, builder.connect()).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(e)) => Err(failure::connecting_failed(config, &e)),
-            Err(_) => Err(Error::new(
-                ErrorKind::Unavailable,
-                format!("{} did not let us in within {:?}", config.server(), config.connect_timeout),
-            )),
+        let (closed, heard) = (self.ended.subscribe(), Heard::default());
+        let uri = config.driver_uri(self.frame_bytes_max);
+        let connecting = runtime::connect(uri, config.tls.clone(), properties, closed, heard.clone());
+        let connection = match timeout(config.connect_timeout, connecting).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(e)) => return Err(failure::connecting_failed(config, &e)),
+            Err(_) => {
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    format!("{} did not let us in within {:?}", config.server(), config.connect_timeout),
+                ));
+            }
+        };
+        let version = heard.version();
+        *self.version.lock() = version;
+        match version.filter(|version| *version < OLDEST) {
+            None => Ok(connection),
+            Some(old) => {
+                let what = format!("{} is RabbitMQ {old}; {OLDEST} or newer is needed", config.server());
+                Err(Error::new(ErrorKind::Incompatible, what))
+            }
         }
+    }
+
+    /// The broker's version, as the latest connection was told; nothing where it did not say, or is no RabbitMQ.
+    pub(crate) fn version(&self) -> Option<Version> {
+        *self.version.lock()
     }
 
     /// Gives a connection up that is of no use any more; the next call opens another.
@@ -236,6 +267,19 @@ mod tests {
             link.channel().await.unwrap().close(200, "done".into()).await.unwrap();
         }
         assert!(Arc::ptr_eq(&connection, &link.connection().await.unwrap()), "another connection was opened");
+        link.close().await;
+        tokio::task::spawn_blocking(|| drop(broker)).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_version_is_that_of_the_broker() {
+        let start = || Rabbit::start(&Release::chosen(Kind::RabbitMq).unwrap(), &[]).unwrap();
+        let broker = tokio::task::spawn_blocking(start).await.unwrap();
+        let link = Link::new(Arc::new(RabbitConfig::from_url(&broker.url()).unwrap()), "testing");
+        assert_eq!(link.version(), None);
+        link.connection().await.unwrap();
+        let version = link.version().expect("a broker that says its version").to_string();
+        assert!(broker.version().starts_with(&version), "{version}, and it is {}", broker.version());
         link.close().await;
         tokio::task::spawn_blocking(|| drop(broker)).await.unwrap();
     }

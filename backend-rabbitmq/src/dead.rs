@@ -303,7 +303,7 @@ impl<'s> Reader<'s> {
         self.room = WINDOW;
         meter::round_trip(NAME);
         self.channel.basic_qos(self.room, BasicQosOptions::default()).await?;
-        self.consumer = Some(driver::consume(&self.channel, &self.queue).await?);
+        self.consumer = Some(driver::consume(&self.channel, &self.queue, self.shared.consumer_arguments()).await?);
         Ok(())
     }
 

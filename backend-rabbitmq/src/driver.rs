@@ -27,10 +27,9 @@ pub(crate) async fn send_all<F: Future>(each: impl IntoIterator<Item = F>) -> Ve
 /// # Cancel safety
 /// Dropped, the channel is closed. The driver would keep the consumer that the broker grants, and with it the channel: the
 /// broker would hand it messages, and none to those who come after it where one consumer is served at a time.
-pub(crate) async fn consume(channel: &Channel, queue: &str) -> lapin::Result<Consumer> {
+pub(crate) async fn consume(channel: &Channel, queue: &str, arguments: FieldTable) -> lapin::Result<Consumer> {
     let mut asked = ClosedUnlessAnswered(Some(channel));
-    let (options, table) = (BasicConsumeOptions::default(), FieldTable::default());
-    let answer = channel.basic_consume(queue.into(), "".into(), options, table).await;
+    let answer = channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), arguments).await;
     asked.0 = None;
     answer
 }
@@ -79,7 +78,7 @@ mod tests {
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         channel.queue_declare("gate".into(), QueueDeclareOptions::default(), FieldTable::default()).await.unwrap();
         for _ in 0..20 {
-            polled_once(consume(&link.channel().await.unwrap(), "gate"));
+            polled_once(consume(&link.channel().await.unwrap(), "gate", FieldTable::default()));
         }
         for n in 0..20u8 {
             let payload = [n];
@@ -87,7 +86,7 @@ mod tests {
             let sent = channel.basic_publish("".into(), "gate".into(), options, &payload, BasicProperties::default());
             assert_eq!(sent.await.unwrap().await.unwrap(), Confirmation::Ack(None));
         }
-        let mut consumer = consume(&link.channel().await.unwrap(), "gate").await.unwrap();
+        let mut consumer = consume(&link.channel().await.unwrap(), "gate", FieldTable::default()).await.unwrap();
         let mut came: Vec<u8> = Vec::new();
         while came.len() < 20 {
             let next = timeout(Duration::from_secs(20), consumer.next()).await.expect("a message that nobody else has");

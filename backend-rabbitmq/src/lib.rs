@@ -9,11 +9,13 @@ mod driver;
 mod failure;
 mod gate;
 mod giving;
+mod greeting;
 mod intake;
 mod line;
 mod lines;
 mod message;
 mod names;
+mod namespaces;
 mod publisher;
 mod pump;
 mod runtime;
@@ -31,3 +33,4 @@ use rustls as _;
 
 pub use backend::RabbitBackend;
 pub use config::RabbitConfig;
+pub use namespaces::HeldNamespace;

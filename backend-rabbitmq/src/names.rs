@@ -4,6 +4,11 @@ use delayline_core::QueueName;
 
 use crate::RabbitConfig;
 
+/// What stands behind the name of a name space, and so is no name of one within it: no queue or exchange of one is then one of
+/// another's.
+pub(crate) const WORDS: [&str; 11] =
+    ["q", "level", "gates", "unroutable", "set-aside", "queues", "turn", "another", "layout", "namespaces", "held"];
+
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
     name_space: String,
@@ -53,9 +58,37 @@ impl Names {
         }
     }
 
-    /// An exchange that nothing is published to: its argument says how the name space is laid out.
+    /// A queue that is made and deleted at once, for the broker to write down what it made before.
+    pub(crate) fn another(&self, queue: Option<&QueueName>) -> String {
+        match queue {
+            Some(queue) => format!("{}.q.{queue}.another", self.name_space),
+            None => format!("{}.another", self.name_space),
+        }
+    }
+
+    /// An exchange that nothing is published to. It is made last of what all queues share; its argument says how that is laid out.
     pub(crate) fn layout(&self) -> String {
         format!("{}.layout", self.name_space)
+    }
+
+    /// An exchange that nothing is published to, which is made last of a logical queue.
+    pub(crate) fn made(&self, queue: &QueueName) -> String {
+        format!("{}.q.{queue}.made", self.name_space)
+    }
+
+    /// The queue that is exclusive to the connection of whoever holds the name space ([`crate::namespaces`]).
+    pub(crate) fn held(&self) -> String {
+        format!("{}.held", self.name_space)
+    }
+
+    /// The queue with the names of the name spaces within a name space, one message each.
+    pub(crate) fn namespaces(&self) -> String {
+        format!("{}.namespaces", self.name_space)
+    }
+
+    /// Whoever has it may read and change that.
+    pub(crate) fn namespaces_turn(&self) -> String {
+        format!("{}.namespaces.turn", self.name_space)
     }
 
     /// The queue from which one process at a time takes what is due soon.
@@ -80,8 +113,42 @@ mod tests {
 
     #[test]
     fn the_longest_names_fit() {
-        let longest = RabbitConfig::from_url("amqp://host").unwrap().name_space("n".repeat(64));
+        let longest = RabbitConfig::from_url("amqp://host").unwrap();
+        let longest = longest.name_space(format!("{}.{}", "n".repeat(63), "s".repeat(32)));
+        longest.check().unwrap();
         let queue = QueueName::new("q".repeat(128)).unwrap();
-        assert!(Names::new(&longest).gate(&queue).len() <= 255);
+        assert!(Names::new(&longest).another(Some(&queue)).len() <= 255);
+    }
+
+    #[test]
+    fn the_words_are_those_that_stand_behind_a_name() {
+        let names = Names::new(&RabbitConfig::from_url("amqp://host?name_space=n").unwrap());
+        let queue = QueueName::new("exams").unwrap();
+        let all = [
+            names.level(1),
+            names.level_queue(1, 0),
+            names.gates(),
+            names.unroutable(),
+            names.set_aside(),
+            names.registry(),
+            names.turn(None),
+            names.turn(Some(&queue)),
+            names.another(None),
+            names.another(Some(&queue)),
+            names.layout(),
+            names.made(&queue),
+            names.held(),
+            names.namespaces(),
+            names.namespaces_turn(),
+            names.gate(&queue),
+            names.ready(&queue),
+            names.dead(&queue),
+        ];
+        for name in all {
+            let word = name.split('.').nth(1).unwrap();
+            assert!(WORDS.contains(&word), "{name}");
+            let within = RabbitConfig::from_url(&format!("amqp://host?name_space=n.{word}"));
+            assert!(within.unwrap_err().message().contains(word), "{word}");
+        }
     }
 }

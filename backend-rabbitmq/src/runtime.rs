@@ -1,4 +1,5 @@
-//! What the driver runs on: tokio, but nobody sleeps on when the link is closed.
+//! What the driver runs on: tokio, but nobody sleeps on when the link is closed, and the broker's greeting is listened to
+//! ([`crate::greeting`]).
 //!
 //! The driver's heartbeat sleeps for half of its time between two looks whether the connection is still there, and its task
 //! would be left for as long after `close` (LEAK-8).
@@ -10,25 +11,48 @@ use std::os::fd::{AsFd as AsSocket, AsRawFd as AsRawSocket};
 #[cfg(windows)]
 use std::os::windows::io::{AsRawSocket, AsSocket};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_rs::traits::Reactor;
 use async_rs::util::RuntimeParts;
 use async_rs::{Runtime, Tokio};
 use futures_util::{AsyncRead, AsyncWrite, Stream};
+use lapin::tcp::{AMQPUriTcpExt, OwnedTLSConfig};
+use lapin::uri::AMQPUri;
+use lapin::{AsyncTcpStream, Connection, ConnectionProperties, ErrorKind};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
+
+use crate::greeting::{Heard, Overheard};
 
 /// The longest sleep when the link has been closed: it may be asked for again and again until the connection is.
 const LAST_SLEEP_MAX: Duration = Duration::from_millis(10);
 
-/// The runtime that this is called in. Its sleepers wake when `closed` turns true, or its sender is gone.
-pub(crate) fn current(closed: watch::Receiver<bool>) -> Runtime<RuntimeParts<Tokio, WokenAtEnd>> {
+/// Connects on the runtime that this is called in. The driver's sleepers wake when `closed` turns true, or its sender is gone.
+/// What the broker says of its version is in `heard` then.
+pub(crate) async fn connect(
+    uri: AMQPUri,
+    tls: OwnedTLSConfig,
+    properties: ConnectionProperties,
+    closed: watch::Receiver<bool>,
+    heard: Heard,
+) -> lapin::Result<Connection> {
     let tokio = Tokio::current();
-    Runtime::new(RuntimeParts::new(tokio.clone(), WokenAtEnd { tokio, closed }))
+    let plain = Runtime::new(tokio.clone());
+    let runtime = Runtime::new(RuntimeParts::new(tokio.clone(), WokenAtEnd { tokio, closed }));
+    let open = async move |uri: AMQPUri, _: Runtime<RuntimeParts<Tokio, WokenAtEnd>>| {
+        // For the driver it is a plain stream, also where there is TLS within.
+        match AMQPUriTcpExt::connect_with_config_async(&uri, tls.as_ref(), &plain).await {
+            Ok(stream) => Ok(AsyncTcpStream::Plain(Overheard::new(stream, heard.clone()))),
+            Err(e) if plain.is_runtime_shutdown_error(&e) => Err(ErrorKind::RuntimeShutdownError(Arc::new(e)).into()),
+            Err(e) => Err(e.into()),
+        }
+    };
+    Connection::connector(uri, runtime, open, properties).await
 }
 
-/// Tokio's reactor, but for sleeping.
+/// Tokio's reactor, but for sleeping and listening.
 #[derive(Clone, Debug)]
 pub(crate) struct WokenAtEnd {
     tokio: Tokio,
@@ -36,7 +60,8 @@ pub(crate) struct WokenAtEnd {
 }
 
 impl Reactor for WokenAtEnd {
-    type TcpStream = <Tokio as Reactor>::TcpStream;
+    /// With what is within TLS, where there is some.
+    type TcpStream = Overheard<AsyncTcpStream<<Tokio as Reactor>::TcpStream>>;
     type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 
     fn register<H: Read + Write + AsSocket + AsRawSocket + Send + 'static>(
@@ -63,6 +88,7 @@ impl Reactor for WokenAtEnd {
     }
 
     fn tcp_connect_addr(&self, addr: SocketAddr) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
-        self.tokio.tcp_connect_addr(addr)
+        let connecting = self.tokio.tcp_connect_addr(addr);
+        async move { Ok(Overheard::unheard(AsyncTcpStream::Plain(connecting.await?))) }
     }
 }

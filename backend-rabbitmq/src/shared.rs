@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use delayline_core::{Capabilities, Clock, Due, Error, ErrorKind, QueueName, Result, SystemClock, TaskId, Timestamp};
 use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -14,6 +15,7 @@ use uuid::{Builder, Uuid};
 
 use crate::config::LEVEL_MS;
 use crate::connection::Link;
+use crate::greeting::Version;
 use crate::lines::Lines;
 use crate::message::{self, Kind, Message};
 use crate::names::Names;
@@ -29,6 +31,9 @@ const REFUSED_PAUSES: [Duration; 3] =
 /// What is due so many milliseconds from now goes to the ready queue, and is not handed out before: most of what is due at
 /// once, its time being rounded up.
 pub(crate) const SOON_MS: i64 = 1;
+
+/// The first version that does.
+const COUNTS_NO_RETURNS: Version = Version::new(4, 3);
 
 /// How long a message that means nothing stays in a queue.
 const MARKER_MS: u32 = 10_000;
@@ -131,6 +136,25 @@ impl Shared {
     /// How long a message may be held in all: a broker closes the channel when its `consumer_timeout` is over.
     pub(crate) fn hold_max(&self) -> Duration {
         self.config.lease_max + self.config.lease_max / 8
+    }
+
+    /// What each consumer is begun with.
+    ///
+    /// From RabbitMQ 4.3 on, a consumer that has a message for too long loses it, with no attempt counted, and what it asks for itself
+    /// counts more than any policy or setting. Before, the setting alone counts, as it does for a message that was asked for.
+    pub(crate) fn consumer_arguments(&self) -> FieldTable {
+        let mut table = FieldTable::default();
+        if self.counts_no_returns() {
+            // Whoever is gone is found by his heartbeats, and whoever holds a lease ends it in time.
+            let ms = i64::try_from(2 * self.hold_max().as_millis()).unwrap_or(i64::MAX);
+            table.insert("x-consumer-timeout".into(), AMQPValue::LongLongInt(ms));
+        }
+        table
+    }
+
+    /// Whether the broker counts no attempt for what a consumer gives back, or had for too long: of RabbitMQ 4.3 or newer.
+    pub(crate) fn counts_no_returns(&self) -> bool {
+        self.consuming.version().is_some_and(|version| version >= COUNTS_NO_RETURNS)
     }
 
     fn now_us(&self) -> u64 {

@@ -13,9 +13,7 @@ use crate::shared::Shared;
 
 /// Connects twice, and makes sure of what all queues share.
 pub(crate) async fn check(shared: &Arc<Shared>) -> Result<()> {
-    shared.consuming.connection().await?;
-    shared.publishing.connection().await?;
-    // The driver does not show the broker's version; one that is too old refuses what is declared here.
+    tokio::try_join!(shared.consuming.connection(), shared.publishing.connection())?;
     shared.topology.base().await
 }
 

@@ -88,7 +88,7 @@ async fn open(shared: &Shared) -> Result<(Channel, Consumer)> {
     meter::round_trip(NAME);
     let opened = async {
         channel.basic_qos(WINDOW, BasicQosOptions::default()).await?;
-        driver::consume(&channel, &shared.names.unroutable()).await
+        driver::consume(&channel, &shared.names.unroutable(), shared.consumer_arguments()).await
     };
     match timeout(shared.config.response_timeout, opened).await {
         Ok(Ok(consumer)) => Ok((channel, consumer)),

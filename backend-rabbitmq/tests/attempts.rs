@@ -5,8 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use delayline_conformance::servers::{self, Kind};
-use delayline_core::{Claim, DelayBackend, Due, IntakeOptions, NewTask, QueueName, Verdict};
+use delayline_conformance::servers::{self, Kind, Rabbit, Release, Server};
+use delayline_core::{Attempts, Claim, ClaimedTask, DelayBackend, Due, IntakeOptions, NewTask, QueueName, Verdict};
 use delayline_rabbitmq::{RabbitBackend, RabbitConfig};
 use tokio::time::{Instant, sleep};
 
@@ -17,7 +17,7 @@ const LEASE: Duration = Duration::from_secs(300);
 #[tokio::test(flavor = "multi_thread")]
 async fn dup_12_what_was_on_its_way_to_an_intake_that_closed_costs_no_attempt() {
     let url = tokio::task::spawn_blocking(|| servers::shared(Kind::RabbitMq).unwrap().lock().url()).await.unwrap();
-    let config = RabbitConfig::from_url(&url).unwrap().name_space("attempts").levels(2).new_queue_wait(Duration::ZERO);
+    let config = RabbitConfig::from_url(&url).unwrap().name_space("attempts").levels(2);
     let backend: Arc<dyn DelayBackend> = Arc::new(RabbitBackend::connect(config).await.unwrap());
     let queue = QueueName::new("exams").unwrap();
     const ROUNDS: usize = 20;
@@ -62,4 +62,80 @@ async fn dup_12_what_was_on_its_way_to_an_intake_that_closed_costs_no_attempt() 
     }
     drop(intake);
     backend.close().await.unwrap();
+}
+
+async fn take_one(backend: &Arc<dyn DelayBackend>, queue: &QueueName) -> ClaimedTask {
+    let mut intake = backend.intake(queue, IntakeOptions::default()).await.unwrap();
+    let ends = Instant::now() + PATIENCE;
+    loop {
+        assert!(Instant::now() < ends, "the task did not come");
+        // The connection may be about to be made anew.
+        let claimed = intake.claim(Claim::new(1, LEASE)).await.unwrap_or_default();
+        if let Some(task) = claimed.deliveries.into_iter().next() {
+            return task;
+        }
+        intake.wait(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dup_13_a_lease_that_went_with_its_connection_has_cost_an_attempt() {
+    let start = || Rabbit::start(&Release::chosen(Kind::RabbitMq).unwrap(), &[]).unwrap();
+    let mut server = tokio::task::spawn_blocking(start).await.unwrap();
+    let config = RabbitConfig::from_url(&server.url()).unwrap().name_space("cut").levels(2);
+    let backend: Arc<dyn DelayBackend> = Arc::new(RabbitBackend::connect(config).await.unwrap());
+    let queue = QueueName::new("exams").unwrap();
+    let task = NewTask::new(Due::NOW, "x").max_attempts(Attempts::new(4).unwrap());
+    backend.schedule(&queue, vec![task]).await.unwrap().remove(0).unwrap();
+    for attempt in 1..=4 {
+        let task = take_one(&backend, &queue).await;
+        assert_eq!(task.lease.attempt, attempt, "each time it was handed out");
+        server = tokio::task::spawn_blocking(move || {
+            server.disconnect().unwrap();
+            server
+        })
+        .await
+        .unwrap();
+    }
+    let mut intake = backend.intake(&queue, IntakeOptions::default()).await.unwrap();
+    let ends = Instant::now() + PATIENCE;
+    while intake.claim(Claim::new(1, LEASE)).await.map_or(0, |claimed| claimed.buried) == 0 {
+        assert!(Instant::now() < ends, "it is no dead letter");
+        intake.wait(Duration::from_millis(100)).await;
+    }
+    drop(intake);
+    backend.close().await.unwrap();
+    tokio::task::spawn_blocking(|| drop(server)).await.unwrap();
+}
+
+/// Before RabbitMQ 4.3, the broker's setting alone counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn dup_5_no_policy_takes_a_lease_from_who_has_it() {
+    let start = || Rabbit::start(&Release::chosen(Kind::RabbitMq).unwrap(), &[]).unwrap();
+    let server = tokio::task::spawn_blocking(start).await.unwrap();
+    if ["3.", "4.0", "4.1", "4.2"].iter().any(|old| server.version().starts_with(old)) {
+        return tokio::task::spawn_blocking(|| drop(server)).await.unwrap();
+    }
+    server.control(&["set_policy", "short", ".*", r#"{"consumer-timeout":1000}"#]).unwrap();
+    let config = RabbitConfig::from_url(&server.url()).unwrap().name_space("policy").levels(2);
+    let backend: Arc<dyn DelayBackend> = Arc::new(RabbitBackend::connect(config).await.unwrap());
+    let queue = QueueName::new("exams").unwrap();
+    let tasks = (0..10).map(|_| NewTask::new(Due::NOW, "x")).collect();
+    backend.schedule(&queue, tasks).await.unwrap().into_iter().for_each(|answer| drop(answer.unwrap()));
+    let mut taken = Vec::new();
+    while taken.len() < 10 {
+        taken.push(take_one(&backend, &queue).await);
+    }
+    // What would come again comes within this.
+    let mut intake = backend.intake(&queue, IntakeOptions::default()).await.unwrap();
+    let ends = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < ends {
+        assert!(intake.claim(Claim::new(1, LEASE)).await.unwrap().deliveries.is_empty(), "all are under lease");
+        intake.wait(Duration::from_millis(500)).await;
+    }
+    let done = taken.into_iter().map(|task| (task.lease, Verdict::Complete)).collect();
+    backend.settle(&queue, done).await.unwrap().into_iter().for_each(|answer| answer.unwrap());
+    drop(intake);
+    backend.close().await.unwrap();
+    tokio::task::spawn_blocking(|| drop(server)).await.unwrap();
 }

@@ -20,7 +20,7 @@ const LETTERS_MAX: u32 = 100;
 #[tokio::test(flavor = "multi_thread")]
 async fn bound_7_the_oldest_letters_are_dropped_also_when_they_were_read() {
     let url = tokio::task::spawn_blocking(|| servers::shared(Kind::RabbitMq).unwrap().lock().url()).await.unwrap();
-    let config = RabbitConfig::from_url(&url).unwrap().name_space("letters").levels(2).new_queue_wait(Duration::ZERO);
+    let config = RabbitConfig::from_url(&url).unwrap().name_space("letters").levels(2);
     let config = config.dead_letters_max(LETTERS_MAX);
     let backend: Arc<dyn DelayBackend> = Arc::new(RabbitBackend::connect(config).await.unwrap());
     let queue = QueueName::new("exams").unwrap();

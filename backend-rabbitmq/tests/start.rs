@@ -57,11 +57,49 @@ async fn clear_1_the_start_says_what_is_missing() {
     let queues = || broker.control(&["list_queues", "name"]).unwrap();
     assert!(queues().contains("start."), "{}", queues());
     for _ in 0..2 {
-        RabbitBackend::remove_name_space(ours.clone()).await.unwrap();
+        RabbitBackend::remove_namespace(ours.clone()).await.unwrap();
         assert!(!queues().contains("start."), "{}", queues());
         let exchanges = broker.control(&["list_exchanges", "name"]).unwrap();
         assert!(!exchanges.contains("start."), "{exchanges}");
     }
+}
+
+/// A broker that says it is of version 2: all else goes through as it is.
+async fn of_version_2(broker: &Rabbit) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, port) = (listener.local_addr().unwrap(), broker.port());
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            tokio::spawn(async move {
+                let mut greeting = [0; 8];
+                client.read_exact(&mut greeting).await.unwrap();
+                server.write_all(&greeting).await.unwrap();
+                let mut head = [0; 7];
+                server.read_exact(&mut head).await.unwrap();
+                let size = u32::from_be_bytes(head[3..].try_into().unwrap());
+                let mut start = vec![0; size as usize + 1];
+                server.read_exact(&mut start).await.unwrap();
+                let name = b"\x07versionS";
+                let at = start.windows(name.len()).position(|part| part == name).unwrap() + name.len() + 4;
+                start[at] = b'2';
+                client.write_all(&[&head[..], &start].concat()).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn clear_1_a_broker_that_is_too_old_is_refused_with_its_version() {
+    let broker = Rabbit::start(&Release::chosen(Kind::RabbitMq).unwrap(), &[]).unwrap();
+    let old = RabbitConfig::from_url(&format!("amqp://{}", of_version_2(&broker).await)).unwrap();
+    let (kind, said) = refusal(old).await;
+    assert_eq!(kind, ErrorKind::Incompatible, "{said}");
+    assert!(said.contains("is RabbitMQ 2.") && said.contains("3.10.0 or newer"), "{said}");
+    let exchanges = broker.control(&["list_exchanges", "name"]).unwrap();
+    assert!(!exchanges.contains("delayline."), "nothing was made: {exchanges}");
 }
 
 #[tokio::test]

@@ -443,7 +443,7 @@ impl Session {
 async fn consume(shared: &Shared, channel: &Channel, name: &str) -> Result<Consumer> {
     let doing = "consuming from a gate";
     meter::round_trip(NAME);
-    match timeout(shared.config.response_timeout, driver::consume(channel, name)).await {
+    match timeout(shared.config.response_timeout, driver::consume(channel, name, shared.consumer_arguments())).await {
         Ok(Ok(consumer)) => Ok(consumer),
         Ok(Err(e)) => {
             // An operator may have deleted it.

@@ -12,7 +12,7 @@ use super::{Arrived, HOARD_MAX, Held, Line, State, WANT_MAX};
 use crate::message::{self, Foreign, Kind, Message};
 
 /// How long the consumers stay when the last intake has left: another may come at once.
-const LINGER: Duration = Duration::from_millis(50);
+const LINGER: Duration = Duration::from_millis(10);
 
 /// What has come.
 #[derive(Debug)]

@@ -54,7 +54,7 @@ impl Pump {
         let shared = self.shared.clone();
         let started = answered(&shared, "consuming", async {
             channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-            driver::consume(&channel, &queue).await
+            driver::consume(&channel, &queue, shared.consumer_arguments()).await
         });
         let stream = match started.await {
             Ok(stream) => stream,
@@ -165,7 +165,16 @@ impl Pump {
         };
         let got = answered(&shared, "asking", asked).await?;
         if let Some(got) = got {
-            self.take_in((NO_CONSUMER, Some(Ok(got.delivery))));
+            if shared.counts_no_returns() {
+                // A lease on it would end when a policy says. Given back it comes by a consumer, and that costs no attempt.
+                let back = getting.basic_nack(got.delivery_tag, BasicNackOptions { multiple: false, requeue: true });
+                answered(&shared, "asking", back).await?;
+                if self.line.short().is_none() {
+                    self.settle_down().await?;
+                }
+            } else {
+                self.take_in((NO_CONSUMER, Some(Ok(got.delivery))));
+            }
         }
         self.take_in_all();
         Ok(())

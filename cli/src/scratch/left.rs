@@ -68,7 +68,7 @@ async fn found(place: &Place) -> Result<Vec<(String, Option<bool>)>, Failure> {
             unknown(names)
         }
         #[cfg(feature = "rabbitmq")]
-        Place::Rabbit { config, .. } => {
+        Place::Rabbit { config } => {
             let known = delayline::rabbitmq::RabbitBackend::namespaces(config.as_ref().clone()).await?;
             known.into_iter().filter(|(name, _)| is_ours(name)).map(|(name, in_use)| (name, Some(in_use))).collect()
         }

@@ -73,7 +73,7 @@ pub(crate) enum Place {
     #[cfg(feature = "postgres")]
     Postgres { url: String, config: Box<delayline::postgres::PostgresConfig> },
     #[cfg(feature = "rabbitmq")]
-    Rabbit { url: String, config: Box<delayline::rabbitmq::RabbitConfig> },
+    Rabbit { config: Box<delayline::rabbitmq::RabbitConfig> },
     /// Queues with a prefix, where there can be no namespace.
     Queues { url: String },
 }
@@ -108,7 +108,7 @@ impl Place {
             #[cfg(feature = "rabbitmq")]
             "amqp" | "amqps" => {
                 let config = Box::new(delayline::rabbitmq::RabbitConfig::from_url(&url)?);
-                Ok(Self::Rabbit { url, config })
+                Ok(Self::Rabbit { config })
             }
             _ => Ok(Self::Here { url }),
         }
@@ -125,9 +125,7 @@ impl Place {
                 Arc::new(delayline::postgres::PostgresBackend::connect(config.below(name)).await?)
             }
             #[cfg(feature = "rabbitmq")]
-            Self::Rabbit { config, .. } => {
-                Arc::new(delayline::rabbitmq::RabbitBackend::connect(config.below(name)).await?)
-            }
+            Self::Rabbit { config } => Arc::new(delayline::rabbitmq::RabbitBackend::connect(config.below(name)).await?),
         })
     }
 
@@ -158,7 +156,7 @@ impl Place {
                 look(format!("the schema `{schema}`"), url, format!("?schema={schema}"))
             }
             #[cfg(feature = "rabbitmq")]
-            Self::Rabbit { config, .. } => {
+            Self::Rabbit { config } => {
                 let space = config.below(name).namespace().to_owned();
                 Some(format!("the name space `{space}`; look with: rabbitmqctl list_queues | grep {space}"))
             }
@@ -180,7 +178,7 @@ impl Place {
                 delayline::postgres::PostgresBackend::remove_namespace(config, name).await?;
             }
             #[cfg(feature = "rabbitmq")]
-            Self::Rabbit { config, .. } => {
+            Self::Rabbit { config } => {
                 delayline::rabbitmq::RabbitBackend::forget_namespace(config.as_ref().clone(), name).await?;
             }
             Self::Queues { url } => remove_queues(url, &self.queue_prefix(name)).await?,
@@ -209,7 +207,7 @@ impl Scratch {
         let sign = match &place {
             Place::Here { .. } => Sign::None,
             #[cfg(feature = "rabbitmq")]
-            Place::Rabbit { config, .. } => {
+            Place::Rabbit { config } => {
                 Sign::Connection(delayline::rabbitmq::RabbitBackend::hold_namespace(config.below(&name)).await?)
             }
             _ => {

@@ -29,7 +29,7 @@ pub(super) async fn remove(global: &Global, args: &RemoveArgs, console: &Arc<Con
     let place = config.place();
     let what = format!("remove {place}, its queues and exchanges, with all tasks and dead letters in them");
     confirm(args.yes, console, &what)?;
-    RabbitBackend::remove_name_space(config).await.map_err(hinted)?;
+    RabbitBackend::remove_namespace(config).await.map_err(hinted)?;
     if args.output.json {
         out_json(&Removed { removed: &place })?;
     } else {

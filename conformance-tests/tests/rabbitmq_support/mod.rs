@@ -80,10 +80,6 @@ impl Harness for OnRabbit {
     async fn open(&self) -> Result<Arc<dyn DelayBackend>> {
         // Heartbeats of a second, so that a server that stands still is noticed within the test.
         let mut config = RabbitConfig::from_url(&self.url)?.name_space("conform").heartbeat(Duration::from_secs(1));
-        if !self.own {
-            // Nobody kills it, and the tests make hundreds of queues.
-            config = config.new_queue_wait(Duration::ZERO);
-        }
         if self.warmed {
             // Each that publishes costs as much as the largest batch so far. With one, what is warmed up is warm.
             config = config.publish_channels(1);

@@ -1,7 +1,7 @@
 //! Removes all queues and exchanges of a name space, with the tasks and dead letters that are in them:
 //!
 //! ```text
-//! cargo run -p delayline-rabbitmq --example remove_name_space -- 'amqp://user:password@host/virtual-host?name_space=exams'
+//! cargo run -p delayline-rabbitmq --example remove_namespace -- 'amqp://user:password@host/virtual-host?name_space=exams'
 //! ```
 
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ async fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let removed = match RabbitConfig::from_url(&url) {
-        Ok(config) => RabbitBackend::remove_name_space(config).await,
+        Ok(config) => RabbitBackend::remove_namespace(config).await,
         Err(e) => Err(e),
     };
     match removed {

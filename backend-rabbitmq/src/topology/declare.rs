@@ -1,0 +1,145 @@
+//! Asking the broker for queues, exchanges and bindings.
+
+use delayline_core::{Result, meter};
+use futures_util::future::try_join_all;
+use lapin::options::{
+    ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, ExchangeKind};
+
+use crate::capabilities::NAME;
+use crate::connection::Link;
+use crate::failure;
+
+/// As often as a quorum queue may deliver a message in vain before it drops it: brokers of 4.x would after 20.
+const DELIVERIES_MAX: i64 = 1_000_000_000;
+
+/// How many channels queues are declared on at once.
+const CHANNELS: usize = 8;
+
+/// A queue that is to be there.
+pub(super) struct Wanted {
+    pub(super) queue: String,
+    arguments: Vec<(&'static str, AMQPValue)>,
+    /// Exchanges, and the keys by which they lead to it.
+    bindings: Vec<(String, String)>,
+}
+
+impl Wanted {
+    pub(super) fn new(queue: String, arguments: Vec<(&'static str, AMQPValue)>) -> Self {
+        Self { queue, arguments, bindings: Vec::new() }
+    }
+
+    pub(super) fn bound(mut self, exchange: String, key: String) -> Self {
+        self.bindings.push((exchange, key));
+        self
+    }
+}
+
+/// Declares queues and binds them, over a few channels: a broker takes its time for each quorum queue, and works on those of
+/// different channels at once.
+pub(super) async fn make(link: &Link, queues: Vec<Wanted>) -> Result<()> {
+    let each = queues.len().div_ceil(CHANNELS);
+    let mut queues = queues.into_iter();
+    let mut parts = Vec::new();
+    loop {
+        let part: Vec<Wanted> = queues.by_ref().take(each).collect();
+        if part.is_empty() {
+            break;
+        }
+        parts.push(async move {
+            let channel = link.channel().await?;
+            for wanted in part {
+                declare(&channel, &wanted).await?;
+            }
+            close(channel).await;
+            Ok(())
+        });
+    }
+    try_join_all(parts).await.map(drop)
+}
+
+/// Declares a durable quorum queue and binds it.
+pub(super) async fn declare(channel: &Channel, wanted: &Wanted) -> Result<()> {
+    let queue = wanted.queue.as_str();
+    let mut table = FieldTable::default();
+    table.insert("x-queue-type".into(), text("quorum"));
+    table.insert("x-delivery-limit".into(), long(DELIVERIES_MAX));
+    for (name, value) in &wanted.arguments {
+        table.insert((*name).into(), value.clone());
+    }
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    meter::round_trip(NAME);
+    let declared = channel.queue_declare(queue.into(), options, table).await;
+    declared.map_err(|e| failure::failed(&format!("declaring queue `{queue}`"), &e, false))?;
+    for (exchange, key) in &wanted.bindings {
+        let (exchange, key, options) = (exchange.as_str(), key.as_str(), QueueBindOptions::default());
+        meter::round_trip(NAME);
+        let bound = channel.queue_bind(queue.into(), exchange.into(), key.into(), options, FieldTable::default()).await;
+        bound.map_err(|e| failure::failed(&format!("binding queue `{queue}` to `{exchange}`"), &e, false))?;
+    }
+    Ok(())
+}
+
+pub(super) async fn exchange(channel: &Channel, name: &str, kind: ExchangeKind, alternate: Option<&str>) -> Result<()> {
+    let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    let mut arguments = FieldTable::default();
+    if let Some(alternate) = alternate {
+        arguments.insert("alternate-exchange".into(), text(alternate));
+    }
+    meter::round_trip(NAME);
+    let declared = channel.exchange_declare(name.into(), kind, options, arguments).await;
+    declared.map_err(|e| failure::failed(&format!("declaring exchange `{name}`"), &e, false))
+}
+
+/// Lets what has the key go on from one exchange to another.
+pub(super) async fn bind_exchange(channel: &Channel, to: &str, from: &str, key: &str) -> Result<()> {
+    let options = ExchangeBindOptions::default();
+    meter::round_trip(NAME);
+    let bound = channel.exchange_bind(to.into(), from.into(), key.into(), options, FieldTable::default()).await;
+    bound.map_err(|e| failure::failed(&format!("binding exchange `{to}` to `{from}`"), &e, false))
+}
+
+/// Whether there is such an exchange. If there is none, the broker has closed the channel.
+pub(super) async fn is_exchange(channel: &Channel, name: &str) -> Result<bool> {
+    let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+    meter::round_trip(NAME);
+    let asked = channel.exchange_declare(name.into(), ExchangeKind::Fanout, options, FieldTable::default());
+    match asked.await {
+        Ok(()) => Ok(true),
+        Err(e) if failure::is_not_found(&e) => Ok(false),
+        Err(e) => Err(failure::failed(&format!("looking for exchange `{name}`"), &e, false)),
+    }
+}
+
+/// Whether there is such a queue. If there is none, the broker has closed the channel.
+pub(super) async fn is_queue(channel: &Channel, name: &str) -> Result<bool> {
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    meter::round_trip(NAME);
+    match channel.queue_declare(name.into(), options, FieldTable::default()).await {
+        Ok(_) => Ok(true),
+        Err(e) if failure::is_not_found(&e) => Ok(false),
+        Err(e) => Err(failure::failed(&format!("looking for queue `{name}`"), &e, false)),
+    }
+}
+
+/// Deletes a queue, if there is one.
+pub(super) async fn delete_queue(channel: &Channel, name: &str) -> Result<()> {
+    meter::round_trip(NAME);
+    let deleted = channel.queue_delete(name.into(), QueueDeleteOptions::default()).await;
+    deleted.map(drop).map_err(|e| failure::failed(&format!("deleting queue `{name}`"), &e, false))
+}
+
+pub(super) async fn close(channel: Channel) {
+    // It closes when it is dropped as well; this only waits for it.
+    let _ = channel.close(200, "done".into()).await;
+}
+
+pub(super) fn text(text: &str) -> AMQPValue {
+    AMQPValue::LongString(text.as_bytes().to_vec().into())
+}
+
+pub(super) fn long(number: i64) -> AMQPValue {
+    AMQPValue::LongLongInt(number)
+}

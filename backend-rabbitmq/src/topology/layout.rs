@@ -1,0 +1,240 @@
+//! What there is in a name space, and in which order it is made.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use delayline_core::{Error, ErrorKind, QueueName, Result, meter};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::AMQPValue;
+use lapin::{BasicProperties, ExchangeKind};
+use tokio::time::{Instant, sleep};
+
+use super::Topology;
+use super::declare::{
+    Wanted, bind_exchange, close, declare, delete_queue, exchange, is_exchange, is_queue, long, make, text,
+};
+use crate::capabilities::NAME;
+use crate::config::LEVEL_MS;
+use crate::connection::Link;
+use crate::turn::Turn;
+use crate::{failure, way};
+
+/// How the levels are connected, and what the queues are made with; another number for what clients of different versions would
+/// do differently.
+const LAYOUT: u32 = 3;
+
+/// How many readers of dead letters may put their markers into a full queue before the oldest letter is dropped for it.
+const MARKERS_MAX: i64 = 8;
+
+/// The first pause after the registry refused a name, and the longest.
+const REGISTER_PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(400));
+
+/// The most foreign messages that are kept.
+const SET_ASIDE_MAX: i64 = 10_000;
+
+impl Topology {
+    /// Makes what all queues share.
+    pub(super) async fn declare_base(&self, is_doubted: bool) -> Result<()> {
+        if !is_doubted && self.is_there(&self.link, None).await? {
+            return self.check_layout().await;
+        }
+        let asking = self.asking().await?;
+        let made = self.make_base(&asking, is_doubted).await;
+        asking.close().await;
+        made
+    }
+
+    async fn make_base(&self, asking: &Arc<Link>, is_doubted: bool) -> Result<()> {
+        let turn = Turn::take(asking, &self.names.turn(None)).await?;
+        let is_there = self.is_there(asking, None).await?;
+        if is_there {
+            // One of another layout is refused before anything is made in it.
+            self.check_layout().await?;
+        }
+        let queues = self.shared_queues();
+        let all: Vec<String> = queues.iter().map(|wanted| wanted.queue.clone()).collect();
+        if is_there && !(is_doubted && missing(asking, &all).await?) {
+            turn.end().await;
+            // An exchange or a binding may be missing: many may make the same one at once.
+            return if is_doubted { self.declare_what_is_shared(queues).await } else { Ok(()) };
+        }
+        self.declare_what_is_shared(queues).await?;
+        self.write_down(None).await?;
+        self.check_layout().await?;
+        turn.end().await;
+        Ok(())
+    }
+
+    /// Declares the mark of the name space, whose argument says how it is laid out.
+    async fn check_layout(&self) -> Result<()> {
+        let (levels, parallel, mark) = (self.config.levels, self.config.parallel, self.names.layout());
+        let layout = format!("format={LAYOUT} levels={levels} parallel={parallel}");
+        let channel = self.link.channel().await?;
+        exchange(&channel, &mark, ExchangeKind::Fanout, Some(&layout)).await.map_err(of_other_format)?;
+        close(channel).await;
+        Ok(())
+    }
+
+    async fn declare_what_is_shared(&self, queues: Vec<Wanted>) -> Result<()> {
+        let channel = self.link.channel().await?;
+        let (names, levels) = (&self.names, self.config.levels);
+        exchange(&channel, &names.unroutable(), ExchangeKind::Fanout, None).await?;
+        let strays = names.unroutable();
+        // A topic exchange finds one of many queues by looking, where a direct one goes through all of them if there is more than
+        // one key (RabbitMQ 3.10).
+        exchange(&channel, &names.gates(), ExchangeKind::Topic, Some(&strays)).await?;
+        // The one above the highest level is for what comes in.
+        for level in 0..=levels {
+            exchange(&channel, &names.level(level), ExchangeKind::Direct, Some(&strays)).await?;
+        }
+        for level in 0..levels {
+            bind_exchange(&channel, &names.gates(), &names.level(level), &way::step_to_gates(level)).await?;
+        }
+        close(channel).await;
+        make(&self.link, queues).await
+    }
+
+    /// The queues that all logical queues share.
+    fn shared_queues(&self) -> Vec<Wanted> {
+        let (names, levels, parallel) = (&self.names, self.config.levels, self.config.parallel);
+        let bounded = vec![("x-max-length", long(SET_ASIDE_MAX)), ("x-overflow", text("drop-head"))];
+        let mut queues = vec![
+            Wanted::new(names.unroutable(), Vec::new()).bound(names.unroutable(), String::new()),
+            Wanted::new(names.set_aside(), bounded),
+            Wanted::new(names.registry(), Vec::new()),
+        ];
+        for (level, slot) in (0..levels).flat_map(|level| (0..parallel).map(move |slot| (level, slot))) {
+            let arguments = vec![
+                ("x-message-ttl", long((LEVEL_MS << level).cast_signed())),
+                ("x-dead-letter-exchange", text(&names.level(level))),
+                ("x-dead-letter-strategy", text("at-least-once")),
+                ("x-overflow", text("reject-publish")),
+            ];
+            let queue = Wanted::new(names.level_queue(level, slot), arguments);
+            let steps = (level + 1..=levels).map(|from| (names.level(from), way::step(from, level, slot)));
+            queues.push(steps.fold(queue, |queue, (exchange, step)| queue.bound(exchange, step)));
+        }
+        queues
+    }
+
+    /// Makes a logical queue.
+    pub(super) async fn declare_queue(&self, queue: &QueueName, is_doubted: bool) -> Result<()> {
+        let asking = self.asking().await?;
+        let made = self.make_queue(&asking, queue, is_doubted).await;
+        asking.close().await;
+        made
+    }
+
+    async fn make_queue(&self, asking: &Arc<Link>, queue: &QueueName, is_doubted: bool) -> Result<()> {
+        let names = &self.names;
+        if !is_doubted && self.is_there(asking, Some(queue)).await? {
+            // Which shows that it is as large as here.
+            return make(asking, vec![self.dead(queue)]).await;
+        }
+        let turn = Turn::take(asking, &names.turn(Some(queue))).await?;
+        let is_there = self.is_there(asking, Some(queue)).await?;
+        let all = [names.gate(queue), names.ready(queue), names.dead(queue)];
+        let is_whole = is_there && !missing(asking, &all).await?;
+        if !is_there {
+            // Registered before it is made, so that `remove` finds whatever was made.
+            self.register(queue).await?;
+        }
+        let one_at_a_time = vec![("x-single-active-consumer", AMQPValue::Boolean(true))];
+        make(
+            &self.link,
+            vec![
+                Wanted::new(names.gate(queue), one_at_a_time).bound(names.gates(), way::step_to_gate(queue)),
+                Wanted::new(names.ready(queue), Vec::new()),
+                self.dead(queue),
+            ],
+        )
+        .await?;
+        if !is_whole {
+            self.write_down(Some(queue)).await?;
+            let channel = self.link.channel().await?;
+            exchange(&channel, &names.made(queue), ExchangeKind::Fanout, None).await?;
+            close(channel).await;
+        }
+        turn.end().await;
+        Ok(())
+    }
+
+    fn dead(&self, queue: &QueueName) -> Wanted {
+        // With room for the markers of those who read them.
+        let letters = long(i64::from(self.config.dead_letters_max) + MARKERS_MAX);
+        Wanted::new(self.names.dead(queue), vec![("x-max-length", letters), ("x-overflow", text("drop-head"))])
+    }
+
+    /// Whether the mark of the name space, or of a queue, is there.
+    async fn is_there(&self, link: &Link, queue: Option<&QueueName>) -> Result<bool> {
+        let mark = queue.map_or_else(|| self.names.layout(), |queue| self.names.made(queue));
+        let channel = link.channel().await?;
+        let is_there = is_exchange(&channel, &mark).await?;
+        if is_there {
+            close(channel).await;
+        }
+        Ok(is_there)
+    }
+
+    /// Has the broker write down which queues it has made.
+    ///
+    /// It keeps the last quorum queue that it made in memory for about a second: killed within that, it has lost the queue, with all
+    /// that it confirmed (seen with 3.10.8, 4.0.5 and 4.3.6). As soon as it makes another one, the one before is written.
+    async fn write_down(&self, queue: Option<&QueueName>) -> Result<()> {
+        let (channel, another) = (self.link.channel().await?, self.names.another(queue));
+        // One that somebody left behind who was cut short would not be made.
+        delete_queue(&channel, &another).await?;
+        declare(&channel, &Wanted::new(another.clone(), Vec::new())).await?;
+        delete_queue(&channel, &another).await?;
+        close(channel).await;
+        Ok(())
+    }
+
+    async fn register(&self, queue: &QueueName) -> Result<()> {
+        let channel = self.publishing.channel().await?;
+        let doing = "registering a queue's name";
+        let failed = |e| failure::failed(doing, &e, false);
+        channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(failed)?;
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        let persistent = BasicProperties::default().with_delivery_mode(2);
+        let registry = self.names.registry();
+        let (ends, mut pause) = (Instant::now() + self.config.response_timeout, REGISTER_PAUSES.0);
+        while Instant::now() < ends {
+            let (key, properties) = (registry.as_str().into(), persistent.clone());
+            meter::round_trip(NAME);
+            let sent = channel.basic_publish("".into(), key, options, queue.as_str().as_bytes(), properties).await;
+            let confirmation = sent.map_err(failed)?.await.map_err(failed)?;
+            if confirmation.is_ack() && confirmation.take_message().is_none() {
+                close(channel).await;
+                return Ok(());
+            }
+            // A queue that has just been made may have no leader yet, and one that is busy takes its time.
+            sleep(pause).await;
+            pause = (pause * 2).min(REGISTER_PAUSES.1);
+        }
+        Err(Error::new(ErrorKind::Unavailable, format!("{doing}: `{registry}` did not take it")))
+    }
+}
+
+/// Whether one of these queues is not there.
+async fn missing(link: &Link, queues: &[String]) -> Result<bool> {
+    let channel = link.channel().await?;
+    for queue in queues {
+        if !is_queue(&channel, queue).await? {
+            return Ok(true);
+        }
+    }
+    close(channel).await;
+    Ok(false)
+}
+
+/// What a name space of another version answers, with what to do about it.
+fn of_other_format(e: Error) -> Error {
+    let ours = format!("format={LAYOUT} ");
+    if e.kind() != ErrorKind::Config || e.message().matches(&ours).count() > 1 {
+        return e;
+    }
+    let what = "another version of delayline made this name space: have that one complete its tasks and remove it \
+                (`delayline remove-name-space`), or take another name";
+    Error::new(ErrorKind::Config, format!("{}; {what}", e.message()))
+}

@@ -1,0 +1,118 @@
+//! Removing a name space, of this layout or an earlier one.
+
+use std::collections::HashSet;
+
+use delayline_core::{QueueName, Result, meter};
+use futures_util::future::try_join_all;
+use lapin::options::{BasicGetOptions, ExchangeDeleteOptions, QueueDeleteOptions};
+use parking_lot::Mutex;
+
+use super::declare::close;
+use crate::capabilities::NAME;
+use crate::config::{LEVELS_MAX, PARALLEL_MAX};
+use crate::connection::Link;
+use crate::names::Names;
+use crate::{RabbitConfig, failure};
+
+/// How many deletions are under way at once: a broker takes its time for each quorum queue. More do not make it faster.
+const AT_ONCE: usize = 16;
+
+/// Removes every queue and exchange of the configuration's name space, with all that is in them.
+///
+/// Whoever uses the name space at that moment may make some of it again.
+///
+/// # Errors
+/// [`Config`](delayline_core::ErrorKind::Config), [`Denied`](delayline_core::ErrorKind::Denied),
+/// [`Unavailable`](delayline_core::ErrorKind::Unavailable). Repeated, it goes on with what is left.
+///
+/// # Cancel safety
+/// Dropped, a part of it may have been removed; repeat it.
+pub(crate) async fn remove(config: &RabbitConfig, link: &Link) -> Result<()> {
+    let names = Names::new(config);
+    let queues = registered(&names, link).await?;
+    // The marks go first: nobody takes for whole what is removed by half.
+    let marks = queues.iter().map(|queue| names.made(queue)).chain([names.layout()]);
+    delete_exchanges(link, marks).await?;
+    // However many levels it was made with.
+    let levels = (0..LEVELS_MAX).flat_map(|level| (0..PARALLEL_MAX).map(move |slot| (level, slot)));
+    let all = queues.iter().flat_map(|queue| {
+        let parts = [names.gate(queue), names.ready(queue), names.dead(queue)];
+        parts.into_iter().chain([names.another(Some(queue))])
+    });
+    let all = all.chain(levels.map(|(level, slot)| names.level_queue(level, slot))).chain([
+        names.unroutable(),
+        names.set_aside(),
+        names.another(None),
+    ]);
+    delete_queues(link, all.collect()).await?;
+    let exchanges = (0..=LEVELS_MAX).map(|level| names.level(level)).chain([names.gates(), names.unroutable()]);
+    delete_exchanges(link, exchanges).await?;
+    // The registry goes last: a removal that stops half-way is repeated with what it says.
+    delete_queues(link, vec![names.registry()]).await
+}
+
+/// The names of all logical queues. They are put back when the channel closes.
+async fn registered(names: &Names, link: &Link) -> Result<HashSet<QueueName>> {
+    let channel = link.channel().await?;
+    let mut queues = HashSet::new();
+    loop {
+        meter::round_trip(NAME);
+        match channel.basic_get(names.registry().into(), BasicGetOptions::default()).await {
+            Ok(Some(message)) => {
+                let name = str::from_utf8(&message.data).ok().and_then(|name| QueueName::new(name).ok());
+                queues.extend(name);
+            }
+            Ok(None) => break,
+            Err(e) if failure::is_not_found(&e) => return Ok(queues),
+            Err(e) => return Err(failure::failed("reading the queues' names", &e, false)),
+        }
+    }
+    close(channel).await;
+    Ok(queues)
+}
+
+/// Deletes queues that may be gone already, over several channels.
+async fn delete_queues(link: &Link, queues: Vec<String>) -> Result<()> {
+    let channels = AT_ONCE.min(queues.len());
+    let left = Mutex::new(queues.into_iter());
+    try_join_all((0..channels).map(|_| delete_some(link, &left))).await.map(drop)
+}
+
+async fn delete_some(link: &Link, left: &Mutex<impl Iterator<Item = String>>) -> Result<()> {
+    let mut channel = link.channel().await?;
+    loop {
+        let next = left.lock().next();
+        let Some(queue) = next else { break };
+        meter::round_trip(NAME);
+        let deleted = channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await;
+        if is_over(deleted.map(drop), &queue)? {
+            channel = link.channel().await?;
+        }
+    }
+    close(channel).await;
+    Ok(())
+}
+
+/// Deletes exchanges that may be gone already: one by one, because RabbitMQ 4.0 fails where two that are bound to each other go at
+/// the same time.
+async fn delete_exchanges(link: &Link, exchanges: impl Iterator<Item = String>) -> Result<()> {
+    let mut channel = link.channel().await?;
+    for exchange in exchanges {
+        meter::round_trip(NAME);
+        let deleted = channel.exchange_delete(exchange.as_str().into(), ExchangeDeleteOptions::default()).await;
+        if is_over(deleted, &exchange)? {
+            channel = link.channel().await?;
+        }
+    }
+    close(channel).await;
+    Ok(())
+}
+
+/// Whether the broker has closed the channel, because there was nothing to delete.
+fn is_over(deleted: lapin::Result<()>, name: &str) -> Result<bool> {
+    match deleted {
+        Ok(()) => Ok(false),
+        Err(e) if failure::is_not_found(&e) => Ok(true),
+        Err(e) => Err(failure::failed(&format!("deleting `{name}`"), &e, false)),
+    }
+}
