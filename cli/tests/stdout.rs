@@ -200,7 +200,7 @@ fn a_reader_who_has_stopped_reading_does_not_keep_it_from_being_stopped() {
 #[test]
 fn a_full_disk_is_said_and_nothing_counts_as_delivered() {
     let Ok(full) = std::fs::OpenOptions::new().write(true).open("/dev/full") else { return };
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_delayline"));
+    let mut command = std::process::Command::new(support::program());
     let child = command.args(["run", "-"]).stdin(std::process::Stdio::piped()).stdout(full);
     let mut child = child.stderr(std::process::Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"{\"after\":\"0\"}\n").unwrap();

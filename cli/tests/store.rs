@@ -317,10 +317,11 @@ fn a_reader_that_goes_away_ends_the_listing(store: &Store) {
             vec!["push", "--json", "/dev/stdin"]
         };
         let args = store.args(&args);
-        let program = env!("CARGO_BIN_EXE_delayline");
+        let program = support::program();
         let script = "\"$0\" \"$@\" | head -c 100 >/dev/null; echo ${PIPESTATUS[0]}";
         let mut child = std::process::Command::new("bash")
-            .args(["-c", script, program])
+            .args(["-c", script])
+            .arg(program)
             .args(args)
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())

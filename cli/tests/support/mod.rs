@@ -48,8 +48,13 @@ pub(crate) fn text<'a>(line: &'a Value, field: &str) -> &'a str {
     line[field].as_str().unwrap_or_else(|| panic!("no text `{field}` in {line}"))
 }
 
+/// The program under test: the one that `DELAYLINE_PROGRAM` names, such as a release build, or the one of this build.
+pub(crate) fn program() -> PathBuf {
+    std::env::var_os("DELAYLINE_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_delayline").into(), PathBuf::from)
+}
+
 fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_delayline"));
+    let mut command = Command::new(program());
     command.args(args).env_remove("DELAYLINE_BACKEND").env_remove("DELAYLINE_LOG").env("NO_COLOR", "1");
     command
 }
