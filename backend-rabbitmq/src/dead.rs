@@ -13,17 +13,18 @@ use delayline_core::{DeadLetterOp, DeadLetters, DeadSelect, Error, ErrorKind, Qu
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
 use lapin::options::{
-    BasicAckOptions, BasicCancelOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions, QueuePurgeOptions,
+    BasicAckOptions, BasicCancelOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
+    QueuePurgeOptions,
 };
-use lapin::types::DeliveryTag;
+use lapin::types::{DeliveryTag, FieldTable};
 use lapin::{Channel, Consumer};
 use tokio::sync::MutexGuard;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::capabilities::NAME;
-use crate::message::{Kind, Message};
+use crate::message::{self, Kind, Message};
 use crate::shared::Shared;
-use crate::{driver, failure};
+use crate::{driver, failure, strays};
 
 /// How many letters are on their way at once.
 const WINDOW: u16 = 500;
@@ -31,6 +32,17 @@ const WINDOW: u16 = 500;
 /// How many letters are put back at once: of more, RabbitMQ 3.10 forgets the order, and a full queue drops another than the
 /// oldest.
 const PUT_BACK: usize = 32;
+
+/// How long to wait for letters that were put back: others may be reading them.
+const BACK_PAUSES: [Duration; 7] = [
+    Duration::from_millis(2),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(20),
+    Duration::from_millis(40),
+    Duration::from_millis(80),
+    Duration::from_millis(160),
+];
 
 pub(crate) async fn run(shared: &Arc<Shared>, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
     match op {
@@ -223,6 +235,8 @@ struct Reader<'s> {
     taken: BTreeSet<DeliveryTag>,
     marker: u128,
     ended: bool,
+    /// Whether one of the letters was put back before: a policy may have the broker let go of it.
+    returned: bool,
 }
 
 impl<'s> Reader<'s> {
@@ -246,6 +260,7 @@ impl<'s> Reader<'s> {
             taken: BTreeSet::new(),
             marker,
             ended: false,
+            returned: false,
         })
     }
 
@@ -272,6 +287,7 @@ impl<'s> Reader<'s> {
             match Message::read(&delivery.properties, payload.clone()) {
                 Ok(message) if matches!(message.kind, Kind::Dead { .. }) => {
                     self.taken.insert(delivery.delivery_tag);
+                    self.returned |= message::delivery_count(&delivery.properties) > 0;
                     return Ok(Some((delivery, message)));
                 }
                 // Our marker, or one that somebody left behind who did not come to his.
@@ -343,5 +359,34 @@ impl<'s> Reader<'s> {
         };
         // The end of the channel puts it back as well.
         let _ = timeout(self.shared.config.response_timeout, back).await;
+        if self.returned {
+            let (shared, taken) = (self.shared, self.taken.len());
+            if let Err(e) = wait_for_all(shared, &self.queue, taken).await {
+                tracing::debug!(queue = self.queue, error = %e, "what a policy took away comes back later");
+            }
+        }
     }
+}
+
+/// Makes sure that so many letters are back: with a delivery limit in a policy, the broker has let go of some, and there may be nobody
+/// who looks after strays.
+async fn wait_for_all(shared: &Arc<Shared>, queue: &str, letters: usize) -> Result<()> {
+    let doing = "putting dead letters back";
+    let channel = shared.consuming.channel().await?;
+    for pause in BACK_PAUSES {
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        meter::round_trip(NAME);
+        let asked = channel.queue_declare(queue.into(), options, FieldTable::default());
+        let there = match timeout(shared.config.response_timeout, asked).await {
+            Ok(queue) => queue.map_err(|e| failure::failed(doing, &e, false))?.message_count(),
+            Err(_) => return Err(failure::silent(doing, &shared.config, false)),
+        };
+        if usize::try_from(there).is_ok_and(|there| there >= letters) {
+            break;
+        }
+        strays::put_all_on_their_way(shared).await?;
+        sleep(pause).await;
+    }
+    let _ = channel.close(200, "done".into()).await;
+    Ok(())
 }

@@ -245,6 +245,13 @@ pub(crate) fn delivery_count(properties: &BasicProperties) -> u32 {
     count.and_then(|count| u32::try_from(count).ok()).unwrap_or(0)
 }
 
+/// Why a queue has let go of this message, as the broker says: the latest that did.
+pub(crate) fn death_reason(properties: &BasicProperties) -> Option<String> {
+    let AMQPValue::FieldArray(deaths) = properties.headers().as_ref()?.inner().get("x-death")? else { return None };
+    let AMQPValue::FieldTable(latest) = deaths.as_slice().first()? else { return None };
+    string(latest, "reason")
+}
+
 /// The note by which a task is changed: when it is due and its number.
 pub(crate) fn receipt(due_ms: i64, number: u128) -> Receipt {
     let mut bytes = [0; 24];

@@ -14,6 +14,14 @@ pub(crate) struct Names {
     name_space: String,
 }
 
+/// One of a logical queue's queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Gate,
+    Ready,
+    Dead,
+}
+
 impl Names {
     pub(crate) fn new(config: &RabbitConfig) -> Self {
         Self { name_space: config.name_space.clone() }
@@ -105,6 +113,18 @@ impl Names {
     pub(crate) fn dead(&self, queue: &QueueName) -> String {
         format!("{}.q.{queue}.dead", self.name_space)
     }
+
+    /// Whose queue this is, and which of them: what [`gate`](Self::gate), [`ready`](Self::ready) and [`dead`](Self::dead) say.
+    pub(crate) fn part(&self, name: &str) -> Option<(QueueName, Part)> {
+        let (queue, part) = name.strip_prefix(self.name_space.as_str())?.strip_prefix(".q.")?.rsplit_once('.')?;
+        let part = match part {
+            "gate" => Part::Gate,
+            "ready" => Part::Ready,
+            "dead" => Part::Dead,
+            _ => return None,
+        };
+        Some((QueueName::new(queue).ok()?, part))
+    }
 }
 
 #[cfg(test)]
@@ -118,6 +138,19 @@ mod tests {
         longest.check().unwrap();
         let queue = QueueName::new("q".repeat(128)).unwrap();
         assert!(Names::new(&longest).another(Some(&queue)).len() <= 255);
+    }
+
+    #[test]
+    fn a_part_is_told_by_its_name() {
+        let names = Names::new(&RabbitConfig::from_url("amqp://host?name_space=n").unwrap());
+        let queue = QueueName::new("exams.gate").unwrap();
+        assert_eq!(names.part(&names.gate(&queue)), Some((queue.clone(), Part::Gate)));
+        assert_eq!(names.part(&names.ready(&queue)), Some((queue.clone(), Part::Ready)));
+        assert_eq!(names.part(&names.dead(&queue)), Some((queue.clone(), Part::Dead)));
+        for none in [names.turn(Some(&queue)), names.registry(), "3>2:0".into(), "m.q.exams.gate".into(), String::new()]
+        {
+            assert_eq!(names.part(&none), None, "{none}");
+        }
     }
 
     #[test]

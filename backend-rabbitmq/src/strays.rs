@@ -1,7 +1,17 @@
-//! What the broker could not route, which is what lost its gate to an operator: it is put on its way again.
+//! What the broker could not route or a queue has let go of: it is put on its way again.
 //!
-//! The exchanges of the levels have an alternate one, whose queue keeps what has nowhere to go. Each process that has a gate
-//! consumes that queue; a stray's own queues and bindings are made again, and it is published anew before it is acknowledged.
+//! The exchanges of the levels have an alternate one, whose queue keeps what has nowhere to go: what lost its gate to an operator.
+//! The queues dead-letter to it what a policy takes from them, with their own name as the key. Each process that has a gate consumes
+//! that queue; a stray's own queues and bindings are made again, and it is published anew before it is acknowledged.
+//!
+//! | from | because of | it goes |
+//! |---|---|---|
+//! | an exchange | no binding | on its way, by its due time |
+//! | ready | `delivery_limit` | on its way, with the attempts that the broker counted, one at least: it ends as a dead letter by its own maximum |
+//! | ready, gate | `maxlen`, `expired` and others | on its way, with its attempts as they were |
+//! | dead | `maxlen` | nowhere: there are as many newer letters as may be |
+//! | dead | others | back to the dead letters |
+//! | the registry | any | back to the registry |
 //!
 //! Where an exchange is missing, what has expired stays in its level, and nobody is told. So the same process looks for them,
 //! one at each sweep.
@@ -13,22 +23,33 @@ use bytes::Bytes;
 use delayline_core::{Error, ErrorKind, QueueName, Result, meter};
 use futures_util::StreamExt;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicQosOptions, ExchangeDeclareOptions};
+use lapin::options::{BasicAckOptions, BasicGetOptions, BasicQosOptions, ExchangeDeclareOptions};
 use lapin::types::FieldTable;
-use lapin::{Channel, Consumer, ExchangeKind};
+use lapin::{BasicProperties, Channel, Consumer, ExchangeKind};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 use crate::capabilities::NAME;
 use crate::connection::Backoff;
-use crate::message::Message;
+use crate::greeting::Version;
+use crate::message::{self, Message};
+use crate::names::Part;
 use crate::shared::Shared;
 use crate::way::Way;
 use crate::{driver, failure};
 
 /// How many are on their way at once.
 const WINDOW: u16 = 100;
+
+/// The most that are handled by one who only looks.
+const AT_ONCE_MAX: usize = 100_000;
+
+/// How long one waits that a full queue has let go of: with a policy that drops the oldest, it takes the place of another.
+const LET_GO_PAUSE: Duration = Duration::from_millis(10);
+
+/// The first version that tells how often a message was delivered before its queue let go of it.
+const TELLS_COUNT: Version = Version::new(4, 0);
 
 /// How long one that can't be published now is left alone.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -154,17 +175,62 @@ async fn look_for(shared: &Shared, channel: &Channel, exchange: String) -> Resul
     }
 }
 
+/// Handles what is there now, where no process with a gate may be: after something was taken from a queue that its user looks at.
+pub(crate) async fn put_all_on_their_way(shared: &Shared) -> Result<()> {
+    let doing = "looking after strays";
+    let channel = shared.consuming.channel().await?;
+    let mut repaired = None;
+    for _ in 0..AT_ONCE_MAX {
+        meter::round_trip(NAME);
+        let asked = channel.basic_get(shared.names.unroutable().into(), BasicGetOptions::default());
+        let got = match timeout(shared.config.response_timeout, asked).await {
+            Ok(got) => got.map_err(|e| failure::failed(doing, &e, false))?,
+            Err(_) => return Err(failure::silent(doing, &shared.config, false)),
+        };
+        let Some(got) = got else { break };
+        if !put_on_its_way(shared, &got.delivery, &mut repaired).await {
+            break;
+        }
+        let done = got.delivery.acker.ack(BasicAckOptions::default()).await;
+        done.map_err(|e| failure::failed(doing, &e, false))?;
+    }
+    // What is not acknowledged goes back.
+    let _ = channel.close(200, "done".into()).await;
+    Ok(())
+}
+
 /// Whether it may be acknowledged.
 async fn put_on_its_way(shared: &Shared, delivery: &Delivery, repaired: &mut Option<(QueueName, Instant)>) -> bool {
+    let key = delivery.routing_key.as_str();
+    if key == shared.names.registry() {
+        let queue = str::from_utf8(&delivery.data).ok().and_then(|name| QueueName::new(name).ok());
+        return match queue {
+            Some(queue) => shared.topology.register(&queue).await.is_ok(),
+            None => set_aside(shared, delivery, "it is no queue's name").await,
+        };
+    }
+    match (shared.names.part(key), Message::read(&delivery.properties, Bytes::from(delivery.data.clone()))) {
+        (Some((queue, part)), Ok(message)) => let_go_of(shared, delivery, queue, part, message).await,
+        (None, Ok(message)) => match Way::queue_of(&delivery.properties) {
+            Some(queue) => not_routed(shared, queue, message, repaired).await,
+            None => set_aside(shared, delivery, "it does not say which way it was on").await,
+        },
+        (_, Err(foreign)) => set_aside(shared, delivery, foreign.0).await,
+    }
+}
+
+async fn set_aside(shared: &Shared, delivery: &Delivery, why: &str) -> bool {
     let payload = Bytes::from(delivery.data.clone());
-    let queue = Way::queue_of(&delivery.properties);
-    let (queue, message) = match (queue, Message::read(&delivery.properties, payload.clone())) {
-        (Some(queue), Ok(message)) => (queue, message),
-        (_, read) => {
-            let why = read.err().map_or("it does not say which way it was on", |foreign| foreign.0);
-            return shared.set_aside(&shared.names.unroutable(), why, &delivery.properties, payload).await;
-        }
-    };
+    shared.set_aside(&shared.names.unroutable(), why, &delivery.properties, payload).await
+}
+
+/// No exchange knew where to: the queue is made again.
+async fn not_routed(
+    shared: &Shared,
+    queue: QueueName,
+    message: Message,
+    repaired: &mut Option<(QueueName, Instant)>,
+) -> bool {
     if repaired.as_ref().is_none_or(|(of, at)| *of != queue || at.elapsed() > REPAIR_AGAIN) {
         tracing::warn!(%queue, "a task found no way to its gate: the queue and its bindings are made again");
         shared.topology.forget().await;
@@ -175,4 +241,35 @@ async fn put_on_its_way(shared: &Shared, delivery: &Delivery, repaired: &mut Opt
     }
     let published = shared.publish(&queue, vec![shared.route(&queue, &message)]).await;
     published.iter().all(Result::is_ok)
+}
+
+/// A queue has let go of it.
+async fn let_go_of(shared: &Shared, delivery: &Delivery, queue: QueueName, part: Part, mut message: Message) -> bool {
+    let reason = message::death_reason(&delivery.properties).unwrap_or_default();
+    if message.is_marker() || (part == Part::Dead && reason == "maxlen") {
+        return true;
+    }
+    tracing::warn!(%queue, ?part, reason, "a policy took a message from its queue: it goes on its way again");
+    let out = match part {
+        Part::Dead => shared.to_queue(shared.names.dead(&queue), &message),
+        Part::Ready if reason == "delivery_limit" => {
+            message.attempts = message.attempts.saturating_add(counted(shared, &delivery.properties));
+            shared.route(&queue, &message)
+        }
+        Part::Ready | Part::Gate => {
+            // The queue may still be as full as it was, and let go of the next one for it.
+            sleep(LET_GO_PAUSE).await;
+            shared.route(&queue, &message)
+        }
+    };
+    shared.publish(&queue, vec![out]).await.iter().all(Result::is_ok)
+}
+
+/// How many attempts the broker counted before it let go of a task, of which there was one at least: RabbitMQ 3.10 does not say,
+/// 4.0 only where a holder was gone. From 4.3 on, what is returned here is counted as well.
+fn counted(shared: &Shared, properties: &BasicProperties) -> u32 {
+    match shared.consuming.version() {
+        Some(version) if version >= TELLS_COUNT => message::delivery_count(properties).max(1),
+        Some(_) | None => 1,
+    }
 }

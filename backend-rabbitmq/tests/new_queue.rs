@@ -11,8 +11,9 @@ use delayline_core::{Claim, DeadLetterOp, DelayBackend, ErrorKind, IntakeOptions
 use delayline_rabbitmq::{RabbitBackend, RabbitConfig};
 use tokio::time::{Instant, timeout};
 
-/// Longer than a busy machine needs.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than a busy machine needs, and than the three minutes after which a broker tries again to let a message out of a level: the
+/// first time, the gate may not have been up yet.
+const PATIENCE: Duration = Duration::from_secs(300);
 const SOON: Duration = Duration::from_millis(50);
 /// Longer than making a queue and a claim take, shorter than a broker waits before it writes down by itself what it has made.
 const EXPIRES: Duration = Duration::from_millis(500);

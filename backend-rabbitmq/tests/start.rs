@@ -1,5 +1,7 @@
 //! What is said at the start, on a broker that really refuses: password, virtual host, permissions, another layout, no broker.
 
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
 use std::time::Duration;
 
 use delayline_conformance::servers::{Kind, Rabbit, Release, Server};

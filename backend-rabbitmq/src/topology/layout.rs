@@ -98,10 +98,12 @@ impl Topology {
     fn shared_queues(&self) -> Vec<Wanted> {
         let (names, levels, parallel) = (&self.names, self.config.levels, self.config.parallel);
         let bounded = vec![("x-max-length", long(SET_ASIDE_MAX)), ("x-overflow", text("drop-head"))];
+        // What can't stay with the strays is kept with what is foreign: it would find no way back to where it came from.
+        let to_set_aside = lossless("", &names.set_aside());
         let mut queues = vec![
-            Wanted::new(names.unroutable(), Vec::new()).bound(names.unroutable(), String::new()),
+            Wanted::new(names.unroutable(), to_set_aside).bound(names.unroutable(), String::new()),
             Wanted::new(names.set_aside(), bounded),
-            Wanted::new(names.registry(), Vec::new()),
+            Wanted::new(names.registry(), lossless(&names.unroutable(), &names.registry())),
         ];
         for (level, slot) in (0..levels).flat_map(|level| (0..parallel).map(move |slot| (level, slot))) {
             let arguments = vec![
@@ -139,16 +141,11 @@ impl Topology {
             // Registered before it is made, so that `remove` finds whatever was made.
             self.register(queue).await?;
         }
-        let one_at_a_time = vec![("x-single-active-consumer", AMQPValue::Boolean(true))];
-        make(
-            &self.link,
-            vec![
-                Wanted::new(names.gate(queue), one_at_a_time).bound(names.gates(), way::step_to_gate(queue)),
-                Wanted::new(names.ready(queue), Vec::new()),
-                self.dead(queue),
-            ],
-        )
-        .await?;
+        let mut gate = lossless(&names.unroutable(), &names.gate(queue));
+        gate.push(("x-single-active-consumer", AMQPValue::Boolean(true)));
+        let gate = Wanted::new(names.gate(queue), gate).bound(names.gates(), way::step_to_gate(queue));
+        let ready = Wanted::new(names.ready(queue), lossless(&names.unroutable(), &names.ready(queue)));
+        make(&self.link, vec![gate, ready, self.dead(queue)]).await?;
         if !is_whole {
             self.write_down(Some(queue)).await?;
             let channel = self.link.channel().await?;
@@ -162,7 +159,15 @@ impl Topology {
     fn dead(&self, queue: &QueueName) -> Wanted {
         // With room for the markers of those who read them.
         let letters = long(i64::from(self.config.dead_letters_max) + MARKERS_MAX);
-        Wanted::new(self.names.dead(queue), vec![("x-max-length", letters), ("x-overflow", text("drop-head"))])
+        let name = self.names.dead(queue);
+        let arguments = vec![
+            ("x-max-length", letters),
+            // With which it can't dead-letter at least once: a letter that a policy takes away may be lost if the broker fails then.
+            ("x-overflow", text("drop-head")),
+            ("x-dead-letter-exchange", text(&self.names.unroutable())),
+            ("x-dead-letter-routing-key", text(&name)),
+        ];
+        Wanted::new(name, arguments)
     }
 
     /// Whether the mark of the name space, or of a queue, is there.
@@ -190,7 +195,8 @@ impl Topology {
         Ok(())
     }
 
-    async fn register(&self, queue: &QueueName) -> Result<()> {
+    /// Notes a queue's name, for [`remove`](super::remove()).
+    pub(crate) async fn register(&self, queue: &QueueName) -> Result<()> {
         let channel = self.publishing.channel().await?;
         let doing = "registering a queue's name";
         let failed = |e| failure::failed(doing, &e, false);
@@ -214,6 +220,17 @@ impl Topology {
         }
         Err(Error::new(ErrorKind::Unavailable, format!("{doing}: `{registry}` did not take it")))
     }
+}
+
+/// The arguments of a queue whose messages go there, with this key, if a policy of the operator takes them away: after so many
+/// deliveries, beyond a length, or after a time. Without them they would be lost. A full one refuses.
+fn lossless(exchange: &str, key: &str) -> Vec<(&'static str, AMQPValue)> {
+    vec![
+        ("x-overflow", text("reject-publish")),
+        ("x-dead-letter-exchange", text(exchange)),
+        ("x-dead-letter-routing-key", text(key)),
+        ("x-dead-letter-strategy", text("at-least-once")),
+    ]
 }
 
 /// Whether one of these queues is not there.

@@ -53,21 +53,27 @@ pub(crate) async fn remove(config: &RabbitConfig, link: &Link) -> Result<()> {
 
 /// The names of all logical queues. They are put back when the channel closes.
 async fn registered(names: &Names, link: &Link) -> Result<HashSet<QueueName>> {
-    let channel = link.channel().await?;
     let mut queues = HashSet::new();
-    loop {
-        meter::round_trip(NAME);
-        match channel.basic_get(names.registry().into(), BasicGetOptions::default()).await {
-            Ok(Some(message)) => {
-                let name = str::from_utf8(&message.data).ok().and_then(|name| QueueName::new(name).ok());
-                queues.extend(name);
+    // A policy may have taken some to the strays.
+    for (found_in, any_key) in [(names.registry(), true), (names.unroutable(), false)] {
+        let channel = link.channel().await?;
+        loop {
+            meter::round_trip(NAME);
+            match channel.basic_get(found_in.as_str().into(), BasicGetOptions::default()).await {
+                Ok(Some(message)) if any_key || message.routing_key.as_str() == names.registry() => {
+                    let name = str::from_utf8(&message.data).ok().and_then(|name| QueueName::new(name).ok());
+                    queues.extend(name);
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    close(channel).await;
+                    break;
+                }
+                Err(e) if failure::is_not_found(&e) => break,
+                Err(e) => return Err(failure::failed("reading the queues' names", &e, false)),
             }
-            Ok(None) => break,
-            Err(e) if failure::is_not_found(&e) => return Ok(queues),
-            Err(e) => return Err(failure::failed("reading the queues' names", &e, false)),
         }
     }
-    close(channel).await;
     Ok(queues)
 }
 
