@@ -1,13 +1,18 @@
 //! Finding and removing the namespaces of runs that could not do it themselves.
 
+#[cfg(feature = "postgres")]
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
+#[cfg(feature = "postgres")]
+use super::For;
+use super::Place;
 use super::alive::{ALIVE_FOR, Seen, look};
-use super::{For, Place, is_ours};
+#[cfg(any(feature = "redis", feature = "postgres", feature = "rabbitmq"))]
+use super::is_ours;
 use crate::exit::Failure;
 
 /// Longer than a sign of life counts: by then it is known whether its owner lives.
@@ -52,8 +57,6 @@ pub(crate) async fn remove_left(url: &str) -> Result<Left, Failure> {
 
 /// The namespaces that are there, and whether they are in use where that is known at once.
 async fn found(place: &Place) -> Result<Vec<(String, Option<bool>)>, Failure> {
-    let unknown =
-        |names: Vec<String>| names.into_iter().filter(|name| is_ours(name)).map(|name| (name, None)).collect();
     Ok(match place {
         Place::Here { .. } => Vec::new(),
         #[cfg(feature = "redis")]
@@ -72,11 +75,19 @@ async fn found(place: &Place) -> Result<Vec<(String, Option<bool>)>, Failure> {
             let known = delayline::rabbitmq::RabbitBackend::namespaces(config.as_ref().clone()).await?;
             known.into_iter().filter(|(name, _)| is_ours(name)).map(|(name, in_use)| (name, Some(in_use))).collect()
         }
+        #[cfg(feature = "postgres")]
         Place::Queues { url } => unknown(prefixes(url).await?),
     })
 }
 
+/// Of these names, those that are made here; whether they are in use is to be looked up.
+#[cfg(any(feature = "redis", feature = "postgres"))]
+fn unknown(names: Vec<String>) -> Vec<(String, Option<bool>)> {
+    names.into_iter().filter(|name| is_ours(name)).map(|name| (name, None)).collect()
+}
+
 /// The prefixes of ours that queues have.
+#[cfg(feature = "postgres")]
 async fn prefixes(url: &str) -> Result<Vec<String>, Failure> {
     let backend = delayline::connect(url).await?;
     let queues = backend.queues().await?;

@@ -12,13 +12,17 @@ pub(crate) mod left;
 
 use std::sync::Arc;
 
-use delayline::{AdminOp, DelayBackend, Durability};
+#[cfg(feature = "postgres")]
+use delayline::AdminOp;
+use delayline::DelayBackend;
 
 use self::alive::SignOfLife;
 use crate::exit::Failure;
+#[cfg(any(feature = "redis", feature = "postgres"))]
 use crate::redact::redacted;
 
 /// Hexadecimal digits after the name of the command.
+#[cfg(any(test, feature = "redis", feature = "postgres", feature = "rabbitmq"))]
 const DIGITS: usize = 8;
 
 /// The commands that make such namespaces.
@@ -30,6 +34,7 @@ pub(crate) enum For {
 }
 
 impl For {
+    #[cfg(any(test, feature = "redis", feature = "postgres", feature = "rabbitmq"))]
     const ALL: [Self; 3] = [Self::Conform, Self::Bench, Self::Demo];
 
     fn name(self) -> &'static str {
@@ -42,6 +47,7 @@ impl For {
 }
 
 /// Whether a name is one that is made here.
+#[cfg(any(test, feature = "redis", feature = "postgres", feature = "rabbitmq"))]
 fn is_ours(name: &str) -> bool {
     let digits = For::ALL.iter().find_map(|command| name.strip_prefix(command.name())?.strip_prefix('-'));
     digits.is_some_and(|digits| digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_hexdigit()))
@@ -69,12 +75,13 @@ pub(crate) enum Place {
     /// In this process, which nothing outlives.
     Here { url: String },
     #[cfg(feature = "redis")]
-    Redis { url: String, config: delayline::redis::RedisConfig },
+    Redis { url: String, config: Box<delayline::redis::RedisConfig> },
     #[cfg(feature = "postgres")]
     Postgres { url: String, config: Box<delayline::postgres::PostgresConfig> },
     #[cfg(feature = "rabbitmq")]
     Rabbit { config: Box<delayline::rabbitmq::RabbitConfig> },
     /// Queues with a prefix, where there can be no namespace.
+    #[cfg(feature = "postgres")]
     Queues { url: String },
 }
 
@@ -93,7 +100,7 @@ impl Place {
         match url.split(':').next().unwrap_or_default().to_ascii_lowercase().as_str() {
             #[cfg(feature = "redis")]
             "redis" | "rediss" => {
-                let config = delayline::redis::RedisConfig::from_url(&url)?;
+                let config = Box::new(delayline::redis::RedisConfig::from_url(&url)?);
                 Ok(Self::Redis { url, config })
             }
             #[cfg(feature = "postgres")]
@@ -117,7 +124,9 @@ impl Place {
     async fn connect(&self, name: &str) -> delayline::Result<Arc<dyn DelayBackend>> {
         let _ = name;
         Ok(match self {
-            Self::Here { url } | Self::Queues { url } => delayline::connect(url).await?,
+            Self::Here { url } => delayline::connect(url).await?,
+            #[cfg(feature = "postgres")]
+            Self::Queues { url } => delayline::connect(url).await?,
             #[cfg(feature = "redis")]
             Self::Redis { config, .. } => Arc::new(delayline::redis::RedisBackend::connect(config.below(name)).await?),
             #[cfg(feature = "postgres")]
@@ -131,7 +140,9 @@ impl Place {
 
     /// What the names of its queues begin with.
     fn queue_prefix(&self, name: &str) -> String {
+        let _ = name;
         match self {
+            #[cfg(feature = "postgres")]
             Self::Queues { .. } => format!("{name}-"),
             _ => String::new(),
         }
@@ -139,10 +150,7 @@ impl Place {
 
     /// Where it is and how to look at it, for people. `None` where nobody else can.
     fn shown(&self, name: &str) -> Option<String> {
-        let look = |what: String, url: &str, option: String| {
-            let url = redacted(url);
-            Some(format!("{what}; look with: delayline watch --backend '{url}{option}'"))
-        };
+        let _ = name;
         match self {
             Self::Here { .. } => None,
             #[cfg(feature = "redis")]
@@ -160,6 +168,7 @@ impl Place {
                 let space = config.below(name).namespace().to_owned();
                 Some(format!("the name space `{space}`; look with: rabbitmqctl list_queues | grep {space}"))
             }
+            #[cfg(feature = "postgres")]
             Self::Queues { url } => {
                 let what = format!("queues `{name}-...`, because this user may make no schema");
                 look(what, url, String::new())
@@ -169,6 +178,7 @@ impl Place {
 
     /// Removes a namespace that nobody uses any more.
     async fn remove(&self, name: &str) -> Result<(), Failure> {
+        let _ = name;
         match self {
             Self::Here { .. } => {}
             #[cfg(feature = "redis")]
@@ -181,13 +191,22 @@ impl Place {
             Self::Rabbit { config } => {
                 delayline::rabbitmq::RabbitBackend::forget_namespace(config.as_ref().clone(), name).await?;
             }
+            #[cfg(feature = "postgres")]
             Self::Queues { url } => remove_queues(url, &self.queue_prefix(name)).await?,
         }
         Ok(())
     }
 }
 
+/// What is where, and how to look at it meanwhile.
+#[cfg(any(feature = "redis", feature = "postgres"))]
+fn look(what: String, url: &str, option: String) -> Option<String> {
+    let url = redacted(url);
+    Some(format!("{what}; look with: delayline watch --backend '{url}{option}'"))
+}
+
 /// Deletes the queues whose names begin so, one by one.
+#[cfg(feature = "postgres")]
 async fn remove_queues(url: &str, prefix: &str) -> Result<(), Failure> {
     let backend = delayline::connect(url).await?;
     for queue in backend.queues().await? {
@@ -210,9 +229,9 @@ impl Scratch {
             Place::Rabbit { config } => {
                 Sign::Connection(delayline::rabbitmq::RabbitBackend::hold_namespace(config.below(&name)).await?)
             }
+            #[allow(unreachable_patterns, reason = "no such backend may be compiled in")]
             _ => {
                 let backend = place.connect(&name).await?;
-                debug_assert!(backend.capabilities().durability > Durability::Process, "it outlives this process");
                 Sign::Task(SignOfLife::show(backend, &place.queue_prefix(&name)).await?)
             }
         };

@@ -49,7 +49,8 @@ impl Harness for Memory {
 async fn work(t: Arc<Trial>, queue: QueueName, client: u64) {
     let backend = t.backend();
     let mut intake = t.intake(&backend, &queue).await;
-    let mut rng = fastrand::Rng::with_seed(t.seed() + client);
+    let mut rng = t.rng();
+    let mut rng = (0..=client).fold(rng.fork(), |_, _| rng.fork());
     let mut held: Vec<ClaimedTask> = Vec::new();
     for _ in 0..150 {
         let ms = Duration::from_millis(rng.u64(0..12));
