@@ -7,7 +7,7 @@ use delayline_core::{Error, ErrorKind, Result};
 use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 use lapin::uri::{AMQPQueryString, AMQPScheme, AMQPUri};
 
-use crate::names::WORDS;
+use crate::names;
 
 /// Server, virtual host, name space, time-outs and limits of a RabbitMQ backend.
 ///
@@ -31,12 +31,6 @@ pub struct RabbitConfig {
     pub(crate) sweep: Duration,
     pub(crate) publish_channels: u16,
 }
-
-/// The longest name space, in bytes, that of one within it, and both together: with a queue's name and what we add, a name at the
-/// broker has at most 255.
-const NAME_SPACE_BYTES_MAX: usize = 64;
-const WITHIN_BYTES_MAX: usize = 32;
-const WHOLE_BYTES_MAX: usize = 96;
 
 /// The most queues for each level.
 pub(crate) const PARALLEL_MAX: u16 = 16;
@@ -287,7 +281,7 @@ impl RabbitConfig {
     /// # Errors
     /// [`Config`](ErrorKind::Config).
     pub(crate) fn check(&self) -> Result<()> {
-        self.check_name_space()?;
+        names::check(&self.name_space)?;
         if !(1..=LEVELS_MAX).contains(&self.levels) {
             return Err(bad(format!("there are 1 to {LEVELS_MAX} levels")));
         }
@@ -329,35 +323,6 @@ impl RabbitConfig {
             return Err(bad("`tls_roots` holds no certificate (PEM)"));
         }
         Ok(())
-    }
-
-    fn check_name_space(&self) -> Result<()> {
-        let (name, within) = self.name_space_parts();
-        let letter = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
-        if name.is_empty() || name.len() > NAME_SPACE_BYTES_MAX || !name.bytes().all(letter) {
-            return Err(bad(format!("a name space is 1 to {NAME_SPACE_BYTES_MAX} letters, digits and `-_`")));
-        }
-        let Some(within) = within else { return Ok(()) };
-        let letter = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-        if within.is_empty() || within.len() > WITHIN_BYTES_MAX || !within.bytes().all(letter) {
-            let what = "a name space within another is 1 to";
-            return Err(bad(format!("{what} {WITHIN_BYTES_MAX} letters, digits and `-` behind the dot")));
-        }
-        if WORDS.contains(&within) {
-            return Err(bad(format!("a name space within another can't be `{within}`: its queues have such names")));
-        }
-        if self.name_space.len() > WHOLE_BYTES_MAX {
-            return Err(bad(format!("a name space and one within it have at most {WHOLE_BYTES_MAX} bytes")));
-        }
-        Ok(())
-    }
-
-    /// The name space, and the one within it, if it is such a one.
-    pub(crate) fn name_space_parts(&self) -> (&str, Option<&str>) {
-        match self.name_space.split_once('.') {
-            Some((name, within)) => (name, Some(within)),
-            None => (&self.name_space, None),
-        }
     }
 
     /// The name space, virtual host and server that this is for, as a message says it.
@@ -424,7 +389,7 @@ impl fmt::Debug for RabbitConfig {
 
 const FORM: &str = "an AMQP URL is `amqp://[user:password@]host[:port][/virtual-host]?option=value&...`, or `amqps://`";
 
-fn bad(what: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+pub(crate) fn bad(what: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::Config, what)
 }
 

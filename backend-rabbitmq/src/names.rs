@@ -1,13 +1,51 @@
 //! What our queues and exchanges are called.
 
-use delayline_core::QueueName;
+use delayline_core::{QueueName, Result};
 
 use crate::RabbitConfig;
+use crate::config::bad;
+
+/// The longest name space, in bytes, that of one within it, and both together: with a queue's name and what we add, a name at the
+/// broker has at most 255.
+const NAME_SPACE_BYTES_MAX: usize = 64;
+const WITHIN_BYTES_MAX: usize = 32;
+const WHOLE_BYTES_MAX: usize = 96;
 
 /// What stands behind the name of a name space, and so is no name of one within it: no queue or exchange of one is then one of
 /// another's.
 pub(crate) const WORDS: [&str; 11] =
     ["q", "level", "gates", "unroutable", "set-aside", "queues", "turn", "another", "layout", "namespaces", "held"];
+
+/// A name space's name, and that of the one within it, if it is such a one.
+pub(crate) fn parts(name_space: &str) -> (&str, Option<&str>) {
+    match name_space.split_once('.') {
+        Some((name, within)) => (name, Some(within)),
+        None => (name_space, None),
+    }
+}
+
+/// # Errors
+/// [`Config`](delayline_core::ErrorKind::Config) for what can't be the name of a name space.
+pub(crate) fn check(name_space: &str) -> Result<()> {
+    let (name, within) = parts(name_space);
+    let letter = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+    if name.is_empty() || name.len() > NAME_SPACE_BYTES_MAX || !name.bytes().all(letter) {
+        return Err(bad(format!("a name space is 1 to {NAME_SPACE_BYTES_MAX} letters, digits and `-_`")));
+    }
+    let Some(within) = within else { return Ok(()) };
+    let letter = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    if within.is_empty() || within.len() > WITHIN_BYTES_MAX || !within.bytes().all(letter) {
+        let what = "a name space within another is 1 to";
+        return Err(bad(format!("{what} {WITHIN_BYTES_MAX} letters, digits and `-` behind the dot")));
+    }
+    if WORDS.contains(&within) {
+        return Err(bad(format!("a name space within another can't be `{within}`: its queues have such names")));
+    }
+    if name_space.len() > WHOLE_BYTES_MAX {
+        return Err(bad(format!("a name space and one within it have at most {WHOLE_BYTES_MAX} bytes")));
+    }
+    Ok(())
+}
 
 #[derive(Clone, Debug)]
 pub(crate) struct Names {

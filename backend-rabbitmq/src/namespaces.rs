@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::capabilities::NAME;
 use crate::connection::{Backoff, Link};
-use crate::names::Names;
+use crate::names::{self, Names};
 use crate::turn::Turn;
 use crate::{RabbitBackend, RabbitConfig, driver, failure, topology};
 
@@ -73,7 +73,7 @@ impl RabbitBackend {
     pub async fn hold_namespace(config: RabbitConfig) -> Result<HeldNamespace> {
         let held = hold(config).await?;
         let noted = at_turn(&held.config, async |link: &Link| {
-            let Some(sub) = held.config.name_space_parts().1 else { return Ok(()) };
+            let Some(sub) = names::parts(&held.config.name_space).1 else { return Ok(()) };
             let notes = read(link, &held.config, None).await?;
             if notes.iter().any(|note| note == sub) { Ok(()) } else { note(link, &held.config, sub).await }
         });
@@ -133,7 +133,7 @@ impl HeldNamespace {
         let removed = topology::remove(&self.config, &link).await;
         link.close().await;
         removed?;
-        let (_, sub) = self.config.name_space_parts();
+        let (_, sub) = names::parts(&self.config.name_space);
         at_turn(&self.config, async |link: &Link| {
             let left = read(link, &self.config, sub).await?;
             // Nobody writes another one while this has the turn.
@@ -163,19 +163,19 @@ impl fmt::Debug for HeldNamespace {
 
 /// The configuration of a name space within the outer one of this.
 fn within(config: &RabbitConfig, sub: &str) -> RabbitConfig {
-    let (name, _) = config.name_space_parts();
+    let (name, _) = names::parts(&config.name_space);
     config.clone().name_space(format!("{name}.{sub}"))
 }
 
 /// The names of the outer name space.
 fn outer(config: &RabbitConfig) -> Names {
-    let (name, _) = config.name_space_parts();
+    let (name, _) = names::parts(&config.name_space);
     Names::new(&config.clone().name_space(name))
 }
 
 async fn hold(config: RabbitConfig) -> Result<HeldNamespace> {
     config.check()?;
-    if config.name_space_parts().1.is_none() {
+    if names::parts(&config.name_space).1.is_none() {
         let what = format!("`{}` is not within another name space: such a name is NAME.SUB", config.name_space);
         return Err(Error::new(ErrorKind::Config, what));
     }

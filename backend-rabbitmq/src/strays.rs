@@ -127,7 +127,8 @@ async fn serve(shared: &Shared, channel: &Channel, mut consumer: Consumer) -> Er
     // One repair is enough for all that strayed before it.
     let mut repaired: Option<(QueueName, Instant)> = None;
     let levels = shared.config.levels;
-    let mut exchanges = (0..=levels).map(|level| shared.names.level(level)).chain([shared.names.gates()]).cycle();
+    let others = [shared.names.gates(), shared.names.unroutable()];
+    let mut exchanges = (0..=levels).map(|level| shared.names.level(level)).chain(others).cycle();
     let mut sweeps = interval_at(Instant::now() + shared.config.sweep, shared.config.sweep);
     sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

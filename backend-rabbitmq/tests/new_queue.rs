@@ -20,7 +20,7 @@ const EXPIRES: Duration = Duration::from_millis(500);
 const ROUNDS: usize = 3;
 
 async fn backend(url: &str, name_space: &str) -> Arc<dyn DelayBackend> {
-    let config = RabbitConfig::from_url(url).unwrap().name_space(name_space).levels(2);
+    let config = RabbitConfig::from_url(url).unwrap().name_space(name_space).levels(4);
     let began = Instant::now();
     loop {
         match RabbitBackend::connect(config.clone()).await {
@@ -77,8 +77,8 @@ async fn loss_4_what_a_new_queue_accepted_survives_a_kill_at_once() {
         let name_space = format!("killed-{}", round / 2);
         let queue = QueueName::new(format!("exams-{round}")).unwrap();
         let first = backend(&server.url(), &name_space).await;
-        // To the ready queue, to the gate, into the levels.
-        let tasks: Vec<NewTask> = [0, 3, 7]
+        // To the ready queue, to the gate, into the levels, which nothing leaves before the broker is up again.
+        let tasks: Vec<NewTask> = [0, 3, 16]
             .iter()
             .flat_map(|s| {
                 (0..10).map(move |n| NewTask::new(Duration::from_secs(*s), "x").id(format!("{s}-{n}").parse().unwrap()))
