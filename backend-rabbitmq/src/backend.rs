@@ -10,7 +10,6 @@ use delayline_core::{
 };
 use tokio::time::timeout;
 
-use crate::connection::Link;
 use crate::intake::{RabbitIntake, unclear};
 use crate::line::Looked;
 use crate::message::{self, Message};
@@ -55,11 +54,7 @@ impl RabbitBackend {
     /// Dropped, a part of it may have been removed; repeat it.
     pub async fn remove_namespace(config: RabbitConfig) -> Result<()> {
         config.check()?;
-        let config = Arc::new(config);
-        let link = Link::asking(config.clone(), "removing");
-        let removed = topology::remove(&config, &link).await;
-        link.close().await;
-        removed
+        topology::remove(&Arc::new(config)).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the driver and the broker say, as our errors.
 
-use std::io;
+use std::error::Error as _;
+use std::{fmt, io};
 
 use delayline_core::{Error, ErrorKind};
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
@@ -79,7 +80,30 @@ pub(crate) fn failed(doing: &str, e: &DriverError, sent: bool) -> Error {
         }
         _ => (lost, format!("the connection was lost: {e}")),
     };
-    Error::new(kind, format!("{doing}: {what}"))
+    let failed = Error::new(kind, format!("{doing}: {what}"));
+    if is_internal_error(e) { failed.with_source(OfTheBroker) } else { failed }
+}
+
+/// The source of an error that the broker calls its own (541): the same request may work when it is made again.
+#[derive(Debug)]
+struct OfTheBroker;
+
+impl fmt::Display for OfTheBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an error of the broker's own, which its log explains")
+    }
+}
+
+impl std::error::Error for OfTheBroker {}
+
+fn is_internal_error(e: &DriverError) -> bool {
+    matches!(e.kind(), DriverKind::ProtocolError(said)
+        if matches!(said.kind(), AMQPErrorKind::Hard(AMQPHardError::INTERNALERROR)))
+}
+
+/// Whether the broker called it an error of its own.
+pub(crate) fn is_of_the_broker(e: &Error) -> bool {
+    e.source().is_some_and(|source| source.is::<OfTheBroker>())
 }
 
 /// What the broker said about a missing permission, with which one it is, where it is of a version that does not say so.

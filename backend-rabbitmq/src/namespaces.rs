@@ -129,10 +129,7 @@ impl HeldNamespace {
     /// # Cancel safety
     /// As an error.
     pub async fn remove(self) -> Result<()> {
-        let link = Link::asking(self.config.clone(), "removing");
-        let removed = topology::remove(&self.config, &link).await;
-        link.close().await;
-        removed?;
+        topology::remove(&self.config).await?;
         let (_, sub) = names::parts(&self.config.name_space);
         at_turn(&self.config, async |link: &Link| {
             let left = read(link, &self.config, sub).await?;

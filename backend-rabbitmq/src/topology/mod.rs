@@ -20,10 +20,10 @@ use std::sync::Arc;
 
 use delayline_core::{QueueName, Result, owned};
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-pub(crate) use self::remove::remove;
-use crate::connection::Link;
+use self::remove::remove_once;
+use crate::connection::{Backoff, Link};
 use crate::names::Names;
 use crate::{RabbitConfig, failure};
 
@@ -67,7 +67,8 @@ impl Topology {
         let made = async move {
             let mut known = this.known.lock().await;
             if !known.base {
-                this.bounded(this.declare_base(known.base_is_doubted)).await?;
+                let is_doubted = known.base_is_doubted;
+                this.bounded(|| this.declare_base(is_doubted)).await?;
                 known.base = true;
                 known.base_is_doubted = false;
             }
@@ -90,7 +91,7 @@ impl Topology {
             let mut known = this.known.lock().await;
             if !known.queues.contains(&queue) {
                 let is_doubted = known.doubted.contains(&queue);
-                this.bounded(this.declare_queue(&queue, is_doubted)).await?;
+                this.bounded(|| this.declare_queue(&queue, is_doubted)).await?;
                 known.doubted.remove(&queue);
                 known.queues.insert(queue);
             }
@@ -108,9 +109,9 @@ impl Topology {
         known.doubted.extend(queues);
     }
 
-    async fn bounded<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+    async fn bounded<T, F: Future<Output = Result<T>>>(&self, work: impl Fn() -> F) -> Result<T> {
         // Many requests, each of them quick; a broker that makes a hundred queues for the first time takes a while.
-        match timeout(self.config.response_timeout * 6, work).await {
+        match timeout(self.config.response_timeout * 6, repeated(work)).await {
             Ok(done) => done,
             Err(_) => Err(failure::silent("making the queues", &self.config, false)),
         }
@@ -121,5 +122,78 @@ impl Topology {
         // Without the one that stays, there is nothing to ask for, and all who need that one wait for the same attempt.
         self.link.connection().await?;
         Ok(Arc::new(Link::asking(self.config.clone(), "making")))
+    }
+}
+
+/// Removes every queue and exchange of the configuration's name space, with all that is in them.
+///
+/// Whoever uses the name space at that moment may make some of it again.
+///
+/// # Errors
+/// [`Config`](delayline_core::ErrorKind::Config), [`Denied`](delayline_core::ErrorKind::Denied),
+/// [`Unavailable`](delayline_core::ErrorKind::Unavailable). Repeated, it goes on with what is left.
+///
+/// # Cancel safety
+/// Dropped, a part of it may have been removed; repeat it.
+pub(crate) async fn remove(config: &Arc<RabbitConfig>) -> Result<()> {
+    repeated(|| async {
+        let link = Link::asking(config.clone(), "removing");
+        let removed = remove_once(config, &link).await;
+        link.close().await;
+        removed
+    })
+    .await
+}
+
+/// How often what the broker failed at is done again.
+const AGAIN_MAX: usize = 5;
+
+/// Does something that may be repeated, again when the broker calls it an error of its own: one that makes and removes many queues at
+/// once has some fail that work a moment later (seen on 3.10.8 and 4.0.5). It ends the connection with that.
+async fn repeated<T, F: Future<Output = Result<T>>>(work: impl Fn() -> F) -> Result<T> {
+    let mut backoff = Backoff::new();
+    for _ in 0..AGAIN_MAX {
+        match work().await {
+            Err(e) if failure::is_of_the_broker(&e) => {
+                tracing::debug!(error = %e, "the broker failed, and is asked again");
+                sleep(backoff.next()).await;
+            }
+            done => return done,
+        }
+    }
+    work().await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use delayline_core::{Error, ErrorKind};
+    use lapin::protocol::{AMQPError, AMQPErrorKind, AMQPHardError};
+
+    use super::*;
+
+    /// What comes of something at which the broker fails so often.
+    async fn after(failures: usize, e: impl Fn() -> Error) -> (Result<()>, usize) {
+        let tries = AtomicUsize::new(0);
+        let done = repeated(|| {
+            let n = tries.fetch_add(1, Ordering::Relaxed);
+            let answer = if n < failures { Err(e()) } else { Ok(()) };
+            async move { answer }
+        });
+        (done.await, tries.load(Ordering::Relaxed))
+    }
+
+    #[tokio::test]
+    async fn what_the_broker_failed_at_is_done_again_and_nothing_else_is() {
+        let internal = || {
+            let said = AMQPError::new(AMQPErrorKind::Hard(AMQPHardError::INTERNALERROR), "INTERNAL_ERROR".into());
+            failure::failed("declaring", &lapin::ErrorKind::ProtocolError(said).into(), false)
+        };
+        assert!(matches!(after(3, internal).await, (Ok(()), 4)));
+        let (done, tries) = after(usize::MAX, internal).await;
+        assert_eq!((done.unwrap_err().kind(), tries), (ErrorKind::Unavailable, AGAIN_MAX + 1));
+        let (done, tries) = after(1, || Error::new(ErrorKind::Unavailable, "no broker")).await;
+        assert!(done.is_err() && tries == 1, "a broker that is away is told at once");
     }
 }

@@ -17,17 +17,8 @@ use crate::{RabbitConfig, failure};
 /// How many deletions are under way at once: a broker takes its time for each quorum queue. More do not make it faster.
 const AT_ONCE: usize = 16;
 
-/// Removes every queue and exchange of the configuration's name space, with all that is in them.
-///
-/// Whoever uses the name space at that moment may make some of it again.
-///
-/// # Errors
-/// [`Config`](delayline_core::ErrorKind::Config), [`Denied`](delayline_core::ErrorKind::Denied),
-/// [`Unavailable`](delayline_core::ErrorKind::Unavailable). Repeated, it goes on with what is left.
-///
-/// # Cancel safety
-/// Dropped, a part of it may have been removed; repeat it.
-pub(crate) async fn remove(config: &RabbitConfig, link: &Link) -> Result<()> {
+/// Removes what is there; repeated, it goes on with what is left.
+pub(super) async fn remove_once(config: &RabbitConfig, link: &Link) -> Result<()> {
     let names = Names::new(config);
     let queues = registered(&names, link).await?;
     // The marks go first: nobody takes for whole what is removed by half.
