@@ -80,9 +80,9 @@ fn leaves_nothing(kind: Kind) {
     let ended = delayline(&["conform", "--only", "order_1", "--keep", "--backend", &url], b"");
     assert_eq!(ended.code, 0, "{ended:?}");
     assert_ne!(counted(&mut *site.server), site.before, "it was to be kept");
-    assert_eq!(site.remove_left(0), json!({ "removed": [told(&ended.stderr)], "in_use": [] }));
+    assert_eq!(site.remove_left(0), json!({ "removed": [told(&ended.stderr)], "in_use": [], "failed": [] }));
     site.nothing_is_left();
-    assert_eq!(site.remove_left(0), json!({ "removed": [], "in_use": [] }));
+    assert_eq!(site.remove_left(0), json!({ "removed": [], "in_use": [], "failed": [] }));
 
     // Killed, while another goes on.
     let killed = start(&["conform", "--backend", &url]);
@@ -91,7 +91,7 @@ fn leaves_nothing(kind: Kind) {
     drop(killed);
     let alive = start(&["demo", "--candidates", "10", "--exam", "1h", "--backend", &url]);
     let in_use = told(&alive.says("working in"));
-    assert_eq!(site.remove_left(0), json!({ "removed": [left], "in_use": [in_use] }));
+    assert_eq!(site.remove_left(0), json!({ "removed": [left], "in_use": [in_use], "failed": [] }));
     alive.signal(Signal::SIGTERM);
     assert_eq!(alive.end().code, 143);
     site.nothing_is_left();
@@ -151,4 +151,13 @@ fn without_the_right_to_make_a_schema_queues_are_told_apart_by_their_names() {
     let removed = delayline(&["conform", "--remove-left", "--backend", &url], b"");
     assert_eq!((removed.code, removed.stdout.trim()), (0, format!("removed {}", told(&ended.stderr)).as_str()));
     assert_eq!(left(&mut server), 0);
+
+    // What belongs to somebody else stays, and is told.
+    let others = delayline(&["conform", "--only", "order_1", "--keep", "--backend", &server.url()], b"");
+    server.ask("GRANT CREATE ON DATABASE postgres TO plain").unwrap();
+    let removed = delayline(&["conform", "--remove-left", "--json", "--backend", &url], b"");
+    assert_eq!(removed.code, 1, "{removed:?}");
+    let failed = parse(&removed.stdout)["failed"][0].take();
+    assert_eq!(failed["name"], told(&others.stderr), "{removed:?}");
+    assert!(failed["why"].as_str().is_some_and(|why| why.contains("denied")), "{failed}");
 }

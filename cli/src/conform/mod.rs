@@ -125,7 +125,10 @@ fn remove_left(runtime: &Runtime, url: &str, as_json: bool, stop: &Stop) -> Resu
         }
     };
     match (runtime.block_on(removing)?, stop.cause()) {
-        (Some(left), _) => report::write_left(&left, as_json).map(|()| Exit::Done),
+        (Some(left), _) => {
+            report::write_left(&left, as_json)?;
+            Ok(if left.failed.is_empty() { Exit::Done } else { Exit::Failed })
+        }
         (None, Some(Cause::Signal(signal))) => Ok(Exit::Interrupted(*signal)),
         (None, _) => Ok(Exit::Failed),
     }

@@ -190,7 +190,9 @@ pub(super) fn write_left(left: &Left, as_json: bool) -> Result<(), Failure> {
         return out(&json(left)?);
     }
     let lines = left.removed.iter().map(|name| format!("removed {name}"));
-    let lines: Vec<_> = lines.chain(left.in_use.iter().map(|name| format!("in use: {name}"))).collect();
+    let lines = lines.chain(left.in_use.iter().map(|name| format!("in use: {name}")));
+    let lines: Vec<_> =
+        lines.chain(left.failed.iter().map(|one| format!("failed: {}: {}", one.name, one.why))).collect();
     out(&if lines.is_empty() { "nothing was left".to_owned() } else { lines.join("\n") })
 }
 

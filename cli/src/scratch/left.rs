@@ -26,6 +26,15 @@ pub(crate) struct Left {
     pub(crate) removed: Vec<String>,
     /// Those that a running program uses.
     pub(crate) in_use: Vec<String>,
+    /// Those that could not be looked at or removed, each with the reason.
+    pub(crate) failed: Vec<Failed>,
+}
+
+/// A namespace that is still there.
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct Failed {
+    pub(crate) name: String,
+    pub(crate) why: String,
 }
 
 /// Removes the namespaces that runs of `conform`, `bench` and `demo` have left at a URL, but for those in use.
@@ -45,11 +54,18 @@ pub(crate) async fn remove_left(url: &str) -> Result<Left, Failure> {
         }
     }));
     for (name, in_use) in decided.await {
-        if in_use? {
-            left.in_use.push(name);
-        } else {
-            place.remove(&name).await?;
-            left.removed.push(name);
+        // One that somebody else owns does not keep the others.
+        let removed = match in_use {
+            Ok(true) => {
+                left.in_use.push(name);
+                continue;
+            }
+            Ok(false) => place.remove(&name).await,
+            Err(e) => Err(e),
+        };
+        match removed {
+            Ok(()) => left.removed.push(name),
+            Err(e) => left.failed.push(Failed { name, why: e.to_string() }),
         }
     }
     Ok(left)

@@ -1,7 +1,7 @@
 //! A namespace for this run alone: what `conform`, `bench` and `demo` do on a server is under it, and goes with it.
 //!
 //! It lies below the URL's own namespace and is named so that the rights for that one suffice: the key prefix
-//! `PREFIX:conform-XXXXXXXX` on Redis, the name space `NAME.conform-XXXXXXXX` on RabbitMQ, the schema `SCHEMA_conform_XXXXXXXX` on
+//! `PREFIX:conform-XXXXXXXX` on Redis, the namespace `NAME.conform-XXXXXXXX` on RabbitMQ, the schema `SCHEMA_conform_XXXXXXXX` on
 //! Postgres, or, for a user who may make no schema, queues `conform-XXXXXXXX-...` in the given one.
 //!
 //! While the program lives it shows a sign of life ([`alive`]; on RabbitMQ a queue that is exclusive to its connection), so that
@@ -165,8 +165,9 @@ impl Place {
             }
             #[cfg(feature = "rabbitmq")]
             Self::Rabbit { config } => {
-                let space = config.below(name).namespace().to_owned();
-                Some(format!("the name space `{space}`; look with: rabbitmqctl list_queues | grep {space}"))
+                let config = config.below(name);
+                let space = config.namespace();
+                Some(format!("{}; look with: rabbitmqctl list_queues | grep {space}", config.place()))
             }
             #[cfg(feature = "postgres")]
             Self::Queues { url } => {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    Claim, ClaimedTask, Consumer, DeadLetterOp, DeadSelect, DelayBackend, Delivery, Due, ErrorKind, GroupName, Intake,
-    NewTask, Queue, QueueName, RetryPolicy, Support, TaskId, TaskRef, Verdict,
+    AdminOp, Claim, ClaimedTask, Consumer, DeadLetterOp, DeadSelect, DelayBackend, Delivery, Due, ErrorKind, GroupName,
+    Intake, NewTask, Queue, QueueName, RetryPolicy, Support, TaskId, TaskRef, Verdict,
 };
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
@@ -396,6 +396,10 @@ pub(crate) async fn empty(
             let stats = backend.stats(queue).await.expect("statistics");
             if stats.scheduled + stats.due + stats.in_flight == 0 {
                 return done;
+            }
+            if stats.paused {
+                // A pause that was dropped goes on, and may come after the resume that was to undo it.
+                backend.administer(queue, AdminOp::Resume).await.expect("a queue that can be resumed");
             }
             assert!(Instant::now() < ends, "what is left in `{queue}` does not come: {stats:?}");
         }
