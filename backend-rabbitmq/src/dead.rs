@@ -269,7 +269,12 @@ impl<'s> Reader<'s> {
         let doing = "reading dead letters";
         while !self.ended {
             if self.left.is_empty() && self.room == 0 {
-                self.consume().await.map_err(|e| failure::failed(doing, &e, false))?;
+                // One that is asked as the connection ends may never be answered.
+                let limit = self.shared.config.response_timeout;
+                match timeout(limit, self.consume()).await {
+                    Ok(consuming) => consuming.map_err(|e| failure::failed(doing, &e, false))?,
+                    Err(_) => return Err(failure::silent(doing, &self.shared.config, false)),
+                }
             }
             let delivery = if let Some(left) = self.left.pop_front() {
                 left
@@ -301,10 +306,14 @@ impl<'s> Reader<'s> {
                     }
                 }
             }
-            let done = delivery.acker.ack(BasicAckOptions::default()).await;
-            done.map_err(|e| failure::failed(doing, &e, false))?;
+            self.acknowledge(&delivery).await.map_err(|e| failure::failed(doing, &e, false))?;
         }
         Ok(None)
+    }
+
+    /// Not by the delivery's own acker: one that is asked as the connection ends may never answer.
+    async fn acknowledge(&self, delivery: &Delivery) -> lapin::Result<()> {
+        self.channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await
     }
 
     /// A new consumer, with room for more: what was read stays taken, so that the next ones come.
@@ -328,8 +337,7 @@ impl<'s> Reader<'s> {
         let doing = "taking dead letters away";
         for (delivery, _) in letters {
             self.taken.remove(&delivery.delivery_tag);
-            let done = delivery.acker.ack(BasicAckOptions::default()).await;
-            done.map_err(|e| failure::failed(doing, &e, true))?;
+            self.acknowledge(&delivery).await.map_err(|e| failure::failed(doing, &e, true))?;
         }
         meter::round_trip(NAME);
         let asked = self.channel.confirm_select(ConfirmSelectOptions::default());

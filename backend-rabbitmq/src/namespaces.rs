@@ -1,14 +1,14 @@
-//! Name spaces within a name space, for what comes and goes: each is noted as long as it may have queues, and whoever uses it shows
-//! that he lives. AMQP can't list queues, so without a note nobody would find what a killed process left.
+//! Namespaces within a namespace, for tests and demonstrations. `NAME` keeps a note of each as long as it may have queues, because AMQP
+//! can't list queues, and a killed process leaves some. The program that uses one shows a sign of life.
 //!
 //! | queue | what it is |
 //! |---|---|
 //! | `NAME.namespaces` | durable, classic: the name of each one within `NAME`, one message each |
-//! | `NAME.namespaces.turn` | exclusive to whoever reads or changes that ([`Turn`]) |
-//! | `NAME.SUB.held` | exclusive to the connection of whoever holds `NAME.SUB` |
+//! | `NAME.namespaces.turn` | exclusive to the client that reads or changes the notes ([`Turn`]) |
+//! | `NAME.SUB.held` | exclusive to the connection of the program that uses `NAME.SUB` |
 //!
-//! 1. A note is written before anything of its name space is made, and goes after all of it is removed.
-//! 2. What is not held may be removed by anybody; whoever removes it holds it meanwhile.
+//! 1. A note is written before anything of its namespace is made, and removed after all of it is removed.
+//! 2. Any client may remove a namespace that is not held; it holds the namespace meanwhile.
 
 use std::fmt;
 use std::sync::Arc;

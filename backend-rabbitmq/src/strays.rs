@@ -150,7 +150,8 @@ async fn serve(shared: &Shared, channel: &Channel, mut consumer: Consumer) -> Er
         while !put_on_its_way(shared, &delivery, &mut repaired).await {
             sleep(PAUSE).await;
         }
-        if let Err(e) = delivery.acker.ack(BasicAckOptions::default()).await {
+        // Not by the delivery's own acker: one that is asked as the connection ends may never answer.
+        if let Err(e) = channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await {
             return failure::failed(doing, &e, false);
         }
     }
@@ -192,7 +193,7 @@ pub(crate) async fn put_all_on_their_way(shared: &Shared) -> Result<()> {
         if !put_on_its_way(shared, &got.delivery, &mut repaired).await {
             break;
         }
-        let done = got.delivery.acker.ack(BasicAckOptions::default()).await;
+        let done = channel.basic_ack(got.delivery.delivery_tag, BasicAckOptions::default()).await;
         done.map_err(|e| failure::failed(doing, &e, false))?;
     }
     // What is not acknowledged goes back.
