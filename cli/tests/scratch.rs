@@ -154,7 +154,7 @@ fn without_the_right_to_make_a_schema_queues_are_told_apart_by_their_names() {
 
     // What belongs to somebody else stays, and is told.
     let others = delayline(&["conform", "--only", "order_1", "--keep", "--backend", &server.url()], b"");
-    server.ask("GRANT CREATE ON DATABASE postgres TO plain").unwrap();
+    server.ask("GRANT CREATE ON DATABASE delayline TO plain").unwrap();
     let removed = delayline(&["conform", "--remove-left", "--json", "--backend", &url], b"");
     assert_eq!(removed.code, 1, "{removed:?}");
     let failed = parse(&removed.stdout)["failed"][0].take();
