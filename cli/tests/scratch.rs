@@ -4,11 +4,20 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use delayline_conformance::servers::{Kind, Server, start as start_server};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::{delayline, parse, start};
+
+/// Held by each test: one after the other they are as fast as beside each other, and a busy RabbitMQ 3.10 answers INTERNAL_ERROR now
+/// and then to a program that makes its namespace while another is being removed.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A server of this test's own, whose every key, row and queue is counted.
 struct Site {
@@ -61,6 +70,7 @@ fn told(line: &str) -> String {
 }
 
 fn leaves_nothing(kind: Kind) {
+    let _alone = alone();
     let mut site = Site::new(kind);
     let url = site.url();
     let ended = delayline(&["conform", "--only", "order_1", "--only", "loss_1", "--backend", &url], b"");
@@ -129,6 +139,7 @@ fn nothing_is_left_on_rabbitmq() {
 fn without_the_right_to_make_a_schema_queues_are_told_apart_by_their_names() {
     use delayline_conformance::servers::{Postgres, Release};
 
+    let _alone = alone();
     let mut server = Postgres::start(&Release::chosen(Kind::Postgres).unwrap(), &[]).unwrap();
     server.ask("CREATE ROLE plain LOGIN PASSWORD 'secret'").unwrap();
     server.ask("CREATE SCHEMA delayline AUTHORIZATION plain").unwrap();
