@@ -110,6 +110,11 @@ fn leaves_nothing(kind: Kind) {
     let ended = delayline(&bench, b"");
     assert_eq!(ended.code, 0, "{ended:?}");
     site.nothing_is_left();
+    let running = start(&bench);
+    running.says("working in");
+    running.signal(Signal::SIGINT);
+    assert_eq!(running.end().code, 130);
+    site.nothing_is_left();
     let ended = delayline(&["demo", "--candidates", "50", "--exam", "1s", "--backend", &url], b"");
     assert_eq!(ended.code, 0, "{ended:?}");
     site.nothing_is_left();

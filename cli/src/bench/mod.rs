@@ -24,6 +24,7 @@ mod store;
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
@@ -132,9 +133,11 @@ async fn play_all(
             Wanted::Url(url) => crate::redact::redacted(url),
             Wanted::Spawned(spawn) => format!("a private {}", format!("{spawn:?}").to_lowercase()),
         });
+        let mut opening = pin!(Store::open(wanted));
         let mut store = tokio::select! {
-            store = Store::open(wanted) => store?,
-            () = stop.stopped() => return Ok(()),
+            store = &mut opening => store?,
+            // Half opened it would leave its namespace on the server.
+            () = stop.stopped() => return opening.await?.close().await,
         };
         name_apart(&mut store, report);
         if let Some(place) = store.place() {

@@ -233,7 +233,14 @@ impl Scratch {
             #[allow(unreachable_patterns, reason = "no such backend may be compiled in")]
             _ => {
                 let backend = place.connect(&name).await?;
-                Sign::Task(SignOfLife::show(backend, &place.queue_prefix(&name)).await?)
+                match SignOfLife::show(backend, &place.queue_prefix(&name)).await {
+                    Ok(sign) => Sign::Task(sign),
+                    Err(e) => {
+                        // What connecting made. What stands in the way of that is what stood in the way before.
+                        let _ = place.remove(&name).await;
+                        return Err(e);
+                    }
+                }
             }
         };
         Ok(Self { name, place, sign })
