@@ -1,0 +1,117 @@
+//! Whether a backend is open, and which queues are consumed through it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use delayline_core::{Error, ErrorKind, QueueName, Result};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+/// One for each backend; its intakes share it.
+pub struct Lifecycle {
+    /// The backend's name for people.
+    title: &'static str,
+    closed: AtomicBool,
+    /// The same, for those who wait for it.
+    closing: watch::Sender<bool>,
+    /// How many intakes each queue has.
+    intakes: Mutex<BTreeMap<QueueName, usize>>,
+}
+
+impl Lifecycle {
+    /// An open one. `title` is the backend's name for people, such as `Redis`.
+    #[must_use]
+    pub fn new(title: &'static str) -> Arc<Self> {
+        let (closed, closing, intakes) = (AtomicBool::new(false), watch::Sender::new(false), Mutex::default());
+        Arc::new(Self { title, closed, closing, intakes })
+    }
+
+    /// Every call begins with it.
+    ///
+    /// # Errors
+    /// [`Closed`](ErrorKind::Closed) after [`close`](Self::close).
+    pub fn open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, format!("the {} backend was closed", self.title)));
+        }
+        Ok(())
+    }
+
+    /// Refuses calls from now on. Repeated, it does nothing.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.closing.send_replace(true);
+    }
+
+    /// Turns true when the backend is closed.
+    pub fn closing(&self) -> watch::Receiver<bool> {
+        self.closing.subscribe()
+    }
+
+    /// Counts an intake of a queue until what it returns is dropped.
+    pub fn enter(self: &Arc<Self>, queue: &QueueName) -> Entered {
+        *self.intakes.lock().entry(queue.clone()).or_default() += 1;
+        Entered { lifecycle: self.clone(), queue: queue.clone() }
+    }
+
+    /// The queues that have an intake.
+    pub fn entered(&self) -> Vec<QueueName> {
+        self.intakes.lock().keys().cloned().collect()
+    }
+}
+
+impl fmt::Debug for Lifecycle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lifecycle").field("backend", &self.title).field("closed", &self.closed).finish_non_exhaustive()
+    }
+}
+
+/// An intake that counts for its queue.
+#[derive(Debug)]
+#[must_use = "dropped, the intake counts no more"]
+pub struct Entered {
+    lifecycle: Arc<Lifecycle>,
+    queue: QueueName,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let mut intakes = self.lifecycle.intakes.lock();
+        if let Some(n) = intakes.get_mut(&self.queue) {
+            *n -= 1;
+            if *n == 0 {
+                intakes.remove(&self.queue);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intakes_count_until_they_are_dropped() {
+        let lifecycle = Lifecycle::new("Test");
+        let queue = QueueName::new("exam").unwrap();
+        let (first, second) = (lifecycle.enter(&queue), lifecycle.enter(&queue));
+        drop(first);
+        assert_eq!(lifecycle.entered(), [queue]);
+        drop(second);
+        assert!(lifecycle.entered().is_empty() && lifecycle.intakes.lock().is_empty());
+    }
+
+    #[test]
+    fn a_closed_one_refuses_and_tells() {
+        let lifecycle = Lifecycle::new("Test");
+        let closing = lifecycle.closing();
+        assert!(lifecycle.open().is_ok() && !*closing.borrow());
+        lifecycle.close();
+        lifecycle.close();
+        let e = lifecycle.open().unwrap_err();
+        assert_eq!((e.kind(), e.message()), (ErrorKind::Closed, "the Test backend was closed"));
+        assert!(*closing.borrow());
+    }
+}

@@ -1,0 +1,243 @@
+//! A store's URL: its place, which the driver reads, and its options, which are ours.
+//!
+//! No error repeats what may be a part of a password: one with a `?` in it that is not written as `%3F` would be cut in two, and
+//! its end be taken for an option.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use delayline_core::{Error, ErrorKind, Result};
+
+/// What a backend's URLs look like.
+#[derive(Clone, Copy, Debug)]
+pub struct UrlForm {
+    /// For messages, with its article: `a Redis URL`.
+    pub what: &'static str,
+    /// In lower case: `redis`, `rediss`.
+    pub schemes: &'static [&'static str],
+    /// The names of all options.
+    pub options: &'static [&'static str],
+    /// Those whose values may hold an `@`.
+    pub options_with_at: &'static [&'static str],
+}
+
+/// One `name=value` of a URL.
+#[derive(Clone, Debug)]
+pub struct UrlOption<'u> {
+    form: UrlForm,
+    name: &'static str,
+    value: Cow<'u, str>,
+}
+
+impl UrlForm {
+    /// Takes a URL apart: what stands before the `?`, and the options, with `%3A` and so on read.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config): another scheme, a `#`, an option that does not exist, a `%` without two digits.
+    pub fn split<'u>(&self, url: &'u str) -> Result<(&'u str, Vec<UrlOption<'u>>)> {
+        let (place, query) = url.split_once('?').unwrap_or((url, ""));
+        let what = self.what;
+        if url.contains('#') {
+            return Err(bad(format!("{what} has no `#`; in a password it is written as `%23`")));
+        }
+        let scheme = place.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+        if !scheme.is_some_and(|scheme| self.schemes.contains(&scheme.as_str())) {
+            let schemes: Vec<_> = self.schemes.iter().map(|scheme| format!("`{scheme}://`")).collect();
+            return Err(bad(format!("{what} begins with {}", schemes.join(" or "))));
+        }
+        let options = query.split('&').filter(|option| !option.is_empty()).map(|option| self.option(option));
+        Ok((place, options.collect::<Result<_>>()?))
+    }
+
+    fn option<'u>(&self, option: &'u str) -> Result<UrlOption<'u>> {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        let known = self.options.iter().find(|known| **known == name);
+        if option.contains('@') && !known.is_some_and(|name| self.options_with_at.contains(name)) {
+            return Err(bad(format!("a `?` in the password of {} is written as `%3F`", self.what)));
+        }
+        let Some(name) = known else {
+            let all = self.options.join(", ");
+            return Err(bad(format!("{} has no option `{}`; there are {all}", self.what, shown(name))));
+        };
+        Ok(UrlOption { form: *self, name, value: self.decoded(name, value)? })
+    }
+
+    /// `%3A` and so on are read; `+` stays what it is.
+    fn decoded<'u>(&self, name: &str, value: &'u str) -> Result<Cow<'u, str>> {
+        if !value.contains('%') {
+            return Ok(value.into());
+        }
+        let mut bytes = Vec::with_capacity(value.len());
+        let mut rest = value.bytes();
+        while let Some(byte) = rest.next() {
+            let digit = |d: Option<u8>| d.and_then(|d| char::from(d).to_digit(16));
+            bytes.push(match byte {
+                b'%' => match (digit(rest.next()), digit(rest.next())) {
+                    (Some(high), Some(low)) => (high * 16 + low) as u8,
+                    _ => {
+                        let what = "a `%` is followed by two digits, such as `%3A`";
+                        return Err(bad(format!("option `{name}` of {}: {what}", self.what)));
+                    }
+                },
+                byte => byte,
+            });
+        }
+        let text = String::from_utf8(bytes);
+        text.map(Cow::from).map_err(|_| bad(format!("option `{name}` of {} is not UTF-8", self.what)))
+    }
+}
+
+impl UrlOption<'_> {
+    /// Its name, one of the form's.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Its value as a text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.value
+    }
+
+    /// A whole number.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) if it is none or does not fit.
+    pub fn whole<N: TryFrom<u64>>(&self) -> Result<N> {
+        let n = self.value.parse::<u64>().map_err(|_| self.takes("a whole number"))?;
+        N::try_from(n).map_err(|_| self.takes("a smaller number"))
+    }
+
+    /// A time such as `500ms` or `1m 30s`.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config).
+    pub fn time(&self) -> Result<Duration> {
+        humantime::parse_duration(&self.value).map_err(|_| self.takes("a time such as `500ms` or `5s`"))
+    }
+
+    /// `on` or `off`, also written as `true`, `yes`, `false`, `no`.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config).
+    pub fn switch(&self) -> Result<bool> {
+        match &*self.value {
+            "on" | "true" | "yes" => Ok(true),
+            "off" | "false" | "no" => Ok(false),
+            _ => Err(self.takes("`on` or `off`")),
+        }
+    }
+
+    /// The error for a value that is not possible; `takes` says which are.
+    #[must_use]
+    pub fn takes(&self, takes: &str) -> Error {
+        bad(format!("option `{}` of {} takes {takes}", self.name, self.form.what))
+    }
+
+    /// The error for an option of the form that nobody has read: a fault of the backend.
+    #[must_use]
+    pub fn unread(&self) -> Error {
+        bad(format!("option `{}` of {} has no effect", self.name, self.form.what))
+    }
+}
+
+/// A [`Config`](ErrorKind::Config) error.
+pub fn bad(what: impl Into<Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::Config, what)
+}
+
+/// Checks that each time of a configuration is at least so many milliseconds, and at most a day.
+///
+/// # Errors
+/// [`Config`](ErrorKind::Config), naming the time.
+pub fn check_times(times: &[(&str, Duration, u64)]) -> Result<()> {
+    for &(name, time, least_ms) in times {
+        if time < Duration::from_millis(least_ms) || time > Duration::from_secs(86_400) {
+            return Err(bad(format!("{name} is {least_ms}ms to a day")));
+        }
+    }
+    Ok(())
+}
+
+/// An option's name as it may stand in a message: what is none may be part of a secret.
+fn shown(name: &str) -> &str {
+    if name.len() <= 24 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') { name } else { "..." }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FORM: UrlForm = UrlForm {
+        what: "a Test URL",
+        schemes: &["test", "tests"],
+        options: &["size", "sweep", "listen", "other"],
+        options_with_at: &["other"],
+    };
+
+    #[test]
+    fn a_url_is_taken_apart_and_its_options_are_read() {
+        let url = "TESTS://me@host:1/x?size=7&&sweep=1m&listen=off&other=test%3A//me@h%C3%BC+";
+        let (place, options) = FORM.split(url).unwrap();
+        assert_eq!(place, "TESTS://me@host:1/x");
+        let names: Vec<_> = options.iter().map(UrlOption::name).collect();
+        assert_eq!(names, ["size", "sweep", "listen", "other"]);
+        assert_eq!(options[0].whole::<u8>().unwrap(), 7);
+        assert_eq!(options[1].time().unwrap(), Duration::from_secs(60));
+        assert!(!options[2].switch().unwrap());
+        assert_eq!(options[3].text(), "test://me@hü+");
+    }
+
+    #[test]
+    fn clear_2_what_is_wrong_is_told() {
+        for (url, says) in [
+            ("redis://host", "a Test URL begins with `test://` or `tests://`"),
+            ("test:", "begins with"),
+            ("test://host#x", "has no `#`"),
+            ("test://host?sise=1", "has no option `sise`; there are size, sweep, listen, other"),
+            ("test://host?size", "option `size` of a Test URL takes a whole number"),
+            ("test://host?size=256", "takes a smaller number"),
+            ("test://host?sweep=soon", "such as `500ms`"),
+            ("test://host?listen=maybe", "`on` or `off`"),
+            ("test://host?other=%4", "two digits"),
+            ("test://host?other=%ff", "not UTF-8"),
+        ] {
+            let read = FORM.split(url).and_then(|(_, options)| {
+                let read = |option: &UrlOption<'_>| match option.name() {
+                    "size" => option.whole::<u8>().map(drop),
+                    "sweep" => option.time().map(drop),
+                    "listen" => option.switch().map(drop),
+                    _ => Ok(()),
+                };
+                options.iter().try_for_each(read)
+            });
+            let e = read.unwrap_err();
+            assert!(e.kind() == ErrorKind::Config && e.message().contains(says), "{url}: {e}");
+        }
+    }
+
+    #[test]
+    fn clear_4_no_part_of_a_password_is_shown() {
+        for url in [
+            "test://me:hu?hunter2@host",
+            "test://me:hu?hunter=2@host",
+            "test://me:hu?size=hunter@host",
+            "test://host?hunter2=1",
+            "test://host?Hunter=1",
+            "test://host#hunter2",
+        ] {
+            let e = FORM.split(url).map(drop).unwrap_err();
+            assert!(!e.message().to_lowercase().contains("hunter"), "{url}: {e}");
+        }
+    }
+
+    #[test]
+    fn times_have_bounds() {
+        let check = |ms| check_times(&[("wait", Duration::from_millis(ms), 5)]);
+        assert!(check(5).is_ok() && check(86_400_000).is_ok());
+        for bad in [4, 86_400_001] {
+            assert_eq!(check(bad).unwrap_err().message(), "wait is 5ms to a day");
+        }
+    }
+}
