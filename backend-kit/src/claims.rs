@@ -26,7 +26,7 @@ const LATE: Duration = Duration::from_secs(1);
 /// How a store claims from one queue, for one intake.
 pub trait Claims: Send + Sync + 'static {
     /// What the intake remembers from one claim to the next.
-    type State: Default + Send + 'static;
+    type State: Send + 'static;
 
     /// What the backend can do.
     fn capabilities(&self) -> &Capabilities;
@@ -84,15 +84,21 @@ pub struct ListeningIntake<C: Claims, S: Source> {
 }
 
 impl<C: Claims, S: Source> ListeningIntake<C, S> {
-    /// Begins to listen for `key`; it claims nothing yet.
+    /// Begins to listen for `key`; it claims nothing yet. `state` is what it remembers at first.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn new(claims: C, notifier: &Notifier<S>, key: S::Key, options: IntakeOptions) -> Self {
+    pub fn new(
+        claims: C,
+        state: C::State,
+        notifier: &Notifier<S>,
+        key: S::Key,
+        options: IntakeOptions,
+    ) -> Self {
         let entered = claims.lifecycle().enter(claims.queue());
         Self {
             claims: Arc::new(claims),
-            state: Arc::default(),
+            state: Arc::new(Mutex::new(state)),
             listener: notifier.listen(key),
             notifier: notifier.clone(),
             unnotified: false,

@@ -1,6 +1,7 @@
 //! Which keys there are. `scripts/common.lua` says what is in each.
 
-use delayline_core::{OperationId, QueueName, TaskId};
+use delayline_backend_kit::codec::id_bytes;
+use delayline_core::{Error, ErrorKind, OperationId, QueueName, TaskId};
 
 /// Types of the keys of a shard, in the order of [`Shard::keys`], as `TYPE` calls them.
 pub(crate) const TYPES: [&str; 8] = ["zset", "hash", "hash", "zset", "hash", "zset", "list", "hash"];
@@ -18,6 +19,15 @@ pub(crate) fn layout(shards: u32) -> String {
 pub(crate) fn newer_format(layout: &[u8]) -> Option<u32> {
     let format = std::str::from_utf8(layout).ok()?.split('.').next()?.parse().ok()?;
     (format > FORMAT).then_some(format)
+}
+
+/// The error for what a newer version of this library wrote.
+pub(crate) fn newer(what: &str, format: u32) -> Error {
+    let ours = FORMAT;
+    Error::new(
+        ErrorKind::Incompatible,
+        format!("{what} has the format {format} of a newer version of this library, which knows {ours}"),
+    )
 }
 
 const NAMES: [&str; 8] = ["v", "t", "a", "g", "m", "d", "x", "p"];
@@ -100,7 +110,7 @@ pub(crate) fn shard_of(id: &TaskId, shards: u32) -> u32 {
         return 0;
     }
     let mut digest = Digest::default();
-    digest.add(&crate::record::id_bytes(id));
+    digest.add(&id_bytes(id));
     (digest.value() % u128::from(shards)) as u32
 }
 

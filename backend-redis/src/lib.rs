@@ -2,35 +2,32 @@
 //!
 //! | room | what is in it |
 //! |---|---|
-//! | `backend`, `intake` | the traits, thin: checks, batches cut into calls, answers put together |
-//! | `change`, `look`, `dead` | the larger methods of `backend`: changes, what only reads, dead letters |
-//! | `shared` | what a backend and its intakes have in common, and how they run scripts |
-//! | `config` | limits, keys, time-outs; URLs |
-//! | `connection` | one multiplexed connection, rebuilt when it is broken or silent; scripts by their hash |
-//! | `bells` | wake-ups by publish and subscribe, restored after every reconnect |
-//! | `failure` | what the driver and the server say, as our errors |
+//! | `backend` | the trait, thin |
+//! | `config` | limits, keys, time-outs; URLs; what the backend can do |
+//! | `ops` | what the trait's methods do: `schedule`, `claim`, `settle`, `change`, `dead`, `look`, `admin` |
+//! | `store` | what they have in common, and how they run scripts |
+//! | `transport` | one multiplexed connection, scripts by their hash, their answers, and what the driver and the server say as our errors |
+//! | `notify` | notifications by publish and subscribe |
+//! | `codec` | what is in keys, values and arguments |
 //! | `start` | what is checked before the first call |
 //! | `namespaces` | namespaces below one of a server, to be listed and removed |
-//! | `keys`, `record`, `reply` | which keys there are, what is in their values, what scripts answer |
+//! | `keys` | which keys there are |
 //! | `scripts/*.lua` | every change of state, each atomic |
+//!
+//! What it has in common with other network backends is in `delayline-backend-kit`.
 
-mod answers;
 mod backend;
-mod bells;
-mod change;
+mod codec;
 mod config;
-mod connection;
-mod dead;
-mod failure;
-mod intake;
 mod keys;
-mod look;
+mod limits;
 mod namespaces;
-mod record;
-mod reply;
+mod notify;
+mod ops;
 mod scripts;
-mod shared;
 mod start;
+mod store;
+mod transport;
 
 // For its feature alone: the driver's TLS has no provider otherwise.
 use rustls as _;

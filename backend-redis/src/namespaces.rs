@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use delayline_core::{Error, ErrorKind, Result};
 use redis::{Value, from_redis_value};
 
-use crate::connection::Connection;
+use crate::transport::Connection;
 use crate::{RedisBackend, RedisConfig, keys};
 
 /// How many keys the server looks at, and is told to remove, at once.

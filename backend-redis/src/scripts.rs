@@ -1,6 +1,6 @@
 //! The scripts: each one file, with what they share put in front.
 
-use crate::connection::Script;
+use crate::transport::Script;
 
 macro_rules! scripts {
     ($($(#[$doc:meta])* $name:ident = $repeatable:ident: $first:literal $($then:literal)*;)*) => {$(

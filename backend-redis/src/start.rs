@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use delayline_core::{Durability, Error, ErrorKind, Result};
 use redis::{Value, from_redis_value};
 
-use crate::connection::{Connection, Script};
-use crate::shared::newer;
+use crate::transport::{Connection, Script};
 use crate::{RedisConfig, keys};
 
 static PROBE: Script = Script::new("probe.lua", include_str!("scripts/probe.lua"), true);
@@ -93,7 +92,7 @@ async fn check_formats(connection: &Connection, config: &RedisConfig) -> Result<
                 continue;
             };
             if let Some(format) = keys::newer_format(&layout) {
-                return Err(newer(&String::from_utf8_lossy(&key), format));
+                return Err(keys::newer(&String::from_utf8_lossy(&key), format));
             }
         }
         if next == 0 {

@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
-use crate::bells::Bells;
-use crate::intake::RedisIntake;
-use crate::shared::Shared;
+use crate::notify::{Channels, Notifier};
+use crate::ops::claim;
+use crate::store::Store;
 use crate::{RedisBackend, RedisConfig};
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -77,7 +77,7 @@ async fn live_an_idle_consumer_survives_a_restart_of_the_server_and_wakes() {
         let scheduled = Instant::now();
         let (at, text) = timeout(Duration::from_secs(10), arrivals.recv()).await.expect("it wakes").unwrap();
         assert_eq!(text, "after");
-        assert!(at.saturating_duration_since(scheduled) < Duration::from_secs(2), "woken by a ring, not by the sweep");
+        assert!(at.saturating_duration_since(scheduled) < Duration::from_secs(2), "woken by a notification, not by the sweep");
     }
     consumer.abort();
     drop(server);
@@ -89,30 +89,32 @@ async fn live_a_missed_ring_is_noticed_by_who_missed_it() {
     let (proxy, proxied) = proxied(&server).await;
     let direct = config(&server.url()).sweep(Duration::from_secs(3));
     let connection = Connection::new(&direct).unwrap();
-    let bells = Bells::new(&config(&proxied), connection.troubles()).unwrap();
-    let shared = Arc::new(Shared::new(connection, bells, direct));
+    let by_proxy = config(&proxied);
+    let channels = Channels::new(&by_proxy).unwrap();
+    let notifier = Notifier::new(channels, "redis", by_proxy.response_timeout, connection.troubles());
+    let store = Arc::new(Store::new(connection, notifier, direct));
     let name = QueueName::new("exam").unwrap();
-    let mut intake = RedisIntake::open(shared, &name, IntakeOptions::default());
+    let mut intake = claim::intake(store, &name, IntakeOptions::default()).unwrap();
     let producing = backend(&server.url()).await;
     let schedule = || async {
         let scheduled = producing.schedule(&name, vec![NewTask::new(Duration::ZERO, "x")]).await.unwrap();
         scheduled.into_iter().for_each(|one| drop(one.unwrap()));
     };
-    // The first ring says that the channel is listened to.
+    // The first notification says that the channel is subscribed to.
     intake.wait(Duration::from_secs(10)).await;
     assert!(intake.claim(Claim::new(1, LEASE)).await.unwrap().deliveries.is_empty());
     proxy.set(Link::HALF_OPEN);
     schedule().await;
     let began = Instant::now();
     intake.wait(Duration::from_secs(2)).await;
-    assert!(began.elapsed() >= Duration::from_secs(2), "no ring came through");
+    assert!(began.elapsed() >= Duration::from_secs(2), "nothing came through");
     assert_eq!(intake.claim(Claim::new(1, LEASE)).await.unwrap().deliveries.len(), 1);
-    // The old connection stays silent; the bells have found that out, and make another.
+    // The old connection stays silent; the notifier has found that out, and makes another.
     sleep(Duration::from_millis(500)).await;
     proxy.set(Link::GOOD);
     intake.wait(Duration::from_secs(10)).await;
     intake.claim(Claim::new(1, LEASE)).await.unwrap();
-    // What the old one had kept back may ring once more.
+    // What the old one had kept back may come once more.
     intake.wait(Duration::from_millis(300)).await;
     intake.claim(Claim::new(1, LEASE)).await.unwrap();
     schedule().await;

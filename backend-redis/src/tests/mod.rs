@@ -1,9 +1,9 @@
 //! What needs a server, and a network that fails.
 
 mod backend;
-mod bells;
 mod connection;
 mod faults;
+mod notify;
 mod start;
 
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use delayline_conformance::proxy::Proxy;
 use delayline_conformance::servers::{Kind, Redis, Release, Server};
 
 use crate::RedisConfig;
-use crate::connection::{Connection, Script};
+use crate::transport::{Connection, Script};
 
 static ECHO: Script = Script::new("echo", "return ARGV[1]", true);
 static COUNT: Script = Script::new("count", "return redis.call('INCR', KEYS[1])", false);

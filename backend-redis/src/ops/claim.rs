@@ -1,51 +1,33 @@
-//! One consumption of a queue: claims that are found again when their answer is lost, and sleep on the queue's bell.
+//! Claims from the shards of a queue, which are found again when their answer is lost.
 //!
-//! 1. One claim of an intake is under way at a time: `state` is locked from before it is sent until its tasks are either the
-//!    caller's or given back. So a claim that follows a dropped one finds what that one gave back.
-//! 2. A claim runs to its end even if its caller is dropped; what nobody received is given back.
-//! 3. A claim whose answer was lost keeps its id. The next one carries it again, and the script gives back what was taken
-//!    under it before it claims anew.
+//! A claim whose answer was lost keeps its id. The next one carries it again, and the script gives back what was taken under it
+//! before it claims anew.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
+use delayline_backend_kit::times::{micros_ceil, millis};
+use delayline_backend_kit::{Claims, Lifecycle, ListeningIntake};
 use delayline_core::{
-    Claim, Claimed, ClaimedTask, ErrorKind, Intake, IntakeOptions, Lease, QueueName, Result, Verdict, owned,
+    Capabilities, Claim, Claimed, ClaimedTask, ErrorKind, Intake, IntakeOptions, Lease, QueueName, Result, Verdict,
 };
 use futures_util::future::join_all;
-use tokio::runtime::Handle;
-use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::backend::receipt;
-use crate::bells::Bell;
+use crate::codec::{self, Record, number_bytes, receipt, text};
 use crate::keys::Shard;
-use crate::record::{self, Record};
-use crate::reply::Reply;
+use crate::limits::PIECE;
 use crate::scripts;
-use crate::shared::{PIECE, Shared, micros_ceil, text};
+use crate::store::Store;
+use crate::transport::Reply;
 
 /// Rounds over the shards in one claim.
 const ROUNDS_MAX: usize = 4;
 
-/// A task that came so late to a sleeper is a sign of wake-ups that don't arrive.
-const LATE: Duration = Duration::from_secs(1);
-
-pub(crate) struct RedisIntake {
-    core: Arc<Core>,
-    /// Remembers the last ring that a claim has seen, so that one between claim and wait is not lost.
-    bell: Bell,
-    /// Whether the last wait ended without a ring.
-    unrung: bool,
-    consumer: Option<String>,
-    closed: bool,
-}
-
-struct Core {
-    shared: Arc<Shared>,
+/// The shards of a queue, for one intake.
+pub(crate) struct Shards {
+    store: Arc<Store>,
     queue: QueueName,
     shards: Vec<Place>,
-    state: Arc<Mutex<State>>,
 }
 
 /// A shard, and where this intake notes its last claim in it.
@@ -55,8 +37,7 @@ struct Place {
     claim_key: Vec<u8>,
 }
 
-#[derive(Default)]
-struct State {
+pub(crate) struct State {
     /// For each shard the id of a claim whose answer was lost.
     lost: Vec<Option<[u8; 16]>>,
     /// Whether a claim may be noted there.
@@ -90,33 +71,32 @@ struct Part {
     unreadable: Vec<(Vec<u8>, u64)>,
 }
 
-impl RedisIntake {
-    pub(crate) fn open(shared: Arc<Shared>, queue: &QueueName, options: IntakeOptions) -> Self {
-        let number = shared.fresh_number();
-        let places: Vec<Place> = (0..)
-            .zip(shared.shards(queue))
-            .map(|(at, shard)| Place { at, claim_key: shard.claim_key(number), shard })
-            .collect();
-        let bell = shared.bells.listen(shared.shard(queue, 0).channel);
-        let state = State { lost: vec![None; places.len()], noted: vec![false; places.len()], turn: 0 };
-        shared.enter(queue);
-        let core = Core { shared, queue: queue.clone(), shards: places, state: Arc::new(Mutex::new(state)) };
-        Self { core: Arc::new(core), bell, unrung: false, consumer: options.consumer, closed: false }
-    }
+/// An intake of a queue.
+pub(crate) fn intake(store: Arc<Store>, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
+    store.lifecycle.open()?;
+    let number = store.ids.number();
+    let places: Vec<Place> = (0..)
+        .zip(store.shards(queue))
+        .map(|(at, shard)| Place { at, claim_key: shard.claim_key(number), shard })
+        .collect();
+    let state = State { lost: vec![None; places.len()], noted: vec![false; places.len()], turn: 0 };
+    let (notifier, channel) = (store.notifier.clone(), store.shard(queue, 0).channel);
+    let shards = Shards { store, queue: queue.clone(), shards: places };
+    Ok(Box::new(ListeningIntake::new(shards, state, &notifier, channel, options)))
 }
 
-impl Core {
+impl Shards {
     /// Claims from all shards, in rounds: a share from each, then more from those that have more.
-    async fn claim(&self, state: &mut State, claim: Claim) -> Result<Claimed> {
+    async fn claim_from_all(&self, state: &mut State, claim: Claim) -> Result<Claimed> {
         let mut claimed = Claimed::default();
-        let mut left = claim.max.min(PIECE);
+        let mut left = claim.max.min(PIECE.items);
         let mut bytes_left = claim.max_bytes;
         let mut wanted: Vec<usize> = (0..self.shards.len()).collect();
         let mut next_in: Vec<Option<Duration>> = vec![None; self.shards.len()];
         for _ in 0..ROUNDS_MAX {
             state.turn = state.turn.wrapping_add(1);
             let shares = shares(left, &wanted, state.turn);
-            let id = self.shared.fresh_number().to_be_bytes();
+            let id = self.store.ids.number().to_be_bytes();
             let bytes = if wanted.len() == 1 { bytes_left } else { bytes_left / wanted.len() };
             // A task that is larger than the limit comes alone, so it is asked for where nobody else is asked.
             let any_size = claimed.deliveries.is_empty() && wanted.len() == 1;
@@ -186,9 +166,9 @@ impl Core {
 
     async fn claim_from(&self, place: &Place, id: [u8; 16], limits: Limits) -> Result<Part> {
         let Limits { max, bytes, any_size, lease } = limits;
-        let mut args = self.shared.args(&place.shard, 5);
+        let mut args = self.store.args(&place.shard, 5);
         args.extend([id.to_vec(), text(max), text(bytes), text(micros_ceil(lease)), text(u8::from(any_size))]);
-        let reply = self.shared.run(&scripts::CLAIM, &place.shard, Some(&place.claim_key), args).await?;
+        let reply = self.store.run(&scripts::CLAIM, &place.shard, Some(&place.claim_key), args).await?;
         Part::read(reply, place.at)
     }
 
@@ -197,37 +177,53 @@ impl Core {
         if unreadable.is_empty() {
             return;
         }
-        let mut args = self.shared.args(shard, 3 * unreadable.len());
+        let mut args = self.store.args(shard, 3 * unreadable.len());
         for (id, fence) in unreadable {
             let mut head = vec![b'x'];
-            head.extend(record::number_bytes(*fence));
+            head.extend(number_bytes(*fence));
             args.extend([head, id.clone(), Vec::new()]);
         }
-        if let Err(e) = self.shared.run(&scripts::SETTLE, shard, None, args).await {
+        if let Err(e) = self.store.run(&scripts::SETTLE, shard, None, args).await {
             tracing::warn!(queue = %self.queue, error = %e, "entries that can't be read could not be set aside");
         }
     }
+}
 
-    /// Gives back what a claim brought and nobody received.
-    async fn give_back(&self, claimed: Claimed) {
-        let verdicts: Vec<_> = claimed.deliveries.into_iter().map(|task| (task.lease, Verdict::Release)).collect();
-        if verdicts.is_empty() {
-            return;
-        }
-        if let Err(e) = self.shared.settle(&self.queue, &verdicts).await {
-            tracing::debug!(queue = %self.queue, error = %e, "tasks of a dropped claim come when their leases end");
-        }
+impl Claims for Shards {
+    type State = State;
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.store.caps
     }
 
-    /// Gives back what a lost claim took, and forgets the note of the last one.
-    async fn leave(&self) -> Result<()> {
-        let mut state = self.state.lock().await;
+    fn lifecycle(&self) -> &Arc<Lifecycle> {
+        &self.store.lifecycle
+    }
+
+    fn queue(&self) -> &QueueName {
+        &self.queue
+    }
+
+    async fn claim(&self, state: &mut State, claim: Claim) -> Result<Claimed> {
+        self.claim_from_all(state, claim).await
+    }
+
+    async fn settle(&self, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
+        self.store.settle(&self.queue, &verdicts).await
+    }
+
+    fn is_clean(&self, state: &State) -> bool {
+        state.lost.iter().all(Option::is_none) && state.noted.iter().all(|noted| !noted)
+    }
+
+    /// Gives back what a lost claim took, and forgets the note of the last one, which else stays for a minute.
+    async fn clean_up(&self, state: &mut State) -> Result<()> {
         let mut result = Ok(());
         for (at, place) in self.shards.iter().enumerate() {
             if state.lost[at].is_none() && !state.noted[at] {
                 continue;
             }
-            let id = state.lost[at].unwrap_or_else(|| self.shared.fresh_number().to_be_bytes());
+            let id = state.lost[at].unwrap_or_else(|| self.store.ids.number().to_be_bytes());
             match self.claim_from(place, id, Limits::NOTHING).await {
                 Ok(_) => (state.lost[at], state.noted[at]) = (None, false),
                 Err(e) => result = result.and(Err(e)),
@@ -255,12 +251,12 @@ impl Part {
             let (member, place, attempt) = (reply.bytes()?, reply.number()?, reply.number()?);
             let (record, body) = (reply.bytes()?, reply.bytes_or_nil()?);
             let id = member.get(7..).unwrap_or_default();
-            match (record::read_id(id), Record::read(record, body)) {
+            match (codec::read_id(id), Record::read(record, body)) {
                 (Ok(id), Ok(record)) => {
-                    let ends_at = record::millis(ends);
+                    let ends_at = millis(ends);
                     let lease = Lease::new(id, fence, attempt as u32, ends_at, receipt(shard, record.seq));
                     let late = Duration::from_micros(now_us.saturating_sub(place * 1000));
-                    let mut task = ClaimedTask::new(lease, record::millis(place), late, record.payload);
+                    let mut task = ClaimedTask::new(lease, millis(place), late, record.payload);
                     task.max_attempts = record.max_attempts;
                     task.expires_at = record.expires_at;
                     task.headers = record.headers;
@@ -271,75 +267,6 @@ impl Part {
             }
         }
         Ok(part)
-    }
-}
-
-#[async_trait]
-impl Intake for RedisIntake {
-    async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
-        let core = self.core.clone();
-        core.shared.caps.check_lease(claim.lease)?;
-        core.shared.open()?;
-        // A claim before this one that was dropped is still under way. Waiting for it leaves nothing behind when it is dropped.
-        let mut state = core.state.clone().lock_owned().await;
-        // Before any look, so that what rings during it is seen again rather than missed.
-        self.bell.receiver.borrow_and_update();
-        let orphaned = core.clone();
-        let work = async move {
-            let claimed = core.claim(&mut state, claim).await?;
-            Ok((claimed, state))
-        };
-        let give_back = move |(claimed, state): (Claimed, OwnedMutexGuard<State>)| async move {
-            orphaned.give_back(claimed).await;
-            drop(state);
-        };
-        let (claimed, _state) = owned(work, give_back).await?;
-        // What has been visible for so long should have rung, or was known.
-        let late = claimed.deliveries.iter().any(|task| task.lateness > LATE);
-        if std::mem::take(&mut self.unrung) && late {
-            self.core.shared.bells.doubt();
-        }
-        Ok(claimed)
-    }
-
-    async fn wait(&mut self, at_most: Duration) {
-        if self.core.shared.open().is_err() {
-            return;
-        }
-        // Either way the caller claims next; without a sender the backend is gone, and the claim says so.
-        self.unrung = tokio::time::timeout(at_most, self.bell.receiver.changed()).await.is_err();
-    }
-
-    async fn close(mut self: Box<Self>) -> Result<()> {
-        self.closed = true;
-        match self.core.leave().await {
-            Err(e) if e.kind() == ErrorKind::Closed => Ok(()),
-            left => left,
-        }
-    }
-}
-
-impl Drop for RedisIntake {
-    fn drop(&mut self) {
-        self.core.shared.leave(&self.core.queue);
-        if self.closed || self.core.shared.open().is_err() {
-            return;
-        }
-        let core = self.core.clone();
-        let clean = match core.state.try_lock() {
-            Ok(state) => state.lost.iter().all(Option::is_none) && state.noted.iter().all(|noted| !noted),
-            Err(_) => false,
-        };
-        if !clean && let Ok(runtime) = Handle::try_current() {
-            // What can't be done now ends by itself: the leases, and the note within a minute.
-            runtime.spawn(async move { drop(core.leave().await) });
-        }
-    }
-}
-
-impl std::fmt::Debug for RedisIntake {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RedisIntake").field("queue", &self.core.queue).field("consumer", &self.consumer).finish()
     }
 }
 

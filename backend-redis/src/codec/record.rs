@@ -1,10 +1,11 @@
-//! What is in the values. `scripts/common.lua` describes the layout of each.
+//! What is in the values. `../scripts/common.lua` describes the layout of each.
 
 use bytes::Bytes;
+use delayline_backend_kit::codec::{self, Reader};
+use delayline_backend_kit::times::millis;
 use delayline_core::{
-    BuryCause, DeadLetter, Error, ErrorKind, GroupName, Headers, NewTask, Reason, Result, TaskId, Timestamp, limits,
+    DeadLetter, Error, ErrorKind, GroupName, Headers, NewTask, Reason, Result, TaskId, Timestamp, limits,
 };
-use uuid::Uuid;
 
 /// Headers and payload together up to this many bytes lie in their record; what is larger lies apart, so that changing and
 /// settling never drags it through a script.
@@ -44,7 +45,7 @@ pub(crate) struct Life {
 /// A task's flags, what follows the seq in its record without expiry and number, as `schedule.lua` takes it, and what lies
 /// apart.
 pub(crate) fn written(task: &NewTask) -> (u8, Vec<u8>, Option<Vec<u8>>) {
-    let header_bytes = if task.headers.is_empty() { 0 } else { 2 + 3 * task.headers.len() + task.headers.byte_len() };
+    let header_bytes = if task.headers.is_empty() { 0 } else { 2 + codec::headers_len(&task.headers) };
     let apart = header_bytes + task.payload.len() > INLINE_BYTES_MAX;
     let group = task.group.as_ref().map(GroupName::as_str);
     let mut record =
@@ -79,12 +80,7 @@ pub(crate) fn written(task: &NewTask) -> (u8, Vec<u8>, Option<Vec<u8>>) {
 fn write_body(to: &mut Vec<u8>, task: &NewTask, header_bytes: usize) {
     if header_bytes > 0 {
         to.extend_from_slice(&((header_bytes - 2) as u16).to_be_bytes());
-        for (name, value) in task.headers.iter() {
-            to.push(name.len() as u8);
-            to.extend_from_slice(name.as_bytes());
-            to.extend_from_slice(&(value.len() as u16).to_be_bytes());
-            to.extend_from_slice(value.as_bytes());
-        }
+        codec::push_headers(to, &task.headers);
     }
     to.extend_from_slice(&task.payload);
 }
@@ -92,13 +88,13 @@ fn write_body(to: &mut Vec<u8>, task: &NewTask, header_bytes: usize) {
 impl Record {
     /// Reads a record, and its body where that lies apart. The payload shares the bytes of what was read.
     pub(crate) fn read(record: Vec<u8>, body: Option<Vec<u8>>) -> Result<Self> {
-        Self::read_from(Reader::new(record.into()), body)
+        Self::read_from(Reader::new(record), body).ok_or_else(corrupt)
     }
 
-    fn read_from(mut from: Reader, body: Option<Vec<u8>>) -> Result<Self> {
+    fn read_from(mut from: Reader, body: Option<Vec<u8>>) -> Option<Self> {
         let flags = from.number(1)? as u8;
         if flags & !(ATTEMPTS | EXPIRES | APART | GROUP | HEADERS) != FORMAT {
-            return Err(corrupt());
+            return None;
         }
         let seq = from.number(7)?;
         let max_attempts = if flags & ATTEMPTS == 0 { limits::ATTEMPTS_DEFAULT } else { from.number(2)? as u32 };
@@ -108,30 +104,27 @@ impl Record {
             0 => None,
             _ => {
                 let length = from.number(1)? as usize;
-                Some(GroupName::new(from.text(length)?).map_err(|_| corrupt())?)
+                Some(GroupName::new(from.text(length)?).ok()?)
             }
         };
         if apart.is_some() {
-            from = Reader::new(body.ok_or_else(corrupt)?.into());
+            from = Reader::new(body?);
         }
         let mut headers = Headers::new();
         if flags & HEADERS != 0 {
             let length = from.number(2)? as usize;
-            let mut packed = Reader::new(from.take(length)?);
-            while !packed.0.is_empty() {
-                let name = packed.number(1)? as usize;
-                let name = packed.text(name)?;
-                let value = packed.number(2)? as usize;
-                headers.insert(name, packed.text(value)?).map_err(|_| corrupt())?;
-            }
+            headers = codec::read_headers(from.take(length)?)?;
         }
-        Ok(Self { seq, max_attempts, expires_at, group, headers, payload: from.0 })
+        Some(Self { seq, max_attempts, expires_at, group, headers, payload: from.rest() })
     }
 }
 
 impl Life {
     pub(crate) fn read(life: Vec<u8>) -> Result<Self> {
-        let mut from = Reader::new(life.into());
+        Self::read_from(Reader::new(life)).ok_or_else(corrupt)
+    }
+
+    fn read_from(mut from: Reader) -> Option<Self> {
         let flags = from.number(1)? as u8;
         from.take(14)?;
         let attempt = from.number(2)? as u32;
@@ -144,26 +137,24 @@ impl Life {
             let length = from.number(1)? as usize;
             from.take(length)?;
         }
-        let rest = from.0.len();
+        let rest = from.len();
         let failure = if rest == 0 { None } else { Some(from.text(rest)?) };
-        Ok(Self { leased: flags & LEASED != 0, cancelled: flags & CANCELLED != 0, attempt, old_place_ms, failure })
+        Some(Self { leased: flags & LEASED != 0, cancelled: flags & CANCELLED != 0, attempt, old_place_ms, failure })
     }
 }
 
 /// A dead letter and its number.
 pub(crate) fn read_letter(letter: Vec<u8>, body: Option<Vec<u8>>) -> Result<(u64, DeadLetter)> {
-    let mut from = Reader::new(letter.into());
+    letter_from(Reader::new(letter), body).ok_or_else(corrupt)
+}
+
+fn letter_from(mut from: Reader, body: Option<Vec<u8>>) -> Option<(u64, DeadLetter)> {
     let number = from.number(7)?;
-    let cause = match from.number(1)? {
-        1 => BuryCause::AttemptsUsedUp,
-        2 => BuryCause::Expired,
-        3 => BuryCause::Buried,
-        _ => return Err(corrupt()),
-    };
+    let cause = codec::read_cause(from.number(1)?)?;
     let attempts = from.number(2)? as u32;
     let (buried_at, due_at) = (millis(from.number(6)?), millis(from.number(6)?));
     let length = from.number(2)? as usize;
-    let id = read_id(&from.take(length)?)?;
+    let id = codec::read_id(&from.take(length)?)?;
     let length = from.number(2)? as usize;
     let reason = Reason::new(from.text(length)?);
     let record = Record::read_from(from, body)?;
@@ -172,39 +163,12 @@ pub(crate) fn read_letter(letter: Vec<u8>, body: Option<Vec<u8>>) -> Result<(u64
     letter.attempts = attempts;
     letter.headers = record.headers;
     letter.group = record.group;
-    Ok((number, letter))
-}
-
-/// An id as it is stored.
-pub(crate) fn id_bytes(id: &TaskId) -> Vec<u8> {
-    let mut stored = Vec::with_capacity(17);
-    push_id(&mut stored, id);
-    stored
-}
-
-/// Adds an id as it is stored.
-pub(crate) fn push_id(to: &mut Vec<u8>, id: &TaskId) {
-    match (id.as_uuid(), id.as_key()) {
-        (Some(uuid), _) => {
-            to.push(b'u');
-            to.extend_from_slice(uuid.as_bytes());
-        }
-        (None, key) => {
-            to.push(b'k');
-            to.extend_from_slice(key.unwrap_or_default().as_bytes());
-        }
-    }
+    Some((number, letter))
 }
 
 /// An id that was stored.
 pub(crate) fn read_id(stored: &[u8]) -> Result<TaskId> {
-    match stored.split_first() {
-        Some((b'u', bytes)) => Uuid::from_slice(bytes).map(TaskId::from_uuid).map_err(|_| corrupt()),
-        Some((b'k', bytes)) => {
-            std::str::from_utf8(bytes).ok().and_then(|key| TaskId::new(key).ok()).ok_or_else(corrupt)
-        }
-        _ => Err(corrupt()),
-    }
+    codec::read_id(stored).ok_or_else(corrupt)
 }
 
 /// Seven bytes, as numbers of a queue are stored.
@@ -213,36 +177,8 @@ pub(crate) fn number_bytes(number: u64) -> [u8; 7] {
     seven
 }
 
-pub(crate) fn millis(ms: u64) -> Timestamp {
-    Timestamp::from_unix_millis(i64::try_from(ms).unwrap_or(i64::MAX))
-}
-
 pub(crate) fn corrupt() -> Error {
     Error::new(ErrorKind::Corrupt, "an entry in Redis is not what this library wrote")
-}
-
-/// What is left to read.
-struct Reader(Bytes);
-
-impl Reader {
-    fn new(bytes: Bytes) -> Self {
-        Self(bytes)
-    }
-
-    fn take(&mut self, n: usize) -> Result<Bytes> {
-        if self.0.len() < n {
-            return Err(corrupt());
-        }
-        Ok(self.0.split_to(n))
-    }
-
-    fn number(&mut self, bytes: usize) -> Result<u64> {
-        Ok(self.take(bytes)?.iter().fold(0, |n, &byte| n << 8 | u64::from(byte)))
-    }
-
-    fn text(&mut self, n: usize) -> Result<String> {
-        String::from_utf8(self.take(n)?.to_vec()).map_err(|_| corrupt())
-    }
 }
 
 #[cfg(test)]
@@ -310,15 +246,5 @@ mod tests {
     fn a_plain_task_has_eight_bytes_beside_its_payload() {
         let (record, body) = stored(&NewTask::new(Due::NOW, vec![0; 100]), 1, 0);
         assert_eq!((record.len(), body), (108, None));
-    }
-
-    #[test]
-    fn ids_are_read_as_they_were_written() {
-        for id in [TaskId::from_uuid(Uuid::from_u128(7)), TaskId::new("ü".repeat(128)).unwrap()] {
-            assert_eq!(read_id(&id_bytes(&id)).unwrap(), id);
-        }
-        for bad in [&b""[..], b"u123", b"k", b"k\xff", b"xyz"] {
-            assert_eq!(read_id(bad).unwrap_err().kind(), ErrorKind::Corrupt);
-        }
     }
 }

@@ -82,7 +82,33 @@ pub(crate) fn unreadable() -> Error {
     Error::new(ErrorKind::Corrupt, UNREADABLE)
 }
 
-/// Whether the error is that of an answer, so that what the script did is done.
-pub(crate) fn is_unreadable(e: &Error) -> bool {
-    e.kind() == ErrorKind::Corrupt && e.message() == UNREADABLE
+/// Reads a script's answer item by item. What a script did whose answer can't be read, nobody knows.
+///
+/// # Errors
+/// Those of the call, and [`Ambiguous`](ErrorKind::Ambiguous) for an answer that can't be read.
+pub(crate) fn answered<T>(
+    reply: Result<Reply>,
+    read: impl FnOnce(Reply) -> Result<Vec<Result<T>>>,
+) -> Result<Vec<Result<T>>> {
+    reply.and_then(read).map_err(|e| match e.kind() {
+        ErrorKind::Corrupt if e.message() == UNREADABLE => Error::new(ErrorKind::Ambiguous, UNREADABLE),
+        _ => e,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loss_3_what_a_script_did_whose_answer_cannot_be_read_is_unknown() {
+        let reply = |values: Vec<Value>| Ok(Reply::of(Value::Array(values))?.unwrap());
+        let read = |mut reply: Reply| (0..reply.left()).map(|_| reply.number().map(Ok)).collect();
+        assert_eq!(answered(reply(vec![Value::Int(5), Value::Int(3)]), read).unwrap()[0], Ok(3));
+        for broken in [reply(vec![Value::Int(5), Value::Nil]), Reply::of(Value::Okay).map(|reply| reply.unwrap())] {
+            assert_eq!(answered(broken, read).unwrap_err().kind(), ErrorKind::Ambiguous);
+        }
+        let full = Error::new(ErrorKind::Full, "no room");
+        assert_eq!(answered(Err(full), read).unwrap_err().kind(), ErrorKind::Full);
+    }
 }

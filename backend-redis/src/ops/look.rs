@@ -3,25 +3,27 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
+use delayline_backend_kit::codec::id_bytes;
+use delayline_backend_kit::times::millis;
 use delayline_core::{
     DueWithin, Error, ErrorKind, Page, QueueName, QueueStats, Receipt, Result, TaskId, TaskRef, TaskState, TaskView,
     Timestamp, limits,
 };
 use redis::Value;
 
-use crate::backend::receipt;
+use crate::codec::{self, Life, Record, number_bytes, receipt, text};
 use crate::keys;
-use crate::record::{self, Life, Record};
-use crate::reply::Reply;
+use crate::limits::PIECE;
 use crate::scripts;
-use crate::shared::{PIECE_BYTES, Shared, text};
+use crate::store::Store;
+use crate::transport::Reply;
 
-pub(crate) async fn find(shared: &Shared, queue: &QueueName, id: &TaskId) -> Result<Option<TaskView>> {
-    let number = keys::shard_of(id, shared.config.shards);
-    let shard = shared.shard(queue, number);
-    let mut args = shared.args(&shard, 1);
-    args.push(record::id_bytes(id));
-    let mut reply = shared.run(&scripts::FIND, &shard, None, args).await?;
+pub(crate) async fn find(store: &Store, queue: &QueueName, id: &TaskId) -> Result<Option<TaskView>> {
+    let number = keys::shard_of(id, store.config.shards);
+    let shard = store.shard(queue, number);
+    let mut args = store.args(&shard, 1);
+    args.push(id_bytes(id));
+    let mut reply = store.run(&scripts::FIND, &shard, None, args).await?;
     if reply.left() == 0 {
         return Ok(None);
     }
@@ -33,7 +35,7 @@ fn view(reply: &mut Reply, shard: u32) -> Result<TaskView> {
     let now_ms = reply.now_ms();
     let (member, place, record) = (reply.bytes()?, reply.number()?, reply.bytes()?);
     let (life, body) = (reply.bytes_or_nil()?, reply.bytes_or_nil()?);
-    let id = record::read_id(member.get(7..).unwrap_or_default())?;
+    let id = codec::read_id(member.get(7..).unwrap_or_default())?;
     let record = Record::read(record, body)?;
     let life = life.map(Life::read).transpose()?;
     let leased = life.as_ref().is_some_and(|life| life.leased);
@@ -45,8 +47,8 @@ fn view(reply: &mut Reply, shard: u32) -> Result<TaskView> {
     };
     // Of a task that was claimed, when it was due at that claim.
     let due = life.as_ref().filter(|_| leased).map_or(place, |life| life.old_place_ms);
-    let task = TaskRef::new(id, record::millis(due), receipt(shard, record.seq));
-    let mut view = TaskView::new(task, state, record::millis(place), record.payload);
+    let task = TaskRef::new(id, millis(due), receipt(shard, record.seq));
+    let mut view = TaskView::new(task, state, millis(place), record.payload);
     view.max_attempts = record.max_attempts;
     view.expires_at = record.expires_at;
     view.group = record.group;
@@ -67,8 +69,8 @@ fn place_of(visible_at: Timestamp, receipt: &Receipt) -> Place {
     (visible_at.unix_millis_floor(), seq, shard)
 }
 
-pub(crate) async fn list(shared: &Shared, queue: &QueueName, page: Page) -> Result<Vec<TaskView>> {
-    shared.open()?;
+pub(crate) async fn list(store: &Store, queue: &QueueName, page: Page) -> Result<Vec<TaskView>> {
+    store.lifecycle.open()?;
     let limit = page.limit.min(limits::PAGE_MAX);
     let place = |view: &TaskView| place_of(view.visible_at, &view.task.receipt);
     let after = page.after.map(|cursor| place_of(cursor.visible_at, &cursor.receipt));
@@ -77,19 +79,19 @@ pub(crate) async fn list(shared: &Shared, queue: &QueueName, page: Page) -> Resu
     if limit == 0 {
         return Ok(merged);
     }
-    for (number, shard) in (0_u32..).zip(shared.shards(queue)) {
-        let mut args = shared.args(&shard, 4);
+    for (number, shard) in (0_u32..).zip(store.shards(queue)) {
+        let mut args = store.args(&shard, 4);
         match after {
             Some((ms, seq, of)) => {
                 // A higher shard's task of the same number comes after the cursor, too.
                 let seq = if u64::from(number) <= of { seq } else { seq.saturating_sub(1) };
                 args.push(text(ms));
-                args.push(record::number_bytes(seq).to_vec());
+                args.push(number_bytes(seq).to_vec());
             }
             None => args.extend([Vec::new(), Vec::new()]),
         }
-        args.extend([text(limit), text(PIECE_BYTES)]);
-        let mut reply = shared.run(&scripts::LIST, &shard, None, args).await?;
+        args.extend([text(limit), text(PIECE.bytes)]);
+        let mut reply = store.run(&scripts::LIST, &shard, None, args).await?;
         let before = merged.len();
         while reply.left() > 0 {
             merged.push(view(&mut reply, number)?);
@@ -99,7 +101,7 @@ pub(crate) async fn list(shared: &Shared, queue: &QueueName, page: Page) -> Resu
             bound = Some(bound.map_or(last, |bound| bound.min(last)));
         }
     }
-    if shared.config.shards > 1 {
+    if store.config.shards > 1 {
         merged.sort_by_key(place);
         merged.retain(|view| bound.is_none_or(|bound| place(view) <= bound));
         merged.truncate(limit);
@@ -107,19 +109,19 @@ pub(crate) async fn list(shared: &Shared, queue: &QueueName, page: Page) -> Resu
     Ok(merged)
 }
 
-pub(crate) async fn stats(shared: &Shared, queue: &QueueName) -> Result<QueueStats> {
-    shared.open()?;
+pub(crate) async fn stats(store: &Store, queue: &QueueName) -> Result<QueueStats> {
+    store.lifecycle.open()?;
     let mut stats = QueueStats::default();
     let mut due_within = [0; 4];
-    for shard in shared.shards(queue) {
+    for shard in store.shards(queue) {
         let mut cursor = 0;
         // A look through a hash may show an entry twice.
         let mut leased = HashMap::new();
         let mut over = HashSet::new();
         loop {
-            let mut args = shared.args(&shard, 1);
+            let mut args = store.args(&shard, 1);
             args.push(text(cursor));
-            let mut reply = shared.run(&scripts::STATS, &shard, None, args).await?;
+            let mut reply = store.run(&scripts::STATS, &shard, None, args).await?;
             let now_us = reply.now_us;
             cursor = reply.number()?;
             let (visible, later) = (reply.number()?, reply.number()?);
@@ -164,14 +166,15 @@ pub(crate) async fn stats(shared: &Shared, queue: &QueueName) -> Result<QueueSta
 }
 
 /// The queues that have a key of their own, found by a look through all keys, and those that have an intake here.
-pub(crate) async fn queues(shared: &Shared) -> Result<Vec<QueueName>> {
-    let prefix = &shared.config.key_prefix;
-    let mut queues: BTreeSet<QueueName> = shared.entered().into_iter().collect();
+pub(crate) async fn queues(store: &Store) -> Result<Vec<QueueName>> {
+    store.lifecycle.open()?;
+    let prefix = &store.config.key_prefix;
+    let mut queues: BTreeSet<QueueName> = store.lifecycle.entered().into_iter().collect();
     let mut cursor = String::from("0");
     loop {
         let mut scan = redis::cmd("SCAN");
         scan.arg(&cursor).arg("MATCH").arg(keys::queues_pattern(prefix)).arg("COUNT").arg(1000);
-        let Value::Array(answer) = shared.connection.read("SCAN", &scan).await? else { return Err(unreadable()) };
+        let Value::Array(answer) = store.connection.read("SCAN", &scan).await? else { return Err(unreadable()) };
         let [Value::BulkString(next), Value::Array(found)] = answer.as_slice() else { return Err(unreadable()) };
         for key in found {
             if let Value::BulkString(key) = key {

@@ -2,60 +2,59 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use delayline_core::{DeadLetterOp, DeadLetters, DeadSelect, Error, ErrorKind, QueueName, Result, limits};
+use delayline_backend_kit::Pace;
+use delayline_backend_kit::codec::id_bytes;
+use delayline_core::{DeadLetterOp, DeadLetters, DeadSelect, Error, QueueName, Result, limits};
 
+use crate::codec::{read_letter, text};
 use crate::keys::Shard;
-use crate::record;
+use crate::limits::{PIECE, SHARDS_MAX};
 use crate::scripts;
-use crate::shared::{DELAY_MAX, PIECE_BYTES, Shared, text};
+use crate::store::Store;
 
 /// Letters handled in one script.
-const PIECE: usize = 250;
+const LETTERS: usize = 250;
 
 /// Places in a listing are numbers of a shard times this, plus the shard, so that no two letters have the same.
-const SHARDS: u64 = 64;
+const SHARDS: u64 = SHARDS_MAX as u64;
 
-pub(crate) async fn operate(shared: &Shared, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
+pub(crate) async fn operate(store: &Store, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
+    store.lifecycle.open()?;
     match op {
-        DeadLetterOp::List { after, limit } => list(shared, queue, after, limit.min(limits::PAGE_MAX)).await,
+        DeadLetterOp::List { after, limit } => list(store, queue, after, limit.min(limits::PAGE_MAX)).await,
         DeadLetterOp::Redrive { select, rate } => {
-            let gap_us = match rate {
-                None => 0.0,
-                Some(rate) if rate.is_finite() && rate > 0.0 => 1e6 / rate,
-                Some(rate) => return Err(Error::new(ErrorKind::Invalid, format!("{rate} a second is no rate"))),
-            };
-            let mut redrive = Redrive { gap_us, since: 0, answer: DeadLetters::default() };
-            walk(shared, queue, select, &mut Work::Redrive(&mut redrive)).await?;
+            let mut redrive = Redrive { pace: Pace::new(rate)?, since: 0, answer: DeadLetters::default() };
+            walk(store, queue, select, &mut Work::Redrive(&mut redrive)).await?;
             Ok(redrive.answer)
         }
         DeadLetterOp::Purge { select } => {
             let mut answer = DeadLetters::default();
-            walk(shared, queue, select, &mut Work::Purge(&mut answer)).await?;
+            walk(store, queue, select, &mut Work::Purge(&mut answer)).await?;
             Ok(answer)
         }
         _ => Err(Error::unsupported("this operation on dead letters")),
     }
 }
 
-async fn list(shared: &Shared, queue: &QueueName, after: Option<u64>, limit: usize) -> Result<DeadLetters> {
+async fn list(store: &Store, queue: &QueueName, after: Option<u64>, limit: usize) -> Result<DeadLetters> {
     let mut answer = DeadLetters::default();
     if limit == 0 {
         return Ok(answer);
     }
     let mut merged = Vec::new();
     let mut bound = u64::MAX;
-    for (number, shard) in (0..).zip(shared.shards(queue)) {
+    for (number, shard) in (0..).zip(store.shards(queue)) {
         let from = after.map_or(0, |after| {
             let (place, of) = (after / SHARDS, after % SHARDS);
             if number <= of { place } else { place.saturating_sub(1) }
         });
-        let mut args = shared.args(&shard, 3);
-        args.extend([text(from), text(limit), text(PIECE_BYTES)]);
-        let mut reply = shared.run(&scripts::DEAD_LIST, &shard, None, args).await?;
+        let mut args = store.args(&shard, 3);
+        args.extend([text(from), text(limit), text(PIECE.bytes)]);
+        let mut reply = store.run(&scripts::DEAD_LIST, &shard, None, args).await?;
         let more = reply.int()? == 1;
         while reply.left() > 0 {
             let (letter, body) = (reply.bytes()?, reply.bytes_or_nil()?);
-            let (place, letter) = record::read_letter(letter, body)?;
+            let (place, letter) = read_letter(letter, body)?;
             merged.push((place * SHARDS + number, letter));
         }
         if more && let Some((last, _)) = merged.last() {
@@ -80,35 +79,32 @@ enum Work<'w> {
 }
 
 struct Redrive {
-    gap_us: f64,
+    pace: Pace,
     /// The instant from which all are staggered, once there is one.
     since: u64,
     answer: DeadLetters,
 }
 
-async fn walk(shared: &Shared, queue: &QueueName, select: DeadSelect, work: &mut Work<'_>) -> Result<()> {
+async fn walk(store: &Store, queue: &QueueName, select: DeadSelect, work: &mut Work<'_>) -> Result<()> {
     let wanted = match select {
         DeadSelect::All => None,
         DeadSelect::Ids(ids) => {
-            shared.caps.check_batch(ids.len())?;
-            Some(ids.iter().map(record::id_bytes).collect::<HashSet<_>>())
+            store.caps.check_batch(ids.len())?;
+            Some(ids.iter().map(id_bytes).collect::<HashSet<_>>())
         }
         _ => return Err(Error::unsupported("this selection of dead letters")),
     };
-    let shards = shared.shards(queue);
+    let shards = store.shards(queue);
     // Everything that is buried now, and nothing that is buried later.
     let mut untils = Vec::with_capacity(shards.len());
     let mut letters = 0;
     for shard in &shards {
-        let (until, there, _) = name(shared, shard, 0, 0, 1).await?;
+        let (until, there, _) = name(store, shard, 0, 0, 1).await?;
         untils.push(until);
         letters += there;
     }
     if let Work::Redrive(redrive) = work {
-        let longest_us = DELAY_MAX.as_micros() as f64;
-        if redrive.gap_us > longest_us || letters as f64 * redrive.gap_us > longest_us {
-            return Err(shared.caps.out_of_range());
-        }
+        redrive.pace.check(letters, &store.caps)?;
     }
     let mut rests: Vec<Rest<'_>> = (shards.iter().zip(untils))
         .map(|(shard, until)| Rest { shard, until, from: 0, through: false, next: VecDeque::new() })
@@ -116,14 +112,14 @@ async fn walk(shared: &Shared, queue: &QueueName, select: DeadSelect, work: &mut
     let is_wanted = |id: &Vec<u8>| wanted.as_ref().is_none_or(|wanted| wanted.contains(id));
     if rests.len() > 1
         && let Work::Redrive(redrive) = work
-        && redrive.gap_us > 0.0
+        && !redrive.pace.at_once()
     {
-        return redrive.in_turn(shared, &mut rests, is_wanted).await;
+        return redrive.in_turn(store, &mut rests, is_wanted).await;
     }
     for rest in &mut rests {
-        while rest.look(shared, is_wanted).await? {
+        while rest.look(store, is_wanted).await? {
             let chosen: Vec<u64> = rest.next.drain(..).collect();
-            work.on(shared, rest.shard, &chosen).await?;
+            work.on(store, rest.shard, &chosen).await?;
         }
     }
     Ok(())
@@ -141,10 +137,10 @@ struct Rest<'s> {
 
 impl Rest<'_> {
     /// Whether any is left; then the next ones are there.
-    async fn look(&mut self, shared: &Shared, is_wanted: impl Fn(&Vec<u8>) -> bool) -> Result<bool> {
+    async fn look(&mut self, store: &Store, is_wanted: impl Fn(&Vec<u8>) -> bool) -> Result<bool> {
         while self.next.is_empty() && !self.through {
-            let (_, _, named) = name(shared, self.shard, self.from, self.until, PIECE).await?;
-            self.through = named.len() < PIECE;
+            let (_, _, named) = name(store, self.shard, self.from, self.until, LETTERS).await?;
+            self.through = named.len() < LETTERS;
             self.from = named.last().map_or(self.from, |(number, _)| *number);
             self.next.extend(named.into_iter().filter(|(_, id)| is_wanted(id)).map(|(number, _)| number));
         }
@@ -157,17 +153,17 @@ impl Redrive {
     /// stays empty.
     async fn in_turn(
         &mut self,
-        shared: &Shared,
+        store: &Store,
         rests: &mut [Rest<'_>],
         is_wanted: impl Fn(&Vec<u8>) -> bool,
     ) -> Result<()> {
         let mut turn = 0_u64;
         loop {
             let mut taken: Vec<Vec<(u64, u64)>> = vec![Vec::new(); rests.len()];
-            for _ in 0..PIECE {
+            for _ in 0..LETTERS {
                 let mut first: Option<(u64, usize)> = None;
                 for (at, rest) in rests.iter_mut().enumerate() {
-                    if rest.look(shared, &is_wanted).await? {
+                    if rest.look(store, &is_wanted).await? {
                         first = first.into_iter().chain([(rest.next[0], at)]).min();
                     }
                 }
@@ -180,16 +176,16 @@ impl Redrive {
                 return Ok(());
             }
             for (rest, letters) in rests.iter().zip(taken).filter(|(_, letters)| !letters.is_empty()) {
-                let mut args = shared.args(rest.shard, 3 + 2 * letters.len());
-                args.extend([text(self.since), text(self.gap_us), Vec::new()]);
+                let mut args = store.args(rest.shard, 3 + 2 * letters.len());
+                args.extend([text(self.since), text(self.pace.gap_us()), Vec::new()]);
                 args.extend(letters.into_iter().flat_map(|(number, turn)| [text(number), text(turn)]));
-                self.run(shared, rest.shard, args).await?;
+                self.run(store, rest.shard, args).await?;
             }
         }
     }
 
-    async fn run(&mut self, shared: &Shared, shard: &Shard, args: Vec<Vec<u8>>) -> Result<()> {
-        let mut reply = shared.run(&scripts::DEAD_REDRIVE, shard, None, args).await?;
+    async fn run(&mut self, store: &Store, shard: &Shard, args: Vec<Vec<u8>>) -> Result<()> {
+        let mut reply = store.run(&scripts::DEAD_REDRIVE, shard, None, args).await?;
         self.since = reply.number()?;
         self.answer.affected += reply.number()?;
         self.answer.kept += reply.number()?;
@@ -198,17 +194,17 @@ impl Redrive {
 }
 
 impl Work<'_> {
-    async fn on(&mut self, shared: &Shared, shard: &Shard, letters: &[u64]) -> Result<()> {
-        let mut args = shared.args(shard, 3 + letters.len());
+    async fn on(&mut self, store: &Store, shard: &Shard, letters: &[u64]) -> Result<()> {
+        let mut args = store.args(shard, 3 + letters.len());
         match self {
             Self::Redrive(redrive) => {
-                args.extend([text(redrive.since), text(redrive.gap_us), text(redrive.answer.affected)]);
+                args.extend([text(redrive.since), text(redrive.pace.gap_us()), text(redrive.answer.affected)]);
                 args.extend(letters.iter().map(text));
-                redrive.run(shared, shard, args).await?;
+                redrive.run(store, shard, args).await?;
             }
             Self::Purge(answer) => {
                 args.extend(letters.iter().map(text));
-                answer.affected += shared.run(&scripts::DEAD_PURGE, shard, None, args).await?.number()?;
+                answer.affected += store.run(&scripts::DEAD_PURGE, shard, None, args).await?.number()?;
             }
         }
         Ok(())
@@ -218,10 +214,10 @@ impl Work<'_> {
 /// The last number that counts, how many letters there are, and the numbers and ids of the next ones.
 type Named = (u64, u64, Vec<(u64, Vec<u8>)>);
 
-async fn name(shared: &Shared, shard: &Shard, from: u64, until: u64, limit: usize) -> Result<Named> {
-    let mut args = shared.args(shard, 3);
+async fn name(store: &Store, shard: &Shard, from: u64, until: u64, limit: usize) -> Result<Named> {
+    let mut args = store.args(shard, 3);
     args.extend([text(from), text(until), text(limit)]);
-    let mut reply = shared.run(&scripts::DEAD_IDS, shard, None, args).await?;
+    let mut reply = store.run(&scripts::DEAD_IDS, shard, None, args).await?;
     let (until, there) = (reply.number()?, reply.number()?);
     let mut named = Vec::with_capacity(reply.left() / 2);
     while reply.left() > 0 {

@@ -1,58 +1,26 @@
 //! One multiplexed connection, rebuilt when it is broken or silent; scripts by their hash.
 //!
 //! 1. Many callers share one connection; each request has its own answer.
-//! 2. A connection that has broken or let an answer's time pass is never used again. The next call makes a new one; calls
-//!    that come meanwhile wait for that one attempt and share its outcome.
+//! 2. A connection that has broken or let an answer's time pass is never used again. The next call makes a new one
+//!    ([`Reconnect`]).
 //! 3. Whether a request can have been sent decides its error: `Unavailable` if not, otherwise `Ambiguous`.
 //! 4. It spawns nothing but the driver of its connection, which ends with the last of its users.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use delayline_backend_kit::{Connected, Reconnect};
 use delayline_core::{Error, ErrorKind, Result, meter};
-use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, ProtocolVersion, PushInfo, PushKind, ServerErrorKind, Value};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 
+use super::failure::{connecting_failed, refused, unavailable};
+use super::script::Script;
 use crate::RedisConfig;
-use crate::failure::{connecting_failed, refused};
-use crate::shared::NAME;
-
-/// A script, and its hash once it is known.
-pub(crate) struct Script {
-    /// For error messages: the file's name.
-    pub(crate) name: &'static str,
-    /// Its text.
-    pub(crate) text: &'static str,
-    /// Whether repeating it after a lost answer has no further effect, so that `Connection` may do so by itself.
-    pub(crate) repeatable: bool,
-    hash: OnceLock<String>,
-}
-
-impl Script {
-    pub(crate) const fn new(name: &'static str, text: &'static str, repeatable: bool) -> Self {
-        Self { name, text, repeatable, hash: OnceLock::new() }
-    }
-
-    fn hash(&self) -> &str {
-        self.hash.get_or_init(|| redis::Script::new(self.text).get_hash().to_owned())
-    }
-
-    fn command(&self, by_hash: bool, keys: &[&[u8]], args: &[Vec<u8>]) -> Cmd {
-        let mut command = if by_hash { redis::cmd("EVALSHA") } else { redis::cmd("EVAL") };
-        command.arg(if by_hash { self.hash() } else { self.text }).arg(keys.len());
-        for key in keys {
-            command.arg(*key);
-        }
-        for arg in args {
-            command.arg(arg.as_slice());
-        }
-        command
-    }
-}
+use crate::limits::NAME;
 
 /// What all calls of a backend go through. Clones share the one connection.
 #[derive(Clone, Debug)]
@@ -64,23 +32,8 @@ struct Shared {
     server: String,
     response_timeout: Duration,
     connect_timeout: Duration,
-    state: Mutex<State>,
-    /// Held by the one caller that connects.
-    connecting: tokio::sync::Mutex<()>,
+    reconnect: Reconnect<Link>,
     phase: watch::Sender<Phase>,
-    /// Counts up when a connection was lost or silent, which is reason to doubt others to the same server.
-    troubles: watch::Sender<u64>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    link: Option<Link>,
-    backoff: Backoff,
-    /// Counts attempts to connect that have ended.
-    attempts: u64,
-    /// Why the last attempt failed; none if it did not.
-    failure: Option<Error>,
-    was_connected: bool,
 }
 
 /// One connection, and whether it is known to be broken.
@@ -88,6 +41,16 @@ struct State {
 struct Link {
     connection: MultiplexedConnection,
     broken: Arc<AtomicBool>,
+}
+
+impl Connected for Link {
+    fn works(&self) -> bool {
+        !self.broken.load(Ordering::SeqCst)
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.broken, &other.broken)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,10 +87,8 @@ impl Connection {
             server: config.server(),
             response_timeout: config.response_timeout,
             connect_timeout: config.connect_timeout,
-            state: Mutex::default(),
-            connecting: tokio::sync::Mutex::default(),
+            reconnect: Reconnect::new(NAME),
             phase: watch::Sender::new(Phase::Open),
-            troubles: watch::Sender::new(0),
         })))
     }
 
@@ -173,7 +134,7 @@ impl Connection {
     /// # Errors
     /// `Denied`, and as [`eval`](Self::eval).
     pub(crate) async fn may_subscribe(&self, channel: &[u8]) -> Result<()> {
-        let Link { mut connection, .. } = self.0.link().await?;
+        let Link { mut connection, .. } = self.0.reconnect.get(|| self.0.connect()).await?;
         let answer = match connection.subscribe(channel).await {
             Ok(()) => connection.unsubscribe(channel).await,
             refusal => refusal,
@@ -187,7 +148,7 @@ impl Connection {
 
     /// Changes whenever a connection was lost or silent.
     pub(crate) fn troubles(&self) -> watch::Receiver<u64> {
-        self.0.troubles.subscribe()
+        self.0.reconnect.troubles()
     }
 
     /// Refuses new calls, gives those under way half a second, and ends the connection. Repeated, it does nothing.
@@ -221,7 +182,7 @@ struct Cut<'a>(&'a Shared);
 impl Drop for Cut<'_> {
     fn drop(&mut self) {
         self.0.phase.send_replace(Phase::Cut);
-        self.0.state.lock().link = None;
+        self.0.reconnect.end();
     }
 }
 
@@ -231,7 +192,7 @@ impl Shared {
         let link = tokio::select! {
             biased;
             _ = phase.wait_for(|phase| *phase != Phase::Open) => return Err(Lost::Unsent(closed())),
-            link = self.link() => link.map_err(Lost::Unsent)?,
+            link = self.reconnect.get(|| self.connect()) => link.map_err(Lost::Unsent)?,
         };
         let mut connection = link.connection.clone();
         meter::round_trip(NAME);
@@ -264,63 +225,6 @@ impl Shared {
         Lost::Refused(refusal)
     }
 
-    /// The connection, made if there is none. What comes of an attempt counts for all who waited for it.
-    async fn link(&self) -> Result<Link> {
-        let seen = match self.live() {
-            Ok(link) => return Ok(link),
-            Err(attempts) => attempts,
-        };
-        let _turn = self.connecting.lock().await;
-        if let Ok(link) = self.live() {
-            return Ok(link);
-        }
-        let not_before = {
-            let state = self.state.lock();
-            match &state.failure {
-                Some(failure) if state.attempts != seen => return Err(failure.clone()),
-                _ => state.backoff.not_before,
-            }
-        };
-        if let Some(at) = not_before {
-            sleep_until(at).await;
-        }
-        let attempt = self.connect().await;
-        let mut state = self.state.lock();
-        state.attempts += 1;
-        match attempt {
-            Ok(link) => {
-                state.backoff.succeeded();
-                state.failure = None;
-                if std::mem::replace(&mut state.was_connected, true) {
-                    meter::reconnected(NAME);
-                }
-                if *self.phase.borrow() != Phase::Cut {
-                    state.link = Some(link.clone());
-                }
-                Ok(link)
-            }
-            Err(failure) => {
-                state.backoff.failed();
-                state.failure = Some(failure.clone());
-                Err(failure)
-            }
-        }
-    }
-
-    /// The connection if it is not known to be broken, or how often connecting was tried.
-    fn live(&self) -> Result<Link, u64> {
-        let mut state = self.state.lock();
-        match &state.link {
-            Some(link) if !link.broken.load(Ordering::SeqCst) => Ok(link.clone()),
-            Some(_) => {
-                state.link = None;
-                self.troubles.send_modify(|n| *n += 1);
-                Err(state.attempts)
-            }
-            None => Err(state.attempts),
-        }
-    }
-
     async fn connect(&self) -> Result<Link> {
         let broken = Arc::new(AtomicBool::new(false));
         let ended = {
@@ -351,11 +255,7 @@ impl Shared {
     /// Uses this connection no more. Others may still be waiting for their answers on it.
     fn give_up(&self, link: &Link) {
         link.broken.store(true, Ordering::SeqCst);
-        let mut state = self.state.lock();
-        if state.link.as_ref().is_some_and(|current| Arc::ptr_eq(&current.broken, &link.broken)) {
-            state.link = None;
-            self.troubles.send_modify(|n| *n += 1);
-        }
+        self.reconnect.give_up(link);
     }
 
     fn unanswered(&self, e: &redis::RedisError) -> Error {
@@ -379,46 +279,6 @@ impl Shared {
     }
 }
 
-/// When connecting may be tried again: at once after a connection that worked, then after 50 ms to 2 s.
-#[derive(Debug)]
-pub(crate) struct Backoff {
-    failures: u32,
-    not_before: Option<Instant>,
-    random: fastrand::Rng,
-}
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self { failures: 0, not_before: None, random: fastrand::Rng::new() }
-    }
-}
-
-impl Backoff {
-    const FIRST: Duration = Duration::from_millis(50);
-    const MAX: Duration = Duration::from_secs(2);
-
-    pub(crate) fn succeeded(&mut self) {
-        self.failures = 0;
-        self.not_before = None;
-    }
-
-    /// Half of the pause is left to chance, so that many clients do not come back at once.
-    pub(crate) fn failed(&mut self) {
-        let pause = Self::FIRST.saturating_mul(1 << self.failures.min(6)).min(Self::MAX);
-        self.failures += 1;
-        self.not_before = Some(Instant::now() + pause.mul_f64(0.5 + self.random.f64() / 2.0));
-    }
-
-    /// When to try again.
-    pub(crate) fn not_before(&self) -> Option<Instant> {
-        self.not_before
-    }
-}
-
 fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the backend is closed")
-}
-
-pub(crate) fn unavailable(what: String) -> Error {
-    Error::new(ErrorKind::Unavailable, what)
 }

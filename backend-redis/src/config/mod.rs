@@ -1,13 +1,20 @@
 //! How a Redis backend is set up.
 
+mod capabilities;
+
 use std::fmt;
 use std::time::Duration;
 
-use delayline_core::{Durability, Error, ErrorKind, Result};
+use delayline_backend_kit::options::{bad, check_times};
+use delayline_backend_kit::{UrlForm, UrlOption};
+use delayline_core::{Durability, Result};
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{
     Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates,
 };
+
+pub(crate) use self::capabilities::capabilities;
+use crate::limits::SHARDS_MAX;
 
 /// Server, keys, time-outs and limits of a Redis backend.
 ///
@@ -28,18 +35,30 @@ pub struct RedisConfig {
     pub(crate) durability: Durability,
 }
 
-/// The most shards of a queue.
-pub(crate) const SHARDS_MAX: u32 = 64;
-
 /// The longest prefix of keys, in bytes.
 const PREFIX_BYTES_MAX: usize = 96;
 
 /// Redis refuses longer strings unless it is told otherwise, and one call carries more than one payload.
 const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 
-/// A URL's options, for messages.
-const OPTIONS: &str = "key_prefix, shards, response_timeout, connect_timeout, keepalive, dead_letters_max, \
-                       payload_bytes_max, operation_window, sweep and durability";
+/// What its URLs look like.
+const FORM: UrlForm = UrlForm {
+    what: "a Redis URL",
+    schemes: &["redis", "rediss"],
+    options: &[
+        "key_prefix",
+        "shards",
+        "response_timeout",
+        "connect_timeout",
+        "keepalive",
+        "dead_letters_max",
+        "payload_bytes_max",
+        "operation_window",
+        "sweep",
+        "durability",
+    ],
+    options_with_at: &[],
+};
 
 impl RedisConfig {
     /// Reads a URL: `redis://[[user]:password@]host[:port][/database]`, or `rediss://` for TLS, with options such as
@@ -49,24 +68,16 @@ impl RedisConfig {
     /// The options are named as the methods here. Times are written as `500ms`, `5s` or `1m`, the others as whole numbers.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) for anything else.
+    /// [`Config`](delayline_core::ErrorKind::Config) for anything else.
     pub fn from_url(url: &str) -> Result<Self> {
-        let (server, options) = url.split_once('?').unwrap_or((url, ""));
-        if options.contains(['@', '#']) || server.contains('#') {
-            return Err(bad("a Redis URL has no `#`, and a `?` in its password is written as `%3F`"));
-        }
-        let scheme = server.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
-        if !matches!(scheme.as_deref(), Some("redis" | "rediss")) {
-            return Err(bad("a Redis URL begins with `redis://` or `rediss://`"));
-        }
+        let (server, options) = FORM.split(url)?;
         // What it says of a URL it can't read might hold a part of it.
         let info = server.into_connection_info().map_err(|_| {
             bad("a Redis URL is `redis://[[user]:password@]host[:port][/database]?option=value&...`, with a database's number")
         })?;
         let mut config = Self::of(info);
-        for option in options.split('&').filter(|option| !option.is_empty()) {
-            let (name, value) = option.split_once('=').unwrap_or((option, ""));
-            config.set(name, value)?;
+        for option in &options {
+            config.set(option)?;
         }
         config.check()?;
         Ok(config)
@@ -89,31 +100,25 @@ impl RedisConfig {
         }
     }
 
-    fn set(&mut self, name: &str, value: &str) -> Result<()> {
-        let whole = || value.parse().map_err(|_| bad(format!("option `{name}` of a Redis URL takes a whole number")));
-        let time = || {
-            let time = humantime::parse_duration(value);
-            time.map_err(|_| bad(format!("option `{name}` of a Redis URL takes a time such as `500ms` or `5s`")))
-        };
-        let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        match name {
-            "key_prefix" => value.clone_into(&mut self.key_prefix),
-            "shards" => self.shards = u32::try_from(whole()?).unwrap_or(u32::MAX),
-            "response_timeout" => self.response_timeout = time()?,
-            "connect_timeout" => self.connect_timeout = time()?,
-            "keepalive" => self.keepalive = time()?,
-            "dead_letters_max" => self.dead_letters_max = size(whole()?),
-            "payload_bytes_max" => self.payload_bytes_max = size(whole()?),
-            "operation_window" => self.operation_window = time()?,
-            "sweep" => self.sweep = time()?,
+    fn set(&mut self, option: &UrlOption<'_>) -> Result<()> {
+        match option.name() {
+            "key_prefix" => option.text().clone_into(&mut self.key_prefix),
+            "shards" => self.shards = option.whole()?,
+            "response_timeout" => self.response_timeout = option.time()?,
+            "connect_timeout" => self.connect_timeout = option.time()?,
+            "keepalive" => self.keepalive = option.time()?,
+            "dead_letters_max" => self.dead_letters_max = option.whole()?,
+            "payload_bytes_max" => self.payload_bytes_max = option.whole()?,
+            "operation_window" => self.operation_window = option.time()?,
+            "sweep" => self.sweep = option.time()?,
             "durability" => {
-                self.durability = match value {
+                self.durability = match option.text() {
                     "server" => Durability::Server,
                     "disk" => Durability::Disk,
-                    _ => return Err(bad("option `durability` of a Redis URL is `server` or `disk`")),
+                    _ => return Err(option.takes("`server` or `disk`")),
                 };
             }
-            _ => return Err(bad(format!("a Redis URL has no option `{}`; there are {OPTIONS}", shown(name)))),
+            _ => return Err(option.unread()),
         }
         Ok(())
     }
@@ -135,7 +140,7 @@ impl RedisConfig {
     }
 
     /// How long an answer may take, 5 s unless set. Beyond it the connection is given up, and the call answers
-    /// [`Ambiguous`](ErrorKind::Ambiguous).
+    /// [`Ambiguous`](delayline_core::ErrorKind::Ambiguous).
     #[must_use]
     pub fn response_timeout(mut self, time: Duration) -> Self {
         self.response_timeout = time;
@@ -236,7 +241,7 @@ impl RedisConfig {
     /// Checks what a method may have set to something impossible.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config).
+    /// [`Config`](delayline_core::ErrorKind::Config).
     pub(crate) fn check(&self) -> Result<()> {
         let letter = |b: u8| b.is_ascii_alphanumeric() || b"-_.:".contains(&b);
         let prefix = &self.key_prefix;
@@ -249,17 +254,13 @@ impl RedisConfig {
         if self.payload_bytes_max > PAYLOAD_BYTES_MAX {
             return Err(bad(format!("payload_bytes_max is at most {PAYLOAD_BYTES_MAX}")));
         }
-        for (name, time, least) in [
+        check_times(&[
             ("response_timeout", self.response_timeout, 1),
             ("connect_timeout", self.connect_timeout, 1),
             ("keepalive", self.keepalive, 1_000),
             ("operation_window", self.operation_window, 1),
             ("sweep", self.sweep, 1),
-        ] {
-            if time < Duration::from_millis(least) || time > Duration::from_secs(86_400) {
-                return Err(bad(format!("{name} is {least}ms to a day")));
-            }
-        }
+        ])?;
         if !matches!(self.durability, Durability::Server | Durability::Disk) {
             return Err(bad("the durability of Redis is `Server` or `Disk`"));
         }
@@ -323,17 +324,10 @@ impl fmt::Debug for RedisConfig {
     }
 }
 
-fn bad(what: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::Config, what)
-}
-
-/// An option's name as it may stand in a message: what is none may be part of a secret.
-fn shown(name: &str) -> &str {
-    if name.len() <= 24 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') { name } else { "..." }
-}
-
 #[cfg(test)]
 mod tests {
+    use delayline_core::ErrorKind;
+
     use super::*;
 
     #[test]

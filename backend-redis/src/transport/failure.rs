@@ -110,3 +110,7 @@ pub(crate) fn said(refusal: &ServerError) -> String {
     let details = details.split(", with args").next().unwrap_or_default();
     format!("{} {details}", refusal.code()).chars().take(300).collect()
 }
+
+pub(crate) fn unavailable(what: String) -> Error {
+    Error::new(ErrorKind::Unavailable, what)
+}

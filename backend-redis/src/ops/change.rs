@@ -1,43 +1,46 @@
 //! Changing tasks that wait: by their ids in pieces, or a group in pieces that can be resumed.
 
+use delayline_backend_kit::Answers;
+use delayline_backend_kit::codec::id_bytes;
+use delayline_backend_kit::times::{DELAY_MAX, millis_ceil};
 use delayline_core::{
     Action, Change, ChangeOutcome, Changed, Error, ErrorKind, GroupName, OperationId, QueueName, Result, Select, Shift,
     TaskRef,
 };
 use redis::Value;
 
-use crate::answers::Answers;
-use crate::backend::{due_text, seq_of};
+use crate::codec::{corrupt, due_text, number_bytes, seq_of, text};
 use crate::keys::{self, Digest, Shard};
-use crate::record;
-use crate::reply::unreadable;
+use crate::limits::PIECE;
 use crate::scripts;
-use crate::shared::{DELAY_MAX, PIECE, Shared, micros_ceil, text};
+use crate::store::Store;
+use crate::transport::{Reply, answered, unreadable};
 
 /// Members of a group changed in one script.
 const GROUP_PIECE: usize = 500;
 
 /// What every piece of a change is told.
 struct Plan<'c> {
-    shared: &'c Shared,
+    store: &'c Store,
     queue: &'c QueueName,
     action: Action,
     /// The operation and the digest of the whole change.
     operation: Option<(OperationId, Vec<u8>)>,
 }
 
-pub(crate) async fn change(shared: &Shared, queue: &QueueName, select: Select, change: Change) -> Result<Changed> {
+pub(crate) async fn change(store: &Store, queue: &QueueName, select: Select, change: Change) -> Result<Changed> {
+    store.lifecycle.open()?;
     if let Action::MoveTo(due) = change.action {
-        shared.caps.check_delay(due)?;
+        store.caps.check_delay(due)?;
     }
     if let Select::Tasks(tasks) = &select {
-        shared.caps.check_batch(tasks.len())?;
+        store.caps.check_batch(tasks.len())?;
     }
     let operation = match change.operation {
-        Some(id) => Some((id, begin(shared, id, digest(queue, &select, change.action)).await?)),
+        Some(id) => Some((id, begin(store, id, digest(queue, &select, change.action)).await?)),
         None => None,
     };
-    let plan = Plan { shared, queue, action: change.action, operation };
+    let plan = Plan { store, queue, action: change.action, operation };
     match select {
         Select::Tasks(tasks) => plan.change_tasks(&tasks).await,
         Select::Group(group) => plan.change_group(&group).await,
@@ -45,13 +48,13 @@ pub(crate) async fn change(shared: &Shared, queue: &QueueName, select: Select, c
 }
 
 /// Notes what an operation id stands for.
-async fn begin(shared: &Shared, id: OperationId, digest: Vec<u8>) -> Result<Vec<u8>> {
-    let key = keys::operation_key(&shared.config.key_prefix, id);
-    let args = vec![digest.clone(), text(shared.config.operation_window.as_millis())];
-    match shared.connection.eval(&scripts::OPERATION, &[&key], args).await? {
+async fn begin(store: &Store, id: OperationId, digest: Vec<u8>) -> Result<Vec<u8>> {
+    let key = keys::operation_key(&store.config.key_prefix, id);
+    let args = vec![digest.clone(), text(store.config.operation_window.as_millis())];
+    match store.connection.eval(&scripts::OPERATION, &[&key], args).await? {
         Value::Int(1) => Ok(digest),
         Value::Int(0) => Err(Error::new(ErrorKind::Invalid, format!("operation {id} was another change"))),
-        _ => Err(record::corrupt()),
+        _ => Err(corrupt()),
     }
 }
 
@@ -67,7 +70,7 @@ fn digest(queue: &QueueName, select: &Select, action: Action) -> Vec<u8> {
         Select::Tasks(tasks) => {
             digest.add(b"tasks");
             for task in tasks {
-                digest.add(&record::id_bytes(&task.id));
+                digest.add(&id_bytes(&task.id));
                 digest.add(&task.receipt.to_vec());
             }
         }
@@ -77,18 +80,18 @@ fn digest(queue: &QueueName, select: &Select, action: Action) -> Vec<u8> {
 
 impl Plan<'_> {
     fn args(&self, shard: &Shard, capacity: usize) -> Vec<Vec<u8>> {
-        let mut args = self.shared.args(shard, 5 + capacity);
+        let mut args = self.store.args(shard, 5 + capacity);
         let (letter, target) = match self.action {
             Action::Cancel => ("c", Vec::new()),
             Action::MoveTo(due) => ("m", due_text(due)),
             // A shift beyond all ranges stays beyond them.
-            Action::Shift(Shift::Later(by)) => ("s", text(micros_ceil(by).div_ceil(1000).min(1 << 52))),
+            Action::Shift(Shift::Later(by)) => ("s", text(millis_ceil(by).min(1 << 52))),
             // Rounded down, so that it is not sooner than asked for.
             Action::Shift(Shift::Sooner(by)) => ("s", text(-(by.as_millis().min(1 << 52) as i64))),
         };
         args.extend([text(letter), target, text(DELAY_MAX.as_millis())]);
         args.push(self.operation.as_ref().map(|(_, digest)| digest.clone()).unwrap_or_default());
-        args.push(text(self.shared.config.operation_window.as_millis()));
+        args.push(text(self.store.config.operation_window.as_millis()));
         args
     }
 
@@ -98,35 +101,34 @@ impl Plan<'_> {
 
     async fn change_tasks(&self, tasks: &[TaskRef]) -> Result<Changed> {
         let mut answers = Answers::new(tasks.len());
-        for (number, list) in self.shared.by_shard(tasks.iter().map(|task| &task.id)) {
-            let shard = self.shared.shard(self.queue, number);
-            for (n, piece) in list.chunks(PIECE).enumerate() {
+        for (number, list) in self.store.by_shard(tasks.iter().map(|task| &task.id)) {
+            let shard = self.store.shard(self.queue, number);
+            for (n, piece) in list.chunks(PIECE.items).enumerate() {
                 if answers.have_failed() {
                     break;
                 }
                 let mut args = self.args(&shard, 1 + 2 * piece.len());
                 args.push(format!("p{n}").into_bytes());
                 for &at in piece {
-                    args.push(record::id_bytes(&tasks[at].id));
+                    args.push(id_bytes(&tasks[at].id));
                     args.push(match seq_of(&tasks[at].receipt) {
                         Ok(None) => Vec::new(),
-                        Ok(Some(seq)) => record::number_bytes(seq).to_vec(),
+                        Ok(Some(seq)) => number_bytes(seq).to_vec(),
                         // No task has it.
                         Err(()) => vec![0xff; 7],
                     });
                 }
                 let key = self.own_key(&shard);
-                let reply = self.shared.run(&scripts::CHANGE_TASKS, &shard, key.as_deref(), args).await;
-                answers.piece(piece, reply, |mut reply| {
-                    let answer = |code| match code {
-                        b'0' => Ok(Ok(ChangeOutcome::Changed)),
-                        b'1' => Ok(Ok(ChangeOutcome::InFlight)),
-                        b'2' => Ok(Ok(ChangeOutcome::NotFound)),
-                        b'3' => Ok(Err(self.shared.caps.out_of_range())),
-                        _ => Err(unreadable()),
-                    };
-                    reply.bytes()?.into_iter().map(answer).collect()
-                });
+                let reply = self.store.run(&scripts::CHANGE_TASKS, &shard, key.as_deref(), args).await;
+                let answer = |code| match code {
+                    b'0' => Ok(Ok(ChangeOutcome::Changed)),
+                    b'1' => Ok(Ok(ChangeOutcome::InFlight)),
+                    b'2' => Ok(Ok(ChangeOutcome::NotFound)),
+                    b'3' => Ok(Err(self.store.caps.out_of_range())),
+                    _ => Err(unreadable()),
+                };
+                let read = |mut reply: Reply| reply.bytes()?.into_iter().map(answer).collect();
+                answers.piece(piece, answered(reply, read));
             }
         }
         let mut changed = Changed::default();
@@ -140,7 +142,7 @@ impl Plan<'_> {
     async fn change_group(&self, group: &GroupName) -> Result<Changed> {
         let mut changed = Changed::default();
         let mut any = false;
-        for shard in self.shared.shards(self.queue) {
+        for shard in self.store.shards(self.queue) {
             let key = self.own_key(&shard);
             let mut state = [text(0), Vec::new(), text(0), text(0), text(0), text(0)];
             loop {
@@ -148,7 +150,7 @@ impl Plan<'_> {
                 args.push(group.as_str().into());
                 args.push(text(GROUP_PIECE));
                 args.extend(state.iter().cloned());
-                let mut reply = match self.shared.run(&scripts::CHANGE_GROUP, &shard, key.as_deref(), args).await {
+                let mut reply = match self.store.run(&scripts::CHANGE_GROUP, &shard, key.as_deref(), args).await {
                     Ok(reply) => reply,
                     Err(e) if any => return Err(in_part(&e)),
                     Err(e) => return Err(e),
@@ -169,7 +171,7 @@ impl Plan<'_> {
             }
         }
         if changed.refused > 0 {
-            changed.first_refusal = Some(self.shared.caps.out_of_range());
+            changed.first_refusal = Some(self.store.caps.out_of_range());
         }
         Ok(changed)
     }

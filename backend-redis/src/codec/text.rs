@@ -1,0 +1,34 @@
+//! Numbers, due times and receipts as scripts read them.
+
+use delayline_backend_kit::times::micros_ceil;
+use delayline_core::{Due, Receipt};
+
+use crate::limits::SHARDS_MAX;
+
+/// A number as scripts read it.
+pub(crate) fn text(number: impl ToString) -> Vec<u8> {
+    number.to_string().into_bytes()
+}
+
+/// A due time as `place_of` in `common.lua` reads it.
+pub(crate) fn due_text(due: Due) -> Vec<u8> {
+    match due {
+        Due::After(delay) => text(micros_ceil(delay)),
+        // Beyond the largest delay is beyond, however far.
+        Due::At(at) => format!("@{}", at.unix_millis_ceil().clamp(0, 1 << 52)).into_bytes(),
+    }
+}
+
+/// The store's own note on a task: its shard, and its sequence there.
+pub(crate) fn receipt(shard: u32, seq: u64) -> Receipt {
+    Receipt::from_words([u64::from(shard), seq])
+}
+
+/// What a receipt says: the sequence, nothing if there is none, and `Err` if it is not ours.
+pub(crate) fn seq_of(receipt: &Receipt) -> Result<Option<u64>, ()> {
+    match receipt.words() {
+        Some([shard, seq]) if shard < u64::from(SHARDS_MAX) => Ok(Some(seq)),
+        None if *receipt == Receipt::NONE => Ok(None),
+        _ => Err(()),
+    }
+}

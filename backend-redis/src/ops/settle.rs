@@ -1,0 +1,107 @@
+//! Ending and extending leases.
+
+use std::time::Duration;
+
+use delayline_backend_kit::Answers;
+use delayline_backend_kit::codec::id_bytes;
+use delayline_backend_kit::times::{DELAY_MAX, micros_ceil, millis};
+use delayline_core::{Error, Lease, QueueName, Result, Verdict};
+
+use crate::codec::{number_bytes, text};
+use crate::limits::PIECE;
+use crate::scripts;
+use crate::store::Store;
+use crate::transport::{Reply, answered, unreadable};
+
+impl Store {
+    /// Ends leases, each with its verdict.
+    pub(crate) async fn settle(&self, queue: &QueueName, verdicts: &[(Lease, Verdict)]) -> Result<Vec<Result<()>>> {
+        self.lifecycle.open()?;
+        self.caps.check_batch(verdicts.len())?;
+        let mut answers = Answers::new(verdicts.len());
+        for (shard, list) in self.by_shard(verdicts.iter().map(|(lease, _)| &lease.id)) {
+            let shard = self.shard(queue, shard);
+            for piece in list.chunks(PIECE.items) {
+                if answers.have_failed() {
+                    break;
+                }
+                let mut args = self.args(&shard, 2 * piece.len());
+                piece.iter().for_each(|&at| push_verdict(&mut args, &verdicts[at].0, &verdicts[at].1));
+                let reply = self.run(&scripts::SETTLE, &shard, None, args).await;
+                let answer = |code| match code {
+                    b'0' => Ok(Ok(())),
+                    b'1' => Ok(Err(Error::lease_lost())),
+                    b'2' => Ok(Err(self.caps.out_of_range())),
+                    _ => Err(unreadable()),
+                };
+                let read = |mut reply: Reply| reply.bytes()?.into_iter().map(answer).collect();
+                answers.piece(piece, answered(reply, read));
+            }
+        }
+        answers.finish()
+    }
+
+    pub(crate) async fn extend(
+        &self,
+        queue: &QueueName,
+        leases: Vec<Lease>,
+        by: Duration,
+    ) -> Result<Vec<Result<Lease>>> {
+        self.lifecycle.open()?;
+        self.caps.check_lease(by)?;
+        self.caps.check_batch(leases.len())?;
+        let mut answers = Answers::new(leases.len());
+        for (shard, list) in self.by_shard(leases.iter().map(|lease| &lease.id)) {
+            let shard = self.shard(queue, shard);
+            for piece in list.chunks(PIECE.items) {
+                if answers.have_failed() {
+                    break;
+                }
+                let mut args = self.args(&shard, 1 + 2 * piece.len());
+                args.push(text(micros_ceil(by)));
+                for &at in piece {
+                    args.push(number_bytes(leases[at].fence).to_vec());
+                    args.push(id_bytes(&leases[at].id));
+                }
+                let reply = self.run(&scripts::EXTEND, &shard, None, args).await;
+                let read = |mut reply: Reply| piece.iter().map(|&at| extended(&mut reply, &leases[at])).collect();
+                answers.piece(piece, answered(reply, read));
+            }
+        }
+        answers.finish()
+    }
+}
+
+/// Adds a lease and its verdict as `settle.lua` reads them.
+fn push_verdict(args: &mut Vec<Vec<u8>>, lease: &Lease, verdict: &Verdict) {
+    let letter = match verdict {
+        Verdict::Complete => b'c',
+        Verdict::Retry { .. } => b'r',
+        Verdict::Snooze { .. } => b's',
+        Verdict::Bury { .. } => b'b',
+        Verdict::Release => b'l',
+    };
+    let mut head = Vec::with_capacity(8);
+    head.push(letter);
+    head.extend(number_bytes(lease.fence));
+    args.push(head);
+    args.push(id_bytes(&lease.id));
+    // Whether the lease is lost comes before whether the delay is possible, and only the script knows.
+    let delay = |after: &Duration| if *after > DELAY_MAX { text("-1") } else { text(micros_ceil(*after)) };
+    match verdict {
+        Verdict::Complete | Verdict::Release => {}
+        Verdict::Retry { after, reason } => args.extend([delay(after), reason.as_str().into()]),
+        Verdict::Snooze { after } => args.push(delay(after)),
+        Verdict::Bury { reason } => args.push(reason.as_str().into()),
+    }
+}
+
+/// Reads what became of one lease.
+fn extended(reply: &mut Reply, lease: &Lease) -> Result<Result<Lease>> {
+    let (ends, cancelled) = (reply.int()?, reply.int()? == 1);
+    let Ok(ends) = u64::try_from(ends) else { return Ok(Err(Error::lease_lost())) };
+    let mut lease = lease.clone();
+    lease.expires_at = millis(ends);
+    lease.cancelled = cancelled;
+    Ok(Ok(lease))
+}
