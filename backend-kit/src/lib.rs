@@ -33,7 +33,7 @@ pub use backoff::Backoff;
 pub use claims::{Claims, ListeningIntake};
 pub use ids::Ids;
 pub use lifecycle::{Entered, Lifecycle};
-pub use notify::{Listener, Notification, Notifier, Source, Subscriber};
+pub use notify::{Listener, Local, Notification, Notifier, Source, Subscriber};
 pub use options::{UrlForm, UrlOption};
 pub use reconnect::{Connected, Reconnect};
 pub use redrive::Pace;

@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use delayline_backend_kit::{Claims, Ids, Lifecycle, ListeningIntake, Local, Notification, Notifier};
 use delayline_conformance::{Harness, Time};
 use delayline_core::{
     Capabilities, Claim, Claimed, ClaimedTask, Clock, DelayBackend, Due, Error, ErrorKind, Intake, IntakeOptions,
     Lease, LeaseHold, NewTask, Order, Outcome, QueueName, Receipt, Result, Scheduled, SystemClock, TaskRef, TestClock,
     Timestamp, Verdict, async_trait,
 };
-use parking_lot::Mutex;
-use tokio::sync::watch;
+use parking_lot::{Mutex, MutexGuard};
 
 /// The one index: (visible at in milliseconds of the wall clock, sequence).
 type Place = (i64, u64);
@@ -32,21 +32,23 @@ struct State {
     queues: HashMap<QueueName, BTreeMap<Place, Entry>>,
     sequence: u64,
     fence: u64,
-    closed: bool,
 }
 
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// Rung whenever a task may have become visible; a receiver remembers what it has not seen (LIVE-4).
-    bell: watch::Sender<()>,
+    /// Told of a queue whenever one of its tasks may have become visible; a listener remembers what it was told (LIVE-4).
+    notifier: Notifier<Local<QueueName>>,
+    lifecycle: Arc<Lifecycle>,
+    ids: Ids,
     clock: Arc<TestClock>,
 }
 
 impl Shared {
-    fn open(&self) -> Result<parking_lot::MutexGuard<'_, State>> {
+    fn open(&self) -> Result<MutexGuard<'_, State>> {
         let state = self.state.lock();
-        if state.closed { Err(Error::new(ErrorKind::Closed, "the backend is closed")) } else { Ok(state) }
+        self.lifecycle.open()?;
+        Ok(state)
     }
 
     fn now_ms(&self) -> i64 {
@@ -59,7 +61,7 @@ impl Shared {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Backend(Arc<Shared>, Capabilities);
 
 impl Backend {
@@ -67,7 +69,8 @@ impl Backend {
         let mut capabilities = Capabilities::minimal("btreemap");
         capabilities.order = Order::Exact;
         capabilities.lease_hold = LeaseHold::Store;
-        let shared = Shared { state: Mutex::default(), bell: watch::Sender::new(()), clock };
+        let (notifier, lifecycle) = (Notifier::local(), Lifecycle::new("B-tree"));
+        let shared = Shared { state: Mutex::default(), notifier, lifecycle, ids: Ids::new(), clock };
         Self(Arc::new(shared), capabilities)
     }
 
@@ -89,7 +92,7 @@ impl Backend {
             return Err(Error::new(ErrorKind::Invalid, "the task expires before it is due"));
         }
         state.sequence += 1;
-        let id = task.id.get_or_insert_with(|| uuid::Uuid::new_v4().into()).clone();
+        let id = task.id.get_or_insert_with(|| self.0.ids.task_id()).clone();
         let entry = Entry { task, lease: None, attempt: 0, expires_ms };
         state.queues.entry(queue.clone()).or_default().insert((due_ms, state.sequence), entry);
         Ok(Scheduled::new(TaskRef::new(id, Timestamp::from_unix_millis(due_ms), Receipt::NONE), Outcome::Created))
@@ -123,6 +126,15 @@ impl Backend {
         }
         Ok(())
     }
+
+    fn settle_all(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
+        self.1.check_batch(verdicts.len())?;
+        let mut state = self.0.open()?;
+        let each = |(lease, verdict): (Lease, Verdict)| self.settle_one(&mut state, queue, &lease, &verdict);
+        let answers = verdicts.into_iter().map(each).collect();
+        self.0.notifier.notify(queue, Notification::default());
+        Ok(answers)
+    }
 }
 
 #[async_trait]
@@ -135,23 +147,18 @@ impl DelayBackend for Backend {
         self.1.check_batch(tasks.len())?;
         let mut state = self.0.open()?;
         let answers = tasks.into_iter().map(|task| self.schedule_one(&mut state, queue, task)).collect();
-        self.0.bell.send_replace(());
+        self.0.notifier.notify(queue, Notification::default());
         Ok(answers)
     }
 
-    async fn intake(&self, queue: &QueueName, _: IntakeOptions) -> Result<Box<dyn Intake>> {
+    async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
         drop(self.0.open()?);
-        let bell = self.0.bell.subscribe();
-        Ok(Box::new(Puller { shared: self.0.clone(), caps: self.1.clone(), queue: queue.clone(), bell }))
+        let claims = FromQueue { backend: self.clone(), queue: queue.clone() };
+        Ok(Box::new(ListeningIntake::new(claims, (), &self.0.notifier, queue.clone(), options)))
     }
 
     async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
-        self.1.check_batch(verdicts.len())?;
-        let mut state = self.0.open()?;
-        let each = |(lease, verdict): (Lease, Verdict)| self.settle_one(&mut state, queue, &lease, &verdict);
-        let answers = verdicts.into_iter().map(each).collect();
-        self.0.bell.send_replace(());
-        Ok(answers)
+        self.settle_all(queue, verdicts)
     }
 
     async fn ping(&self) -> Result<()> {
@@ -159,28 +166,53 @@ impl DelayBackend for Backend {
     }
 
     async fn close(&self) -> Result<()> {
-        *self.0.state.lock() = State { closed: true, ..State::default() };
-        self.0.bell.send_replace(());
+        self.0.lifecycle.close();
+        *self.0.state.lock() = State::default();
+        self.0.notifier.close().await;
         Ok(())
     }
 }
 
-#[derive(Debug)]
-struct Puller {
-    shared: Arc<Shared>,
-    caps: Capabilities,
+/// Claims from one queue. The kit sees to what is the same for every store: that a dropped claim gives back what it took (DROP-1),
+/// that one claim is under way at a time, and how to wait.
+struct FromQueue {
+    backend: Backend,
     queue: QueueName,
-    bell: watch::Receiver<()>,
 }
 
-#[async_trait]
-impl Intake for Puller {
-    async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
-        self.caps.check_lease(claim.lease)?;
-        self.bell.mark_unchanged();
-        let mut guard = self.shared.open()?;
+impl Claims for FromQueue {
+    type State = ();
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.backend.1
+    }
+
+    fn lifecycle(&self) -> &Arc<Lifecycle> {
+        &self.backend.0.lifecycle
+    }
+
+    fn queue(&self) -> &QueueName {
+        &self.queue
+    }
+
+    async fn settle(&self, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
+        self.backend.settle_all(&self.queue, verdicts)
+    }
+
+    // No answer is ever lost within a process.
+    fn is_clean(&self, (): &()) -> bool {
+        true
+    }
+
+    async fn clean_up(&self, (): &mut ()) -> Result<()> {
+        Ok(())
+    }
+
+    async fn claim(&self, (): &mut (), claim: Claim) -> Result<Claimed> {
+        let shared = &self.backend.0;
+        let mut guard = shared.open()?;
         let state = &mut *guard;
-        let (now_ms, ends_ms) = (self.shared.now_ms(), self.shared.after_ms(claim.lease));
+        let (now_ms, ends_ms) = (shared.now_ms(), shared.after_ms(claim.lease));
         let (mut claimed, mut bytes) = (Claimed::default(), 0);
         let Some(tasks) = state.queues.get_mut(&self.queue) else { return Ok(claimed) };
         while let Some(first) = tasks.first_entry().filter(|first| first.key().0 <= now_ms) {
@@ -206,7 +238,7 @@ impl Intake for Puller {
             let id = entry.task.id.clone().expect("it got one when it was scheduled");
             let place = Receipt::from_words([ends_ms as u64, sequence]);
             let lease = Lease::new(id, state.fence, entry.attempt, Timestamp::from_unix_millis(ends_ms), place);
-            let lateness = self.shared.clock.wall().saturating_since(due_at);
+            let lateness = shared.clock.wall().saturating_since(due_at);
             let mut task = ClaimedTask::new(lease.clone(), due_at, lateness, entry.task.payload.clone());
             task.max_attempts = entry.task.max_attempts.get();
             task.expires_at = entry.task.expires.map(|_| Timestamp::from_unix_millis(entry.expires_ms));
@@ -216,22 +248,11 @@ impl Intake for Puller {
             tasks.insert((ends_ms, sequence), entry);
         }
         let next = tasks.keys().next().map(|(ms, _)| Timestamp::from_unix_millis(*ms));
-        claimed.next_due_in = next.map(|at| at.saturating_since(self.shared.clock.wall()));
+        claimed.next_due_in = next.map(|at| at.saturating_since(shared.clock.wall()));
         if tasks.is_empty() {
             state.queues.remove(&self.queue);
         }
         Ok(claimed)
-    }
-
-    async fn wait(&mut self, at_most: Duration) {
-        // A claim that was answered `Closed` has seen the last ring.
-        if self.shared.open().is_ok() {
-            let _ = tokio::time::timeout(at_most, self.bell.changed()).await;
-        }
-    }
-
-    async fn close(self: Box<Self>) -> Result<()> {
-        Ok(())
     }
 }
 

@@ -20,4 +20,4 @@ mod tests;
 
 pub use listener::Listener;
 pub use notifier::Notifier;
-pub use source::{Notification, Source, Subscriber};
+pub use source::{Local, Nobody, Notification, Source, Subscriber};

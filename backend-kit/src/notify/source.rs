@@ -1,8 +1,10 @@
 //! What a store supplies.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
+use std::marker::PhantomData;
 
 use delayline_core::Result;
 
@@ -46,6 +48,41 @@ pub trait Source: Send + Sync + 'static {
     /// # Cancel safety
     /// Dropped, it leaves nothing behind.
     fn connect(&self) -> impl Future<Output = Result<Self::Subscriber>> + Send;
+}
+
+/// The source of a [`Notifier`](super::Notifier) within one process, where there is nothing to connect to.
+pub struct Local<K>(PhantomData<fn() -> K>);
+
+/// There is none.
+pub struct Nobody<K>(Infallible, PhantomData<fn() -> K>);
+
+impl<K: Clone + Eq + Hash + fmt::Debug + Send + Sync + 'static> Source for Local<K> {
+    type Key = K;
+    type Subscriber = Nobody<K>;
+
+    async fn connect(&self) -> Result<Nobody<K>> {
+        std::future::pending().await
+    }
+}
+
+impl<K: Send + 'static> Subscriber for Nobody<K> {
+    type Key = K;
+
+    async fn subscribe(&mut self, _: Vec<K>) -> Result<()> {
+        match self.0 {}
+    }
+
+    async fn unsubscribe(&mut self, _: Vec<K>) -> Result<()> {
+        match self.0 {}
+    }
+
+    async fn receive(&mut self) -> Result<Option<(K, Notification)>> {
+        match self.0 {}
+    }
+
+    async fn ping(&mut self) -> Result<()> {
+        match self.0 {}
+    }
 }
 
 /// One connection that receives notifications. Dropped, it is closed.

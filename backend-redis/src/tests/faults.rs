@@ -6,7 +6,7 @@ use std::time::Duration;
 use delayline_conformance::proxy::Link;
 use delayline_conformance::servers::Server;
 use delayline_core::{
-    Bytes, Claim, Context, DelayBackend, ErrorKind, Intake, IntakeOptions, NewTask, Queue, QueueName, Raw, Verdict,
+    Bytes, Claim, Context, DelayBackend, ErrorKind, IntakeOptions, NewTask, Queue, QueueName, Raw, Verdict,
     Worker,
 };
 use parking_lot::Mutex;
