@@ -107,8 +107,7 @@ impl Store {
         if let (0, Ok(reply)) = (*since, &reply) {
             *since = reply.now_us;
         }
-        let read =
-            |mut reply: Reply| ids.into_iter().map(|id| self.scheduled(&mut reply, number, id)).collect();
+        let read = |mut reply: Reply| ids.into_iter().map(|id| self.scheduled(&mut reply, number, id)).collect();
         answers.piece(&places, answered(reply, read));
     }
 
@@ -126,5 +125,4 @@ impl Store {
         };
         Ok(Ok(Scheduled::new(TaskRef::new(id, millis(place), receipt(shard, seq)), outcome)))
     }
-
 }

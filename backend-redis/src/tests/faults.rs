@@ -6,8 +6,7 @@ use std::time::Duration;
 use delayline_conformance::proxy::Link;
 use delayline_conformance::servers::Server;
 use delayline_core::{
-    Bytes, Claim, Context, DelayBackend, ErrorKind, IntakeOptions, NewTask, Queue, QueueName, Raw, Verdict,
-    Worker,
+    Bytes, Claim, Context, DelayBackend, ErrorKind, IntakeOptions, NewTask, Queue, QueueName, Raw, Verdict, Worker,
 };
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
@@ -77,7 +76,10 @@ async fn live_an_idle_consumer_survives_a_restart_of_the_server_and_wakes() {
         let scheduled = Instant::now();
         let (at, text) = timeout(Duration::from_secs(10), arrivals.recv()).await.expect("it wakes").unwrap();
         assert_eq!(text, "after");
-        assert!(at.saturating_duration_since(scheduled) < Duration::from_secs(2), "woken by a notification, not by the sweep");
+        assert!(
+            at.saturating_duration_since(scheduled) < Duration::from_secs(2),
+            "woken by a notification, not by the sweep"
+        );
     }
     consumer.abort();
     drop(server);

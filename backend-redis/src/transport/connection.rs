@@ -6,8 +6,8 @@
 //! 3. Whether a request can have been sent decides its error: `Unavailable` if not, otherwise `Ambiguous`.
 //! 4. It spawns nothing but the driver of its connection, which ends with the last of its users.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use delayline_backend_kit::{Connected, Reconnect};

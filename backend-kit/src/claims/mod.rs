@@ -5,6 +5,9 @@
 //! 2. A claim runs to its end even if its caller is dropped; what nobody received is given back.
 //! 3. A claim whose answer was lost stays in the state, for the store to give back what it took.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -88,13 +91,7 @@ impl<C: Claims, S: Source> ListeningIntake<C, S> {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn new(
-        claims: C,
-        state: C::State,
-        notifier: &Notifier<S>,
-        key: S::Key,
-        options: IntakeOptions,
-    ) -> Self {
+    pub fn new(claims: C, state: C::State, notifier: &Notifier<S>, key: S::Key, options: IntakeOptions) -> Self {
         let entered = claims.lifecycle().enter(claims.queue());
         Self {
             claims: Arc::new(claims),
