@@ -53,6 +53,7 @@
 mod admin;
 mod backend;
 mod capabilities;
+mod caught;
 mod change;
 mod codec;
 mod commit;

@@ -86,7 +86,8 @@ where
 {
     fn drop(&mut self) {
         if let Some((value, on_orphan, runtime)) = self.0.take() {
-            runtime.spawn(on_orphan(value));
+            // Called there rather than here: a panic of it would abort the process where this is dropped by another.
+            runtime.spawn(async move { on_orphan(value).await });
         }
     }
 }
@@ -150,6 +151,28 @@ mod tests {
     #[should_panic(expected = "a bug in the backend")]
     async fn a_panic_reaches_the_caller() {
         let _ = owned(async { panic!("a bug in the backend") }, |(): ()| async {}).await;
+    }
+
+    #[tokio::test]
+    async fn drop_9_a_handler_that_panics_while_a_panic_drops_the_call_ends_no_process() {
+        let gate = Arc::new(Notify::new());
+        let opened = gate.clone();
+        let work = async move {
+            opened.notified().await;
+            Ok(7)
+        };
+        let on_orphan = |value: u32| -> std::future::Ready<()> { panic!("no place for {value}") };
+        let mut owned = Box::pin(owned(work, on_orphan));
+        assert!((&mut owned).now_or_never().is_none());
+        gate.notify_one();
+        tokio::task::yield_now().await;
+        // The value was sent and not taken.
+        let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _call = owned;
+            panic!("in its caller");
+        }));
+        assert!(dropped.is_err());
+        tokio::task::yield_now().await;
     }
 
     #[test]

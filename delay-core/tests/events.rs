@@ -8,7 +8,7 @@ use std::fmt::{Debug, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use delayline_core::{Bytes, ErrorKind, Handled, Queue, Raw, RetryPolicy, Worker};
+use delayline_core::{Bytes, Codec, ErrorKind, Handled, Queue, Raw, Result, RetryPolicy, Worker};
 use parking_lot::Mutex;
 use support::{DAY, Fault, Probe, SECOND, fill};
 use tracing::field::{Field, Visit};
@@ -140,4 +140,53 @@ async fn a_lost_lease_is_a_warning_and_after_an_unknown_outcome_none() {
     let (report, ()) = tokio::join!(worker().build().unwrap().run(), delete);
     assert_eq!(report.unwrap().lease_lost, 1);
     assert_eq!(recorder.with(&["WARN", "lease was lost"]).len(), 1);
+}
+
+#[test]
+fn drop_3_a_delivery_that_is_dropped_outside_a_runtime_is_a_warning() {
+    let recorder = Recorder::default();
+    let _guard = subscriber::set_default(recorder.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let queue = Probe::new().queue("exams");
+    let mut deliveries = runtime.block_on(async {
+        fill(&queue, 0..2).await;
+        queue.consumer().retry(RetryPolicy::custom(|_| panic!("not asked"))).open().await.unwrap().next_batch(2).await
+    });
+    let id = deliveries.as_ref().unwrap()[0].id().to_string();
+    drop(deliveries.as_mut().unwrap().remove(0));
+    let warned = recorder.with(&["WARN", "queue=exams", &format!("id={id}"), "outside a tokio runtime"]);
+    assert_eq!(warned.len(), 1, "{:#?}", recorder.lines.lock());
+    runtime.block_on(async { deliveries.unwrap().remove(0).complete().await.unwrap() });
+    assert_eq!(recorder.with(&["WARN"]).len(), 1, "what is settled needs no runtime to be dropped in");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_or_codec_that_panics_is_a_warning_without_the_payload() {
+    let recorder = Recorder::default();
+    let _guard = subscriber::set_default(recorder.clone());
+    struct Panics;
+    impl Codec<String> for Panics {
+        fn encode(&self, value: &String) -> Result<Bytes> {
+            Ok(value.clone().into())
+        }
+        fn decode(&self, payload: &Bytes) -> Result<String> {
+            panic!("on {payload:?}")
+        }
+    }
+    let queue = Queue::<String>::with_codec(Probe::new(), "exams", Panics).unwrap();
+    let policy = || RetryPolicy::custom(|_| panic!("no wait"));
+    for id in ["pulled", "run"] {
+        queue.schedule(&"hunter2".to_owned()).id(id).max_attempts(1).await.unwrap();
+        if id == "pulled" {
+            let mut consumer = queue.consumer().retry(policy()).open().await.unwrap();
+            assert!(consumer.try_next_batch(1).await.unwrap().is_empty());
+        } else {
+            let worker = Worker::builder().until_empty(true).retry(policy()).queue(&queue, |_, _| async {});
+            worker.build().unwrap().run().await.unwrap();
+        }
+        assert_eq!(recorder.with(&["WARN", &format!("id={id}"), "attempt=1", "the codec panicked on"]).len(), 1);
+    }
+    assert_eq!(recorder.with(&["WARN", "no wait", "the default policy"]).len(), 2);
+    assert_eq!(recorder.with(&["hunter2"]), Vec::<String>::new());
+    assert_eq!(queue.stats().await.unwrap().dead, 2);
 }

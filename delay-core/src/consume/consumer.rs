@@ -14,8 +14,9 @@ use super::RetryPolicy;
 use super::delivery::{Delivery, Hold};
 use super::fetch::{Fetched, Fetcher};
 use super::settle::{Settling, settle};
+use super::undecoded::{Undecoded, decode, why_buried, why_retried};
 use crate::queue::line::Line;
-use crate::{Claim, Error, ErrorKind, IntakeOptions, Queue, Reason, Result, Verdict};
+use crate::{Claim, Error, ErrorKind, IntakeOptions, Queue, Result, Verdict};
 
 /// How long a task is one's own unless told.
 pub(crate) const LEASE_DEFAULT: Duration = Duration::from_secs(30);
@@ -83,7 +84,8 @@ impl<T: 'static> fmt::Debug for ConsumerBuilder<T> {
 /// Hands out a queue's tasks to a caller who pulls.
 ///
 /// It claims nothing ahead: what it has claimed, it has returned. While the store can't be reached, its calls wait and
-/// try again, which is logged once. A payload that can't be decoded is buried with the reason and never surfaces.
+/// try again, which is logged once. A payload that can't be decoded is buried with the reason and never surfaces; one on
+/// which the codec panics is retried by the [`RetryPolicy`].
 ///
 /// # Errors
 /// Its waiting calls answer only what will not pass: [`Closed`](ErrorKind::Closed), [`Denied`](ErrorKind::Denied),
@@ -137,14 +139,14 @@ impl<T: 'static> Consumer<T> {
     /// Unlike the calls that wait, also what may pass.
     pub async fn try_next_batch(&mut self, max: usize) -> Result<Vec<Delivery<T>>> {
         loop {
-            let (deliveries, undecodable) = self.claim(max).await?;
+            let (deliveries, undecoded) = self.claim(max).await?;
             if let Some(e) = self.fetcher.last_failure() {
                 return Err(e);
             }
-            if !deliveries.is_empty() || undecodable.is_none() {
+            if !deliveries.is_empty() || undecoded.is_none() {
                 return Ok(deliveries);
             }
-            buried(undecodable).await;
+            put_away_by_now(undecoded).await;
         }
     }
 
@@ -197,11 +199,11 @@ impl<T: 'static> Consumer<T> {
             return Ok(Vec::new());
         }
         loop {
-            let (deliveries, undecodable) = self.claim(max).await?;
+            let (deliveries, undecoded) = self.claim(max).await?;
             if !deliveries.is_empty() {
                 return Ok(deliveries);
             }
-            buried(undecodable).await;
+            put_away_by_now(undecoded).await;
             if until.is_some_and(|until| until <= Instant::now()) {
                 return Ok(Vec::new());
             }
@@ -209,24 +211,27 @@ impl<T: 'static> Consumer<T> {
         }
     }
 
-    /// Claims and decodes. What can't be decoded is buried by a task of its own, so that what can be is not held up,
+    /// Claims and decodes. What can't be decoded is settled by a task of its own, so that what can be is not held up,
     /// and nothing is lost if the caller is dropped.
     async fn claim(&mut self, max: usize) -> Result<(Vec<Delivery<T>>, Option<JoinHandle<()>>)> {
         let Fetched { tasks, ends } = self.fetcher.claim(Claim::new(max, self.lease)).await?;
-        let (mut deliveries, mut undecodable) = (Vec::with_capacity(tasks.len()), Vec::new());
+        let (mut deliveries, mut undecoded) = (Vec::with_capacity(tasks.len()), Vec::new());
         let line = self.queue.line();
         for mut task in tasks {
-            match self.queue.decode(&std::mem::take(&mut task.payload)) {
+            let verdict = match decode(&self.queue, &std::mem::take(&mut task.payload)) {
                 Ok(payload) => {
                     deliveries.push(Delivery::new(payload, Hold::new(line.clone(), self.retry.clone(), task, ends)));
+                    continue;
                 }
-                Err(e) => {
-                    let verdict = undecodable_verdict(line, &task.lease.id, &e);
-                    undecodable.push(Settling { lease: task.lease, ends, verdict, max_attempts: task.max_attempts });
-                }
-            }
+                Err(Undecoded::Refused(e)) => Verdict::Bury { reason: why_buried(&line.name, &task.lease, &e) },
+                Err(Undecoded::Panicked(message)) => Verdict::Retry {
+                    after: line.retry_delay(&self.retry, task.lease.attempt),
+                    reason: why_retried(&line.name, &task.lease, &message),
+                },
+            };
+            undecoded.push(Settling { lease: task.lease, ends, verdict, max_attempts: task.max_attempts });
         }
-        Ok((deliveries, (!undecodable.is_empty()).then(|| bury(line.clone(), undecodable))))
+        Ok((deliveries, (!undecoded.is_empty()).then(|| put_away(line.clone(), undecoded))))
     }
 }
 
@@ -240,31 +245,20 @@ impl<T: 'static> fmt::Debug for Consumer<T> {
     }
 }
 
-/// Logs that a payload can't be decoded, and says what becomes of its task.
-pub(crate) fn undecodable_verdict(line: &Line, id: &crate::TaskId, e: &Error) -> Verdict {
-    tracing::warn!(queue = %line.name, %id, error = %e, "buried, because its payload can't be decoded");
-    // The cause may quote the payload; it stands beside the payload in the dead letter, never in the log.
-    let reason = match std::error::Error::source(e) {
-        Some(cause) => format!("{}: {cause}", e.message()),
-        None => e.message().to_owned(),
-    };
-    Verdict::Bury { reason: Reason::new(reason) }
-}
-
-fn bury(line: Arc<Line>, undecodable: Vec<Settling>) -> JoinHandle<()> {
-    let bury = async move {
-        for e in settle(&line, &undecodable).await.into_iter().filter_map(Result::err) {
-            tracing::warn!(queue = %line.name, error = %e, "a task that can't be decoded could not be buried");
+fn put_away(line: Arc<Line>, undecoded: Vec<Settling>) -> JoinHandle<()> {
+    let settling = async move {
+        for e in settle(&line, &undecoded).await.into_iter().filter_map(Result::err) {
+            tracing::warn!(queue = %line.name, error = %e, "a task that can't be decoded could not be settled");
         }
     };
-    tokio::spawn(bury.in_current_span())
+    tokio::spawn(settling.in_current_span())
 }
 
-/// Waits for a burial, so that at most one is under way for each consumer that has nothing else to do.
-async fn buried(undecodable: Option<JoinHandle<()>>) {
-    if let Some(burial) = undecodable {
+/// Waits for it, so that at most one is under way for each consumer that has nothing else to do.
+async fn put_away_by_now(undecoded: Option<JoinHandle<()>>) {
+    if let Some(settling) = undecoded {
         // It fails only when the runtime shuts down.
-        let _ = burial.await;
+        let _ = settling.await;
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{ClaimedTask, Error, ErrorKind, Lease, Reason, Result, Verdict};
 /// A task that was handed out, under a lease: settle it before the lease ends, or [extend](Self::extend) that.
 ///
 /// Dropped unsettled, it is retried by the consumer's [`RetryPolicy`], which costs one attempt. That is sent by a task of
-/// the current runtime; outside one, the lease simply ends.
+/// the current runtime; outside one, the lease simply ends, which is logged as a warning.
 ///
 /// # Errors
 /// Every settling answers [`LeaseLost`](ErrorKind::LeaseLost) if the lease ended and the task went to somebody else, or
@@ -120,7 +120,10 @@ impl<T> Delivery<T> {
 
     /// Gives up the payload, for settling many at once.
     pub(super) fn into_hold(self) -> Hold {
-        self.hold
+        let Self { payload, hold } = self;
+        // A local of its own, so that a payload whose drop panics takes nothing with it: the task is retried.
+        drop(payload);
+        hold
     }
 
     fn task(&self) -> &ClaimedTask {
@@ -207,14 +210,22 @@ pub(crate) fn refused(e: &Error) -> bool {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let verdict = match std::mem::replace(&mut self.on_drop, OnDrop::Nothing) {
+        let on_drop = std::mem::replace(&mut self.on_drop, OnDrop::Nothing);
+        if matches!(on_drop, OnDrop::Nothing) {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            let (queue, id) = (&self.line.name, &self.task.lease.id);
+            tracing::warn!(%queue, %id, "a delivery was dropped outside a tokio runtime: its task waits for its lease to end");
+            return;
+        };
+        let verdict = match on_drop {
             OnDrop::Nothing => return,
             OnDrop::Send(verdict) => verdict,
             OnDrop::Retry => {
                 Verdict::Retry { after: self.policy_delay(), reason: Reason::new("dropped unsettled by its consumer") }
             }
         };
-        let Ok(runtime) = Handle::try_current() else { return };
         let settling = self.say(verdict);
         self.on_drop = OnDrop::Nothing;
         let line = self.line.clone();

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 
+use crate::caught::caught;
+
 /// The shortest wait, so that a failing task never spins.
 const DELAY_MIN: Duration = Duration::from_millis(1);
 /// The longest wait that any policy gives.
@@ -54,7 +56,8 @@ impl RetryPolicy {
         Self { kind: Kind::Fixed(bounded(delay)), seed: None }
     }
 
-    /// As long as the function says for the attempt that failed, which counts from 1.
+    /// As long as the function says for the attempt that failed, which counts from 1. Where it panics, which is logged, the
+    /// wait is that of the default policy.
     pub fn custom(delay: impl Fn(u32) -> Duration + Send + Sync + 'static) -> Self {
         Self { kind: Kind::Custom(Arc::new(delay)), seed: None }
     }
@@ -71,9 +74,21 @@ impl RetryPolicy {
     pub fn delay(&self, attempt: u32) -> Duration {
         match &self.kind {
             Kind::Fixed(delay) => *delay,
-            Kind::Custom(delay) => bounded(delay(attempt)),
+            Kind::Custom(delay) => {
+                caught(|| delay(attempt)).map_or_else(|message| self.instead(attempt, &message), bounded)
+            }
             Kind::Exponential { base, max } => exponential(*base, *max, attempt, self.seed),
         }
+    }
+
+    /// The wait in place of that of a function that panicked.
+    fn instead(&self, attempt: u32, message: &str) -> Duration {
+        tracing::warn!(
+            attempt,
+            message,
+            "a retry policy's function panicked; the default policy's wait is used instead"
+        );
+        Self { seed: self.seed, ..Self::default() }.delay(attempt)
     }
 }
 
@@ -156,6 +171,15 @@ mod tests {
         let of = |p: &RetryPolicy| (1..20).map(|n| p.delay(n)).collect::<Vec<_>>();
         assert_eq!(of(&a), of(&b));
         assert_ne!(of(&a), of(&RetryPolicy::default().seeded(2)));
+    }
+
+    #[test]
+    fn a_function_that_panics_is_as_if_the_default_policy_was_asked() {
+        let policy = RetryPolicy::custom(|attempt| panic!("no wait for attempt {attempt}")).seeded(1);
+        let default = RetryPolicy::default().seeded(1);
+        for attempt in [1, 2, 3, 100] {
+            assert_eq!(policy.delay(attempt), default.delay(attempt));
+        }
     }
 
     #[test]

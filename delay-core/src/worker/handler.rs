@@ -7,7 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Context, Handled};
-use crate::{Error, Queue};
+use crate::Queue;
+use crate::consume::undecoded::{Undecoded, decode};
 
 /// What runs the tasks of a queue.
 pub(super) enum Handler {
@@ -25,13 +26,13 @@ type Handling<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub(super) enum Outcome {
     Handled(Handled),
     /// The handler never saw it.
-    Undecodable(Error),
+    Undecoded(Undecoded),
 }
 
 /// Several tasks that are about to be handled.
 pub(super) struct Decoded {
-    /// For each, the error if it can't be decoded.
-    pub(super) undecodable: Vec<Option<Error>>,
+    /// For each, why it can't be decoded, if so.
+    pub(super) undecoded: Vec<Option<Undecoded>>,
     /// One answer for each of the others, if the handler keeps to the rule.
     pub(super) handling: Handling<Vec<Handled>>,
 }
@@ -47,9 +48,9 @@ impl Handler {
         Self::One(Box::new(move |payload, context| {
             let (queue, handler) = (queue.clone(), handler.clone());
             Box::pin(async move {
-                match queue.decode(&payload) {
+                match decode(&queue, &payload) {
                     Ok(task) => Outcome::Handled(handler(task, context).await.into()),
-                    Err(e) => Outcome::Undecodable(e),
+                    Err(why) => Outcome::Undecoded(why),
                 }
             })
         }))
@@ -64,11 +65,11 @@ impl Handler {
         let handler = Arc::new(handler);
         let run = move |tasks: Vec<(Bytes, Context)>| {
             let mut good = Vec::with_capacity(tasks.len());
-            let mut decode = |(payload, context)| queue.decode(&payload).map(|task| good.push((task, context))).err();
-            let undecodable = tasks.into_iter().map(&mut decode).collect();
+            let mut sort = |(payload, context)| decode(&queue, &payload).map(|task| good.push((task, context))).err();
+            let undecoded = tasks.into_iter().map(&mut sort).collect();
             let handler = handler.clone();
             let handling = Box::pin(async move { if good.is_empty() { Vec::new() } else { handler(good).await } });
-            Decoded { undecodable, handling }
+            Decoded { undecoded, handling }
         };
         Self::Many { max, run: Box::new(run) }
     }

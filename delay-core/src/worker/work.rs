@@ -1,15 +1,9 @@
 //! Running one handler and settling what came of it.
 
-use std::any::Any;
-use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
-
-use bytes::Bytes;
-use futures_util::FutureExt;
-use tracing::{Instrument, Span};
 
 use super::context::{CurrentLease, InFlight};
 use super::handler::{Handler, Outcome};
@@ -17,9 +11,12 @@ use super::lane::Lane;
 use super::registry::Key;
 use super::report::{Counts, one_more};
 use super::{Context, Handled};
+use crate::caught::caught_in;
+use crate::consume::refused;
 use crate::consume::settle::{Settling, settle, settle_one};
-use crate::consume::{refused, undecodable_verdict};
+use crate::consume::undecoded::{Undecoded, why_buried, why_retried};
 use crate::{Error, ErrorKind, Reason, Result, Verdict};
+use bytes::Bytes;
 
 /// A claimed task on its way to its handler.
 pub(super) struct Work {
@@ -64,7 +61,7 @@ impl Lane {
                 let span =
                     tracing::info_span!("task", queue = %self.line.name, id = %lease.id, attempt = lease.attempt);
                 // In a block, because the call itself may panic too, before there is a future.
-                match caught(async { run(payload, context).await }, span).await {
+                match caught_in(span, async { run(payload, context).await }).await {
                     Ok(outcome) => Ended::Returned(outcome),
                     Err(message) => Ended::Panicked(message),
                 }
@@ -125,12 +122,12 @@ impl Lane {
         };
         let span = tracing::info_span!("tasks", queue = %self.line.name, count);
         // Apart from the handler, so that what can't be decoded is known even where the handler panics.
-        let decoded = match caught(async { run(given) }, span.clone()).await {
+        let decoded = match caught_in(span.clone(), async { run(given) }).await {
             Ok(decoded) => decoded,
             Err(message) => return (0..count).map(|_| Ended::Panicked(message.clone())).collect(),
         };
-        let handled = caught(decoded.handling, span).await;
-        spread(decoded.undecodable, handled)
+        let handled = caught_in(span, decoded.handling).await;
+        spread(decoded.undecoded, handled)
     }
 
     /// What to tell the store. Nothing, where the handler has settled its task itself, or the shutdown took it.
@@ -141,7 +138,8 @@ impl Lane {
     }
 
     fn verdict(&self, task: &InFlight, ended: Ended) -> Option<(Verdict, Done)> {
-        let (queue, id, attempt) = (&self.line.name, &task.task.lease.id, task.task.lease.attempt);
+        let (queue, lease) = (&self.line.name, &task.task.lease);
+        let (id, attempt) = (&lease.id, lease.attempt);
         Some(match ended {
             Ended::NotStarted => (Verdict::Release, RELEASED),
             Ended::Panicked(message) => {
@@ -149,7 +147,15 @@ impl Lane {
                 tracing::warn!(%queue, %id, attempt, %message, "the handler panicked");
                 self.retry(task, None, Reason::new(format!("panicked: {message}")))
             }
-            Ended::Returned(Outcome::Undecodable(e)) => (undecodable_verdict(&self.line, id, &e), UNDECODABLE),
+            Ended::Returned(Outcome::Undecoded(Undecoded::Refused(e))) => {
+                (Verdict::Bury { reason: why_buried(queue, lease, &e) }, UNDECODABLE)
+            }
+            Ended::Returned(Outcome::Undecoded(Undecoded::Panicked(message))) => {
+                one_more(&self.shared.counts.panicked);
+                let reason = why_retried(queue, lease, &message);
+                let (after, done) = self.again(task, None, &"the codec panicked");
+                (Verdict::Retry { after, reason }, done)
+            }
             Ended::Returned(Outcome::Handled(handled)) => match handled {
                 Handled::Complete => (Verdict::Complete, COMPLETED),
                 Handled::Retry { after, reason } => self.retry(task, after, reason),
@@ -167,6 +173,12 @@ impl Lane {
     }
 
     fn retry(&self, task: &InFlight, after: Option<Duration>, reason: Reason) -> (Verdict, Done) {
+        let (after, done) = self.again(task, after, &reason);
+        (Verdict::Retry { after, reason }, done)
+    }
+
+    /// When a task comes again, which is logged with what may be shown of the reason.
+    fn again(&self, task: &InFlight, after: Option<Duration>, reason: &dyn Display) -> (Duration, Done) {
         let (queue, id, attempt) = (&self.line.name, &task.task.lease.id, task.task.lease.attempt);
         let after = after.unwrap_or_else(|| self.line.retry_delay(&self.shared.retry, attempt));
         let is_last = attempt >= task.task.max_attempts;
@@ -175,7 +187,7 @@ impl Lane {
         } else {
             tracing::debug!(%queue, %id, attempt, %reason, ?after, "the attempt failed");
         }
-        (Verdict::Retry { after, reason }, if is_last { BURIED } else { RETRIED })
+        (after, if is_last { BURIED } else { RETRIED })
     }
 
     /// Counts an answer. A verdict that the store refuses, such as a snooze beyond its range, becomes a retry.
@@ -217,34 +229,21 @@ impl Say {
     }
 }
 
-/// Runs a handler in its span; the message, if it panics.
-async fn caught<T>(handling: impl Future<Output = T>, span: Span) -> Result<T, Arc<str>> {
-    AssertUnwindSafe(handling).catch_unwind().instrument(span).await.map_err(|panic| message_of(&*panic).into())
-}
-
-/// What a panic says.
-fn message_of(panic: &(dyn Any + Send)) -> &str {
-    if let Some(message) = panic.downcast_ref::<&str>() {
-        return message;
-    }
-    panic.downcast_ref::<String>().map_or("without a message", String::as_str)
-}
-
 /// Puts the answers of a batch handler to its tasks, of which it was not given those that can't be decoded.
-fn spread(undecodable: Vec<Option<Error>>, handled: Result<Vec<Handled>, Arc<str>>) -> Vec<Ended> {
-    let given = undecodable.iter().filter(|e| e.is_none()).count();
+fn spread(undecoded: Vec<Option<Undecoded>>, handled: Result<Vec<Handled>, Arc<str>>) -> Vec<Ended> {
+    let given = undecoded.iter().filter(|why| why.is_none()).count();
     let (answers, panicked) = match handled {
         Ok(answers) => (answers, None),
         Err(message) => (Vec::new(), Some(message)),
     };
     let answered = answers.len();
     let mut answers = answers.into_iter();
-    let mut one = |undecodable| match (undecodable, &panicked) {
-        (Some(e), _) => Ended::Returned(Outcome::Undecodable(e)),
+    let mut one = |undecoded| match (undecoded, &panicked) {
+        (Some(why), _) => Ended::Returned(Outcome::Undecoded(why)),
         (None, Some(message)) => Ended::Panicked(message.clone()),
         (None, None) => Ended::Returned(Outcome::Handled(answers.next().unwrap_or_else(|| {
             Handled::retry(format!("the batch handler gave {answered} answers for {given} tasks"))
         }))),
     };
-    undecodable.into_iter().map(&mut one).collect()
+    undecoded.into_iter().map(&mut one).collect()
 }
