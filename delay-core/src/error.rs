@@ -55,7 +55,7 @@ pub enum ErrorKind {
     /// The request was sent and its answer was lost: it may have taken effect. What repeating it means is documented
     /// for each method of [`DelayBackend`](crate::DelayBackend).
     Ambiguous,
-    /// Somebody else holds what is needed just now; nothing was done.
+    /// Somebody else holds what is needed just now, or too many calls wait to be sent; nothing was done.
     Busy,
     /// Stored data is not what this library wrote.
     Corrupt,

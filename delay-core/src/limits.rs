@@ -19,5 +19,8 @@ pub const REASON_BYTES_MAX: usize = 1024;
 pub const ATTEMPTS_MAX: u32 = 10_000;
 /// Attempts of a task for which nothing was said.
 pub const ATTEMPTS_DEFAULT: u32 = 20;
+/// Payload and headers of joined calls of one queue that may wait to be sent, in bytes, where nothing was said:
+/// [`Queue::joined_bytes_max`](crate::Queue::joined_bytes_max).
+pub const JOINED_BYTES_MAX_DEFAULT: usize = 64 * 1024 * 1024;
 /// Most tasks or dead letters in one page of a listing.
 pub const PAGE_MAX: usize = 1_000;

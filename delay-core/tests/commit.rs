@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use delayline_core::{Bytes, ErrorKind, Outcome, Page, Queue, Raw, Result, Scheduled, Worker};
+use delayline_core::{Bytes, ErrorKind, Outcome, Page, Queue, Raw, Result, Scheduled, Scheduling, Worker};
 use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt, stream};
 use support::{DAY, Fault, Probe, SECOND, fill, settle_down};
@@ -260,6 +260,100 @@ async fn a_panic_in_the_backend_is_an_error_for_those_whose_call_it_was() {
     for call in at_once(&queue, 5..10) {
         call.await.unwrap().unwrap();
     }
+}
+
+/// Calls with payloads of so many bytes, polled once: what they answered at once.
+fn polled<'q>(
+    queue: &'q Queue<Bytes>,
+    payloads: impl IntoIterator<Item = usize>,
+) -> Vec<(Scheduling<'q>, Option<Result<Scheduled>>)> {
+    let call = |bytes| {
+        let mut call = queue.schedule(&Bytes::from(vec![7; bytes])).into_future();
+        let answer = (&mut call).now_or_never();
+        (call, answer)
+    };
+    payloads.into_iter().map(call).collect()
+}
+
+fn refused(answer: &Option<Result<Scheduled>>) -> bool {
+    answer.as_ref().is_some_and(|answer| answer.as_ref().is_err_and(|e| e.kind() == ErrorKind::Busy))
+}
+
+#[tokio::test(start_paused = true)]
+async fn bound_16_what_waits_is_bounded_in_bytes_and_more_is_busy_at_once() {
+    // With what each task costs beside its payload.
+    const EACH: usize = 100 + 64;
+    let probe = Probe::new();
+    let queue = Queue::<Bytes>::with_codec(probe.clone(), "q", Raw).unwrap().joined_bytes_max(6 * EACH);
+    let gate = Arc::new(Semaphore::new(0));
+    probe.on.schedule.always(Some(Fault::Gate(gate.clone())));
+    // One alone, one out in a call of its own, and the others wait.
+    let mut out = polled(&queue, [100, 100]);
+    settle_down().await;
+    let mut calls = polled(&queue, [100; 8]);
+    assert_eq!(
+        calls.iter().map(|(_, answer)| refused(answer)).collect::<Vec<_>>(),
+        [[false; 6].as_slice(), &[true; 2]].concat()
+    );
+    let e = calls.pop().unwrap().1.unwrap().unwrap_err();
+    for part in ["984 bytes", "`q`", "has 164", "`joined_bytes_max` is 984", "raise the limit"] {
+        assert!(e.message().contains(part), "{part} in {e}");
+    }
+    assert!(e.retryable());
+    // Who leaves makes room.
+    drop(calls.remove(2));
+    assert!(polled(&queue, [101]).iter().all(|(_, answer)| refused(answer)));
+    calls.extend(polled(&queue, [100]));
+    out.extend(calls.into_iter().filter(|(_, answer)| !refused(answer)));
+    gate.add_permits(3);
+    for (call, _) in out {
+        call.await.unwrap();
+    }
+    assert_eq!(probe.on.schedule.batches(), [1, 1, 6]);
+    assert_eq!(queue.stats().await.unwrap().due, 8, "what was refused was not sent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn bound_16_a_call_beyond_the_limit_goes_through_when_nothing_else_waits() {
+    let probe = Probe::new();
+    let queue = Queue::<Bytes>::with_codec(probe.clone(), "q", Raw).unwrap().joined_bytes_max(1);
+    let gate = Arc::new(Semaphore::new(0));
+    probe.on.schedule.always(Some(Fault::Gate(gate.clone())));
+    let mut calls = polled(&queue, [0, 5_000]);
+    assert!(polled(&queue, [0]).iter().all(|(_, answer)| refused(answer)), "now it waits itself");
+    settle_down().await;
+    calls.extend(polled(&queue, [5_000]));
+    assert!(calls.iter().all(|(_, answer)| answer.is_none()));
+    gate.add_permits(3);
+    for (call, _) in calls {
+        call.await.unwrap();
+    }
+    assert_eq!(probe.on.schedule.batches(), [1, 1, 1]);
+
+    // The limit of a queue of which nothing was said.
+    let queue = Queue::<Bytes>::with_codec(probe.clone(), "q", Raw).unwrap();
+    let _out = polled(&queue, [0, 0]);
+    settle_down().await;
+    let large = Bytes::from(vec![7; 1 << 20]);
+    let mut calls: Vec<_> = (0..65).map(|_| queue.schedule(&large).into_future()).collect();
+    let answers: Vec<_> = calls.iter_mut().map(|call| call.now_or_never()).collect();
+    assert_eq!(answers.iter().take_while(|answer| !refused(answer)).count(), 63, "64 MiB, less what each costs beside");
+    assert!(answers[63..].iter().all(refused));
+}
+
+#[tokio::test(start_paused = true)]
+async fn bound_16_settlings_beyond_the_limit_are_made_later() {
+    let probe = Probe::new();
+    let queue = probe.queue("q").joined_bytes_max(1_000);
+    fill(&queue, 0..64).await;
+    probe.on.settle.takes(MILLI);
+    let deliveries = queue.consumer().open().await.unwrap().next_batch(64).await.unwrap();
+    for answer in join_all(deliveries.into_iter().map(|delivery| delivery.complete())).await {
+        answer.unwrap();
+    }
+    assert!(probe.on.settle.batches().iter().all(|batch| *batch <= 1_000 / 128), "{:?}", probe.on.settle.batches());
+    let stats = queue.stats().await.unwrap();
+    assert_eq!((stats.in_flight, stats.scheduled), (0, 0));
 }
 
 #[test]

@@ -13,6 +13,8 @@ type Caller<K> = oneshot::Sender<Result<<K as Kind>::Answer>>;
 pub(super) struct Inbox<K: Kind> {
     /// By number.
     entries: VecDeque<Entry<K>>,
+    /// Of all items here.
+    bytes: usize,
     last_number: u64,
     /// Whether there is a task that empties this, or is about to be.
     has_task: bool,
@@ -21,6 +23,7 @@ pub(super) struct Inbox<K: Kind> {
 
 struct Entry<K: Kind> {
     number: u64,
+    bytes: usize,
     item: K::Item,
     caller: Caller<K>,
 }
@@ -43,13 +46,21 @@ pub(super) struct Batch<K: Kind> {
 
 impl<K: Kind> Inbox<K> {
     pub(super) fn new() -> Self {
-        Self { entries: VecDeque::new(), last_number: 0, has_task: false, out: Out::default() }
+        Self { entries: VecDeque::new(), bytes: 0, last_number: 0, has_task: false, out: Out::default() }
+    }
+
+    /// How many bytes wait here, where they leave no room for so many more. One item is let in however large, when nothing
+    /// else waits.
+    pub(super) fn too_full_for(&self, bytes: usize, bytes_max: usize) -> Option<usize> {
+        let has_room = self.entries.is_empty() || self.bytes.saturating_add(bytes) <= bytes_max;
+        (!has_room).then_some(self.bytes)
     }
 
     /// Takes an item in and names it, and tells whether the task is to be spawned now.
-    pub(super) fn push(&mut self, item: K::Item, caller: Caller<K>) -> (u64, bool) {
+    pub(super) fn push(&mut self, item: K::Item, bytes: usize, caller: Caller<K>) -> (u64, bool) {
         self.last_number += 1;
-        self.entries.push_back(Entry { number: self.last_number, item, caller });
+        self.bytes += bytes;
+        self.entries.push_back(Entry { number: self.last_number, bytes, item, caller });
         let is_first = !std::mem::replace(&mut self.has_task, true);
         (self.last_number, is_first)
     }
@@ -58,7 +69,9 @@ impl<K: Kind> Inbox<K> {
     /// the batch that is out.
     pub(super) fn leave(&mut self, number: u64) -> (Option<K::Item>, bool) {
         if let Ok(place) = self.entries.binary_search_by_key(&number, |entry| entry.number) {
-            return (self.entries.remove(place).map(|entry| entry.item), false);
+            let left = self.entries.remove(place);
+            self.bytes -= left.as_ref().map_or(0, |entry| entry.bytes);
+            return (left.map(|entry| entry.item), false);
         }
         // Otherwise it was answered, by a batch before.
         if number >= self.out.first && number <= self.out.last {
@@ -78,7 +91,7 @@ impl<K: Kind> Inbox<K> {
     pub(super) fn next_batch(&mut self, batch_max: usize) -> Option<Batch<K>> {
         let mut bytes = 0;
         let fits = |entry: &&Entry<K>| {
-            bytes += K::size(&entry.item);
+            bytes += entry.bytes;
             bytes <= CALL_BYTES_MAX
         };
         // One always goes, however large.
@@ -89,13 +102,19 @@ impl<K: Kind> Inbox<K> {
             return None;
         };
         self.out = Out { first: first.number, last: last.number, waiting: len };
-        let (items, callers) = self.entries.drain(..len).map(|entry| (entry.item, entry.caller)).unzip();
+        let waiting = &mut self.bytes;
+        let take = |Entry { bytes, item, caller, .. }| {
+            *waiting -= bytes;
+            (item, caller)
+        };
+        let (items, callers) = self.entries.drain(..len).map(take).unzip();
         Some(Batch { items, callers })
     }
 
     /// The task has ended: whoever still waits for one.
     pub(super) fn abort(&mut self) -> Vec<Caller<K>> {
         self.has_task = false;
+        self.bytes = 0;
         self.entries.drain(..).map(|entry| entry.caller).collect()
     }
 

@@ -12,6 +12,7 @@
 //! 3. An item is in the inbox only while its caller waits; a caller that is dropped takes it out. Once sent, a dropped
 //!    caller only does not learn its outcome, unless it was the last of its batch: then the call is dropped too.
 //! 4. Items are sent in the order in which they came in.
+//! 5. What waits in an inbox is bounded in bytes: beyond that a call is refused at once, and nothing of it stays.
 
 mod inbox;
 
@@ -106,7 +107,10 @@ impl<K: Kind> Future for Submit<'_, K> {
             // A store that answers at once would otherwise let a loop of calls keep its thread to itself.
             ready!(pin!(consume_budget()).poll(cx));
             this.state = match mem::replace(&mut this.state, State::Ended) {
-                State::New(item) => begin(this.line, item),
+                State::New(item) => match begin(this.line, item) {
+                    Ok(begun) => begun,
+                    Err(refused) => return Poll::Ready(Err(refused)),
+                },
                 other => other,
             };
         }
@@ -126,14 +130,14 @@ impl<K: Kind> Future for Submit<'_, K> {
     }
 }
 
-fn begin<K: Kind>(line: &Arc<Line>, item: K::Item) -> State<'_, K> {
+fn begin<K: Kind>(line: &Arc<Line>, item: K::Item) -> Result<State<'_, K>> {
     if K::committer(line).under_way.load(Ordering::Acquire) > 0
         // Otherwise nothing could be spawned that would empty the inbox.
         && let Ok(runtime) = Handle::try_current()
     {
-        return State::Together(Waiting::new(line, item, &runtime));
+        return Waiting::new(line, item, &runtime).map(State::Together);
     }
-    State::Alone { sending: K::send(line, vec![item]), seen: None }
+    Ok(State::Alone { sending: K::send(line, vec![item]), seen: None })
 }
 
 /// Counts a call as under way until dropped.
@@ -161,15 +165,24 @@ struct Waiting<'a, K: Kind> {
 }
 
 impl<'a, K: Kind> Waiting<'a, K> {
-    fn new(line: &'a Arc<Line>, item: K::Item, runtime: &Handle) -> Self {
+    /// # Errors
+    /// [`Busy`](ErrorKind::Busy) where too much waits already.
+    fn new(line: &'a Arc<Line>, item: K::Item, runtime: &Handle) -> Result<Self> {
         let committer = K::committer(line);
         let (sender, receiver) = oneshot::channel();
-        let (number, is_first) = committer.inbox.lock().push(item, sender);
+        let bytes = K::size(&item);
+        let mut inbox = committer.inbox.lock();
+        if let Some(waiting) = inbox.too_full_for(bytes, line.joined_bytes_max) {
+            drop(inbox);
+            return Err(busy(line, waiting, bytes));
+        }
+        let (number, is_first) = inbox.push(item, bytes, sender);
+        drop(inbox);
         if is_first {
             // Not under the lock: a runtime that has shut down drops it here and now.
             runtime.spawn(empty(Carrier::<K>::new(line.clone())));
         }
-        Self { committer, number, answer: Some(receiver) }
+        Ok(Self { committer, number, answer: Some(receiver) })
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<K::Answer>> {
@@ -179,6 +192,15 @@ impl<'a, K: Kind> Waiting<'a, K> {
         let died = |_| Err(Error::new(ErrorKind::Ambiguous, "the task that carried this call died under it"));
         Poll::Ready(answer.unwrap_or_else(died))
     }
+}
+
+fn busy(line: &Line, waiting: usize, bytes: usize) -> Error {
+    let (name, max) = (&line.name, line.joined_bytes_max);
+    let what = format!(
+        "{waiting} bytes of calls to `{name}` wait for the store, and this call has {bytes}; `joined_bytes_max` is {max}: \
+         await earlier calls first, or raise the limit"
+    );
+    Error::new(ErrorKind::Busy, what)
 }
 
 impl<K: Kind> Drop for Waiting<'_, K> {

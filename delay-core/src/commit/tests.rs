@@ -47,7 +47,7 @@ async fn a_task_that_has_ended_leaves_those_who_came_since_to_the_next_one() {
     let mut ended = Carrier::<OneTask>::new(line.clone());
     assert!(ended.next_batch().is_none());
     // Another thread, between the look into the inbox and the end of the task.
-    let mut newcomer = Waiting::<OneTask>::new(&line, task(), &Handle::current());
+    let mut newcomer = Waiting::<OneTask>::new(&line, task(), &Handle::current()).unwrap();
     drop(ended);
     tokio::task::yield_now().await;
     let answered = std::future::poll_fn(|cx| newcomer.poll(cx)).now_or_never();
@@ -60,7 +60,7 @@ async fn a_runtime_that_is_gone_is_an_error_and_no_deadlock() {
     let gone = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let handle = gone.handle().clone();
     tokio::task::spawn_blocking(move || drop(gone)).await.unwrap();
-    let mut waiting = Waiting::<OneTask>::new(&line, task(), &handle);
+    let mut waiting = Waiting::<OneTask>::new(&line, task(), &handle).unwrap();
     let e = std::future::poll_fn(|cx| waiting.poll(cx)).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Unavailable);
     assert_eq!(OneTask::committer(&line).under_way.load(Ordering::Acquire), 0);

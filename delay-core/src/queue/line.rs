@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::commit::{Committer, Kind, Sending, Submit, submit};
+use crate::limits::JOINED_BYTES_MAX_DEFAULT;
 use crate::{
     DelayBackend, Error, ErrorKind, Lease, NewTask, QueueName, Result, RetryPolicy, Scheduled, Verdict, meter,
 };
@@ -13,13 +14,21 @@ use crate::{
 pub(crate) struct Line {
     pub(crate) backend: Arc<dyn DelayBackend>,
     pub(crate) name: QueueName,
+    /// What may wait to be sent in joined calls of each kind.
+    pub(crate) joined_bytes_max: usize,
     schedules: Committer<OneTask>,
     settles: Committer<OneVerdict>,
 }
 
 impl Line {
     pub(crate) fn new(backend: Arc<dyn DelayBackend>, name: QueueName) -> Self {
-        Self { backend, name, schedules: Committer::default(), settles: Committer::default() }
+        let joined_bytes_max = JOINED_BYTES_MAX_DEFAULT;
+        Self { backend, name, joined_bytes_max, schedules: Committer::default(), settles: Committer::default() }
+    }
+
+    /// The same way with a limit of its own, and so with joined calls of its own.
+    pub(crate) fn with_joined_bytes_max(&self, bytes: usize) -> Self {
+        Self { joined_bytes_max: bytes, ..Self::new(self.backend.clone(), self.name.clone()) }
     }
 
     /// Schedules many in one call.

@@ -87,6 +87,19 @@ impl<T: 'static> Queue<T> {
         Self { inner: Arc::new(Inner { line: line.clone(), codec: codec.clone(), trace }) }
     }
 
+    /// The same queue with another limit, in bytes of payload and headers, to the single calls that wait to be sent while
+    /// another is under way: those of [`schedule`](Self::schedule), and as many again of settlings. Default: 64 MiB.
+    ///
+    /// Beyond it a call of `schedule` answers [`Busy`](crate::ErrorKind::Busy) at once; a settling is repeated until its lease
+    /// ends. One that is larger by itself goes through when nothing else waits. The queue that is returned joins its own
+    /// calls, apart from those of `self`.
+    #[must_use]
+    pub fn joined_bytes_max(&self, bytes: usize) -> Self {
+        let Inner { line, codec, trace } = &*self.inner;
+        let line = Arc::new(line.with_joined_bytes_max(bytes));
+        Self { inner: Arc::new(Inner { line, codec: codec.clone(), trace: trace.clone() }) }
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &QueueName {
@@ -117,7 +130,8 @@ impl<T: 'static> Queue<T> {
     ///
     /// # Errors
     /// Those of [`DelayBackend::schedule`], and [`Codec`](crate::ErrorKind::Codec). A call that travels with others answers
-    /// [`Ambiguous`](crate::ErrorKind::Ambiguous) after 30 s without an answer.
+    /// [`Ambiguous`](crate::ErrorKind::Ambiguous) after 30 s without an answer, and [`Busy`](crate::ErrorKind::Busy) where more
+    /// wait than [`joined_bytes_max`](Self::joined_bytes_max) allows.
     pub fn schedule(&self, payload: &T) -> Schedule<'_, T> {
         Schedule::new(self, self.encode(payload))
     }

@@ -12,7 +12,7 @@ use super::Queue;
 use super::line::{Line, OneTask, spread};
 use super::options::{Options, task_options};
 use crate::commit::Submit;
-use crate::{Error, NewTask, Result, Scheduled};
+use crate::{Error, NewTask, Result, Scheduled, TaskId};
 
 /// A task that is being described; awaiting it schedules it. Made by [`Queue::schedule`].
 #[must_use = "a task is scheduled when this is awaited"]
@@ -173,7 +173,10 @@ fn next_chunk(
 
 /// What a task adds to a call, in bytes, roughly.
 pub(crate) fn size(task: &NewTask) -> usize {
-    task.payload.len() + task.headers.byte_len() + 64
+    const REST: usize = 64;
+    let key = task.id.as_ref().and_then(TaskId::as_key).map_or(0, str::len);
+    let group = task.group.as_ref().map_or(0, |group| group.as_str().len());
+    task.payload.len() + task.headers.byte_len() + key + group + REST
 }
 
 fn fill(answers: &mut Vec<Result<Scheduled>>, places: Vec<Option<Error>>, sent: Vec<Result<Scheduled>>) {
