@@ -7,7 +7,8 @@ use crate::{Due, Error, GroupName, OperationId, Result, TaskRef};
 /// Which tasks to change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Select {
-    /// These, at most [`Capabilities::batch_max`](crate::Capabilities) at once.
+    /// These: at most [`Capabilities::batch_max`](crate::Capabilities) in one call of a backend, any number of
+    /// [`Queue::change`](crate::Queue::change).
     Tasks(Vec<TaskRef>),
     /// All that were scheduled into this group before the change began.
     Group(GroupName),
@@ -98,7 +99,8 @@ pub enum ChangeOutcome {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Changed {
-    /// For [`Select::Tasks`]: one answer for each, in order. An inner error (a shift out of range, say) changed nothing.
+    /// For [`Select::Tasks`]: one answer for each, in order. An inner error (a shift out of range, say) changed nothing,
+    /// except where [`Queue::change`](crate::Queue::change) took several calls, one of which was lost.
     /// Empty for a group.
     pub outcomes: Vec<Result<ChangeOutcome>>,
     /// How many were changed.
@@ -109,7 +111,8 @@ pub struct Changed {
     pub not_found: u64,
     /// How many got a request whose outcome is not known.
     pub requested: u64,
-    /// How many were refused, and so left as they were.
+    /// How many have an error for their answer: left as they were, unless that is
+    /// [`Ambiguous`](crate::ErrorKind::Ambiguous).
     pub refused: u64,
     /// Why the first of those was refused.
     pub first_refusal: Option<Error>,

@@ -155,6 +155,14 @@ impl OperationId {
     pub fn as_uuid(self) -> Uuid {
         self.0
     }
+
+    /// The id of a piece of a change that is too large for one call, counted from 0: the first one has the change's own.
+    #[must_use]
+    pub(crate) fn of_piece(self, number: usize) -> Self {
+        // 2^128 divided by the golden ratio, so that no ids that a caller counts up meet those of the pieces.
+        const STEP: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+        Self(Uuid::from_u128(self.0.as_u128().wrapping_add(STEP.wrapping_mul(number as u128))))
+    }
 }
 
 impl fmt::Display for TaskId {

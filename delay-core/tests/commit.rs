@@ -395,6 +395,22 @@ async fn live_8_a_call_that_hangs_holds_up_the_others_for_a_while_only() {
     assert!(began.elapsed() <= 31 * SECOND, "{:?}", began.elapsed());
 }
 
+#[tokio::test(start_paused = true)]
+async fn live_8_a_call_that_goes_by_itself_is_given_up_too() {
+    let probe = Probe::new();
+    let queue = probe.queue("q");
+    probe.on.schedule.plan([Fault::Hang]);
+    let (began, alive) = (Instant::now(), Handle::current().metrics().num_alive_tasks());
+    let e = queue.schedule(&1).await.unwrap_err();
+    assert_eq!((e.kind(), began.elapsed().as_secs()), (ErrorKind::Ambiguous, 30));
+    assert_eq!(under_way(&probe), 0, "it was dropped");
+    probe.on.schedule.takes(MILLI);
+    let mut next = Box::pin(queue.schedule(&2).into_future());
+    assert!((&mut next).now_or_never().is_none());
+    assert_eq!(Handle::current().metrics().num_alive_tasks(), alive, "the next one is alone again");
+    next.await.unwrap();
+}
+
 #[test]
 fn outside_a_runtime_a_call_goes_by_itself() {
     let queue = Queue::<u32>::new(Arc::new(delayline_memory::MemoryBackend::new()), "q").unwrap();

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    Bytes, Change, ChangeOutcome, DeadSelect, ErrorKind, GroupName, OperationId, Outcome, Page, Queue, Raw, Select,
-    Shift, Task, TaskId, Timestamp, testing,
+    Bytes, Change, ChangeOutcome, Clock, DeadSelect, ErrorKind, GroupName, OperationId, Outcome, Page, Queue, Raw,
+    Select, Shift, SystemClock, Task, TaskId, TaskRef, Timestamp, testing,
 };
 use delayline_memory::MemoryBackend;
 use support::{DAY, Fault, Probe, SECOND, fill};
@@ -126,6 +126,94 @@ async fn cancel_1_one_task_and_a_group_are_changed_with_definite_answers() {
     assert_eq!(queue.stats().await.unwrap().due, 10);
     assert_eq!(queue.cancel_group(&group).await.unwrap().changed, 10);
     assert!(queue.list(Page::first(1)).await.unwrap().is_empty());
+}
+
+/// Far in the future, and how to name them.
+async fn far_tasks(queue: &Queue<u32>, numbers: std::ops::Range<u32>) -> Vec<TaskRef> {
+    let tasks = numbers.map(|n| Task::new(n).after(100 * DAY).id(format!("t{n}")));
+    queue.schedule_all(tasks).await.unwrap().into_iter().map(|scheduled| scheduled.unwrap().into()).collect()
+}
+
+async fn days(queue: &Queue<u32>) -> Vec<u64> {
+    let all = queue.list(Page::first(100)).await.unwrap();
+    let now = SystemClock::new().wall();
+    all.iter().map(|view| (view.visible_at.saturating_since(now).as_secs() + 60) / DAY.as_secs()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn bound_4_many_tasks_are_changed_in_calls_of_batch_max_with_answers_in_their_places() {
+    let probe = Probe::with(|caps| caps.batch_max = 10);
+    let queue = probe.queue("q");
+    let mut tasks = far_tasks(&queue, 0..25).await;
+    queue.cancel(&tasks[13].id).await.unwrap();
+    tasks.push(TaskId::new("never").unwrap().into());
+    let later = Change::shift(Shift::Later(DAY));
+    let changed = queue.change(Select::Tasks(tasks.clone()), later.clone()).await.unwrap();
+    assert_eq!((changed.changed, changed.not_found, changed.refused), (24, 2, 0));
+    let gone: Vec<_> = changed.outcomes.iter().map(|o| *o.as_ref().unwrap() == ChangeOutcome::NotFound).collect();
+    assert_eq!(gone, (0..26).map(|n| n == 13 || n == 25).collect::<Vec<_>>());
+    assert_eq!(probe.on.change.batches(), [1, 10, 10, 6]);
+
+    // What a call takes is one, also nothing; and a task that is refused is refused alone.
+    for few in [0, 10] {
+        queue.change(Select::Tasks(tasks[..few].to_vec()), later.clone()).await.unwrap();
+    }
+    assert_eq!(probe.on.change.batches()[4..], [0, 10]);
+    queue.move_to(tasks[24].clone(), 12_500 * DAY).await.unwrap();
+    let changed = queue.change(Select::Tasks(tasks), Change::shift(Shift::Later(600 * DAY))).await.unwrap();
+    assert_eq!((changed.changed, changed.refused), (23, 1));
+    assert_eq!(changed.outcomes[24].as_ref().unwrap_err().kind(), ErrorKind::OutOfRange);
+    assert_eq!(changed.first_refusal.unwrap().kind(), ErrorKind::OutOfRange);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_a_later_call_of_a_change_fails_its_tasks_say_so_and_no_more_are_sent() {
+    let probe = Probe::with(|caps| caps.batch_max = 2);
+    let queue = probe.queue("q");
+    let tasks = far_tasks(&queue, 0..7).await;
+    let change = || queue.change(Select::Tasks(tasks.clone()), Change::shift(Shift::Later(DAY)));
+    probe.on.change.plan([Fault::Fail(ErrorKind::Unavailable)]);
+    assert_eq!(change().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(days(&queue).await, [100; 7], "an outer error of the first call, which had no effect");
+
+    let open = Arc::new(tokio::sync::Semaphore::new(1));
+    probe.on.change.plan([Fault::Gate(open), Fault::Lost(ErrorKind::Ambiguous)]);
+    let changed = change().await.unwrap();
+    let kinds: Vec<_> = changed.outcomes.iter().map(|a| a.as_ref().err().map(|e| e.kind())).collect();
+    let unknown = Some(ErrorKind::Ambiguous);
+    assert_eq!(kinds, [None, None, unknown, unknown, unknown, unknown, unknown]);
+    assert_eq!((changed.changed, changed.refused), (2, 5));
+    assert_eq!(probe.on.change.batches(), [2, 2, 2], "of the second time, two calls of four were made");
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancel_7_a_change_of_many_calls_goes_on_under_its_id_and_changes_no_task_twice() {
+    let probe = Probe::with(|caps| caps.batch_max = 2);
+    let queue = probe.queue("q");
+    let tasks = far_tasks(&queue, 0..7).await;
+    let operation = OperationId::random();
+    let change = |tasks: &[TaskRef]| {
+        let later = Change::shift(Shift::Later(DAY)).operation(operation);
+        queue.change(Select::Tasks(tasks.to_vec()), later)
+    };
+    let open = Arc::new(tokio::sync::Semaphore::new(2));
+    probe.on.change.plan([Fault::Gate(open.clone()), Fault::Gate(open), Fault::Lost(ErrorKind::Ambiguous)]);
+    assert_eq!(change(&tasks).await.unwrap().changed, 4);
+    assert_eq!(days(&queue).await, [100, 101, 101, 101, 101, 101, 101], "the third call's answer was lost");
+    for _ in 0..2 {
+        let changed = change(&tasks).await.unwrap();
+        assert_eq!((changed.changed, changed.outcomes.len()), (7, 7), "it answers for the whole");
+        assert_eq!(days(&queue).await, [101; 7]);
+    }
+    // With other tasks the id is refused: at once where the first call's differ, later for those of a later one.
+    let mut others = tasks.clone();
+    others.swap(0, 6);
+    assert_eq!(change(&others).await.unwrap_err().kind(), ErrorKind::Invalid);
+    let mut others = tasks.clone();
+    others.swap(3, 6);
+    let changed = change(&others).await.unwrap();
+    assert_eq!((changed.changed, changed.refused, changed.first_refusal.unwrap().kind()), (2, 5, ErrorKind::Invalid));
+    assert_eq!(days(&queue).await, [101; 7]);
 }
 
 #[tokio::test(start_paused = true)]

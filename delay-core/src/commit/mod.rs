@@ -28,7 +28,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{consume_budget, yield_now};
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 
 use self::inbox::{Batch, Inbox};
 #[cfg(delayline_interleaved)]
@@ -37,7 +37,7 @@ use crate::queue::line::{Line, only, spread};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::{Error, ErrorKind, Result};
 
-/// A batch without an answer for this long is given up, so that a call that hangs does not hold up the next for ever.
+/// A call without an answer for this long is given up, so that one that hangs does not hold up the next for ever.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A kind of call that can be joined.
@@ -83,11 +83,11 @@ pub(crate) struct Submit<'a, K: Kind> {
 
 enum State<'a, K: Kind> {
     New(K::Item),
-    /// Goes by itself. From when on it has to wait for its answer, others see that it is under way: so a store that
-    /// answers at once never has anybody wait.
+    /// Goes by itself. From when on it has to wait for its answer, others see that it is under way, and it has a deadline: so
+    /// a store that answers at once never has anybody wait, and needs no timer.
     Alone {
         sending: Sending<'a, K::Answer>,
-        seen: Option<UnderWay<'a, K>>,
+        waits: Option<Waits<'a, K>>,
     },
     Together(Waiting<'a, K>),
     Ended,
@@ -115,12 +115,9 @@ impl<K: Kind> Future for Submit<'_, K> {
             };
         }
         let answer = match &mut this.state {
-            State::Alone { sending, seen } => match sending.as_mut().poll(cx) {
+            State::Alone { sending, waits } => match sending.as_mut().poll(cx) {
                 Poll::Ready(answer) => answer.and_then(only),
-                Poll::Pending => {
-                    seen.get_or_insert_with(|| UnderWay::new(this.line));
-                    return Poll::Pending;
-                }
+                Poll::Pending => Err(ready!(waits.get_or_insert_with(|| Waits::new(this.line)).poll(cx))),
             },
             State::Together(waiting) => ready!(waiting.poll(cx)),
             State::New(_) | State::Ended => return Poll::Pending,
@@ -137,7 +134,33 @@ fn begin<K: Kind>(line: &Arc<Line>, item: K::Item) -> Result<State<'_, K>> {
     {
         return Waiting::new(line, item, &runtime).map(State::Together);
     }
-    Ok(State::Alone { sending: K::send(line, vec![item]), seen: None })
+    Ok(State::Alone { sending: K::send(line, vec![item]), waits: None })
+}
+
+/// A call that goes by itself and has to wait for its answer.
+struct Waits<'a, K: Kind> {
+    _under_way: UnderWay<'a, K>,
+    /// None outside a runtime.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl<'a, K: Kind> Waits<'a, K> {
+    fn new(line: &'a Line) -> Self {
+        let deadline = Handle::try_current().ok().map(|_| Box::pin(sleep(ANSWER_PATIENCE)));
+        Self { _under_way: UnderWay::new(line), deadline }
+    }
+
+    /// Ready once that took too long.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        match &mut self.deadline {
+            Some(deadline) => deadline.as_mut().poll(cx).map(|()| too_late()),
+            None => Poll::Pending,
+        }
+    }
+}
+
+fn too_late() -> Error {
+    Error::new(ErrorKind::Ambiguous, format!("no answer within {ANSWER_PATIENCE:?}"))
 }
 
 /// Counts a call as under way until dropped.
@@ -268,7 +291,6 @@ impl<K: Kind> Carrier<K> {
     /// Sends a batch, and gives it up when nobody waits for its answer any more.
     async fn send(&self, items: Vec<K::Item>) -> Option<Result<Vec<Result<K::Answer>>>> {
         let mut answer = pin!(timeout(ANSWER_PATIENCE, K::send(&self.line, items)));
-        let too_late = || Error::new(ErrorKind::Ambiguous, format!("no answer within {ANSWER_PATIENCE:?}"));
         loop {
             tokio::select! {
                 biased;

@@ -1,5 +1,6 @@
 //! The typed queue: what an application schedules into, changes and looks at.
 
+mod change;
 pub(crate) mod line;
 mod options;
 pub(crate) mod schedule;
@@ -129,9 +130,9 @@ impl<T: 'static> Queue<T> {
     /// ```
     ///
     /// # Errors
-    /// Those of [`DelayBackend::schedule`], and [`Codec`](crate::ErrorKind::Codec). A call that travels with others answers
-    /// [`Ambiguous`](crate::ErrorKind::Ambiguous) after 30 s without an answer, and [`Busy`](crate::ErrorKind::Busy) where more
-    /// wait than [`joined_bytes_max`](Self::joined_bytes_max) allows.
+    /// Those of [`DelayBackend::schedule`], and [`Codec`](crate::ErrorKind::Codec). [`Ambiguous`](crate::ErrorKind::Ambiguous)
+    /// after 30 s without an answer, and [`Busy`](crate::ErrorKind::Busy) where more calls wait than
+    /// [`joined_bytes_max`](Self::joined_bytes_max) allows.
     pub fn schedule(&self, payload: &T) -> Schedule<'_, T> {
         Schedule::new(self, self.encode(payload))
     }
@@ -205,11 +206,21 @@ impl<T: 'static> Queue<T> {
 
     /// A change under an operation id of one's own, which can be repeated until it is known to be complete.
     ///
+    /// Any number of tasks travel in calls of [`Capabilities::batch_max`](crate::Capabilities), one after the other; a delay to
+    /// move them by counts anew for each call. A group is one call.
+    ///
     /// # Errors
-    /// Those of [`DelayBackend::change`].
+    /// Those of [`DelayBackend::change`], where the first call fails. When a later call fails, its tasks and all that were not
+    /// sent yet have its error as their own; repeated with the same tasks and operation id, the change goes on there.
+    ///
+    /// # Cancel safety
+    /// Dropped, some of the tasks may have been changed; with an operation id, repeat it to finish.
     pub async fn change(&self, select: Select, change: Change) -> Result<Changed> {
         let action = change.action;
-        let changed = self.backend().change(self.name(), select, change).await?;
+        let changed = match select {
+            Select::Tasks(tasks) => change::change_tasks(self.line(), tasks, change).await?,
+            Select::Group(_) => self.backend().change(self.name(), select, change).await?,
+        };
         meter::changed(self.name(), action, &changed);
         Ok(changed)
     }

@@ -114,6 +114,7 @@ pub struct Methods {
     pub schedule: Method,
     pub settle: Method,
     pub extend: Method,
+    pub change: Method,
     pub intake: Method,
     pub claim: Method,
     pub wait: Method,
@@ -185,7 +186,15 @@ impl DelayBackend for Probe {
     }
 
     async fn change(&self, queue: &QueueName, select: Select, change: Change) -> Result<Changed> {
-        self.inner.change(queue, select, change).await
+        let tasks = if let Select::Tasks(tasks) = &select { tasks.len() } else { 0 };
+        self.caps.check_batch(tasks)?;
+        match self.on.change.pass(tasks).await? {
+            Some(Fault::Lost(kind)) => {
+                self.inner.change(queue, select, change).await?;
+                Err(Error::new(kind, "lost, as planned"))
+            }
+            _ => self.inner.change(queue, select, change).await,
+        }
     }
 
     async fn find(&self, queue: &QueueName, id: &TaskId) -> Result<Option<TaskView>> {
