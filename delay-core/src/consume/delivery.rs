@@ -167,7 +167,7 @@ enum OnDrop {
 
 impl Hold {
     pub(super) fn new(line: Arc<Line>, retry: RetryPolicy, task: ClaimedTask, ends: Instant) -> Self {
-        let _flight = Flight::new(&line.name);
+        let _flight = Flight::new(line.name.as_str());
         Self { line, retry, task, ends, on_drop: OnDrop::Retry, _flight }
     }
 

@@ -17,8 +17,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
 use super::retry::outage_delays;
+use crate::meter::{self, Event};
 use crate::queue::line::Line;
-use crate::{Claim, Claimed, ClaimedTask, Error, ErrorKind, Intake, IntakeOptions, Result, meter};
+use crate::{Claim, Claimed, ClaimedTask, Error, ErrorKind, Intake, IntakeOptions, Result};
 
 /// What the beginning and the end of an outage are logged as, so that who wants nothing of single tasks may still want these.
 const OUTAGE: &str = "delayline_core::outage";
@@ -179,8 +180,8 @@ impl Fetcher {
             Some(due_in) => Rest::Hint(Instant::now() + due_in.min(sweep)),
             None => Rest::Hint(Instant::now() + sweep),
         };
-        meter::delivered(&self.line.name, &claimed.deliveries);
-        meter::buried(&self.line.name, claimed.buried);
+        meter::delivered(self.line.name.as_str(), claimed.deliveries.iter().map(|task| task.lateness));
+        meter::count(self.line.name.as_str(), Event::Buried, claimed.buried);
         self.nothing_in_sight = claimed.deliveries.is_empty() && claimed.next_due_in.is_none();
         claimed.deliveries
     }

@@ -8,8 +8,9 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::retry::outage_delays;
+use crate::meter::{self, Event};
 use crate::queue::line::{Line, only};
-use crate::{Error, ErrorKind, Lease, Result, Verdict, meter};
+use crate::{Error, ErrorKind, Lease, Result, Verdict};
 
 /// A settling that gets no answer is given up after this long or at the lease's end, whichever is later.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
@@ -24,7 +25,6 @@ pub(crate) struct Settling {
     pub(crate) ends: Instant,
     pub(crate) verdict: Verdict,
     /// Attempts that the task may have.
-    #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "it is there to be counted by"))]
     pub(crate) max_attempts: u32,
 }
 
@@ -41,7 +41,7 @@ pub(crate) async fn settle(line: &Arc<Line>, settlings: &[Settling]) -> Vec<Resu
         Err(_) => settlings.iter().map(|_| Err(no_answer())).collect(),
     };
     let answers = repeat(line, settlings, first).await;
-    settlings.iter().zip(&answers).for_each(|(one, answer)| meter::settled(&line.name, one, answer));
+    settlings.iter().zip(&answers).for_each(|(one, answer)| note(line, one, answer));
     answers
 }
 
@@ -50,16 +50,33 @@ pub(crate) async fn settle_one(line: &Arc<Line>, one: Settling) -> Result<()> {
     let verdict = (one.lease.clone(), one.verdict.clone());
     match timeout(patience(one.ends), line.settle_one(verdict)).await.unwrap_or_else(|_| Err(no_answer())) {
         Ok(()) => {
-            meter::settled(&line.name, &one, &Ok(()));
+            note(line, &one, &Ok(()));
             Ok(())
         }
         // Boxed, because it is rare and large, and every handler's task has room for it otherwise.
         Err(e) => {
             let answer = only(Box::pin(repeat(line, std::slice::from_ref(&one), vec![Err(e)])).await);
-            meter::settled(&line.name, &one, &answer);
+            note(line, &one, &answer);
             answer
         }
     }
+}
+
+/// Counts what came of a verdict in the end, however often it was sent.
+fn note(line: &Line, one: &Settling, answer: &Result<()>) {
+    let what = match answer {
+        Ok(()) => match one.verdict {
+            Verdict::Complete => Event::Completed,
+            Verdict::Retry { .. } if one.lease.attempt >= one.max_attempts => Event::Buried,
+            Verdict::Retry { .. } => Event::Retried,
+            Verdict::Snooze { .. } => Event::Snoozed,
+            Verdict::Bury { .. } => Event::Buried,
+            Verdict::Release => Event::Released,
+        },
+        Err(e) if e.kind() == ErrorKind::LeaseLost => Event::LeaseLost,
+        Err(_) => return,
+    };
+    meter::count(line.name.as_str(), what, 1);
 }
 
 /// Repeats what may pass, from the first answers on.

@@ -1,11 +1,13 @@
 //! The same where they are recorded. Handles are looked up at each event rather than kept: a recorder may be installed
 //! after a queue was made.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
-use crate::commit::Sending;
-use crate::consume::settle::Settling;
-use crate::{Action, Changed, ClaimedTask, ErrorKind, Outcome, QueueName, QueueStats, Result, Scheduled, Verdict};
+use super::what::{Event, Levels};
 
 const SCHEDULED: &str = "delayline_scheduled_total";
 const DELIVERED: &str = "delayline_delivered_total";
@@ -60,7 +62,8 @@ pub fn describe() {
 
 /// Shows a queue's counts before anything has happened, as 0: a rate that is not there yet can't be told from one that is
 /// not served. Nothing without the feature `metrics`.
-pub fn begin(queue: &QueueName) {
+pub fn begin(queue: impl AsRef<str>) {
+    let queue = queue.as_ref();
     for name in [SCHEDULED, DELIVERED, COMPLETED, RETRIED, SNOOZED, RELEASED, BURIED, CANCELLED, MOVED, LEASE_LOST] {
         counter!(name, "queue" => label(queue)).increment(0);
     }
@@ -79,71 +82,55 @@ pub fn reconnected(backend: &'static str) {
     counter!(RECONNECTS, "backend" => backend).increment(1);
 }
 
-/// Counts what a call accepts.
-pub(crate) fn scheduling<'a>(queue: &QueueName, sending: Sending<'a, Scheduled>) -> Sending<'a, Scheduled> {
-    let queue = queue.clone();
-    Box::pin(async move {
-        let answers = sending.await;
-        let accepted = |answer: &&Result<Scheduled>| {
-            answer.as_ref().is_ok_and(|scheduled| matches!(scheduled.outcome, Outcome::Created | Outcome::Replaced))
-        };
-        count(SCHEDULED, &queue, answers.iter().flatten().filter(accepted).count() as u64);
-        answers
-    })
+/// Counts what has happened to so many tasks.
+pub(crate) fn count(queue: &str, what: Event, tasks: u64) {
+    let name = match what {
+        Event::Scheduled => SCHEDULED,
+        Event::Completed => COMPLETED,
+        Event::Retried => RETRIED,
+        Event::Snoozed => SNOOZED,
+        Event::Released => RELEASED,
+        Event::Buried => BURIED,
+        Event::Cancelled => CANCELLED,
+        Event::Moved => MOVED,
+        Event::LeaseLost => LEASE_LOST,
+    };
+    if tasks > 0 {
+        counter!(name, "queue" => label(queue)).increment(tasks);
+    }
 }
 
-pub(crate) fn delivered(queue: &QueueName, tasks: &[ClaimedTask]) {
-    if tasks.is_empty() {
+/// Tasks that were handed out, by how late each was.
+pub(crate) fn delivered(queue: &str, lateness: impl Iterator<Item = Duration>) {
+    let mut lateness = lateness.peekable();
+    if lateness.peek().is_none() {
         return;
     }
-    count(DELIVERED, queue, tasks.len() as u64);
-    let lateness = histogram!(LATENESS, "queue" => label(queue));
-    tasks.iter().for_each(|task| lateness.record(task.lateness.as_secs_f64()));
-}
-
-/// Tasks that a claim met and buried.
-pub(crate) fn buried(queue: &QueueName, tasks: u64) {
-    count(BURIED, queue, tasks);
-}
-
-/// A task that was given back at a shutdown.
-pub(crate) fn released(queue: &QueueName) {
-    count(RELEASED, queue, 1);
-}
-
-/// What came of a verdict in the end, however often it was sent.
-pub(crate) fn settled(queue: &QueueName, settling: &Settling, answer: &Result<()>) {
-    let what = match answer {
-        Ok(()) => match settling.verdict {
-            Verdict::Complete => COMPLETED,
-            Verdict::Retry { .. } if settling.lease.attempt >= settling.max_attempts => BURIED,
-            Verdict::Retry { .. } => RETRIED,
-            Verdict::Snooze { .. } => SNOOZED,
-            Verdict::Bury { .. } => BURIED,
-            Verdict::Release => RELEASED,
-        },
-        Err(e) if e.kind() == ErrorKind::LeaseLost => LEASE_LOST,
-        Err(_) => return,
-    };
-    count(what, queue, 1);
-}
-
-pub(crate) fn changed(queue: &QueueName, action: Action, changed: &Changed) {
-    let what = match action {
-        Action::Cancel => CANCELLED,
-        Action::MoveTo(_) | Action::Shift(_) => MOVED,
-    };
-    count(what, queue, changed.changed);
+    let all = histogram!(LATENESS, "queue" => label(queue));
+    let tasks = lateness.inspect(|late| all.record(late.as_secs_f64())).count();
+    counter!(DELIVERED, "queue" => label(queue)).increment(tasks as u64);
 }
 
 /// What somebody has asked the store for.
-pub(crate) fn stats(queue: &QueueName, stats: &QueueStats) {
-    gauge!(QUEUE_SCHEDULED, "queue" => label(queue)).set(stats.scheduled as f64);
-    gauge!(QUEUE_DUE, "queue" => label(queue)).set(stats.due as f64);
-    gauge!(QUEUE_IN_FLIGHT, "queue" => label(queue)).set(stats.in_flight as f64);
-    gauge!(QUEUE_DEAD, "queue" => label(queue)).set(stats.dead as f64);
-    gauge!(QUEUE_PAUSED, "queue" => label(queue)).set(f64::from(u8::from(stats.paused)));
-    gauge!(OLDEST_OVERDUE, "queue" => label(queue)).set(stats.oldest_due.unwrap_or_default().as_secs_f64());
+pub(crate) fn levels(queue: &str, levels: Levels) {
+    gauge!(QUEUE_SCHEDULED, "queue" => label(queue)).set(levels.scheduled as f64);
+    gauge!(QUEUE_DUE, "queue" => label(queue)).set(levels.due as f64);
+    gauge!(QUEUE_IN_FLIGHT, "queue" => label(queue)).set(levels.in_flight as f64);
+    gauge!(QUEUE_DEAD, "queue" => label(queue)).set(levels.dead as f64);
+    gauge!(QUEUE_PAUSED, "queue" => label(queue)).set(f64::from(u8::from(levels.paused)));
+    gauge!(OLDEST_OVERDUE, "queue" => label(queue)).set(levels.oldest_due.as_secs_f64());
+}
+
+/// Calls `note` with what comes of a call.
+pub(crate) fn noting<'a, T: Send + 'a>(
+    call: Pin<Box<dyn Future<Output = T> + Send + 'a>>,
+    note: impl FnOnce(&T) + Send + 'a,
+) -> Pin<Box<dyn Future<Output = T> + Send + 'a>> {
+    Box::pin(async move {
+        let answer = call.await;
+        note(&answer);
+        answer
+    })
 }
 
 /// A task between its claim and the end of its handling. Both ends go to one gauge, also when another recorder is
@@ -151,7 +138,7 @@ pub(crate) fn stats(queue: &QueueName, stats: &QueueStats) {
 pub(crate) struct Flight(metrics::Gauge);
 
 impl Flight {
-    pub(crate) fn new(queue: &QueueName) -> Self {
+    pub(crate) fn new(queue: &str) -> Self {
         let gauge = gauge!(IN_FLIGHT, "queue" => label(queue));
         gauge.increment(1.0);
         Self(gauge)
@@ -164,12 +151,6 @@ impl Drop for Flight {
     }
 }
 
-fn count(what: &'static str, queue: &QueueName, tasks: u64) {
-    if tasks > 0 {
-        counter!(what, "queue" => label(queue)).increment(tasks);
-    }
-}
-
-fn label(queue: &QueueName) -> String {
-    queue.as_str().to_owned()
+fn label(queue: &str) -> String {
+    queue.to_owned()
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use crate::commit::{Committer, Kind, Sending, Submit, submit};
 use crate::limits::JOINED_BYTES_MAX_DEFAULT;
+use crate::meter::{self, Event};
 use crate::{
-    DelayBackend, Error, ErrorKind, Lease, NewTask, QueueName, Result, RetryPolicy, Scheduled, Verdict, meter,
+    DelayBackend, Error, ErrorKind, Lease, NewTask, Outcome, QueueName, Result, RetryPolicy, Scheduled, Verdict,
 };
 
 /// One queue on one backend, shared by a `Queue`, its clones, consumers and deliveries.
@@ -33,7 +34,10 @@ impl Line {
 
     /// Schedules many in one call.
     pub(crate) fn schedule_all(&self, tasks: Vec<NewTask>) -> Sending<'_, Scheduled> {
-        meter::scheduling(&self.name, self.backend.schedule(&self.name, tasks))
+        meter::noting(self.backend.schedule(&self.name, tasks), |answers| {
+            let accepted = answers.iter().flatten().flatten().filter(|scheduled| is_new(scheduled.outcome)).count();
+            meter::count(self.name.as_str(), Event::Scheduled, accepted as u64);
+        })
     }
 
     /// Schedules one task, together with those that others schedule at the same time.
@@ -72,6 +76,14 @@ impl Line {
     /// Whether both lead to the same queue by the same backend.
     pub(crate) fn same(&self, other: &Self) -> bool {
         self.name == other.name && std::ptr::addr_eq(Arc::as_ptr(&self.backend), Arc::as_ptr(&other.backend))
+    }
+}
+
+/// Whether a task was accepted that was not there.
+fn is_new(outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::Created | Outcome::Replaced => true,
+        Outcome::Existing => false,
     }
 }
 

@@ -14,10 +14,11 @@ use serde::de::DeserializeOwned;
 
 use self::line::{Line, only};
 pub use self::schedule::{Schedule, Scheduling, Task};
+use crate::meter::{self, Event, Levels};
 use crate::{
-    AdminOp, Change, ChangeOutcome, Changed, Codec, ConsumerBuilder, DeadLetterOp, DeadLetters, DeadSelect,
+    Action, AdminOp, Change, ChangeOutcome, Changed, Codec, ConsumerBuilder, DeadLetterOp, DeadLetters, DeadSelect,
     DelayBackend, Due, Error, GroupName, Json, Page, QueueName, QueueStats, Result, Select, Shift, TaskId, TaskRef,
-    TaskView, TraceContext, meter,
+    TaskView, TraceContext,
 };
 
 /// A queue of delayed tasks of one type, on any backend.
@@ -221,7 +222,11 @@ impl<T: 'static> Queue<T> {
             Select::Tasks(tasks) => change::change_tasks(self.line(), tasks, change).await?,
             Select::Group(_) => self.backend().change(self.name(), select, change).await?,
         };
-        meter::changed(self.name(), action, &changed);
+        let what = match action {
+            Action::Cancel => Event::Cancelled,
+            Action::MoveTo(_) | Action::Shift(_) => Event::Moved,
+        };
+        meter::count(self.name().as_str(), what, changed.changed);
         Ok(changed)
     }
 
@@ -247,7 +252,9 @@ impl<T: 'static> Queue<T> {
     /// Those of [`DelayBackend::stats`].
     pub async fn stats(&self) -> Result<QueueStats> {
         let stats = self.backend().stats(self.name()).await?;
-        meter::stats(self.name(), &stats);
+        let QueueStats { scheduled, due, in_flight, dead, paused, .. } = stats;
+        let oldest_due = stats.oldest_due.unwrap_or_default();
+        meter::levels(self.name().as_str(), Levels { scheduled, due, in_flight, dead, paused, oldest_due });
         Ok(stats)
     }
 

@@ -111,7 +111,7 @@ pub(super) struct CurrentLease {
 impl InFlight {
     pub(super) fn new(line: Arc<Line>, shared: Arc<Shared>, task: ClaimedTask, ends: Instant) -> Self {
         let lease = Mutex::new(CurrentLease { lease: task.lease.clone(), ends });
-        let _flight = Flight::new(&line.name);
+        let _flight = Flight::new(line.name.as_str());
         Self { line, shared, task, lease, lost: Signal::default(), cancelled: Signal::default(), _flight }
     }
 

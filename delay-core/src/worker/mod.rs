@@ -38,7 +38,8 @@ use self::registry::Stopped;
 pub use self::report::WorkerReport;
 use self::report::one_more;
 use crate::consume::fetch::Fetcher;
-use crate::{IntakeOptions, Result, Verdict, meter};
+use crate::meter::{self, Event};
+use crate::{IntakeOptions, Result, Verdict};
 
 /// How long handlers that were stopped may take to end, and then how long giving their tasks back may take.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
@@ -222,7 +223,7 @@ async fn give_back(stopped: Vec<(Arc<Lane>, Vec<Stopped>)>, all_ended: bool) {
         for answer in lane.line.settle(verdicts).await {
             match answer {
                 Ok(()) => {
-                    meter::released(&lane.line.name);
+                    meter::count(lane.line.name.as_str(), Event::Released, 1);
                     one_more(&lane.shared.counts.released);
                 }
                 Err(e) => tracing::warn!(queue = %lane.line.name, error = %e, "a task could not be given back"),

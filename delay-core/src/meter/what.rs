@@ -1,0 +1,34 @@
+//! What is counted and measured, in plain numbers: nothing here knows the types of the core.
+
+use std::time::Duration;
+
+/// What happens to tasks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Event {
+    /// Accepted as a new one or in place of another.
+    Scheduled,
+    Completed,
+    /// Failed, and attempted again.
+    Retried,
+    Snoozed,
+    Released,
+    Buried,
+    Cancelled,
+    /// Moved or shifted.
+    Moved,
+    /// Settled too late.
+    LeaseLost,
+}
+
+/// How a queue stands.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "nobody reads what is not recorded"))]
+pub(crate) struct Levels {
+    pub(crate) scheduled: u64,
+    pub(crate) due: u64,
+    pub(crate) in_flight: u64,
+    pub(crate) dead: u64,
+    pub(crate) paused: bool,
+    /// How long the oldest due task has been waiting.
+    pub(crate) oldest_due: Duration,
+}
