@@ -39,9 +39,9 @@
 //! | module | what is in it |
 //! |---|---|
 //! | `queue` | [`Queue`], [`Schedule`], [`Task`]: the typed way in |
-//! | `commit` | calls of single tasks that run at the same time travel as one |
 //! | `consume` | the loop that fetches what is due, [`Consumer`], [`Delivery`], [`RetryPolicy`], patient settling |
 //! | `worker` | [`Worker`], [`Context`], [`Handled`]: slots, leases kept alive, shutdown |
+//! | `client` | what those three stand on: the way to the store, and calls that run at the same time and travel as one |
 //! | `trace` | [`TraceContext`]: one trace from whoever schedules to the handler |
 //! | `codec` | [`Codec`], [`Json`], [`Raw`] |
 //! | [`testing`] | for the tests of applications |
@@ -55,8 +55,8 @@ mod backend;
 mod capabilities;
 mod caught;
 mod change;
+mod client;
 mod codec;
-mod commit;
 mod consume;
 mod error;
 #[cfg(delayline_interleaved)]

@@ -15,7 +15,7 @@ use super::delivery::{Delivery, Hold};
 use super::fetch::{Fetched, Fetcher};
 use super::settle::{Settling, settle};
 use super::undecoded::{Undecoded, decode, why_buried, why_retried};
-use crate::queue::line::Line;
+use crate::client::line::Line;
 use crate::{Claim, Error, ErrorKind, IntakeOptions, Queue, Result, Verdict};
 
 /// How long a task is one's own unless told.
@@ -225,7 +225,7 @@ impl<T: 'static> Consumer<T> {
                 }
                 Err(Undecoded::Refused(e)) => Verdict::Bury { reason: why_buried(&line.name, &task.lease, &e) },
                 Err(Undecoded::Panicked(message)) => Verdict::Retry {
-                    after: line.retry_delay(&self.retry, task.lease.attempt),
+                    after: self.retry.delay_on(line, task.lease.attempt),
                     reason: why_retried(&line.name, &task.lease, &message),
                 },
             };

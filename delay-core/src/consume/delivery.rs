@@ -11,8 +11,9 @@ use tracing::Instrument;
 use super::RetryPolicy;
 use super::received::received_getters;
 use super::settle::{Settling, settle_one};
+use crate::client::answers::only;
+use crate::client::line::Line;
 use crate::meter::Flight;
-use crate::queue::line::{Line, only};
 use crate::{ClaimedTask, Error, ErrorKind, Lease, Reason, Result, Verdict};
 
 /// A task that was handed out, under a lease: settle it before the lease ends, or [extend](Self::extend) that.
@@ -199,7 +200,7 @@ impl Hold {
     }
 
     fn policy_delay(&self) -> Duration {
-        self.line.retry_delay(&self.retry, self.task.lease.attempt)
+        self.retry.delay_on(&self.line, self.task.lease.attempt)
     }
 }
 

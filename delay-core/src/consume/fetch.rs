@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
 use super::retry::outage_delays;
+use crate::client::line::Line;
 use crate::meter::{self, Event};
-use crate::queue::line::Line;
 use crate::{Claim, Claimed, ClaimedTask, Error, ErrorKind, Intake, IntakeOptions, Result};
 
 /// What the beginning and the end of an outage are logged as, so that who wants nothing of single tasks may still want these.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 
 use crate::caught::caught;
+use crate::client::line::Line;
 
 /// The shortest wait, so that a failing task never spins.
 const DELAY_MIN: Duration = Duration::from_millis(1);
@@ -79,6 +80,11 @@ impl RetryPolicy {
             }
             Kind::Exponential { base, max } => exponential(*base, *max, attempt, self.seed),
         }
+    }
+
+    /// The wait, where the backend can hold it.
+    pub(crate) fn delay_on(&self, line: &Line, attempt: u32) -> Duration {
+        self.delay(attempt).min(line.backend.capabilities().delay_max)
     }
 
     /// The wait in place of that of a function that panicked.

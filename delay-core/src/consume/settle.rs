@@ -8,8 +8,9 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::retry::outage_delays;
+use crate::client::answers::only;
+use crate::client::line::Line;
 use crate::meter::{self, Event};
-use crate::queue::line::{Line, only};
 use crate::{Error, ErrorKind, Lease, Result, Verdict};
 
 /// A settling that gets no answer is given up after this long or at the lease's end, whichever is later.

@@ -1,6 +1,7 @@
 //! Changing more tasks than one call takes.
 
-use super::line::{Line, spread};
+use crate::client::answers::spread;
+use crate::client::line::Line;
 use crate::{Change, Changed, Result, Select, TaskRef};
 
 /// Changes tasks, in as many calls as they need; see [`Queue::change`](super::Queue::change).

@@ -1,9 +1,8 @@
 //! The typed queue: what an application schedules into, changes and looks at.
 
 mod change;
-pub(crate) mod line;
 mod options;
-pub(crate) mod schedule;
+mod schedule;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,8 +11,9 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use self::line::{Line, only};
 pub use self::schedule::{Schedule, Scheduling, Task};
+use crate::client::answers::only;
+use crate::client::line::Line;
 use crate::meter::{self, Event, Levels};
 use crate::{
     Action, AdminOp, Change, ChangeOutcome, Changed, Codec, ConsumerBuilder, DeadLetterOp, DeadLetters, DeadSelect,

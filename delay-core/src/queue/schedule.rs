@@ -9,10 +9,12 @@ use bytes::Bytes;
 use tracing::Span;
 
 use super::Queue;
-use super::line::{Line, OneTask, spread};
 use super::options::{Options, task_options};
-use crate::commit::Submit;
-use crate::{Error, NewTask, Result, Scheduled, TaskId};
+use crate::client::answers::{spread, unanswered};
+use crate::client::commit::Submit;
+use crate::client::line::{Line, OneTask};
+use crate::client::size::{self, CALL_BYTES_MAX};
+use crate::{Error, NewTask, Result, Scheduled};
 
 /// A task that is being described; awaiting it schedules it. Made by [`Queue::schedule`].
 #[must_use = "a task is scheduled when this is awaited"]
@@ -117,9 +119,6 @@ impl<T> fmt::Debug for Task<T> {
     }
 }
 
-/// The most payload that is put into one call, in bytes; a single task may be larger.
-pub(crate) const CALL_BYTES_MAX: usize = 16 * 1024 * 1024;
-
 /// Schedules what the iterator yields, in calls of bounded size; see [`Queue::schedule_all`].
 pub(super) async fn schedule_all(
     line: &Line,
@@ -155,12 +154,12 @@ fn next_chunk(
     let (mut chunk, mut places, mut bytes) = (Vec::new(), Vec::new(), 0);
     while chunk.len() < batch_max {
         let fits = |task: &Result<NewTask>| match task {
-            Ok(task) => bytes == 0 || bytes + size(task) <= CALL_BYTES_MAX,
+            Ok(task) => bytes == 0 || bytes + size::of_task(task) <= CALL_BYTES_MAX,
             Err(_) => true,
         };
         match tasks.next_if(fits) {
             Some(Ok(task)) => {
-                bytes += size(&task);
+                bytes += size::of_task(&task);
                 chunk.push(task);
                 places.push(None);
             }
@@ -171,18 +170,10 @@ fn next_chunk(
     (chunk, places)
 }
 
-/// What a task adds to a call, in bytes, roughly.
-pub(crate) fn size(task: &NewTask) -> usize {
-    const REST: usize = 64;
-    let key = task.id.as_ref().and_then(TaskId::as_key).map_or(0, str::len);
-    let group = task.group.as_ref().map_or(0, |group| group.as_str().len());
-    task.payload.len() + task.headers.byte_len() + key + group + REST
-}
-
 fn fill(answers: &mut Vec<Result<Scheduled>>, places: Vec<Option<Error>>, sent: Vec<Result<Scheduled>>) {
     let mut sent = sent.into_iter();
     answers.extend(places.into_iter().map(|place| match place {
         Some(e) => Err(e),
-        None => sent.next().unwrap_or_else(|| Err(super::line::unanswered())),
+        None => sent.next().unwrap_or_else(|| Err(unanswered())),
     }));
 }

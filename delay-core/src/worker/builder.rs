@@ -13,8 +13,8 @@ use super::idle::Idle;
 use super::lane::{Lane, Shared};
 use super::report::Counts;
 use super::{Context, Handled, Worker};
+use crate::client::line::Line;
 use crate::consume::LEASE_DEFAULT;
-use crate::queue::line::Line;
 use crate::{Error, ErrorKind, IntakeOptions, Queue, Result, RetryPolicy};
 
 /// Handlers that may run at once, at most.

@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::lane::Shared;
+use crate::client::line::Line;
 use crate::consume::received::received_getters;
 use crate::meter::Flight;
-use crate::queue::line::Line;
 use crate::{ClaimedTask, Lease};
 
 /// One task in a worker's hands, and how things stand with it.

@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::context::InFlight;
 use super::registry::{Key, Registry};
-use crate::queue::line::{Line, spread};
+use crate::client::answers::spread;
+use crate::client::line::Line;
 use crate::{Error, ErrorKind, Lease, Result};
 
 pub(super) struct Keeper {

@@ -14,8 +14,8 @@ use super::idle::Idle;
 use super::registry::Registry;
 use super::report::Counts;
 use super::work::Work;
+use crate::client::line::Line;
 use crate::consume::fetch::{Fetched, Fetcher};
-use crate::queue::line::Line;
 use crate::{Claim, ClaimedTask, Error, ErrorKind, Result, RetryPolicy};
 
 /// What the queues of a worker share.

@@ -180,7 +180,7 @@ impl Lane {
     /// When a task comes again, which is logged with what may be shown of the reason.
     fn again(&self, task: &InFlight, after: Option<Duration>, reason: &dyn Display) -> (Duration, Done) {
         let (queue, id, attempt) = (&self.line.name, &task.task.lease.id, task.task.lease.attempt);
-        let after = after.unwrap_or_else(|| self.line.retry_delay(&self.shared.retry, attempt));
+        let after = after.unwrap_or_else(|| self.shared.retry.delay_on(&self.line, attempt));
         let is_last = attempt >= task.task.max_attempts;
         if is_last {
             tracing::warn!(%queue, %id, attempt, %reason, "buried, because its attempts are used up");

@@ -2,14 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::commit::{Committer, Kind, Sending, Submit, submit};
+use super::answers::spread;
+use super::commit::{Committer, Kind, Limits, Sending, Submit, submit};
+use super::size;
 use crate::limits::JOINED_BYTES_MAX_DEFAULT;
 use crate::meter::{self, Event};
-use crate::{
-    DelayBackend, Error, ErrorKind, Lease, NewTask, Outcome, QueueName, Result, RetryPolicy, Scheduled, Verdict,
-};
+use crate::{DelayBackend, Lease, NewTask, Outcome, QueueName, Result, Scheduled, Verdict};
 
 /// One queue on one backend, shared by a `Queue`, its clones, consumers and deliveries.
 pub(crate) struct Line {
@@ -17,8 +16,8 @@ pub(crate) struct Line {
     pub(crate) name: QueueName,
     /// What may wait to be sent in joined calls of each kind.
     pub(crate) joined_bytes_max: usize,
-    schedules: Committer<OneTask>,
-    settles: Committer<OneVerdict>,
+    schedules: Committer<NewTask, Scheduled>,
+    settles: Committer<(Lease, Verdict), ()>,
 }
 
 impl Line {
@@ -68,9 +67,8 @@ impl Line {
         self.backend.capabilities().batch_max.max(1)
     }
 
-    /// The policy's wait, where the backend can hold it.
-    pub(crate) fn retry_delay(&self, policy: &RetryPolicy, attempt: u32) -> Duration {
-        policy.delay(attempt).min(self.backend.capabilities().delay_max)
+    fn limits(&self) -> Limits<'_> {
+        Limits { queue: &self.name, batch_max: self.batch_max(), bytes_max: self.joined_bytes_max }
     }
 
     /// Whether both lead to the same queue by the same backend.
@@ -100,15 +98,20 @@ impl fmt::Debug for Line {
 pub(crate) struct OneTask;
 
 impl Kind for OneTask {
+    type Way = Line;
     type Item = NewTask;
     type Answer = Scheduled;
 
-    fn committer(line: &Line) -> &Committer<Self> {
+    fn committer(line: &Line) -> &Committer<NewTask, Scheduled> {
         &line.schedules
     }
 
+    fn limits(line: &Line) -> Limits<'_> {
+        line.limits()
+    }
+
     fn size(task: &NewTask) -> usize {
-        super::schedule::size(task)
+        size::of_task(task)
     }
 
     fn send(line: &Line, tasks: Vec<NewTask>) -> Sending<'_, Scheduled> {
@@ -120,40 +123,23 @@ impl Kind for OneTask {
 pub(crate) struct OneVerdict;
 
 impl Kind for OneVerdict {
+    type Way = Line;
     type Item = (Lease, Verdict);
     type Answer = ();
 
-    fn committer(line: &Line) -> &Committer<Self> {
+    fn committer(line: &Line) -> &Committer<(Lease, Verdict), ()> {
         &line.settles
     }
 
-    fn size((_, verdict): &Self::Item) -> usize {
-        const LEASE: usize = 128;
-        match verdict {
-            Verdict::Retry { reason, .. } | Verdict::Bury { reason } => LEASE + reason.as_str().len(),
-            Verdict::Complete | Verdict::Snooze { .. } | Verdict::Release => LEASE,
-        }
+    fn limits(line: &Line) -> Limits<'_> {
+        line.limits()
+    }
+
+    fn size(verdict: &(Lease, Verdict)) -> usize {
+        size::of_verdict(verdict)
     }
 
     fn send(line: &Line, verdicts: Vec<Self::Item>) -> Sending<'_, ()> {
         line.backend.settle(&line.name, verdicts)
     }
-}
-
-/// A batch's answer as one for each of the `asked` items.
-pub(crate) fn spread<T>(answer: Result<Vec<Result<T>>>, asked: usize) -> Vec<Result<T>> {
-    let mut answers = answer.unwrap_or_else(|e| (0..asked).map(|_| Err(e.clone())).collect());
-    answers.truncate(asked);
-    answers.resize_with(asked, || Err(unanswered()));
-    answers
-}
-
-/// The answer of a batch of one.
-pub(crate) fn only<T>(answers: Vec<Result<T>>) -> Result<T> {
-    answers.into_iter().next().unwrap_or_else(|| Err(unanswered()))
-}
-
-/// The error for a backend that breaks the rule of one answer for each item.
-pub(crate) fn unanswered() -> Error {
-    Error::new(ErrorKind::Ambiguous, "the backend gave no answer for this item; this is a bug in the backend")
 }

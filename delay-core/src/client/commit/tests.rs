@@ -1,11 +1,19 @@
 //! What only shows between two steps of the task; everything else is in `tests/commit.rs`.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use futures_util::FutureExt;
+use tokio::runtime::Handle;
 
+use super::carrier::Carrier;
+use super::submit::Waiting;
 use super::*;
-use crate::queue::line::OneTask;
-use crate::{Capabilities, DelayBackend, Due, Intake, IntakeOptions, Lease, NewTask, QueueName, Scheduled, Verdict};
+use crate::client::line::{Line, OneTask};
+use crate::{
+    Capabilities, DelayBackend, Due, Error, ErrorKind, Intake, IntakeOptions, Lease, NewTask, QueueName, Result,
+    Scheduled, Verdict,
+};
 
 /// A store that never answers.
 #[derive(Debug)]
@@ -63,5 +71,5 @@ async fn a_runtime_that_is_gone_is_an_error_and_no_deadlock() {
     let mut waiting = Waiting::<OneTask>::new(&line, task(), &handle).unwrap();
     let e = std::future::poll_fn(|cx| waiting.poll(cx)).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Unavailable);
-    assert_eq!(OneTask::committer(&line).under_way.load(Ordering::Acquire), 0);
+    assert!(!OneTask::committer(&line).is_any_under_way());
 }

@@ -4,15 +4,14 @@ use std::collections::VecDeque;
 
 use tokio::sync::oneshot;
 
-use super::Kind;
 use crate::Result;
-use crate::queue::schedule::CALL_BYTES_MAX;
+use crate::client::size::CALL_BYTES_MAX;
 
-type Caller<K> = oneshot::Sender<Result<<K as Kind>::Answer>>;
+type Caller<A> = oneshot::Sender<Result<A>>;
 
-pub(super) struct Inbox<K: Kind> {
+pub(super) struct Inbox<I, A> {
     /// By number.
-    entries: VecDeque<Entry<K>>,
+    entries: VecDeque<Entry<I, A>>,
     /// Of all items here.
     bytes: usize,
     last_number: u64,
@@ -21,11 +20,11 @@ pub(super) struct Inbox<K: Kind> {
     out: Out,
 }
 
-struct Entry<K: Kind> {
+struct Entry<I, A> {
     number: u64,
     bytes: usize,
-    item: K::Item,
-    caller: Caller<K>,
+    item: I,
+    caller: Caller<A>,
 }
 
 /// The batch that was sent last.
@@ -39,12 +38,12 @@ struct Out {
 }
 
 /// What is sent in one call.
-pub(super) struct Batch<K: Kind> {
-    pub(super) items: Vec<K::Item>,
-    pub(super) callers: Vec<Caller<K>>,
+pub(super) struct Batch<I, A> {
+    pub(super) items: Vec<I>,
+    pub(super) callers: Vec<Caller<A>>,
 }
 
-impl<K: Kind> Inbox<K> {
+impl<I, A> Inbox<I, A> {
     pub(super) fn new() -> Self {
         Self { entries: VecDeque::new(), bytes: 0, last_number: 0, has_task: false, out: Out::default() }
     }
@@ -57,7 +56,7 @@ impl<K: Kind> Inbox<K> {
     }
 
     /// Takes an item in and names it, and tells whether the task is to be spawned now.
-    pub(super) fn push(&mut self, item: K::Item, bytes: usize, caller: Caller<K>) -> (u64, bool) {
+    pub(super) fn push(&mut self, item: I, bytes: usize, caller: Caller<A>) -> (u64, bool) {
         self.last_number += 1;
         self.bytes += bytes;
         self.entries.push_back(Entry { number: self.last_number, bytes, item, caller });
@@ -67,7 +66,7 @@ impl<K: Kind> Inbox<K> {
 
     /// Takes out the item of a caller that leaves, if it was not sent yet, and tells whether that was the last caller of
     /// the batch that is out.
-    pub(super) fn leave(&mut self, number: u64) -> (Option<K::Item>, bool) {
+    pub(super) fn leave(&mut self, number: u64) -> (Option<I>, bool) {
         if let Ok(place) = self.entries.binary_search_by_key(&number, |entry| entry.number) {
             let left = self.entries.remove(place);
             self.bytes -= left.as_ref().map_or(0, |entry| entry.bytes);
@@ -88,9 +87,9 @@ impl<K: Kind> Inbox<K> {
 
     /// The next items, the oldest first: at most `batch_max`, and no more bytes than a call may have. If there are none,
     /// the task ends.
-    pub(super) fn next_batch(&mut self, batch_max: usize) -> Option<Batch<K>> {
+    pub(super) fn next_batch(&mut self, batch_max: usize) -> Option<Batch<I, A>> {
         let mut bytes = 0;
-        let fits = |entry: &&Entry<K>| {
+        let fits = |entry: &&Entry<I, A>| {
             bytes += entry.bytes;
             bytes <= CALL_BYTES_MAX
         };
@@ -112,7 +111,7 @@ impl<K: Kind> Inbox<K> {
     }
 
     /// The task has ended: whoever still waits for one.
-    pub(super) fn abort(&mut self) -> Vec<Caller<K>> {
+    pub(super) fn abort(&mut self) -> Vec<Caller<A>> {
         self.has_task = false;
         self.bytes = 0;
         self.entries.drain(..).map(|entry| entry.caller).collect()
