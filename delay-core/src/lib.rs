@@ -42,6 +42,7 @@
 //! | `consume` | the loop that fetches what is due, [`Consumer`], [`Delivery`], [`RetryPolicy`], patient settling |
 //! | `worker` | [`Worker`], [`Context`], [`Handled`]: slots, leases kept alive, shutdown |
 //! | `client` | what those three stand on: the way to the store, and calls that run at the same time and travel as one |
+//! | `caught` | running the application's own code, whose panics must not get through |
 //! | `trace` | [`TraceContext`]: one trace from whoever schedules to the handler |
 //! | `codec` | [`Codec`], [`Json`], [`Raw`] |
 //! | [`testing`] | for the tests of applications |
@@ -90,7 +91,8 @@ pub use names::{GroupName, OperationId, QueueName, TaskId};
 pub use owned::owned;
 pub use queue::{Queue, Schedule, Scheduling, Task};
 pub use task::{Attempts, Headers, NewTask, OnConflict, Outcome, Receipt, Scheduled, TaskRef, TaskState, TaskView};
-pub use time::{Clock, Due, SystemClock, TestClock, Timestamp};
+pub use testing::TestClock;
+pub use time::{Clock, Due, SystemClock, Timestamp};
 pub use tokio_util::sync::CancellationToken;
 pub use trace::{TRACEPARENT, TRACESTATE, TraceContext};
 pub use worker::{Context, Handled, Worker, WorkerBuilder, WorkerReport};

@@ -1,7 +1,7 @@
 //! For the tests of applications: running what is due, and looking at what was scheduled.
 //!
 //! They work on every backend that can list; with the memory backend and tokio's paused time, a test of "in 30 days" takes
-//! a millisecond. A clock whose wall time can be set is [`TestClock`](crate::TestClock).
+//! a millisecond. A clock whose wall time can be set is [`TestClock`].
 //!
 //! ```
 //! # // The memory backend is in another crate, so this only compiles.
@@ -26,9 +26,10 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::{Consumer, Delivery, Handled, Page, Queue, Result, TaskView};
+use crate::{Clock, Consumer, Delivery, Handled, Page, Queue, Result, SystemClock, TaskView, Timestamp};
 
 /// Runs everything that is due until nothing is due now, one task after the other, and tells how many attempts that
 /// were. Tasks that become due on the way are run too.
@@ -146,4 +147,58 @@ fn shown<T: fmt::Debug>(tasks: &[(TaskView, T)]) -> String {
         text.push_str("\n  ...");
     }
     text
+}
+
+/// A clock for tests whose wall time can be set and stepped, while its monotonic time is tokio's.
+///
+/// ```
+/// # use std::time::Duration;
+/// use delayline_core::{Clock, testing::TestClock};
+/// let clock = TestClock::at("2030-06-01T09:00:00Z".parse()?);
+/// clock.step_back(Duration::from_secs(3600));   // as a wrong NTP answer would
+/// assert!(clock.wall() < "2030-06-01T08:00:01Z".parse()?);
+/// # Ok::<(), delayline_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct TestClock {
+    real: SystemClock,
+    /// Wall time at monotonic zero.
+    wall_at_origin: Mutex<Timestamp>,
+}
+
+impl TestClock {
+    /// A clock whose wall shows `wall` now and runs on from there.
+    #[must_use]
+    pub fn at(wall: Timestamp) -> Self {
+        let real = SystemClock::new();
+        let origin = wall.saturating_sub(real.monotonic());
+        Self { real, wall_at_origin: Mutex::new(origin) }
+    }
+
+    /// Sets the wall clock; monotonic time goes on undisturbed.
+    pub fn set_wall(&self, wall: Timestamp) {
+        *self.wall_at_origin.lock() = wall.saturating_sub(self.real.monotonic());
+    }
+
+    /// Puts the wall clock forward.
+    pub fn step_forward(&self, by: Duration) {
+        let mut origin = self.wall_at_origin.lock();
+        *origin = origin.saturating_add(by);
+    }
+
+    /// Puts the wall clock back.
+    pub fn step_back(&self, by: Duration) {
+        let mut origin = self.wall_at_origin.lock();
+        *origin = origin.saturating_sub(by);
+    }
+}
+
+impl Clock for TestClock {
+    fn monotonic(&self) -> Duration {
+        self.real.monotonic()
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.wall_at_origin.lock().saturating_add(self.real.monotonic())
+    }
 }

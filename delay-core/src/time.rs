@@ -8,7 +8,6 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, ErrorKind, Result};
@@ -224,60 +223,6 @@ impl Clock for SystemClock {
         };
         let since_epoch = shifted.duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX))
-    }
-}
-
-/// A clock for tests whose wall time can be set and stepped, while its monotonic time is tokio's.
-///
-/// ```
-/// # use std::time::Duration;
-/// use delayline_core::{Clock, TestClock};
-/// let clock = TestClock::at("2030-06-01T09:00:00Z".parse()?);
-/// clock.step_back(Duration::from_secs(3600));   // as a wrong NTP answer would
-/// assert!(clock.wall() < "2030-06-01T08:00:01Z".parse()?);
-/// # Ok::<(), delayline_core::Error>(())
-/// ```
-#[derive(Debug)]
-pub struct TestClock {
-    real: SystemClock,
-    /// Wall time at monotonic zero.
-    wall_at_origin: Mutex<Timestamp>,
-}
-
-impl TestClock {
-    /// A clock whose wall shows `wall` now and runs on from there.
-    #[must_use]
-    pub fn at(wall: Timestamp) -> Self {
-        let real = SystemClock::new();
-        let origin = wall.saturating_sub(real.monotonic());
-        Self { real, wall_at_origin: Mutex::new(origin) }
-    }
-
-    /// Sets the wall clock; monotonic time goes on undisturbed.
-    pub fn set_wall(&self, wall: Timestamp) {
-        *self.wall_at_origin.lock() = wall.saturating_sub(self.real.monotonic());
-    }
-
-    /// Puts the wall clock forward.
-    pub fn step_forward(&self, by: Duration) {
-        let mut origin = self.wall_at_origin.lock();
-        *origin = origin.saturating_add(by);
-    }
-
-    /// Puts the wall clock back.
-    pub fn step_back(&self, by: Duration) {
-        let mut origin = self.wall_at_origin.lock();
-        *origin = origin.saturating_sub(by);
-    }
-}
-
-impl Clock for TestClock {
-    fn monotonic(&self) -> Duration {
-        self.real.monotonic()
-    }
-
-    fn wall(&self) -> Timestamp {
-        self.wall_at_origin.lock().saturating_add(self.real.monotonic())
     }
 }
 
