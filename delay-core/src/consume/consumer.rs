@@ -21,6 +21,13 @@ use crate::{Claim, Error, ErrorKind, IntakeOptions, Queue, Result, Verdict};
 /// How long a task is one's own unless told.
 pub(crate) const LEASE_DEFAULT: Duration = Duration::from_secs(30);
 
+impl<T: 'static> Queue<T> {
+    /// Begins to consume it by pulling. To have tasks run instead, see [`Worker`](crate::Worker).
+    pub fn consumer(&self) -> ConsumerBuilder<T> {
+        ConsumerBuilder::new(self.clone())
+    }
+}
+
 /// How a queue is to be pulled from. Made by [`Queue::consumer`].
 #[must_use = "a consumer is made by `open`"]
 pub struct ConsumerBuilder<T> {
@@ -31,7 +38,7 @@ pub struct ConsumerBuilder<T> {
 }
 
 impl<T: 'static> ConsumerBuilder<T> {
-    pub(crate) fn new(queue: Queue<T>) -> Self {
+    fn new(queue: Queue<T>) -> Self {
         Self { queue, lease: LEASE_DEFAULT, retry: RetryPolicy::default(), options: IntakeOptions::default() }
     }
 

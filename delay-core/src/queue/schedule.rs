@@ -8,13 +8,55 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tracing::Span;
 
-use super::Queue;
+use super::handle::Queue;
 use super::options::{Options, task_options};
 use crate::client::answers::{spread, unanswered};
 use crate::client::commit::Submit;
 use crate::client::line::{Line, OneTask};
 use crate::client::size::{self, CALL_BYTES_MAX};
 use crate::{Error, NewTask, Result, Scheduled};
+
+impl<T: 'static> Queue<T> {
+    /// Describes one task; awaiting the answer schedules it.
+    ///
+    /// The payload is encoded at once, and what is wrong with it or with an option is reported when awaited. Calls that
+    /// are made at the same time through one `Queue` and its clones travel as one (group commit), without a linger: while
+    /// one is under way, what arrives forms the next. So many concurrent callers are nearly as fast as
+    /// [`schedule_all`](Self::schedule_all), and a lone one pays nothing.
+    ///
+    /// ```no_run
+    /// # use std::{sync::Arc, time::Duration};
+    /// # use delayline_core::{DelayBackend, Queue, Result};
+    /// # async fn example(queue: Queue<String>) -> Result<()> {
+    /// let scheduled = queue.schedule(&"anna".to_string()).after(Duration::from_secs(5400)).group("exam-7").await?;
+    /// queue.cancel(&scheduled).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::schedule`], and [`Codec`](crate::ErrorKind::Codec). [`Ambiguous`](crate::ErrorKind::Ambiguous)
+    /// after 30 s without an answer, and [`Busy`](crate::ErrorKind::Busy) where more calls wait than
+    /// [`joined_bytes_max`](Self::joined_bytes_max) allows.
+    pub fn schedule(&self, payload: &T) -> Schedule<'_, T> {
+        Schedule::new(self, self.encode(payload))
+    }
+
+    /// Schedules many tasks, with one answer for each, in order.
+    ///
+    /// They travel in calls of [`Capabilities::batch_max`](crate::Capabilities) tasks and at most 16 MiB, and are taken
+    /// from the iterator as they are sent.
+    ///
+    /// # Errors
+    /// An outer `Err` means that nothing has taken effect. When a later call fails, its tasks and all that were not sent
+    /// yet have its error as their own. A payload that can't be encoded or an option that is wrong is the error of that
+    /// task alone.
+    ///
+    /// # Cancel safety
+    /// Dropped, the tasks of some calls were accepted. To be able to repeat it, give the tasks ids.
+    pub async fn schedule_all(&self, tasks: impl IntoIterator<Item = Task<T>>) -> Result<Vec<Result<Scheduled>>> {
+        schedule_all(self.line(), tasks.into_iter().map(|task| task.into_new(self))).await
+    }
+}
 
 /// A task that is being described; awaiting it schedules it. Made by [`Queue::schedule`].
 #[must_use = "a task is scheduled when this is awaited"]
@@ -25,7 +67,7 @@ pub struct Schedule<'q, T> {
 }
 
 impl<'q, T: 'static> Schedule<'q, T> {
-    pub(super) fn new(queue: &'q Queue<T>, payload: Result<Bytes>) -> Self {
+    fn new(queue: &'q Queue<T>, payload: Result<Bytes>) -> Self {
         Self { queue, payload, options: Options::new() }
     }
 
@@ -107,7 +149,7 @@ impl<T: 'static> Task<T> {
 
     task_options!();
 
-    pub(super) fn into_new(self, queue: &Queue<T>) -> Result<NewTask> {
+    fn into_new(self, queue: &Queue<T>) -> Result<NewTask> {
         let payload = queue.encode(&self.payload);
         self.options.into_task(payload, queue.current_trace())
     }
@@ -120,10 +162,7 @@ impl<T> fmt::Debug for Task<T> {
 }
 
 /// Schedules what the iterator yields, in calls of bounded size; see [`Queue::schedule_all`].
-pub(super) async fn schedule_all(
-    line: &Line,
-    tasks: impl Iterator<Item = Result<NewTask>>,
-) -> Result<Vec<Result<Scheduled>>> {
+async fn schedule_all(line: &Line, tasks: impl Iterator<Item = Result<NewTask>>) -> Result<Vec<Result<Scheduled>>> {
     let mut tasks = tasks.peekable();
     let mut answers = Vec::with_capacity(tasks.size_hint().0.min(line.batch_max()));
     let mut any_sent = false;

@@ -1,0 +1,84 @@
+//! Looking at a queue and running it: listings, statistics, dead letters, pause and resume.
+
+use super::handle::Queue;
+use crate::meter::{self, Levels};
+use crate::{AdminOp, DeadLetterOp, DeadLetters, DeadSelect, Page, QueueStats, Result, TaskId, TaskView};
+
+impl<T: 'static> Queue<T> {
+    /// Shows a task that is pending or in flight.
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::find`].
+    pub async fn find(&self, id: &TaskId) -> Result<Option<TaskView>> {
+        self.backend().find(self.name(), id).await
+    }
+
+    /// Shows a page of the tasks that are pending or in flight, by the time they are next visible.
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::list`].
+    pub async fn list(&self, page: Page) -> Result<Vec<TaskView>> {
+        self.backend().list(self.name(), page).await
+    }
+
+    /// Counts its tasks.
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::stats`].
+    pub async fn stats(&self) -> Result<QueueStats> {
+        let stats = self.backend().stats(self.name()).await?;
+        let QueueStats { scheduled, due, in_flight, dead, paused, .. } = stats;
+        let oldest_due = stats.oldest_due.unwrap_or_default();
+        meter::levels(self.name().as_str(), Levels { scheduled, due, in_flight, dead, paused, oldest_due });
+        Ok(stats)
+    }
+
+    /// Stops hand-out until [`resume`](Self::resume); everything else goes on.
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::administer`].
+    pub async fn pause(&self) -> Result<()> {
+        self.backend().administer(self.name(), AdminOp::Pause).await
+    }
+
+    /// Hands out again.
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::administer`].
+    pub async fn resume(&self) -> Result<()> {
+        self.backend().administer(self.name(), AdminOp::Resume).await
+    }
+
+    /// Deletes all its tasks and dead letters; leases on them are lost.
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::administer`].
+    pub async fn delete(&self) -> Result<()> {
+        self.backend().administer(self.name(), AdminOp::Delete).await
+    }
+
+    /// Shows at most `limit` dead letters, the oldest first, from the place on that the page before named as its
+    /// [`next`](DeadLetters::next).
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::dead_letters`].
+    pub async fn dead_letters(&self, after: Option<u64>, limit: usize) -> Result<DeadLetters> {
+        self.backend().dead_letters(self.name(), DeadLetterOp::List { after, limit }).await
+    }
+
+    /// Schedules dead letters again, at most `rate` of them a second.
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::dead_letters`].
+    pub async fn redrive(&self, select: DeadSelect, rate: Option<f64>) -> Result<DeadLetters> {
+        self.backend().dead_letters(self.name(), DeadLetterOp::Redrive { select, rate }).await
+    }
+
+    /// Deletes dead letters.
+    ///
+    /// # Errors
+    /// Those of [`DelayBackend::dead_letters`].
+    pub async fn purge(&self, select: DeadSelect) -> Result<DeadLetters> {
+        self.backend().dead_letters(self.name(), DeadLetterOp::Purge { select }).await
+    }
+}
