@@ -8,7 +8,7 @@ impl<T: 'static> Queue<T> {
     /// Shows a task that is pending or in flight.
     ///
     /// # Errors
-    /// Those of [`DelayBackend::find`].
+    /// Those of [`DelayBackend::find`](crate::DelayBackend::find).
     pub async fn find(&self, id: &TaskId) -> Result<Option<TaskView>> {
         self.backend().find(self.name(), id).await
     }
@@ -16,7 +16,7 @@ impl<T: 'static> Queue<T> {
     /// Shows a page of the tasks that are pending or in flight, by the time they are next visible.
     ///
     /// # Errors
-    /// Those of [`DelayBackend::list`].
+    /// Those of [`DelayBackend::list`](crate::DelayBackend::list).
     pub async fn list(&self, page: Page) -> Result<Vec<TaskView>> {
         self.backend().list(self.name(), page).await
     }
@@ -24,7 +24,7 @@ impl<T: 'static> Queue<T> {
     /// Counts its tasks.
     ///
     /// # Errors
-    /// Those of [`DelayBackend::stats`].
+    /// Those of [`DelayBackend::stats`](crate::DelayBackend::stats).
     pub async fn stats(&self) -> Result<QueueStats> {
         let stats = self.backend().stats(self.name()).await?;
         let QueueStats { scheduled, due, in_flight, dead, paused, .. } = stats;
@@ -36,7 +36,7 @@ impl<T: 'static> Queue<T> {
     /// Stops hand-out until [`resume`](Self::resume); everything else goes on.
     ///
     /// # Errors
-    /// Those of [`DelayBackend::administer`].
+    /// Those of [`DelayBackend::administer`](crate::DelayBackend::administer).
     pub async fn pause(&self) -> Result<()> {
         self.backend().administer(self.name(), AdminOp::Pause).await
     }
@@ -44,7 +44,7 @@ impl<T: 'static> Queue<T> {
     /// Hands out again.
     ///
     /// # Errors
-    /// Those of [`DelayBackend::administer`].
+    /// Those of [`DelayBackend::administer`](crate::DelayBackend::administer).
     pub async fn resume(&self) -> Result<()> {
         self.backend().administer(self.name(), AdminOp::Resume).await
     }
@@ -52,7 +52,7 @@ impl<T: 'static> Queue<T> {
     /// Deletes all its tasks and dead letters; leases on them are lost.
     ///
     /// # Errors
-    /// Those of [`DelayBackend::administer`].
+    /// Those of [`DelayBackend::administer`](crate::DelayBackend::administer).
     pub async fn delete(&self) -> Result<()> {
         self.backend().administer(self.name(), AdminOp::Delete).await
     }
@@ -61,7 +61,7 @@ impl<T: 'static> Queue<T> {
     /// [`next`](DeadLetters::next).
     ///
     /// # Errors
-    /// Those of [`DelayBackend::dead_letters`].
+    /// Those of [`DelayBackend::dead_letters`](crate::DelayBackend::dead_letters).
     pub async fn dead_letters(&self, after: Option<u64>, limit: usize) -> Result<DeadLetters> {
         self.backend().dead_letters(self.name(), DeadLetterOp::List { after, limit }).await
     }
@@ -69,7 +69,7 @@ impl<T: 'static> Queue<T> {
     /// Schedules dead letters again, at most `rate` of them a second.
     ///
     /// # Errors
-    /// Those of [`DelayBackend::dead_letters`].
+    /// Those of [`DelayBackend::dead_letters`](crate::DelayBackend::dead_letters).
     pub async fn redrive(&self, select: DeadSelect, rate: Option<f64>) -> Result<DeadLetters> {
         self.backend().dead_letters(self.name(), DeadLetterOp::Redrive { select, rate }).await
     }
@@ -77,7 +77,7 @@ impl<T: 'static> Queue<T> {
     /// Deletes dead letters.
     ///
     /// # Errors
-    /// Those of [`DelayBackend::dead_letters`].
+    /// Those of [`DelayBackend::dead_letters`](crate::DelayBackend::dead_letters).
     pub async fn purge(&self, select: DeadSelect) -> Result<DeadLetters> {
         self.backend().dead_letters(self.name(), DeadLetterOp::Purge { select }).await
     }

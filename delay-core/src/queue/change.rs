@@ -10,7 +10,7 @@ impl<T: 'static> Queue<T> {
     /// Cancels a task.
     ///
     /// # Errors
-    /// Those of [`DelayBackend::change`].
+    /// Those of [`DelayBackend::change`](crate::DelayBackend::change).
     pub async fn cancel(&self, task: impl Into<TaskRef>) -> Result<ChangeOutcome> {
         self.change_one(task.into(), Change::cancel()).await
     }
@@ -18,7 +18,7 @@ impl<T: 'static> Queue<T> {
     /// Makes a waiting task due then.
     ///
     /// # Errors
-    /// Those of [`DelayBackend::change`].
+    /// Those of [`DelayBackend::change`](crate::DelayBackend::change).
     pub async fn move_to(&self, task: impl Into<TaskRef>, due: impl Into<Due>) -> Result<ChangeOutcome> {
         self.change_one(task.into(), Change::move_to(due)).await
     }
@@ -26,7 +26,7 @@ impl<T: 'static> Queue<T> {
     /// Makes a waiting task due later or sooner.
     ///
     /// # Errors
-    /// Those of [`DelayBackend::change`].
+    /// Those of [`DelayBackend::change`](crate::DelayBackend::change).
     pub async fn shift(&self, task: impl Into<TaskRef>, by: Shift) -> Result<ChangeOutcome> {
         self.change_one(task.into(), Change::shift(by)).await
     }
@@ -34,7 +34,7 @@ impl<T: 'static> Queue<T> {
     /// Cancels all tasks of a group.
     ///
     /// # Errors
-    /// Those of [`DelayBackend::change`].
+    /// Those of [`DelayBackend::change`](crate::DelayBackend::change).
     pub async fn cancel_group(&self, group: &GroupName) -> Result<Changed> {
         self.change(Select::Group(group.clone()), Change::cancel()).await
     }
@@ -42,7 +42,7 @@ impl<T: 'static> Queue<T> {
     /// Makes all waiting tasks of a group due then.
     ///
     /// # Errors
-    /// Those of [`DelayBackend::change`].
+    /// Those of [`DelayBackend::change`](crate::DelayBackend::change).
     pub async fn move_group(&self, group: &GroupName, due: impl Into<Due>) -> Result<Changed> {
         self.change(Select::Group(group.clone()), Change::move_to(due)).await
     }
@@ -50,7 +50,7 @@ impl<T: 'static> Queue<T> {
     /// Makes all waiting tasks of a group due later or sooner.
     ///
     /// # Errors
-    /// Those of [`DelayBackend::change`].
+    /// Those of [`DelayBackend::change`](crate::DelayBackend::change).
     pub async fn shift_group(&self, group: &GroupName, by: Shift) -> Result<Changed> {
         self.change(Select::Group(group.clone()), Change::shift(by)).await
     }
@@ -61,7 +61,7 @@ impl<T: 'static> Queue<T> {
     /// move them by counts anew for each call. A group is one call.
     ///
     /// # Errors
-    /// Those of [`DelayBackend::change`], where the first call fails. When a later call fails, its tasks and all that were not
+    /// Those of [`DelayBackend::change`](crate::DelayBackend::change), where the first call fails. When a later call fails, its tasks and all that were not
     /// sent yet have its error as their own; repeated with the same tasks and operation id, the change goes on there.
     ///
     /// # Cancel safety

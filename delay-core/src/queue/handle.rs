@@ -103,7 +103,7 @@ impl<T: 'static> Queue<T> {
         &self.inner.line.backend
     }
 
-    /// The value in a payload, such as a [`TaskView`]'s or a dead letter's.
+    /// The value in a payload, such as a [`TaskView`](crate::TaskView)'s or a dead letter's.
     ///
     /// # Errors
     /// [`Codec`](crate::ErrorKind::Codec).

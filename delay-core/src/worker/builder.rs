@@ -8,11 +8,14 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::context::Context;
+use super::handled::Handled;
 use super::handler::Handler;
 use super::idle::Idle;
-use super::lane::{Lane, Shared};
+use super::lane::Lane;
 use super::report::Counts;
-use super::{Context, Handled, Worker};
+use super::run::Worker;
+use super::shared::Shared;
 use crate::client::line::Line;
 use crate::consume::LEASE_DEFAULT;
 use crate::{Error, ErrorKind, IntakeOptions, Queue, Result, RetryPolicy};
@@ -21,6 +24,13 @@ use crate::{Error, ErrorKind, IntakeOptions, Queue, Result, RetryPolicy};
 const CONCURRENCY_MAX: usize = 100_000;
 const CONCURRENCY_DEFAULT: usize = 16;
 const SHUTDOWN_DEADLINE_DEFAULT: Duration = Duration::from_secs(25);
+
+impl Worker {
+    /// Begins to describe one.
+    pub fn builder() -> WorkerBuilder {
+        WorkerBuilder::new()
+    }
+}
 
 /// How a worker is to be. Made by [`Worker::builder`].
 #[must_use = "a worker is made by `build`"]
@@ -41,7 +51,7 @@ struct LaneSpec {
 }
 
 impl WorkerBuilder {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self {
             lanes: Vec::new(),
             concurrency: CONCURRENCY_DEFAULT,

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::lane::Shared;
+use super::shared::Shared;
 use crate::client::line::Line;
 use crate::consume::received::received_getters;
 use crate::meter::Flight;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Context, Handled};
+use super::context::Context;
+use super::handled::Handled;
 use crate::Queue;
 use crate::consume::undecoded::{Undecoded, decode};
 

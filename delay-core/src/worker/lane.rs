@@ -1,37 +1,11 @@
-//! One queue of a worker: fetching its tasks and starting their handlers.
+//! One queue of a worker, where the loop that fetches its tasks and those that run them meet.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-
-use super::context::InFlight;
 use super::handler::Handler;
-use super::idle::Idle;
 use super::registry::Registry;
-use super::report::Counts;
-use super::work::Work;
+use super::shared::Shared;
 use crate::client::line::Line;
-use crate::consume::fetch::{Fetched, Fetcher};
-use crate::{Claim, ClaimedTask, Error, ErrorKind, Result, RetryPolicy};
-
-/// What the queues of a worker share.
-pub(super) struct Shared {
-    /// One for each handler that may run at once; held until its tasks are settled.
-    pub(super) slots: Arc<Semaphore>,
-    pub(super) lease: Duration,
-    pub(super) retry: RetryPolicy,
-    /// Tells the handlers that the worker shuts down.
-    pub(super) shutdown: CancellationToken,
-    /// Ends what is still settling when the time for that is up.
-    pub(super) give_up: CancellationToken,
-    pub(super) counts: Counts,
-    /// Where the worker is to end when nothing is left.
-    pub(super) idle: Option<Idle>,
-}
 
 /// One queue of a worker.
 pub(super) struct Lane {
@@ -41,119 +15,4 @@ pub(super) struct Lane {
     pub(super) handler: Handler,
     pub(super) registry: Arc<Registry>,
     pub(super) shared: Arc<Shared>,
-}
-
-impl Lane {
-    /// Fetches tasks and starts their handlers, for ever.
-    ///
-    /// Slots are held only while a claim is under way and while a handler runs, never while waiting for a task. A claim
-    /// never asks for more than the slots at hand can run. Dropped, it has started all that it has claimed.
-    ///
-    /// # Errors
-    /// What will not pass.
-    pub(super) async fn pump(self: &Arc<Self>, fetcher: &mut Fetcher) -> Result<()> {
-        loop {
-            let slots = self.slots(fetcher.in_outage()).await?;
-            let max = match &self.handler {
-                Handler::One(_) => slots.num_permits(),
-                Handler::Many { max, .. } => *max,
-            };
-            let round = self.shared.idle.as_ref().map(|idle| (idle, idle.round()));
-            let Fetched { tasks, ends } = fetcher.claim(Claim::new(max, self.shared.lease)).await?;
-            // The slots that are left over are given back here.
-            self.start(tasks, ends, slots);
-            let Some((idle, round)) = round else {
-                fetcher.rest(None).await;
-                continue;
-            };
-            if fetcher.nothing_in_sight() {
-                idle.found_empty(self.number, round);
-            }
-            tokio::select! {
-                () = fetcher.rest(None) => {}
-                () = idle.round_over(round) => {}
-            }
-        }
-    }
-
-    /// At least one slot, and all that are free where they can be used.
-    async fn slots(&self, one_will_do: bool) -> Result<OwnedSemaphorePermit> {
-        let all = &self.shared.slots;
-        let closed = |_| Error::new(ErrorKind::Closed, "the worker has ended");
-        let mut slots = all.clone().acquire_owned().await.map_err(closed)?;
-        // Handlers that end at about the same time are replaced by one claim rather than by one each.
-        tokio::task::yield_now().await;
-        // While the store can't be reached, one slot is enough to find out, and the others are left to other queues.
-        if matches!(self.handler, Handler::One(_)) && !one_will_do {
-            let more = all.available_permits().min(self.line.batch_max() - 1);
-            if more > 0
-                && let Ok(more) = all.clone().try_acquire_many_owned(u32::try_from(more).unwrap_or(0))
-            {
-                slots.merge(more);
-            }
-        }
-        Ok(slots)
-    }
-
-    /// Starts the handlers of tasks that were claimed.
-    fn start(self: &Arc<Self>, tasks: Vec<ClaimedTask>, ends: Instant, mut slots: OwnedSemaphorePermit) {
-        self.shared.counts.claimed.fetch_add(tasks.len() as u64, Ordering::Relaxed);
-        let works = tasks.into_iter().map(|mut task| {
-            let payload = std::mem::take(&mut task.payload);
-            let in_flight = Arc::new(InFlight::new(self.line.clone(), self.shared.clone(), task, ends));
-            Work { key: self.registry.insert(in_flight.clone()), in_flight, payload }
-        });
-        match &self.handler {
-            Handler::One(_) => works.for_each(|work| self.start_one(work, slots.split(1))),
-            Handler::Many { .. } => self.start_many(works.collect(), slots.split(1)),
-        }
-    }
-
-    fn start_one(self: &Arc<Self>, work: Work, slot: Option<OwnedSemaphorePermit>) {
-        let (lane, running) = (self.clone(), self.running(slot));
-        let (key, in_flight) = (work.key, work.in_flight.clone());
-        let handler = tokio::spawn(async move {
-            lane.work_one(work).await;
-            drop(running);
-        });
-        self.registry.spawned(key, &in_flight, handler.abort_handle());
-    }
-
-    fn start_many(self: &Arc<Self>, works: Vec<Work>, slot: Option<OwnedSemaphorePermit>) {
-        if works.is_empty() {
-            return;
-        }
-        let (lane, running) = (self.clone(), self.running(slot));
-        let tasks: Vec<_> = works.iter().map(|work| (work.key, work.in_flight.clone())).collect();
-        let handler = tokio::spawn(async move {
-            lane.work_many(works).await;
-            drop(running);
-        });
-        for (key, in_flight) in tasks {
-            self.registry.spawned(key, &in_flight, handler.abort_handle());
-        }
-    }
-
-    /// Without a slot, where a backend handed out more than it was asked for: better than to keep the task waiting.
-    fn running(self: &Arc<Self>, slot: Option<OwnedSemaphorePermit>) -> Running {
-        if let Some(idle) = &self.shared.idle {
-            idle.handler_started();
-        }
-        Running { shared: self.shared.clone(), _slot: slot }
-    }
-}
-
-/// A handler that runs or settles, and its slot: the shutdown waits for the settling too. It ends when this is dropped,
-/// however that comes.
-struct Running {
-    shared: Arc<Shared>,
-    _slot: Option<OwnedSemaphorePermit>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(idle) = &self.shared.idle {
-            idle.handler_ended();
-        }
-    }
 }

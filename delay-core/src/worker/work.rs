@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use super::context::{CurrentLease, InFlight};
+use super::context::{Context, CurrentLease, InFlight};
+use super::handled::Handled;
 use super::handler::{Handler, Outcome};
 use super::lane::Lane;
 use super::registry::Key;
 use super::report::{Counts, one_more};
-use super::{Context, Handled};
 use crate::caught::caught_in;
 use crate::consume::refused;
 use crate::consume::settle::{Settling, settle, settle_one};
