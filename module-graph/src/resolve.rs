@@ -92,11 +92,12 @@ fn look_up<'a>(
         let all = module.imports.iter().filter(|import| import.name.is_none());
         found.extend(all.filter_map(|import| through_all(modules, at, import, name, as_module, seen)));
     }
-    let meant = found.iter().find(|target| matches!(target, Target::Module(_)) == as_module);
-    meant.or(found.first()).copied()
+    let meant = |target: &&Target| **target != Target::Foreign && matches!(target, Target::Module(_)) == as_module;
+    let own = found.iter().find(|target| **target != Target::Foreign);
+    found.iter().find(meant).or(own).or(found.first()).copied()
 }
 
-/// What a name stands for through `use path::*`.
+/// What a name stands for through `use path::*`; it may be another crate's if the path is.
 fn through_all<'a>(
     modules: &'a Crate,
     at: usize,
@@ -105,8 +106,9 @@ fn through_all<'a>(
     as_module: bool,
     seen: &mut Seen<'a>,
 ) -> Option<Target<'a>> {
-    match resolve(modules, at, &import.path, true, seen)? {
+    match resolve(modules, at, &import.path, true, seen).unwrap_or(Target::Foreign) {
         Target::Module(inside) => look_up(modules, inside, name, as_module, seen),
-        Target::Item(..) | Target::Foreign => None,
+        Target::Foreign => Some(Target::Foreign),
+        Target::Item(..) => None,
     }
 }

@@ -116,6 +116,12 @@ fn what_names_nothing_is_no_use() {
 }
 
 #[test]
+fn names_of_another_crate_are_not_those_of_the_facade_that_shows_them() {
+    let facade = ("src/lib.rs", "mod a; pub use bytes::*; pub use a::a; fn f() { a() }");
+    passes("facade", &[facade, ("src/a.rs", "use crate::Bytes; pub fn a() -> Bytes { Bytes::new() }")]);
+}
+
+#[test]
 fn test_modules_may_use_what_they_test() {
     let lib = ("src/lib.rs", "mod a;");
     let tested = ("src/a.rs", "pub struct A; #[cfg(test)] mod tests;");
