@@ -6,11 +6,11 @@ use delayline_core::{BuryCause, Claim, Claimed, ClaimedTask, Lease, Reason};
 use crate::now::{Now, Place};
 use crate::wheel::Key;
 
-use super::dead::Burial;
 use super::leases::Live;
+use super::letters::Burial;
 use super::task::{Entry, Extra, NOWHERE, index_of};
-use super::wheels::Head;
-use super::{BUDGET, Store, WALL_CHECK, receipt};
+use super::wheels::{BUDGET, Head};
+use super::{Store, WALL_CHECK, receipt};
 
 /// How far a claim came under one lock.
 #[derive(Debug)]

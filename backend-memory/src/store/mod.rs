@@ -17,9 +17,11 @@ mod claim;
 mod dead;
 mod ids;
 mod leases;
+mod letters;
 mod schedule;
 mod settle;
 mod task;
+mod usage;
 mod view;
 mod wheels;
 
@@ -27,7 +29,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use bytes::Bytes;
-use delayline_core::{ErrorKind, GroupName, Receipt, TaskId, TaskRef};
+use delayline_core::{GroupName, Receipt, TaskId, TaskRef};
 
 use crate::arena::Arena;
 use crate::now::{Now, Place};
@@ -36,21 +38,15 @@ use crate::payloads::Payloads;
 pub(crate) use change::GroupWalk;
 pub(crate) use change::check as check_change;
 pub(crate) use claim::{CLAIM_MAX, ClaimStep};
-use dead::DeadStore;
 pub(crate) use dead::{DeadFilter, DeadWalk};
 use ids::{IdCodec, KeyMap};
 use leases::{Leases, Live};
-pub(crate) use schedule::bytes_of;
+use letters::DeadStore;
 use task::{Entry, Extra, NOWHERE, index_of};
+use usage::{TASK_BYTES, extra_bytes};
+pub(crate) use usage::{Usage, bytes_of, full};
 pub(crate) use view::{ListScan, StatsScan, rank_of};
 use wheels::Wheels;
-
-/// What each task counts beside payload, headers and key, against `max_bytes`.
-pub(crate) const TASK_BYTES: u64 = 64;
-
-/// What a task counts beside that for having any of a key of its own, group, headers, expiry, another number of attempts,
-/// a large payload, or a failure; and a dead letter always.
-pub(crate) const EXTRA_BYTES: u64 = 160;
 
 /// The farthest a due time may lie ahead: 2^40 - 1 ms, 34.8 years.
 pub(crate) const DELAY_MAX: Duration = Duration::from_millis((1 << 40) - 1);
@@ -60,9 +56,6 @@ pub(crate) const WALL_CHECK: Duration = Duration::from_secs(30);
 
 /// Work of this many tasks or keys is long: some 0.1 ms.
 const LONG: usize = 512;
-
-/// Keys handled per lock by anything that grows with the number of tasks.
-const BUDGET: usize = 32 * 1024;
 
 /// One queue.
 #[derive(Debug)]
@@ -92,27 +85,6 @@ pub(crate) struct Store {
     pub(crate) intakes: usize,
     /// Set by the shell when this store is no longer in its registry; whoever finds it looks again.
     pub(crate) retired: bool,
-}
-
-/// Tasks and bytes, as `max_tasks` and `max_bytes` count them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Usage {
-    pub(crate) tasks: u64,
-    pub(crate) bytes: u64,
-}
-
-impl Usage {
-    pub(crate) fn add(&mut self, bytes: u64) {
-        self.tasks += 1;
-        self.bytes += bytes;
-    }
-}
-
-impl std::ops::AddAssign for Usage {
-    fn add_assign(&mut self, other: Self) {
-        self.tasks += other.tasks;
-        self.bytes += other.bytes;
-    }
 }
 
 /// Numbers that must not start again when a queue is made anew.
@@ -396,23 +368,9 @@ impl Store {
     }
 }
 
-/// What an extra part counts against `max_bytes`.
-fn extra_bytes(extra: &Extra) -> u64 {
-    let id = extra.id.as_ref().and_then(TaskId::as_key).map_or(0, str::len);
-    let group = extra.group.as_ref().map_or(0, |group| group.as_str().len());
-    let payload = extra.payload.as_ref().map_or(0, Bytes::len);
-    let reason = extra.last_failure.as_ref().map_or(0, |reason| reason.as_str().len());
-    EXTRA_BYTES + (id + group + payload + reason + extra.headers.byte_len()) as u64
-}
-
 /// Where a task lies: an index, and the sequence that tells it from the next one at that index.
 fn receipt(index: u32, seq: u64) -> Receipt {
     Receipt::from_words([u64::from(index), seq])
-}
-
-/// The error of a store at its limit.
-pub(crate) fn full(limit: &str) -> delayline_core::Error {
-    delayline_core::Error::new(ErrorKind::Full, format!("the memory store is at its limit of {limit}"))
 }
 
 #[cfg(test)]

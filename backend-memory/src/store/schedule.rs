@@ -1,36 +1,14 @@
 //! Tasks on their way in.
 
-use delayline_core::{
-    Attempts, Capabilities, Due, Error, ErrorKind, NewTask, OnConflict, Outcome, Result, Scheduled, TaskId,
-};
+use delayline_core::{Capabilities, Due, Error, ErrorKind, NewTask, OnConflict, Outcome, Result, Scheduled, TaskId};
 
 use crate::now::{Now, Place};
 use crate::payloads::SMALL_BYTES_MAX;
 use crate::wheel::Key;
 
-use super::task::{Entry, Extra, TASKS_MAX};
-use super::{DELAY_MAX, EXTRA_BYTES, Store, TASK_BYTES, Usage};
-
-/// What a task counts against `max_bytes`.
-pub(crate) fn bytes_of(task: &NewTask) -> u64 {
-    let payload = task.payload.len() as u64;
-    if is_plain(task) {
-        return TASK_BYTES + payload;
-    }
-    let key = task.id.as_ref().and_then(TaskId::as_key).map_or(0, str::len);
-    let group = task.group.as_ref().map_or(0, |group| group.as_str().len());
-    TASK_BYTES + EXTRA_BYTES + (key + group + task.headers.byte_len()) as u64 + payload
-}
-
-/// Whether a task needs no `Extra`.
-fn is_plain(task: &NewTask) -> bool {
-    task.id.is_none()
-        && task.group.is_none()
-        && task.expires.is_none()
-        && task.headers.is_empty()
-        && task.payload.len() <= SMALL_BYTES_MAX
-        && task.max_attempts == Attempts::default()
-}
+use super::task::{Entry, Extra, TASKS_MAX, is_plain};
+use super::usage::{Usage, full};
+use super::{DELAY_MAX, Store};
 
 impl Store {
     /// Accepts one task for which there is room; `freed` tells of one that it replaced.
@@ -43,7 +21,7 @@ impl Store {
         }
         let mut outcome = Outcome::Created;
         if !self.can_accept() {
-            return Err(super::full("sequence numbers or places"));
+            return Err(full("sequence numbers or places"));
         }
         if let Some(id) = &task.id
             && !self.make_way(id)

@@ -1,10 +1,10 @@
 //! How a task lies in memory: 40 bytes, its payload, and a second record only for what most tasks don't have.
 
 use bytes::Bytes;
-use delayline_core::{GroupName, Headers, Reason, TaskId};
+use delayline_core::{Attempts, GroupName, Headers, NewTask, Reason, TaskId};
 
 use crate::now::Place;
-use crate::payloads::PayloadAt;
+use crate::payloads::{PayloadAt, SMALL_BYTES_MAX};
 use crate::wheel::Key;
 
 /// Marks an index that points nowhere.
@@ -68,6 +68,16 @@ pub(super) struct Extra {
     /// `None` for the default number.
     pub(super) max_attempts: Option<u32>,
     pub(super) last_failure: Option<Reason>,
+}
+
+/// Whether a task needs no `Extra`.
+pub(super) fn is_plain(task: &NewTask) -> bool {
+    task.id.is_none()
+        && task.group.is_none()
+        && task.expires.is_none()
+        && task.headers.is_empty()
+        && task.payload.len() <= SMALL_BYTES_MAX
+        && task.max_attempts == Attempts::default()
 }
 
 impl Entry {

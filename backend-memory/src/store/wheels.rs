@@ -3,7 +3,8 @@
 use crate::now::{Now, Place};
 use crate::wheel::{Key, Wheel};
 
-use super::BUDGET;
+/// Keys handled per lock by anything that grows with the number of tasks.
+pub(super) const BUDGET: usize = 32 * 1024;
 
 /// Stale keys below this number are never worth a sweep.
 const STALE_MIN: usize = 64;

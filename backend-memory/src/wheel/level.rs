@@ -5,6 +5,8 @@ use std::mem;
 use super::chunk::{Pool, Slot};
 use super::key::Key;
 
+/// Levels of a wheel, which decide the 44 bits of a due time together.
+pub(super) const LEVELS: usize = 6;
 /// Bits of a due time that one level decides.
 pub(super) const LEVEL_BITS: u32 = 8;
 /// Slots in a level.

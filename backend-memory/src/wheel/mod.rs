@@ -35,6 +35,7 @@
 mod chunk;
 mod key;
 mod level;
+mod pass;
 mod ready;
 mod sweep;
 #[cfg(test)]
@@ -45,11 +46,9 @@ pub(crate) use key::Key;
 pub(crate) use sweep::SweepProgress;
 
 use chunk::{Chunk, Pool, Slot};
-use level::{LEVEL_BITS, Level};
+use level::{LEVEL_BITS, LEVELS, Level};
+use pass::Sweep;
 use ready::{RUN_KEYS_MAX, Ready};
-use sweep::Sweep;
-
-const LEVELS: usize = 6;
 
 /// Levels from here up are freed when they empty. Those below empty so often that freeing them would show.
 const FREED_LEVELS: usize = 2;

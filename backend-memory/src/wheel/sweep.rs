@@ -4,9 +4,11 @@
 //! between two calls can only get ahead of the pass, never behind it. A slot that is half moved is finished first, for
 //! the same reason.
 
-use super::chunk::{SlotPass, Swept};
+use super::Wheel;
+use super::chunk::Swept;
 use super::key::Key;
-use super::{LEVELS, Wheel};
+use super::level::LEVELS;
+use super::pass::Stage;
 
 /// What one call of [`Wheel::sweep`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,43 +17,6 @@ pub(crate) struct SweepProgress {
     pub(crate) dropped: usize,
     /// The pass is complete: everything that was there at its start has been looked at. The next call begins another.
     pub(crate) done: bool,
-}
-
-/// Where a pass is.
-#[derive(Debug, Default)]
-pub(super) struct Sweep {
-    stage: Stage,
-    /// How far it is in the slot that `stage` names.
-    slot: SlotPass,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Stage {
-    #[default]
-    Idle,
-    /// The first occupied slot of the level from `index` on.
-    Slots {
-        level: usize,
-        index: usize,
-    },
-    Heap,
-    Runs,
-    /// The chunk of the stream with this number.
-    Stream {
-        next: u64,
-    },
-}
-
-impl Sweep {
-    /// Forgets how far the pass is in a slot that is about to be moved. Returns whether it was in it.
-    #[inline]
-    pub(super) fn leave(&mut self, level: usize, index: usize) -> bool {
-        let inside = self.stage == Stage::Slots { level, index };
-        if inside {
-            self.slot = SlotPass::default();
-        }
-        inside
-    }
 }
 
 impl Wheel {

@@ -1,0 +1,59 @@
+//! What counts against the limits of the memory store: tasks, and bytes.
+
+use bytes::Bytes;
+use delayline_core::{Error, ErrorKind, NewTask, TaskId};
+
+use super::task::{Extra, is_plain};
+
+/// What each task counts beside payload, headers and key, against `max_bytes`.
+pub(crate) const TASK_BYTES: u64 = 64;
+
+/// What a task counts beside that for having any of a key of its own, group, headers, expiry, another number of attempts,
+/// a large payload, or a failure; and a dead letter always.
+pub(crate) const EXTRA_BYTES: u64 = 160;
+
+/// Tasks and bytes, as `max_tasks` and `max_bytes` count them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    pub(crate) tasks: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Usage {
+    pub(crate) fn add(&mut self, bytes: u64) {
+        self.tasks += 1;
+        self.bytes += bytes;
+    }
+}
+
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.tasks += other.tasks;
+        self.bytes += other.bytes;
+    }
+}
+
+/// What a task counts against `max_bytes`.
+pub(crate) fn bytes_of(task: &NewTask) -> u64 {
+    let payload = task.payload.len() as u64;
+    if is_plain(task) {
+        return TASK_BYTES + payload;
+    }
+    let key = task.id.as_ref().and_then(TaskId::as_key).map_or(0, str::len);
+    let group = task.group.as_ref().map_or(0, |group| group.as_str().len());
+    TASK_BYTES + EXTRA_BYTES + (key + group + task.headers.byte_len()) as u64 + payload
+}
+
+/// What an extra part counts against `max_bytes`.
+pub(super) fn extra_bytes(extra: &Extra) -> u64 {
+    let id = extra.id.as_ref().and_then(TaskId::as_key).map_or(0, str::len);
+    let group = extra.group.as_ref().map_or(0, |group| group.as_str().len());
+    let payload = extra.payload.as_ref().map_or(0, Bytes::len);
+    let reason = extra.last_failure.as_ref().map_or(0, |reason| reason.as_str().len());
+    EXTRA_BYTES + (id + group + payload + reason + extra.headers.byte_len()) as u64
+}
+
+/// The error of a store at its limit.
+pub(crate) fn full(limit: &str) -> Error {
+    Error::new(ErrorKind::Full, format!("the memory store is at its limit of {limit}"))
+}
