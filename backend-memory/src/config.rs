@@ -1,8 +1,14 @@
-//! How a memory backend is set up.
+//! How a memory backend is set up, and what it can do then.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use delayline_core::{Clock, Error, ErrorKind, Result, SystemClock};
+use delayline_core::{
+    Capabilities, Clock, Durability, Error, ErrorKind, LeaseHold, Order, Result, Support, SystemClock,
+};
+
+use crate::operations;
+use crate::store::DELAY_MAX;
 
 /// Limits and clock of a [`MemoryBackend`](crate::MemoryBackend).
 #[derive(Clone, Debug)]
@@ -120,6 +126,35 @@ impl MemoryConfig {
             }
         }
         Ok(config)
+    }
+
+    /// What a backend with these limits can do.
+    pub(crate) fn capabilities(&self) -> Capabilities {
+        let mut caps = Capabilities::minimal("memory");
+        caps.durability = Durability::Process;
+        caps.order = Order::Exact;
+        caps.delay_max = DELAY_MAX;
+        // What tokio's timer adds: it counts whole milliseconds and rounds up.
+        caps.lateness = Duration::from_millis(2);
+        caps.lease_max = Duration::from_secs(24 * 3600);
+        caps.lease_hold = LeaseHold::Store;
+        caps.payload_bytes_max = self.payload_bytes_max;
+        caps.batch_max = 1_000_000;
+        // No hint is ever lost within a process; tasks that wait for the wall clock are looked at every 30 s.
+        caps.sweep = Duration::from_secs(3600);
+        caps.operation_window = operations::WINDOW;
+        caps.extend = Support::Definite;
+        caps.cancel = Support::Definite;
+        caps.reschedule = Support::Definite;
+        caps.groups = Support::Definite;
+        caps.replace = Support::Definite;
+        caps.unique_ids = Support::Definite;
+        caps.inspect = Support::Definite;
+        caps.dead_letters = Support::Definite;
+        caps.pause = Support::Definite;
+        caps.delete = Support::Definite;
+        caps.stats = Support::Definite;
+        caps
     }
 }
 

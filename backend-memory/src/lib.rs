@@ -26,8 +26,12 @@
 //!
 //! | room | what is in it |
 //! |---|---|
-//! | `backend`, `intake` | the traits, thin: bounded pieces of work under a queue's lock |
-//! | `shared` | the queues, their locks and bells, the limits |
+//! | `backend` | the trait, thin |
+//! | `config` | limits and clock, and what a backend with these can do |
+//! | `ops` | what each method does: checks, then bounded pieces of work under a queue's lock |
+//! | `notify` | what wakes the intakes of a queue |
+//! | `queues` | all queues, and their locks |
+//! | `room` | how much they may hold, and hold |
 //! | `store` | one queue as a synchronous state machine, given the time |
 //! | `wheel` | the timing wheel, of keys alone |
 //! | `arena` | storage with stable indices that gives memory back |
@@ -38,11 +42,13 @@
 mod arena;
 mod backend;
 mod config;
-mod intake;
+mod notify;
 mod now;
 mod operations;
+mod ops;
 mod payloads;
-mod shared;
+mod queues;
+mod room;
 mod store;
 mod sync;
 mod wheel;

@@ -1,30 +1,29 @@
-//! What a backend and its intakes share: the queues, the limits, the clock.
+//! All queues of a backend, which its intakes share with it: their locks, and the time they go by.
 //!
 //! Locks are taken in one order, the registry before a queue, and none is held over an await point or while waking
 //! anybody. A queue that holds nothing is forgotten, so that names used once cost nothing for ever.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use delayline_core::{Capabilities, Durability, Error, ErrorKind, LeaseHold, Order, QueueName, Result, Support};
+use delayline_core::{Capabilities, Error, ErrorKind, QueueName, Result};
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use tokio::sync::watch;
 
 use crate::config::MemoryConfig;
+use crate::notify::{Listener, Notifier};
 use crate::now::{Now, TimeBase};
-use crate::operations::Operations;
-use crate::store::{self, DELAY_MAX, Floors, Store, Usage};
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::room::Room;
+use crate::store::{self, Floors, Store};
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct Queues {
     pub(crate) caps: Capabilities,
-    pub(crate) operations: Operations,
-    config: MemoryConfig,
+    pub(crate) room: Room,
+    queues_max: usize,
+    dead_letters_max: usize,
     time: TimeBase,
     registry: RwLock<Registry>,
-    used: Used,
     closed: AtomicBool,
 }
 
@@ -36,11 +35,11 @@ struct Registry {
     rng: fastrand::Rng,
 }
 
-/// One queue and the bell that wakes its intakes.
+/// One queue, and what wakes its intakes.
 pub(crate) struct QueueSlot {
     pub(crate) name: QueueName,
     store: Mutex<Store>,
-    bell: watch::Sender<()>,
+    notifier: Notifier,
 }
 
 impl std::fmt::Debug for QueueSlot {
@@ -49,24 +48,17 @@ impl std::fmt::Debug for QueueSlot {
     }
 }
 
-/// What counts against the limits, over all queues.
-#[derive(Debug, Default)]
-struct Used {
-    tasks: AtomicU64,
-    bytes: AtomicU64,
-}
-
-impl Shared {
-    pub(crate) fn new(config: MemoryConfig) -> Self {
+impl Queues {
+    pub(crate) fn new(config: &MemoryConfig) -> Self {
         let rng = config.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
         Self {
-            caps: capabilities(&config),
-            operations: Operations::default(),
+            caps: config.capabilities(),
+            room: Room::new(config),
+            queues_max: config.max_queues,
+            dead_letters_max: config.dead_letters_max,
             time: TimeBase::new(config.clock.clone()),
             registry: RwLock::new(Registry { queues: HashMap::new(), floors: Floors::default(), rng }),
-            used: Used::default(),
             closed: AtomicBool::new(false),
-            config,
         }
     }
 
@@ -112,16 +104,16 @@ impl Shared {
 
     fn work_on<R>(&self, slot: &QueueSlot, mut store: MutexGuard<'_, Store>, work: impl FnOnce(&mut Store) -> R) -> R {
         let done = work(&mut store);
-        let (ring, moved, idle) = (store.take_hint(), store.take_moved(), store.is_idle());
+        let (hint, moved, idle) = (store.take_hint(), store.take_moved(), store.is_idle());
         if store.take_long() {
             // In the plain way a thread that does one long piece of work after another can keep others out for long.
             MutexGuard::unlock_fair(store);
         } else {
             drop(store);
         }
-        self.moved(moved);
-        if ring {
-            slot.bell.send_replace(());
+        self.room.moved(moved);
+        if hint {
+            slot.notifier.notify();
         }
         if idle {
             self.forget(slot);
@@ -130,15 +122,15 @@ impl Shared {
     }
 
     /// Opens an intake on a queue.
-    pub(crate) fn enter(&self, name: &QueueName) -> Result<(Arc<QueueSlot>, watch::Receiver<()>)> {
+    pub(crate) fn enter(&self, name: &QueueName) -> Result<(Arc<QueueSlot>, Listener)> {
         loop {
             let slot = self.slot(name)?;
             let mut store = slot.store.lock();
             if !store.retired {
                 store.intakes += 1;
                 drop(store);
-                let bell = slot.bell.subscribe();
-                return Ok((slot, bell));
+                let listener = slot.notifier.listen();
+                return Ok((slot, listener));
             }
         }
     }
@@ -148,38 +140,8 @@ impl Shared {
         self.on_slot(slot, |store| store.intakes -= 1);
     }
 
-    /// Room for `wanted`, all of it or nothing, where `leaving` is about to be freed for it.
-    pub(crate) fn reserve(&self, wanted: Usage, leaving: Usage) -> Result<()> {
-        let take = |counter: &AtomicU64, by: u64, leaves: u64, max: u64| {
-            counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                // What makes nothing larger fits also where burials have gone beyond the limit.
-                let limit = if leaves > 0 { max.max(used) } else { max };
-                used.checked_add(by).filter(|&after| after.saturating_sub(leaves) <= limit)
-            })
-        };
-        if take(&self.used.tasks, wanted.tasks, leaving.tasks, self.config.max_tasks).is_err() {
-            return Err(store::full(&format!("{} tasks", self.config.max_tasks)));
-        }
-        if take(&self.used.bytes, wanted.bytes, leaving.bytes, self.config.max_bytes).is_err() {
-            self.used.tasks.fetch_sub(wanted.tasks, Ordering::Relaxed);
-            return Err(store::full(&format!("{} bytes", self.config.max_bytes)));
-        }
-        Ok(())
-    }
-
-    /// Counts what left a queue, and what came without being reserved.
-    pub(crate) fn moved(&self, (freed, grown): (Usage, Usage)) {
-        self.used.take(grown);
-        self.used.release(freed);
-    }
-
-    /// Gives back room that was reserved and not used.
-    pub(crate) fn release(&self, unused: Usage) {
-        self.used.release(unused);
-    }
-
     /// The queues that hold or are something, by name.
-    pub(crate) fn queues(&self) -> Result<Vec<QueueName>> {
+    pub(crate) fn names(&self) -> Result<Vec<QueueName>> {
         self.open()?;
         let slots: Vec<_> = self.registry.read().queues.values().cloned().collect();
         let mut names: Vec<_> =
@@ -194,11 +156,11 @@ impl Shared {
         let Some(slot) = self.registry.read().queues.get(name).cloned() else { return Ok(()) };
         let fresh = {
             let mut registry = self.registry.write();
-            Store::new(self.now(), Floors::default(), self.config.dead_letters_max, &mut registry.rng)
+            Store::new(self.now(), Floors::default(), self.dead_letters_max, &mut registry.rng)
         };
         let old = self.on_slot(&slot, |store| store.replace_with(fresh));
         // A million tasks take their time to count and free: not under the lock.
-        self.used.release(old.usage());
+        self.room.release(old.usage());
         Ok(())
     }
 
@@ -212,7 +174,7 @@ impl Shared {
                 store.retired = true;
                 store.replace_with(fresh)
             });
-            self.used.release(old.usage());
+            self.room.release(old.usage());
         }
     }
 
@@ -246,57 +208,13 @@ impl Shared {
         if let Some(slot) = registry.queues.get(name) {
             return Ok(slot.clone());
         }
-        if registry.queues.len() >= self.config.max_queues {
-            return Err(store::full(&format!("{} queues", self.config.max_queues)));
+        if registry.queues.len() >= self.queues_max {
+            return Err(store::full(&format!("{} queues", self.queues_max)));
         }
         let floors = registry.floors;
-        let store = Store::new(self.now(), floors, self.config.dead_letters_max, &mut registry.rng);
-        let slot = Arc::new(QueueSlot { name: name.clone(), store: Mutex::new(store), bell: watch::channel(()).0 });
+        let store = Store::new(self.now(), floors, self.dead_letters_max, &mut registry.rng);
+        let slot = Arc::new(QueueSlot { name: name.clone(), store: Mutex::new(store), notifier: Notifier::new() });
         registry.queues.insert(name.clone(), slot.clone());
         Ok(slot)
     }
-}
-
-impl Used {
-    fn take(&self, grown: Usage) {
-        if grown != Usage::default() {
-            self.tasks.fetch_add(grown.tasks, Ordering::Relaxed);
-            self.bytes.fetch_add(grown.bytes, Ordering::Relaxed);
-        }
-    }
-
-    fn release(&self, freed: Usage) {
-        if freed != Usage::default() {
-            self.tasks.fetch_sub(freed.tasks, Ordering::Relaxed);
-            self.bytes.fetch_sub(freed.bytes, Ordering::Relaxed);
-        }
-    }
-}
-
-fn capabilities(config: &MemoryConfig) -> Capabilities {
-    let mut caps = Capabilities::minimal("memory");
-    caps.durability = Durability::Process;
-    caps.order = Order::Exact;
-    caps.delay_max = DELAY_MAX;
-    // What tokio's timer adds: it counts whole milliseconds and rounds up.
-    caps.lateness = Duration::from_millis(2);
-    caps.lease_max = Duration::from_secs(24 * 3600);
-    caps.lease_hold = LeaseHold::Store;
-    caps.payload_bytes_max = config.payload_bytes_max;
-    caps.batch_max = 1_000_000;
-    // No hint is ever lost within a process; tasks that wait for the wall clock are looked at every 30 s.
-    caps.sweep = Duration::from_secs(3600);
-    caps.operation_window = crate::operations::WINDOW;
-    caps.extend = Support::Definite;
-    caps.cancel = Support::Definite;
-    caps.reschedule = Support::Definite;
-    caps.groups = Support::Definite;
-    caps.replace = Support::Definite;
-    caps.unique_ids = Support::Definite;
-    caps.inspect = Support::Definite;
-    caps.dead_letters = Support::Definite;
-    caps.pause = Support::Definite;
-    caps.delete = Support::Definite;
-    caps.stats = Support::Definite;
-    caps
 }

@@ -1,4 +1,4 @@
-//! One consumption of a queue in memory: claims under the queue's lock, and sleeps on its bell.
+//! Delivering: one intake of a queue, which claims under the queue's lock, and waits without it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,40 +6,38 @@ use std::time::Duration;
 use async_trait::async_trait;
 #[cfg(delayline_interleaved)]
 use delayline_core::faults::{Fault, is_planted};
-use delayline_core::{Claim, Claimed, Intake, IntakeOptions, Result};
-use tokio::sync::watch;
+use delayline_core::{Claim, Claimed, Intake, IntakeOptions, QueueName, Result};
 
-use crate::shared::{QueueSlot, Shared};
+use crate::notify::Listener;
+use crate::queues::{QueueSlot, Queues};
 use crate::store::{CLAIM_MAX, ClaimStep};
 
-/// Holds nothing but its place on the bell: tasks are either in the store or with the caller.
+/// Holds nothing but what wakes it: tasks are either in the store or with the caller.
 pub(crate) struct MemoryIntake {
-    shared: Arc<Shared>,
+    queues: Arc<Queues>,
     slot: Arc<QueueSlot>,
-    /// Remembers the last ring that a claim has seen, so that one between claim and wait is not lost.
-    bell: watch::Receiver<()>,
+    listener: Listener,
     consumer: Option<String>,
 }
 
 impl MemoryIntake {
-    pub(crate) fn open(shared: Arc<Shared>, queue: &delayline_core::QueueName, options: IntakeOptions) -> Result<Self> {
-        let (slot, bell) = shared.enter(queue)?;
-        Ok(Self { shared, slot, bell, consumer: options.consumer })
+    pub(crate) fn open(queues: Arc<Queues>, queue: &QueueName, options: IntakeOptions) -> Result<Self> {
+        let (slot, listener) = queues.enter(queue)?;
+        Ok(Self { queues, slot, listener, consumer: options.consumer })
     }
 }
 
 #[async_trait]
 impl Intake for MemoryIntake {
     async fn claim(&mut self, mut claim: Claim) -> Result<Claimed> {
-        self.shared.caps.check_lease(claim.lease)?;
+        self.queues.caps.check_lease(claim.lease)?;
         claim.max = claim.max.min(CLAIM_MAX);
         let mut buried_before = 0;
         loop {
-            // Before any look, so that what rings during it is seen again rather than missed.
-            self.bell.borrow_and_update();
-            self.shared.open()?;
-            let now = self.shared.now();
-            match self.shared.on_slot(&self.slot, |store| store.claim(now, claim)) {
+            self.listener.see();
+            self.queues.open()?;
+            let now = self.queues.now();
+            match self.queues.on_slot(&self.slot, |store| store.claim(now, claim)) {
                 ClaimStep::Done(mut claimed) => {
                     claimed.buried += buried_before;
                     return Ok(claimed);
@@ -54,16 +52,16 @@ impl Intake for MemoryIntake {
     }
 
     async fn wait(&mut self, at_most: Duration) {
-        // A claim that found it closed has seen that ring, and there is no other to wait for.
-        if self.shared.open().is_err() {
+        // A claim that found it closed has seen that notification, and there is no other to wait for.
+        if self.queues.open().is_err() {
             return;
         }
         #[cfg(delayline_interleaved)]
         if is_planted(Fault::BellForgotten) {
-            self.bell.borrow_and_update();
+            self.listener.see();
         }
-        // Either way the caller claims next. The bell is there for as long as the intake, which holds its queue.
-        let _ = tokio::time::timeout(at_most, self.bell.changed()).await;
+        // Either way the caller claims next. The notifier is there for as long as the intake, which holds its queue.
+        let _ = tokio::time::timeout(at_most, self.listener.notified()).await;
     }
 
     async fn close(self: Box<Self>) -> Result<()> {
@@ -73,7 +71,7 @@ impl Intake for MemoryIntake {
 
 impl Drop for MemoryIntake {
     fn drop(&mut self) {
-        self.shared.leave(&self.slot);
+        self.queues.leave(&self.slot);
     }
 }
 

@@ -1,0 +1,70 @@
+//! Dead letters: listed, redriven at a rate, purged.
+
+use delayline_core::{DeadLetterOp, DeadLetters, DeadSelect, Error, ErrorKind, QueueName, Result, limits};
+
+use crate::queues::Queues;
+use crate::store::{DELAY_MAX, DeadFilter, DeadWalk, Store};
+
+/// [`DelayBackend::dead_letters`](delayline_core::DelayBackend::dead_letters).
+pub(crate) async fn dead_letters(queues: &Queues, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
+    match op {
+        DeadLetterOp::List { after, limit } => {
+            let mut answer = DeadLetters::default();
+            let limit = limit.min(limits::PAGE_MAX);
+            if let Some(page) = queues.on_existing(queue, |store| store.dead_page(after, limit))? {
+                (answer.letters, answer.next) = page;
+            }
+            Ok(answer)
+        }
+        DeadLetterOp::Redrive { select, rate } => redrive(queues, queue, select, rate).await,
+        DeadLetterOp::Purge { select } => {
+            let filter = filter(queues, select)?;
+            walk_dead(queues, queue, |store, walk| store.purge(&filter, walk)).await
+        }
+        _ => Err(Error::unsupported("this operation on dead letters")),
+    }
+}
+
+/// Walks over the dead letters in bounded steps; each answers whether it was the last.
+async fn walk_dead(
+    queues: &Queues,
+    queue: &QueueName,
+    mut step: impl FnMut(&mut Store, &mut DeadWalk) -> bool + Send,
+) -> Result<DeadLetters> {
+    let mut answer = DeadLetters::default();
+    let Some(mut walk) = queues.on_existing(queue, |store| store.dead_walk())? else { return Ok(answer) };
+    while !queues.on_existing(queue, |store| step(store, &mut walk))?.unwrap_or(true) {
+        tokio::task::yield_now().await;
+    }
+    answer.affected = walk.affected;
+    answer.kept = walk.kept;
+    Ok(answer)
+}
+
+async fn redrive(queues: &Queues, queue: &QueueName, select: DeadSelect, rate: Option<f64>) -> Result<DeadLetters> {
+    let gap_us = match rate {
+        None => 0.0,
+        Some(rate) if rate.is_finite() && rate > 0.0 => 1e6 / rate,
+        Some(rate) => return Err(Error::new(ErrorKind::Invalid, format!("{rate} a second is no rate"))),
+    };
+    let letters = queues.on_existing(queue, |store| store.dead_len())?.unwrap_or(0);
+    let longest_us = DELAY_MAX.as_micros() as f64;
+    if gap_us > longest_us || letters as f64 * gap_us > longest_us {
+        return Err(queues.caps.out_of_range());
+    }
+    // All are staggered from one instant.
+    let now = queues.now();
+    let filter = filter(queues, select)?;
+    walk_dead(queues, queue, |store, walk| store.redrive(now, &filter, gap_us, walk)).await
+}
+
+fn filter(queues: &Queues, select: DeadSelect) -> Result<DeadFilter> {
+    match select {
+        DeadSelect::All => Ok(DeadFilter::All),
+        DeadSelect::Ids(ids) => {
+            queues.caps.check_batch(ids.len())?;
+            Ok(DeadFilter::Ids(ids.into_iter().collect()))
+        }
+        _ => Err(Error::unsupported("this selection of dead letters")),
+    }
+}
