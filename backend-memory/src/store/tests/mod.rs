@@ -1,12 +1,14 @@
 //! The store against a model that is too simple to be wrong, and what deserves a test of its own.
 
+mod op;
 mod world;
 
 use delayline_core::{Action, ChangeOutcome, Claim, Due, Timestamp, Verdict};
 use proptest::prelude::*;
 
 use super::*;
-use world::{Op, World, op};
+use op::{Op, op};
+use world::World;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
