@@ -12,7 +12,7 @@ use delayline_core::{
 use crate::config::MemoryConfig;
 use crate::operations::Operations;
 use crate::ops::claim::MemoryIntake;
-use crate::ops::{admin, change, dead, schedule, settle};
+use crate::ops::{admin, change, dead, look, schedule, settle};
 use crate::queues::Queues;
 
 /// A delay queue in this process's memory.
@@ -71,11 +71,11 @@ impl DelayBackend for MemoryBackend {
     }
 
     async fn find(&self, queue: &QueueName, id: &TaskId) -> Result<Option<TaskView>> {
-        admin::find(&self.queues, queue, id)
+        look::find(&self.queues, queue, id)
     }
 
     async fn list(&self, queue: &QueueName, page: Page) -> Result<Vec<TaskView>> {
-        admin::list(&self.queues, queue, page).await
+        look::list(&self.queues, queue, page).await
     }
 
     async fn dead_letters(&self, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
@@ -83,7 +83,7 @@ impl DelayBackend for MemoryBackend {
     }
 
     async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
-        admin::stats(&self.queues, queue).await
+        look::stats(&self.queues, queue).await
     }
 
     async fn queues(&self) -> Result<Vec<QueueName>> {

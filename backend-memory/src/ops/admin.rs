@@ -1,45 +1,8 @@
-//! Looking at queues in bounded pieces, and what is done to a queue as a whole.
+//! Pausing, resuming and deleting a queue.
 
-use delayline_core::{AdminOp, Error, Page, QueueName, QueueStats, Result, TaskId, TaskView, limits};
+use delayline_core::{AdminOp, Error, QueueName, Result};
 
 use crate::queues::Queues;
-use crate::store::{self, ListScan, StatsScan};
-
-/// [`DelayBackend::find`](delayline_core::DelayBackend::find).
-pub(crate) fn find(queues: &Queues, queue: &QueueName, id: &TaskId) -> Result<Option<TaskView>> {
-    let now = queues.now();
-    Ok(queues.on_existing(queue, |store| store.find(now, id))?.flatten())
-}
-
-/// [`DelayBackend::list`](delayline_core::DelayBackend::list).
-pub(crate) async fn list(queues: &Queues, queue: &QueueName, page: Page) -> Result<Vec<TaskView>> {
-    let limit = page.limit.min(limits::PAGE_MAX);
-    let mut after = page.after.as_ref().map(store::rank_of);
-    loop {
-        let mut scan = ListScan::new(limit, after);
-        let now = queues.now();
-        while !queues.on_existing(queue, |store| store.list_piece(now, &mut scan))?.unwrap_or(true) {
-            tokio::task::yield_now().await;
-        }
-        let last = scan.last();
-        let tasks = queues.on_existing(queue, |store| store.list_done(now, scan))?.unwrap_or_default();
-        match last {
-            // All that was found has gone meanwhile, and an empty page would look like the end.
-            Some(last) if tasks.is_empty() && limit > 0 => after = Some(last),
-            _ => return Ok(tasks),
-        }
-    }
-}
-
-/// [`DelayBackend::stats`](delayline_core::DelayBackend::stats).
-pub(crate) async fn stats(queues: &Queues, queue: &QueueName) -> Result<QueueStats> {
-    let mut scan = StatsScan::default();
-    let now = queues.now();
-    while !queues.on_existing(queue, |store| store.stats_piece(now, &mut scan))?.unwrap_or(true) {
-        tokio::task::yield_now().await;
-    }
-    Ok(scan.stats)
-}
 
 /// [`DelayBackend::administer`](delayline_core::DelayBackend::administer).
 pub(crate) fn administer(queues: &Queues, queue: &QueueName, op: AdminOp) -> Result<()> {

@@ -4,6 +4,7 @@ pub(crate) mod admin;
 pub(crate) mod change;
 pub(crate) mod claim;
 pub(crate) mod dead;
+pub(crate) mod look;
 pub(crate) mod schedule;
 pub(crate) mod settle;
 
