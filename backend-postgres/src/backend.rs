@@ -6,16 +6,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use delayline_core::{
-    AdminOp, Capabilities, Change, Changed, DeadLetterOp, DeadLetters, DelayBackend, Error, Intake, IntakeOptions,
-    Lease, NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, TaskId, TaskView, Verdict, owned,
+    AdminOp, Capabilities, Change, Changed, DeadLetterOp, DeadLetters, DelayBackend, Intake, IntakeOptions, Lease,
+    NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, TaskId, TaskView, Verdict,
 };
 use sqlx::PgConnection;
 
-use crate::db::Effect;
-use crate::intake::PostgresIntake;
-use crate::record::{self, count, get};
-use crate::shared::{Caller, PIECE, Shared, busy};
-use crate::{PostgresConfig, change, dead, look, schedule, settle, start};
+use crate::config::settings::PostgresConfig;
+use crate::migrate;
+use crate::ops::caller::to_the_end;
+use crate::ops::claim::PostgresIntake;
+use crate::ops::{admin, change, dead, look, schedule, settle};
+use crate::shared::Shared;
+use crate::start;
+use crate::transport::failure::Effect;
 
 /// A delay queue in Postgres, shared by every process that connects to it.
 ///
@@ -26,6 +29,19 @@ pub struct PostgresBackend {
 }
 
 impl PostgresBackend {
+    /// The version of the tables that this backend works with.
+    pub const SCHEMA_VERSION: i32 = migrate::VERSION;
+
+    /// What makes the tables in a schema, as SQL for `psql`: for applications that may not make tables, and set
+    /// [`migrate`](PostgresConfig::migrate) to off. From version 0, which is nothing, or from an older one to this.
+    ///
+    /// # Errors
+    /// [`Config`](delayline_core::ErrorKind::Config) for a schema's name that can't be one,
+    /// [`Invalid`](delayline_core::ErrorKind::Invalid) for a version that there never was.
+    pub fn schema_sql(schema: &str, from: i32) -> Result<String> {
+        migrate::sql(schema, from)
+    }
+
     /// Connects, makes the tables unless they are there, and checks that the server can keep what this backend promises.
     ///
     /// # Errors
@@ -93,16 +109,11 @@ impl DelayBackend for PostgresBackend {
     }
 
     async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
-        self.shared.open()?;
-        self.shared.caps.check_batch(verdicts.len())?;
         let (shared, queue) = (self.shared.clone(), queue.clone());
         to_the_end(|_| async move { settle::settle(&shared, &queue, &verdicts).await }).await
     }
 
     async fn extend(&self, queue: &QueueName, leases: Vec<Lease>, by: Duration) -> Result<Vec<Result<Lease>>> {
-        self.shared.open()?;
-        self.shared.caps.check_lease(by)?;
-        self.shared.caps.check_batch(leases.len())?;
         settle::extend(&self.shared, queue, leases, by).await
     }
 
@@ -120,7 +131,6 @@ impl DelayBackend for PostgresBackend {
     }
 
     async fn dead_letters(&self, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
-        self.shared.open()?;
         let (shared, queue) = (self.shared.clone(), queue.clone());
         to_the_end(|caller| async move { dead::operate(&shared, &queue, op, &caller).await }).await
     }
@@ -135,7 +145,7 @@ impl DelayBackend for PostgresBackend {
 
     async fn administer(&self, queue: &QueueName, op: AdminOp) -> Result<()> {
         let (shared, queue) = (self.shared.clone(), queue.clone());
-        to_the_end(|caller| async move { administer(&shared, &queue, op, &caller).await }).await
+        to_the_end(|caller| async move { admin::administer(&shared, &queue, op, &caller).await }).await
     }
 
     async fn ping(&self) -> Result<()> {
@@ -143,70 +153,7 @@ impl DelayBackend for PostgresBackend {
     }
 
     async fn close(&self) -> Result<()> {
-        self.shared.set_closed();
-        // The sleepers first: what they then ask is refused.
-        self.shared.bells.close().await;
-        self.shared.db.close().await;
+        self.shared.close().await;
         Ok(())
     }
-}
-
-/// Runs work that is not cut short, and tells it between its pieces whether anybody still waits for it.
-async fn to_the_end<T, F>(work: impl FnOnce(Caller) -> F + Send) -> Result<T>
-where
-    T: Send + 'static,
-    F: Future<Output = Result<T>> + Send + 'static,
-{
-    let here = Arc::new(());
-    let work = work(Caller(Arc::downgrade(&here)));
-    owned(work, |_| async {}).await
-}
-
-async fn administer(shared: &Arc<Shared>, queue: &QueueName, op: AdminOp, caller: &Caller) -> Result<()> {
-    let name = queue.clone();
-    let bind = move |query: crate::shared::Query<'static>| query.bind(name.as_str());
-    match op {
-        AdminOp::Pause => shared.rows("pausing", Effect::Repeat, &shared.sql.pause, bind).await.map(drop),
-        AdminOp::Resume => {
-            let rows = shared.rows("resuming", Effect::Repeat, &shared.sql.resume, bind).await?;
-            let least_ms = rows.first().map(|row| get(row, 0)).transpose()?;
-            shared.placed(queue, least_ms).await;
-            Ok(())
-        }
-        AdminOp::Delete => delete(shared, queue, caller).await,
-        _ => Err(Error::unsupported("this operation on a queue")),
-    }
-}
-
-/// Deletes what is there now, in pieces; what is scheduled meanwhile stays.
-async fn delete(shared: &Arc<Shared>, queue: &QueueName, caller: &Caller) -> Result<()> {
-    let rows = shared.rows("deleting", Effect::Repeat, &shared.sql.seqs, |query| query.bind(1_i64)).await?;
-    let until: i64 = get(rows.first().ok_or_else(record::corrupt)?, 0)?;
-    let mut pauses = settle::PAUSES_MS.into_iter();
-    loop {
-        caller.waits()?;
-        let name = queue.clone();
-        let rows = shared.rows("deleting", Effect::Repeat, &shared.sql.delete_tasks, move |query| {
-            query.bind(name.as_str()).bind(until).bind(PIECE as i64)
-        });
-        let rows = rows.await?;
-        let row = rows.first().ok_or_else(record::corrupt)?;
-        let (gone, any) = (count(row, 0)?, get::<Option<bool>>(row, 1)?.is_some());
-        shared.settled(gone);
-        if gone == PIECE as u64 {
-            continue;
-        }
-        // The statement does not see its own effect: what was there before it are the deleted ones, or locked ones too.
-        match (any, gone, pauses.next()) {
-            (false, _, _) => break,
-            (true, 1.., Some(_)) => {}
-            (true, _, Some(ms)) => tokio::time::sleep(Duration::from_millis(ms)).await,
-            (true, _, None) => return Err(busy()),
-        }
-    }
-    let purge = DeadLetterOp::Purge { select: delayline_core::DeadSelect::All };
-    dead::operate(shared, queue, purge, caller).await?;
-    let name = queue.clone();
-    let rest = shared.rows("deleting", Effect::Repeat, &shared.sql.delete_rest, move |query| query.bind(name.as_str()));
-    rest.await.map(drop)
 }

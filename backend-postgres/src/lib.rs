@@ -2,40 +2,33 @@
 //!
 //! | room | what is in it |
 //! |---|---|
-//! | `backend`, `intake` | the traits, thin: checks, batches cut into statements, answers put together |
-//! | `schedule`, `settle`, `change`, `dead`, `look` | the rooms of the trait's methods |
-//! | `shared` | what a backend and its intakes have in common, and how they run statements |
+//! | `backend` | the trait, thin: each method hands on to its room in `ops` |
+//! | `ops` | `schedule`, `claim`, `settle`, `change`, `dead`, `admin`, `look`: the trait's methods; and what they have in common |
+//! | `shared` | what a backend and its intakes share |
+//! | `notify` | wake-ups by LISTEN and NOTIFY, restored after every loss |
+//! | `transport` | connections, calls on them that nothing cuts short and that end in time, what failures mean |
+//! | `codec` | what is in the columns |
+//! | `config` | schema, connections, limits, time-outs; URLs; capabilities |
 //! | `statements/*.sql`, `statements` | every statement, each atomic |
-//! | `record` | what is in the columns |
-//! | `vacuum` | what is left of rows that have ended |
-//! | `config` | schema, connections, limits, time-outs; URLs |
-//! | `pool`, `db` | connections, and calls on them that nothing cuts short and that end in time |
 //! | `start`, `migrate` | what is checked before the first call; our tables, made and updated |
+//! | `vacuum` | what is left of rows that have ended |
 //! | `namespaces` | schemas below one of a database, to be listed and removed |
-//! | `bells`, `ear` | wake-ups by LISTEN and NOTIFY, restored after every loss |
-//! | `failure` | what the driver and the server say, as our errors |
-//! | `schema` | the names of what is ours in a database |
+//! | `schema`, `limits`, `ids` | the names of what is ours in a database; our name and limits; ids that we give |
 
 mod backend;
-mod bells;
-mod change;
+mod codec;
 mod config;
-mod db;
-mod dead;
-mod ear;
-mod failure;
-mod intake;
-mod look;
+mod ids;
+mod limits;
 mod migrate;
 mod namespaces;
-mod pool;
-mod record;
-mod schedule;
+mod notify;
+mod ops;
 mod schema;
-mod settle;
 mod shared;
 mod start;
 mod statements;
+mod transport;
 mod vacuum;
 
 // For its feature alone: the driver's TLS has no provider otherwise.
@@ -45,4 +38,4 @@ use rustls as _;
 mod tests;
 
 pub use backend::PostgresBackend;
-pub use config::PostgresConfig;
+pub use config::settings::PostgresConfig;

@@ -8,9 +8,9 @@ use std::time::Duration;
 use delayline_core::{Error, ErrorKind, Result};
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 
-use crate::PostgresBackend;
-use crate::db::{Db, Effect};
 use crate::schema::Schema;
+use crate::transport::db::Db;
+use crate::transport::failure::Effect;
 
 /// What to run for each version, in their order; the first makes version 1. One that was released is never changed.
 const STEPS: [&str; 1] = [include_str!("migrations/0001.sql")];
@@ -120,21 +120,7 @@ fn one(schema: &Schema, version: i32, step: &str) -> std::sync::Arc<str> {
     schema.expand(&format!("{step}\nINSERT INTO {{s}}.migration (version) VALUES ({version});"))
 }
 
-impl PostgresBackend {
-    /// The version of the tables that this backend works with.
-    pub const SCHEMA_VERSION: i32 = VERSION;
-
-    /// What makes the tables in a schema, as SQL for `psql`: for applications that may not make tables, and set
-    /// [`migrate`](crate::PostgresConfig::migrate) to off. From version 0, which is nothing, or from an older one to this.
-    ///
-    /// # Errors
-    /// [`Config`](ErrorKind::Config) for a schema's name that can't be one, [`Invalid`](ErrorKind::Invalid) for a version
-    /// that there never was.
-    pub fn schema_sql(schema: &str, from: i32) -> Result<String> {
-        sql(schema, from)
-    }
-}
-
+/// What makes the tables in a schema from a version on, as SQL for `psql`.
 pub(crate) fn sql(schema: &str, from: i32) -> Result<String> {
     let schema = Schema::new(schema)?;
     if !(0..=VERSION).contains(&from) {

@@ -8,9 +8,11 @@ use std::time::Duration;
 use delayline_core::Result;
 use sqlx::{AssertSqlSafe, Executor, Row};
 
-use crate::db::{Db, Effect};
+use crate::backend::PostgresBackend;
+use crate::config::settings::PostgresConfig;
 use crate::schema::{NAME_BYTES_MAX, Schema};
-use crate::{PostgresBackend, PostgresConfig};
+use crate::transport::db::Db;
+use crate::transport::failure::Effect;
 
 /// For a schema with many rows to be dropped.
 const REMOVE_MAX: Duration = Duration::from_secs(300);

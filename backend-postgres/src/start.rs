@@ -7,13 +7,13 @@ use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{AssertSqlSafe, Row};
 use tokio::time::timeout;
 
-use crate::PostgresConfig;
-use crate::bells::Bells;
-use crate::config::place;
-use crate::db::{Db, Effect};
-use crate::ear::Ear;
-use crate::failure::failed;
+use crate::config::server::place;
+use crate::config::settings::PostgresConfig;
 use crate::migrate::migrate;
+use crate::notify::bells::Bells;
+use crate::notify::ear::Ear;
+use crate::transport::db::Db;
+use crate::transport::failure::{Effect, failed};
 
 /// The oldest version.
 const OLDEST: i32 = 14;

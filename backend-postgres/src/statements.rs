@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::config::Flush;
+use crate::config::server::Flush;
 use crate::schema::Schema;
 
 /// How long a batch waits for a row that is locked.

@@ -4,28 +4,44 @@
 //! runs a vacuum itself, one process at a time.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-use crate::shared::{Shared, as_work};
+use crate::transport::db::Db;
+use crate::transport::statement::as_work;
 
 /// How many rows this process has left dead until it vacuums.
-pub(crate) const DEAD_ROWS: u64 = 100_000;
+const DEAD_ROWS: u64 = 100_000;
 
 /// How long one may take.
 const LIMIT: Duration = Duration::from_secs(600);
 
-impl Shared {
+/// What this process leaves behind in a database.
+#[derive(Debug)]
+pub(crate) struct Vacuum {
+    db: Db,
+    /// A pooler gives each statement to another session, where the lock of one process at a time does not work.
+    possible: bool,
+    /// Rows that were deleted or moved since the last vacuum was thought of.
+    dead_rows: AtomicU64,
+    /// How many make it run one.
+    pub(crate) dead_rows_max: u64,
+}
+
+impl Vacuum {
+    pub(crate) fn new(db: Db, possible: bool) -> Self {
+        Self { db, possible, dead_rows: AtomicU64::new(0), dead_rows_max: DEAD_ROWS }
+    }
+
     /// Notes that rows were deleted or moved, each of which leaves a dead one, and vacuums when they are many.
-    pub(crate) fn settled(&self, rows: u64) {
+    pub(crate) fn left_dead(&self, rows: u64) {
         if rows == 0 || self.dead_rows.fetch_add(rows, Ordering::Relaxed) + rows < self.dead_rows_max {
             return;
         }
-        // A pooler gives each statement to another session, where the lock of one process at a time does not work.
-        if self.config.pooler || self.dead_rows.swap(0, Ordering::Relaxed) < self.dead_rows_max {
+        if !self.possible || self.dead_rows.swap(0, Ordering::Relaxed) < self.dead_rows_max {
             return;
         }
         let db = self.db.clone();

@@ -6,8 +6,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::*;
-use crate::bells::{Bell, Bells, Heard, message};
-use crate::ear::Ear;
+use crate::notify::bells::{Bell, Bells, Heard, message};
+use crate::notify::ear::Ear;
 
 const LOST: Heard = Heard { lowest_due_ms: None, lost: true };
 

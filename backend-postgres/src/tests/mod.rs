@@ -19,7 +19,8 @@ use sqlx::Row;
 use tokio::time::{Instant, sleep};
 
 use crate::PostgresConfig;
-use crate::db::{Db, Effect};
+use crate::transport::db::Db;
+use crate::transport::failure::Effect;
 
 /// A server of one's own; outside the runtime's threads, because starting it blocks.
 async fn server(settings: &'static [&'static str]) -> Postgres {

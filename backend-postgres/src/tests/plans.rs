@@ -7,9 +7,9 @@ use sqlx::{Connection, PgConnection};
 
 use super::*;
 use crate::PostgresBackend;
-use crate::intake::PostgresIntake;
-use crate::pool::planner;
+use crate::ops::claim::PostgresIntake;
 use crate::shared::Shared;
+use crate::transport::session::planner;
 
 const LEASE: Duration = Duration::from_secs(30);
 
@@ -138,7 +138,7 @@ async fn leak_tables_and_indexes_stay_small_over_a_long_churn() {
     let server = server(&["fsync=off", "autovacuum=off"]).await;
     let mut backend = backend(&server).await;
     let few = Arc::get_mut(&mut backend.shared).unwrap();
-    few.dead_rows_max = 5_000;
+    few.vacuum.dead_rows_max = 5_000;
     insert(&server, 3_600_000, 0, 2_000);
     let mut intake = intake(&backend.shared);
     let size = || {

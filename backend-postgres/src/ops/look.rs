@@ -6,13 +6,15 @@ use std::time::Duration;
 use delayline_core::{DueWithin, Page, QueueName, QueueStats, Result, TaskId, TaskRef, TaskState, TaskView, limits};
 use sqlx::postgres::PgRow;
 
-use crate::db::Effect;
-use crate::record::{self, Body, count, get};
-use crate::shared::{LEASE_MAX, PIECE_BYTES, Shared};
+use crate::codec::{self, Body, count, get};
+use crate::limits::{LEASE_MAX, PIECE_BYTES};
+use crate::shared::Shared;
+use crate::transport::failure::Effect;
+use crate::transport::statement::Query;
 
 pub(crate) async fn find(shared: &Shared, queue: &QueueName, id: &TaskId) -> Result<Option<TaskView>> {
-    let (queue, id) = (queue.clone(), record::id_bytes(id));
-    let bind = move |query: crate::shared::Query<'static>| query.bind(queue.as_str()).bind(&id);
+    let (queue, id) = (queue.clone(), codec::id_bytes(id));
+    let bind = move |query: Query<'static>| query.bind(queue.as_str()).bind(&id);
     let rows = shared.rows("finding", Effect::Read, &shared.sql.find, bind).await?;
     rows.first().map(view).transpose()
 }
@@ -25,7 +27,7 @@ pub(crate) async fn list(shared: &Shared, queue: &QueueName, page: Page) -> Resu
     }
     let (ms, seq) = match &page.after {
         Some(cursor) => {
-            let seq = record::seq_of(&cursor.receipt).unwrap_or(i64::MAX);
+            let seq = codec::seq_of(&cursor.receipt).unwrap_or(i64::MAX);
             (cursor.visible_at.unix_millis_floor(), seq)
         }
         None => (-1, 0),
@@ -48,16 +50,16 @@ fn view(row: &PgRow) -> Result<TaskView> {
         _ => TaskState::Pending,
     };
     let body = Body::read(row, 9)?;
-    let id = record::read_id(get(row, 1)?)?;
-    let task = TaskRef::new(id, record::millis(old.unwrap_or(visible_at)), record::receipt(get(row, 2)?));
-    let mut view = TaskView::new(task, state, record::millis(visible_at), body.payload);
+    let id = codec::read_id(get(row, 1)?)?;
+    let task = TaskRef::new(id, codec::millis(old.unwrap_or(visible_at)), codec::receipt(get(row, 2)?));
+    let mut view = TaskView::new(task, state, codec::millis(visible_at), body.payload);
     // The columns are checked to be positive.
     view.attempt = u32::from(get::<i16>(row, 6)? as u16);
     view.max_attempts = u32::from(get::<i16>(row, 7)? as u16);
-    view.expires_at = get::<Option<i64>>(row, 8)?.map(record::millis);
+    view.expires_at = get::<Option<i64>>(row, 8)?.map(codec::millis);
     view.group = body.group;
     view.headers = body.headers;
-    view.last_failure = get::<Option<&[u8]>>(row, 12)?.map(record::text).transpose()?;
+    view.last_failure = get::<Option<&[u8]>>(row, 12)?.map(codec::text).transpose()?;
     Ok(view)
 }
 
@@ -69,7 +71,7 @@ pub(crate) async fn stats(shared: &Shared, queue: &QueueName) -> Result<QueueSta
         query.bind(queue.as_str()).bind(near_ms).bind(windows_ms)
     });
     let rows = rows.await?;
-    let row = rows.first().ok_or_else(record::corrupt)?;
+    let row = rows.first().ok_or_else(codec::corrupt)?;
     let us = get::<i64>(row, 0)?;
     let between = |from_us: i64, to_us: i64| Duration::from_micros(u64::try_from(to_us - from_us).unwrap_or(0));
     let mut stats = QueueStats::default();
@@ -83,7 +85,7 @@ pub(crate) async fn stats(shared: &Shared, queue: &QueueName) -> Result<QueueSta
     stats.dead_dropped = count(row, 8)?;
     stats.set_aside = count(row, 9)?;
     let within = get::<Vec<i64>>(row, 10)?.into_iter().map(|n| u64::try_from(n).ok()).collect::<Option<Vec<_>>>();
-    let within = within.and_then(|within| within.try_into().ok()).ok_or_else(record::corrupt)?;
+    let within = within.and_then(|within| within.try_into().ok()).ok_or_else(codec::corrupt)?;
     stats.due_within = Some(DueWithin::new(within));
     Ok(stats)
 }

@@ -8,13 +8,14 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
 use tokio::time::sleep;
 
-use crate::db::Effect;
-use crate::record::{self, get};
-use crate::schedule::inside;
-use crate::shared::{DELAY_MAX, PIECE, Query, Shared, all_answered, busy, micros_ceil, parted};
-
-/// The pauses before a row that is locked is tried again, in milliseconds.
-pub(crate) const PAUSES_MS: [u64; 7] = [2, 5, 10, 20, 40, 80, 160];
+use crate::codec::{self, get, micros_ceil};
+use crate::limits::{DELAY_MAX, PIECE};
+use crate::ops::answers::{all_answered, nth, parted};
+use crate::ops::dead;
+use crate::ops::locked::{PAUSES_MS, busy};
+use crate::shared::Shared;
+use crate::transport::failure::Effect;
+use crate::transport::statement::{Query, inside};
 
 /// A lease and what becomes of it, as `settle.sql` takes it.
 #[derive(Clone, Debug)]
@@ -40,7 +41,7 @@ impl Item {
         };
         Self {
             at,
-            id: record::id_bytes(&lease.id),
+            id: codec::id_bytes(&lease.id),
             fence: fence_number(lease),
             verdict,
             delay_us,
@@ -103,11 +104,6 @@ impl Progress {
     }
 }
 
-fn nth<'i>(items: &'i [Item], row: &PgRow) -> Result<&'i Item> {
-    let n = usize::try_from(get::<i64>(row, 0)?).unwrap_or(0);
-    items.get(n.wrapping_sub(1)).ok_or_else(record::corrupt)
-}
-
 fn bind_completed(query: Query<'static>, queue: &QueueName, items: &[Item]) -> Query<'static> {
     let ids: Vec<&[u8]> = items.iter().map(|item| item.id.as_slice()).collect();
     query.bind(queue.as_str()).bind(ids).bind(items.iter().map(|item| item.fence).collect::<Vec<_>>())
@@ -122,16 +118,18 @@ fn bind(query: Query<'static>, queue: &QueueName, items: &[Item]) -> Query<'stat
 
 /// Ends leases, each with its verdict.
 pub(crate) async fn settle(
-    shared: &Arc<Shared>,
+    shared: &Shared,
     queue: &QueueName,
     verdicts: &[(Lease, Verdict)],
 ) -> Result<Vec<Result<()>>> {
+    shared.open()?;
+    shared.caps.check_batch(verdicts.len())?;
     let items = verdicts.iter().enumerate().map(|(at, (lease, verdict))| Item::of(at, lease, verdict)).collect();
     settle_items(shared, queue, items, verdicts.len()).await
 }
 
 /// Puts away tasks that were claimed and can't be read: their ids as they are stored, and their fences.
-pub(crate) async fn set_aside(shared: &Arc<Shared>, queue: &QueueName, unreadable: Vec<(Vec<u8>, i64)>) -> Result<()> {
+pub(crate) async fn set_aside(shared: &Shared, queue: &QueueName, unreadable: Vec<(Vec<u8>, i64)>) -> Result<()> {
     let n = unreadable.len();
     let item = |(at, (id, fence))| Item { at, id, fence, verdict: b'x', delay_us: None, reason: None };
     settle_items(shared, queue, unreadable.into_iter().enumerate().map(item).collect(), n).await?;
@@ -142,7 +140,7 @@ pub(crate) async fn set_aside(shared: &Arc<Shared>, queue: &QueueName, unreadabl
     trimmed.await.map(drop)
 }
 
-async fn settle_items(shared: &Arc<Shared>, queue: &QueueName, items: Vec<Item>, n: usize) -> Result<Vec<Result<()>>> {
+async fn settle_items(shared: &Shared, queue: &QueueName, items: Vec<Item>, n: usize) -> Result<Vec<Result<()>>> {
     let mut progress = Progress { results: (0..n).map(|_| None).collect(), least_ms: None, buried: 0 };
     let mut failed = None;
     // A lease that stands in the batch for the second time has ended by then, unless the first verdict was impossible.
@@ -163,9 +161,9 @@ async fn settle_items(shared: &Arc<Shared>, queue: &QueueName, items: Vec<Item>,
             failed = settled.err();
         }
     }
-    shared.settled(n as u64);
+    shared.vacuum.left_dead(n as u64);
     shared.placed(queue, progress.least_ms).await;
-    shared.buried(queue, progress.buried).await;
+    dead::buried(shared, queue, progress.buried).await;
     all_answered(progress.results, failed)
 }
 
@@ -241,11 +239,14 @@ pub(crate) async fn complete_inside(
 
 /// Makes leases end later.
 pub(crate) async fn extend(
-    shared: &Arc<Shared>,
+    shared: &Shared,
     queue: &QueueName,
     leases: Vec<Lease>,
     by: Duration,
 ) -> Result<Vec<Result<Lease>>> {
+    shared.open()?;
+    shared.caps.check_lease(by)?;
+    shared.caps.check_batch(leases.len())?;
     let mut results: Vec<Option<Result<Lease>>> = leases.iter().map(|_| None).collect();
     let mut failed = None;
     let indexes = parted((0..leases.len()).collect(), |&at: &usize| (&leases[at].id, leases[at].fence));
@@ -256,7 +257,7 @@ pub(crate) async fn extend(
             }
         }
     }
-    shared.settled(leases.len() as u64);
+    shared.vacuum.left_dead(leases.len() as u64);
     all_answered(results, failed)
 }
 
@@ -270,7 +271,7 @@ async fn extend_piece(
 ) -> Result<()> {
     let by_us = micros_ceil(by);
     for pause_ms in PAUSES_MS.into_iter().map(Some).chain([None]) {
-        let ids: Vec<_> = left.iter().map(|&at| record::id_bytes(&leases[at].id)).collect();
+        let ids: Vec<_> = left.iter().map(|&at| codec::id_bytes(&leases[at].id)).collect();
         let fences: Vec<_> = left.iter().map(|&at| fence_number(&leases[at])).collect();
         let queue_of = queue.clone();
         let rows = shared.rows("extending", Effect::Write, &shared.sql.extend, move |query| {
@@ -286,12 +287,11 @@ async fn extend_piece(
         left.iter().for_each(|&at| results[at] = Some(Err(Error::lease_lost())));
         let mut locked = Vec::new();
         for row in &rows {
-            let n = usize::try_from(get::<i64>(row, 0)?).unwrap_or(0);
-            let at = *left.get(n.wrapping_sub(1)).ok_or_else(record::corrupt)?;
+            let at = *nth(&left, row)?;
             results[at] = Some(match get::<Option<i64>>(row, 1)? {
                 Some(ends) => {
                     let mut lease = leases[at].clone();
-                    lease.expires_at = record::millis(ends);
+                    lease.expires_at = codec::millis(ends);
                     lease.cancelled = get(row, 2)?;
                     Ok(lease)
                 }

@@ -19,12 +19,12 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::Instant;
 
-use crate::bells::{Bell, Heard};
-use crate::change;
-use crate::db::Effect;
-use crate::record::{self, Body, count, get};
-use crate::settle;
-use crate::shared::{PIECE, Shared, micros_ceil};
+use crate::codec::{self, Body, count, get, micros_ceil};
+use crate::limits::PIECE;
+use crate::notify::bells::{Bell, Heard};
+use crate::ops::{dead, operation, settle};
+use crate::shared::Shared;
+use crate::transport::failure::Effect;
 
 /// A task that came so late to a sleeper is a sign of wake-ups that don't arrive.
 const LATE: Duration = Duration::from_secs(1);
@@ -151,15 +151,15 @@ impl Core {
                 tracing::warn!(queue = %self.queue, error = %e, "rows that can't be read could not be set aside");
             }
         }
-        self.shared.settled(answer.had);
-        change::forget_when_due(&self.shared).await;
-        self.shared.buried(&self.queue, answer.claimed.buried).await;
+        self.shared.vacuum.left_dead(answer.had);
+        operation::forget_when_due(&self.shared).await;
+        dead::buried(&self.shared, &self.queue, answer.claimed.buried).await;
         answer.claimed.next_due_in = state.next_due_in(&answer, max);
         Ok(answer.claimed)
     }
 
     async fn ask(&self, state: &mut State, claim: Claim, max: u64) -> Result<Answer> {
-        let number = self.shared.fresh_claim();
+        let number = self.shared.ids.claim();
         let (queue, known) = (self.queue.clone(), state.known);
         let bytes = i64::try_from(claim.max_bytes).unwrap_or(i64::MAX);
         let sent = Instant::now();
@@ -269,7 +269,7 @@ impl State {
 
 impl Answer {
     fn read(rows: &[PgRow]) -> Result<Self> {
-        let first = rows.first().ok_or_else(record::corrupt)?;
+        let first = rows.first().ok_or_else(codec::corrupt)?;
         let mut answer = Self {
             us: get(first, 0)?,
             paused: get(first, 1)?,
@@ -301,14 +301,14 @@ impl Answer {
         let (attempt, allowed) = (get::<i16>(row, 10)?, get::<i16>(row, 11)?);
         let (place, ends) = (get::<i64>(row, 12)?, get::<i64>(row, 13)?);
         let body = Body::read(row, 15)?;
-        let receipt = record::receipt(get(row, 8)?);
+        let receipt = codec::receipt(get(row, 8)?);
         // The columns are checked to be positive.
         let lease =
-            Lease::new(record::read_id(id)?, fence as u64, u32::from(attempt as u16), record::millis(ends), receipt);
+            Lease::new(codec::read_id(id)?, fence as u64, u32::from(attempt as u16), codec::millis(ends), receipt);
         let late = Duration::from_micros(u64::try_from(self.us - place * 1000).unwrap_or(0));
-        let mut task = ClaimedTask::new(lease, record::millis(place), late, body.payload);
+        let mut task = ClaimedTask::new(lease, codec::millis(place), late, body.payload);
         task.max_attempts = u32::from(allowed as u16);
-        task.expires_at = get::<Option<i64>>(row, 14)?.map(record::millis);
+        task.expires_at = get::<Option<i64>>(row, 14)?.map(codec::millis);
         task.headers = body.headers;
         task.group = body.group;
         Ok(task)

@@ -1,7 +1,9 @@
 //! What is in the columns: ids and headers as bytes, times as milliseconds.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use delayline_core::{BuryCause, Error, ErrorKind, GroupName, Headers, Receipt, Result, TaskId, Timestamp};
+use delayline_core::{BuryCause, Due, Error, ErrorKind, GroupName, Headers, Receipt, Result, TaskId, Timestamp};
 use sqlx::postgres::PgRow;
 use sqlx::{Decode, Postgres, Row, Type};
 use uuid::Uuid;
@@ -94,6 +96,20 @@ pub(crate) fn seq_of(receipt: &Receipt) -> Option<i64> {
         Some([0, seq]) => Some(i64::try_from(seq).unwrap_or(-1)),
         None if *receipt == Receipt::NONE => None,
         _ => Some(-1),
+    }
+}
+
+/// A time in microseconds, rounded up.
+pub(crate) fn micros_ceil(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos().div_ceil(1_000)).unwrap_or(i64::MAX)
+}
+
+/// A due time as `schedule.sql` reads it.
+pub(crate) fn due_number(due: Due) -> i64 {
+    match due {
+        Due::After(delay) => micros_ceil(delay),
+        // Beyond the largest delay is beyond, however far.
+        Due::At(at) => -1 - at.unix_millis_ceil().clamp(0, 1 << 52),
     }
 }
 

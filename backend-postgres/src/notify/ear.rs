@@ -8,9 +8,9 @@ use sqlx::Executor;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use tokio::time::timeout;
 
-use crate::config::place;
-use crate::failure::connecting_failed;
-use crate::pool::KEEPALIVES;
+use crate::config::server::place;
+use crate::transport::failure::connecting_failed;
+use crate::transport::session::KEEPALIVES;
 
 /// The driver's listener, closed without a word when it is dropped.
 pub(crate) struct Ear(Option<PgListener>);

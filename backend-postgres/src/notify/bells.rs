@@ -22,11 +22,11 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::PostgresConfig;
-use crate::config::place;
-use crate::ear::Ear;
+use crate::config::server::place;
+use crate::config::settings::PostgresConfig;
+use crate::limits::NAME;
+use crate::notify::ear::Ear;
 use crate::schema::Schema;
-use crate::shared::NAME;
 
 /// All bells of a backend. Clones are the same.
 #[derive(Clone, Debug)]

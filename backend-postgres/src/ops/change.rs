@@ -4,19 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    Action, Change, ChangeOutcome, Changed, Due, Error, ErrorKind, GroupName, OperationId, QueueName, Result, Select,
-    Shift, TaskRef,
+    Action, Change, ChangeOutcome, Changed, Due, Error, ErrorKind, GroupName, QueueName, Result, Select, Shift, TaskRef,
 };
 use futures_util::FutureExt;
 use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use crate::db::Effect;
-use crate::record::{self, get};
-use crate::schedule::due_number;
-use crate::settle::PAUSES_MS;
-use crate::shared::{Caller, DELAY_MAX, PIECE, Query, Shared, all_answered, as_work, busy, micros_ceil, parted, query};
+use crate::codec::{self, due_number, get, micros_ceil};
+use crate::limits::{DELAY_MAX, PIECE};
+use crate::ops::answers::{all_answered, parted};
+use crate::ops::caller::Caller;
+use crate::ops::locked::{PAUSES_MS, busy};
+use crate::ops::operation::{Operation, begin, digest};
+use crate::shared::Shared;
+use crate::transport::failure::Effect;
+use crate::transport::statement::{Query, as_work, query};
 
 /// What every piece of a change is told.
 struct Plan<'c> {
@@ -25,14 +28,6 @@ struct Plan<'c> {
     action: Action,
     operation: Option<Operation>,
     caller: &'c Caller,
-}
-
-/// An operation id and what it stands for.
-#[derive(Clone)]
-struct Operation {
-    id: uuid::Uuid,
-    digest: Vec<u8>,
-    window_ms: i64,
 }
 
 pub(crate) async fn change(
@@ -68,75 +63,11 @@ async fn check_due(shared: &Shared, due: Due) -> Result<()> {
         let sql = "SELECT $1 > extract(epoch FROM clock_timestamp()) * 1000 + $2".into();
         let limit = micros_ceil(DELAY_MAX) / 1000;
         let rows = shared.rows("changing", Effect::Read, &sql, move |query| query.bind(ms).bind(limit)).await?;
-        if get(rows.first().ok_or_else(record::corrupt)?, 0)? {
+        if get(rows.first().ok_or_else(codec::corrupt)?, 0)? {
             return Err(shared.caps.out_of_range());
         }
     }
     Ok(())
-}
-
-/// Notes what an operation id stands for.
-async fn begin(shared: &Shared, id: OperationId, digest: Vec<u8>) -> Result<Operation> {
-    forget(shared).await;
-    *shared.forget_at.lock() = Some(Instant::now() + shared.config.operation_window + Duration::from_secs(1));
-    let window_ms = micros_ceil(shared.config.operation_window) / 1000;
-    let operation = Operation { id: id.as_uuid(), digest, window_ms };
-    let bound = operation.clone();
-    let rows = shared.rows("changing", Effect::Repeat, &shared.sql.operation_begin, move |query| bound.bind(query, -1));
-    if rows.await?.is_empty() {
-        return Err(Error::new(ErrorKind::Invalid, format!("operation {id} was another change")));
-    }
-    Ok(operation)
-}
-
-/// Forgets operations whose time is over, once that of the last one here is. The next look at any queue does it, so that it
-/// costs an idle process nothing; where nobody looks at any, the next change with an operation does.
-pub(crate) async fn forget_when_due(shared: &Shared) {
-    let due = shared.forget_at.lock().take_if(|at| *at <= Instant::now()).is_some();
-    if due {
-        forget(shared).await;
-    }
-}
-
-/// Forgets operations whose time is over. What fails here is done by the next.
-async fn forget(shared: &Shared) {
-    let forgotten = shared.rows("forgetting", Effect::Repeat, &shared.sql.operation_forget, |query| query).await;
-    if let Err(e) = forgotten {
-        tracing::debug!(error = %e, "operations whose time is over were not forgotten");
-    }
-}
-
-impl Operation {
-    fn bind(&self, query: Query<'static>, piece: i32) -> Query<'static> {
-        query.bind(self.id).bind(piece).bind(self.digest.as_slice()).bind(self.window_ms)
-    }
-}
-
-/// FNV-1a with 128 bits: every process must come to the same.
-fn digest(queue: &QueueName, select: &Select, action: Action) -> Vec<u8> {
-    let mut hash = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128;
-    let mut add = |bytes: &[u8]| {
-        let length = (bytes.len() as u64).to_be_bytes();
-        for &byte in length.iter().chain(bytes) {
-            hash = (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
-        }
-    };
-    add(queue.as_str().as_bytes());
-    add(format!("{action:?}").as_bytes());
-    match select {
-        Select::Group(group) => {
-            add(b"group");
-            add(group.as_str().as_bytes());
-        }
-        Select::Tasks(tasks) => {
-            add(b"tasks");
-            for task in tasks {
-                add(&record::id_bytes(&task.id));
-                add(&task.receipt.to_vec());
-            }
-        }
-    }
-    hash.to_be_bytes().to_vec()
 }
 
 /// What a change does, as the statements take it.
@@ -277,8 +208,8 @@ impl Plan<'_> {
             sql: shared.sql.change_tasks.clone(),
             named: shared.db.named(),
             aim: Aim::of(self.action),
-            ids: piece.iter().map(|&at| record::id_bytes(&tasks[at].id)).collect(),
-            seqs: piece.iter().map(|&at| record::seq_of(&tasks[at].receipt)).collect(),
+            ids: piece.iter().map(|&at| codec::id_bytes(&tasks[at].id)).collect(),
+            seqs: piece.iter().map(|&at| codec::seq_of(&tasks[at].receipt)).collect(),
         });
         let mut letters = vec![LOCKED; piece.ids.len()];
         for pause_ms in PAUSES_MS.into_iter().map(Some).chain([None]) {
@@ -288,7 +219,7 @@ impl Plan<'_> {
             };
             let answers = answers?;
             letters = answers.letters;
-            shared.settled(letters.iter().filter(|&&letter| letter == CHANGED).count() as u64);
+            shared.vacuum.left_dead(letters.iter().filter(|&&letter| letter == CHANGED).count() as u64);
             shared.placed(self.queue, answers.least_ms).await;
             match pause_ms {
                 Some(ms) if letters.contains(&LOCKED) => sleep(Duration::from_millis(ms)).await,
@@ -341,7 +272,7 @@ impl Plan<'_> {
             };
             any = true;
             tally = step.tally;
-            self.shared.settled(step.looked);
+            self.shared.vacuum.left_dead(step.looked);
             self.shared.placed(self.queue, step.least_ms).await;
             pass = None;
             match step.blocker {
@@ -375,7 +306,7 @@ impl Plan<'_> {
     /// The last seq that was given: what is scheduled from now on has a higher one.
     async fn last_seq(&self) -> Result<i64> {
         let rows = self.shared.rows("changing", Effect::Repeat, &self.shared.sql.seqs, |query| query.bind(1_i64));
-        get(rows.await?.first().ok_or_else(record::corrupt)?, 0)
+        get(rows.await?.first().ok_or_else(codec::corrupt)?, 0)
     }
 
     /// Changes the next members of a group.

@@ -14,23 +14,12 @@ use sqlx::{Connection, Executor, PgConnection};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::PostgresConfig;
-use crate::failure::{Aftermath, aftermath, failed, lost};
-use crate::pool::{Connections, Held, begin, closed};
+use crate::config::settings::PostgresConfig;
+use crate::limits::NAME;
 use crate::schema::Schema;
-use crate::shared::NAME;
-
-/// What a call does, and so what it means when its answer is lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Effect {
-    /// Nothing: the error is [`Unavailable`](delayline_core::ErrorKind::Unavailable).
-    Read,
-    /// A change: once it was sent, the error is [`Ambiguous`](delayline_core::ErrorKind::Ambiguous).
-    Write,
-    /// A change that may be made twice. On a connection that turns out to be dead it is sent again on a new one, so it
-    /// needs no round trip before it; when its answer is lost even so, that is `Ambiguous`.
-    Repeat,
-}
+use crate::transport::failure::{Aftermath, Effect, aftermath, failed, lost};
+use crate::transport::pool::{Connections, Held, closed};
+use crate::transport::session::begin;
 
 /// A database, and our schema in it. Clones are the same.
 #[derive(Clone, Debug)]

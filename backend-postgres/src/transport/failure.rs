@@ -10,7 +10,17 @@ use sqlx::Error as Driver;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
-use crate::db::Effect;
+/// What a call does, and so what it means when its answer is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Nothing: the error is [`Unavailable`](ErrorKind::Unavailable).
+    Read,
+    /// A change: once it was sent, the error is [`Ambiguous`](ErrorKind::Ambiguous).
+    Write,
+    /// A change that may be made twice. On a connection that turns out to be dead it is sent again on a new one, so it
+    /// needs no round trip before it; when its answer is lost even so, that is `Ambiguous`.
+    Repeat,
+}
 
 /// What to do with the connection that an error came from, and with the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,9 +7,11 @@ use delayline_core::{
 };
 use sqlx::postgres::PgRow;
 
-use crate::db::Effect;
-use crate::record::{self, Body, count, get};
-use crate::shared::{Caller, DELAY_MAX, PIECE, PIECE_BYTES, Shared};
+use crate::codec::{self, Body, count, get};
+use crate::limits::{DELAY_MAX, PIECE, PIECE_BYTES};
+use crate::ops::caller::Caller;
+use crate::shared::Shared;
+use crate::transport::failure::Effect;
 
 /// Queues whose dead letters one process counts, so that it need not look each time.
 const QUEUES_MAX: usize = 1_000;
@@ -20,6 +22,7 @@ pub(crate) async fn operate(
     op: DeadLetterOp,
     caller: &Caller,
 ) -> Result<DeadLetters> {
+    shared.open()?;
     match op {
         DeadLetterOp::List { after, limit } => list(shared, queue, after, limit.min(limits::PAGE_MAX)).await,
         DeadLetterOp::Redrive { select, rate } => {
@@ -58,14 +61,14 @@ async fn list(shared: &Shared, queue: &QueueName, after: Option<u64>, limit: usi
 }
 
 fn letter(row: &PgRow) -> Result<DeadLetter> {
-    let cause = record::read_cause(get(row, 1)?)?;
-    let reason = get::<Option<&[u8]>>(row, 6)?.map(record::text).transpose()?;
+    let cause = codec::read_cause(get(row, 1)?)?;
+    let reason = get::<Option<&[u8]>>(row, 6)?.map(codec::text).transpose()?;
     let body = Body::read(row, 7)?;
-    let id = record::read_id(get(row, 5)?)?;
-    let buried_at = record::millis(get(row, 3)?);
+    let id = codec::read_id(get(row, 5)?)?;
+    let buried_at = codec::millis(get(row, 3)?);
     let mut letter = DeadLetter::new(id, cause, Reason::new(reason.unwrap_or_default()), buried_at, body.payload);
     letter.attempts = u32::from(get::<i16>(row, 2)? as u16);
-    letter.due_at = record::millis(get(row, 4)?);
+    letter.due_at = codec::millis(get(row, 4)?);
     letter.headers = body.headers;
     letter.group = body.group;
     Ok(letter)
@@ -92,7 +95,7 @@ async fn walk(
         DeadSelect::All => None,
         DeadSelect::Ids(ids) => {
             shared.caps.check_batch(ids.len())?;
-            Some(Arc::new(ids.iter().map(record::id_bytes).collect::<Vec<_>>()))
+            Some(Arc::new(ids.iter().map(codec::id_bytes).collect::<Vec<_>>()))
         }
         _ => return Err(Error::unsupported("this selection of dead letters")),
     };
@@ -101,7 +104,7 @@ async fn walk(
         .rows("counting dead letters", Effect::Read, &shared.sql.dead_span, move |query| query.bind(name.as_str()));
     // Everything that is buried now, and nothing that is buried later.
     let span = span.await?;
-    let span = span.first().ok_or_else(record::corrupt)?;
+    let span = span.first().ok_or_else(codec::corrupt)?;
     let (letters, until) = (count(span, 0)?, get::<Option<i64>>(span, 1)?);
     if let Work::Redrive { gap_us, .. } = work {
         let longest_us = DELAY_MAX.as_micros() as f64;
@@ -141,7 +144,7 @@ impl Work {
                     query.bind(ids.as_deref()).bind(since).bind(gap).bind(before)
                 });
                 let rows = rows.await?;
-                let row = rows.first().ok_or_else(record::corrupt)?;
+                let row = rows.first().ok_or_else(codec::corrupt)?;
                 let (redriven, looked) = (count(row, 1)?, count(row, 2)?);
                 *since_us = get(row, 0)?;
                 answer.affected += redriven;
@@ -155,7 +158,7 @@ impl Work {
                     query.bind(ids.as_deref())
                 });
                 let rows = rows.await?;
-                let row = rows.first().ok_or_else(record::corrupt)?;
+                let row = rows.first().ok_or_else(codec::corrupt)?;
                 answer.affected += count(row, 0)?;
                 Ok((get(row, 1)?, count(row, 2)?))
             }
@@ -163,42 +166,40 @@ impl Work {
     }
 }
 
-impl Shared {
-    /// Notes that tasks were buried, and keeps the dead letters within their limit: exactly where that is small, and else by
-    /// what one process may bury between two looks, a hundredth of it.
-    pub(crate) async fn buried(&self, queue: &QueueName, letters: u64) {
-        if letters == 0 {
+/// Notes that tasks were buried, and keeps the dead letters within their limit: exactly where that is small, and else by
+/// what one process may bury between two looks, a hundredth of it.
+pub(super) async fn buried(shared: &Shared, queue: &QueueName, letters: u64) {
+    if letters == 0 {
+        return;
+    }
+    let max = shared.config.dead_letters_max as u64;
+    {
+        let mut buried = shared.buried.lock();
+        if buried.len() == QUEUES_MAX && !buried.contains_key(queue) {
+            buried.clear();
+        }
+        // The first look is at once, because other processes have buried, too.
+        let since = buried.entry(queue.clone()).or_insert(max);
+        *since += letters;
+        if *since < max / 100 {
             return;
         }
-        let max = self.config.dead_letters_max as u64;
-        {
-            let mut buried = self.buried.lock();
-            if buried.len() == QUEUES_MAX && !buried.contains_key(queue) {
-                buried.clear();
-            }
-            // The first look is at once, because other processes have buried, too.
-            let since = buried.entry(queue.clone()).or_insert(max);
-            *since += letters;
-            if *since < max / 100 {
-                return;
-            }
-            *since = 0;
-        }
-        if let Err(e) = self.trim(queue, max).await {
-            tracing::debug!(%queue, error = %e, "dead letters beyond the limit are dropped with the next ones");
-        }
+        *since = 0;
     }
+    if let Err(e) = trim(shared, queue, max).await {
+        tracing::debug!(%queue, error = %e, "dead letters beyond the limit are dropped with the next ones");
+    }
+}
 
-    async fn trim(&self, queue: &QueueName, max: u64) -> Result<()> {
-        loop {
-            let name = queue.clone();
-            let rows = self.rows("dropping dead letters", Effect::Write, &self.sql.dead_trim, move |query| {
-                query.bind(name.as_str()).bind(max as i64).bind(PIECE as i64)
-            });
-            let rows = rows.await?;
-            if count(rows.first().ok_or_else(record::corrupt)?, 0)? < PIECE as u64 {
-                return Ok(());
-            }
+async fn trim(shared: &Shared, queue: &QueueName, max: u64) -> Result<()> {
+    loop {
+        let name = queue.clone();
+        let rows = shared.rows("dropping dead letters", Effect::Write, &shared.sql.dead_trim, move |query| {
+            query.bind(name.as_str()).bind(max as i64).bind(PIECE as i64)
+        });
+        let rows = rows.await?;
+        if count(rows.first().ok_or_else(codec::corrupt)?, 0)? < PIECE as u64 {
+            return Ok(());
         }
     }
 }

@@ -1,14 +1,13 @@
-//! How a Postgres backend is set up.
+//! The settings of a Postgres backend, with a method for each.
 
 use std::fmt;
 use std::time::Duration;
 
-use delayline_core::{Error, ErrorKind, Result};
-use sqlx::ConnectOptions;
+use delayline_core::Result;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgSslMode};
 
-mod url;
-
+use crate::config::server::{Flush, Source, place, quiet};
+use crate::config::url::{bad, shown, split};
 use crate::schema::Schema;
 
 /// Server, schema, connections, time-outs and limits of a Postgres backend.
@@ -23,7 +22,7 @@ pub struct PostgresConfig {
     pub(crate) response_timeout: Duration,
     /// Whether something between us and the server hands each transaction to another session.
     pub(crate) pooler: bool,
-    listen: bool,
+    pub(super) listen: bool,
     listen_at: Option<PgConnectOptions>,
     pub(crate) poll: Duration,
     pub(crate) flush: Flush,
@@ -34,23 +33,6 @@ pub struct PostgresConfig {
     pub(crate) sweep: Duration,
 }
 
-/// Where connections come from.
-#[derive(Clone)]
-pub(crate) enum Source {
-    /// We make our own.
-    Server(Box<PgConnectOptions>),
-    /// The application's.
-    Pool(PgPool),
-}
-
-/// Which commits wait until they are on the disk (`synchronous_commit`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Flush {
-    pub(crate) accepting: bool,
-    pub(crate) claims: bool,
-    pub(crate) completions: bool,
-}
-
 /// The most connections of a pool of ours.
 const POOL_MAX: u32 = 100;
 
@@ -58,32 +40,6 @@ const POOL_MAX: u32 = 100;
 const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 
 impl PostgresConfig {
-    /// Reads a URL: `postgres://[user[:password]@]host[:port][/database]`, with options such as
-    /// `?schema=exams&response_timeout=5s`. In a user name or password, what has a meaning in a URL is written as `%3F` and
-    /// so on. What is missing is taken from the environment (`PGUSER`, `PGPASSWORD`, ...) and `~/.pgpass`, as `psql` does.
-    ///
-    /// The options are named as the methods here: `schema`, `pool_size`, `connect_timeout`, `response_timeout`, `pooler`,
-    /// `listen`, `listen_url`, `poll`, `flush_accepting`, `flush_claims`, `flush_completions`, `migrate`, `dead_letters_max`,
-    /// `payload_bytes_max`, `operation_window` and `sweep`. Times are written as `500ms`, `5s` or `1m`, yes and no as `on`
-    /// and `off`, the others as whole numbers. Those of libpq that concern the connection may stand there too: `host`,
-    /// `port`, `dbname`, `user`, `password`, `sslmode`, `sslrootcert`, `sslcert`, `sslkey`, `application_name` and
-    /// `options`.
-    ///
-    /// TLS is used where the server offers it (`sslmode=prefer`), and its certificate is checked by `sslmode=verify-full`
-    /// only, as everywhere with PostgreSQL.
-    ///
-    /// # Errors
-    /// [`Config`](ErrorKind::Config) for anything else.
-    pub fn from_url(url: &str) -> Result<Self> {
-        let (server, options) = url::split(url)?;
-        let mut config = Self::of(Source::Server(Box::new(server)));
-        for (name, value) in options {
-            config.set(&name, &value)?;
-        }
-        config.check()?;
-        Ok(config)
-    }
-
     /// Takes its connections from a pool of the application's, which stays open when the backend is closed. The
     /// connection that listens for wake-ups is one more, with the pool's settings.
     #[must_use]
@@ -91,7 +47,7 @@ impl PostgresConfig {
         Self::of(Source::Pool(pool))
     }
 
-    fn of(source: Source) -> Self {
+    pub(super) fn of(source: Source) -> Self {
         Self {
             source,
             schema: "delayline".into(),
@@ -135,7 +91,7 @@ impl PostgresConfig {
     }
 
     /// How long an answer may take, 10 s unless set; a call waits as long for a free connection. Beyond it the connection
-    /// is given up, and a call that changes something answers [`Ambiguous`](ErrorKind::Ambiguous).
+    /// is given up, and a call that changes something answers [`Ambiguous`](delayline_core::ErrorKind::Ambiguous).
     #[must_use]
     pub fn response_timeout(mut self, time: Duration) -> Self {
         self.response_timeout = time;
@@ -161,9 +117,9 @@ impl PostgresConfig {
     /// Where to listen when the other connections go through a pooler: the server itself.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) for a URL that is malformed or has options of this backend.
+    /// [`Config`](delayline_core::ErrorKind::Config) for a URL that is malformed or has options of this backend.
     pub fn listen_url(mut self, url: &str) -> Result<Self> {
-        let (server, options) = url::split(url)?;
+        let (server, options) = split(url)?;
         if let Some((name, _)) = options.first() {
             return Err(bad(format!(
                 "a `listen_url` has no option `{}`, it only says where to connect to",
@@ -279,7 +235,7 @@ impl PostgresConfig {
     /// Checks what a method may have set to something impossible, and answers the schema.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config).
+    /// [`Config`](delayline_core::ErrorKind::Config).
     pub(crate) fn check(&self) -> Result<Schema> {
         if !(1..=POOL_MAX).contains(&self.pool_size) {
             return Err(bad(format!("pool_size is 1 to {POOL_MAX} connections")));
@@ -329,20 +285,6 @@ impl PostgresConfig {
     }
 }
 
-/// Our statements are nobody's business but ours, where the driver's default is to log each. And it sends a setting that we
-/// need not and PgBouncer does not let through.
-fn quiet(server: PgConnectOptions) -> PgConnectOptions {
-    server.disable_statement_logging().extra_float_digits(None)
-}
-
-/// A server's host and port, or its socket, for people.
-pub(crate) fn place(server: &PgConnectOptions) -> String {
-    match server.get_socket() {
-        Some(socket) => socket.display().to_string(),
-        None => format!("{}:{}", server.get_host(), server.get_port()),
-    }
-}
-
 impl fmt::Debug for PostgresConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let server = self.server();
@@ -367,13 +309,4 @@ impl fmt::Debug for PostgresConfig {
             .field("sweep", &self.sweep)
             .finish()
     }
-}
-
-fn bad(what: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::Config, what)
-}
-
-/// An option's name as it may stand in a message: what is none may be part of a secret.
-fn shown(name: &str) -> &str {
-    if name.len() <= 24 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') { name } else { "..." }
 }

@@ -11,11 +11,15 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
 use tokio::time::Instant;
 
-use crate::bells::message;
-use crate::db::Effect;
-use crate::failure::failed;
-use crate::record::{self, get};
-use crate::shared::{Caller, DELAY_MAX, Query, Shared, all_answered, busy, micros_ceil, parted, pieces, query};
+use crate::codec::{self, due_number, get, micros_ceil};
+use crate::limits::DELAY_MAX;
+use crate::notify::bells::message;
+use crate::ops::answers::{all_answered, nth, parted, pieces, unsent};
+use crate::ops::caller::Caller;
+use crate::ops::locked::busy;
+use crate::shared::Shared;
+use crate::transport::failure::Effect;
+use crate::transport::statement::{Query, inside};
 
 /// How often what is in the way may have gone until it is looked at.
 const ROUNDS_MAX: usize = 8;
@@ -42,15 +46,6 @@ struct Item {
     seq: Option<i64>,
 }
 
-/// A due time as `schedule.sql` reads it.
-pub(crate) fn due_number(due: Due) -> i64 {
-    match due {
-        Due::After(delay) => micros_ceil(delay),
-        // Beyond the largest delay is beyond, however far.
-        Due::At(at) => -1 - at.unix_millis_ceil().clamp(0, 1 << 52),
-    }
-}
-
 impl Item {
     fn of(shared: &Shared, at: usize, task: NewTask) -> Result<Self> {
         shared.caps.check(&task)?;
@@ -60,11 +55,11 @@ impl Item {
             return Err(shared.caps.out_of_range());
         }
         let replaces = task.id.is_some() && task.on_conflict == OnConflict::Replace;
-        let id = task.id.unwrap_or_else(|| shared.fresh_id());
+        let id = task.id.unwrap_or_else(|| shared.ids.fresh());
         let attempts = task.max_attempts.get();
         Ok(Self {
             at,
-            stored: record::id_bytes(&id),
+            stored: codec::id_bytes(&id),
             id,
             due: due_number(task.due),
             expires: task.expires.map(due_number),
@@ -72,7 +67,7 @@ impl Item {
             attempts: (attempts != limits::ATTEMPTS_DEFAULT).then_some(attempts as i16),
             replaces,
             group: task.group.map(|group| group.as_str().into()),
-            headers: record::headers_bytes(&task.headers),
+            headers: codec::headers_bytes(&task.headers),
             payload: task.payload,
             seq: None,
         })
@@ -143,7 +138,7 @@ impl Progress {
                 }
             };
             self.least_ms = Some(self.least_ms.map_or(place, |least| least.min(place)));
-            let task = TaskRef::new(item.id.clone(), record::millis(place), record::receipt(seq));
+            let task = TaskRef::new(item.id.clone(), codec::millis(place), codec::receipt(seq));
             self.results[item.at] = Some(Ok(Scheduled::new(task, outcome)));
         }
         Ok(in_use)
@@ -153,7 +148,7 @@ impl Progress {
     fn take_existing(&mut self, items: &[Item], rows: &[PgRow]) -> Result<Vec<Item>> {
         for row in rows {
             let item = nth(items, row)?;
-            let task = TaskRef::new(item.id.clone(), record::millis(get(row, 2)?), record::receipt(get(row, 1)?));
+            let task = TaskRef::new(item.id.clone(), codec::millis(get(row, 2)?), codec::receipt(get(row, 1)?));
             self.results[item.at] = Some(Ok(Scheduled::new(task, Outcome::Existing)));
         }
         Ok(items.iter().filter(|item| self.results[item.at].is_none()).cloned().collect())
@@ -162,12 +157,6 @@ impl Progress {
     fn fail(&mut self, items: &[Item], e: &Error) {
         items.iter().for_each(|item| self.results[item.at] = Some(Err(e.clone())));
     }
-}
-
-/// The item that a row is the answer to.
-fn nth<'i>(items: &'i [Item], row: &PgRow) -> Result<&'i Item> {
-    let n = usize::try_from(get::<i64>(row, 0)?).unwrap_or(0);
-    items.get(n.wrapping_sub(1)).ok_or_else(record::corrupt)
 }
 
 /// The items of a call, and the answers to those that can't be sent.
@@ -292,7 +281,7 @@ async fn accept_alone(shared: &Shared, queue: &QueueName, items: &[Item], progre
             Err((left, e)) if e.kind() == ErrorKind::Busy => lists.extend(single(left.to_vec())),
             Err((left, e)) => {
                 progress.fail(&left, &e);
-                lists.iter().for_each(|list| progress.fail(list, &crate::shared::unsent(&e)));
+                lists.iter().for_each(|list| progress.fail(list, &unsent(&e)));
                 return Err(e);
             }
         }
@@ -343,14 +332,4 @@ pub(crate) async fn schedule_inside(
         inside(connection, &notify, &|query| query.bind(&channel).bind(&text)).await?;
     }
     all_answered(progress.results, None)
-}
-
-/// Runs a statement in the caller's transaction. It has no name there, because the session is not ours.
-pub(crate) async fn inside(
-    connection: &mut PgConnection,
-    sql: &Arc<str>,
-    bind: &(dyn Fn(Query<'static>) -> Query<'static> + Send + Sync),
-) -> Result<Vec<PgRow>> {
-    let rows = query(sql, false, bind).fetch_all(connection).await;
-    rows.map_err(|e| failed("in the caller's transaction", Effect::Read, e))
 }

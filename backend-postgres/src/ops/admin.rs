@@ -1,0 +1,64 @@
+//! Operations on a whole queue: paused, resumed, deleted.
+
+use std::time::Duration;
+
+use delayline_core::{AdminOp, DeadLetterOp, DeadSelect, Error, QueueName, Result};
+use tokio::time::sleep;
+
+use crate::codec::{corrupt, count, get};
+use crate::limits::PIECE;
+use crate::ops::caller::Caller;
+use crate::ops::dead;
+use crate::ops::locked::{PAUSES_MS, busy};
+use crate::shared::Shared;
+use crate::transport::failure::Effect;
+use crate::transport::statement::Query;
+
+pub(crate) async fn administer(shared: &Shared, queue: &QueueName, op: AdminOp, caller: &Caller) -> Result<()> {
+    let name = queue.clone();
+    let bind = move |query: Query<'static>| query.bind(name.as_str());
+    match op {
+        AdminOp::Pause => shared.rows("pausing", Effect::Repeat, &shared.sql.pause, bind).await.map(drop),
+        AdminOp::Resume => {
+            let rows = shared.rows("resuming", Effect::Repeat, &shared.sql.resume, bind).await?;
+            let least_ms = rows.first().map(|row| get(row, 0)).transpose()?;
+            shared.placed(queue, least_ms).await;
+            Ok(())
+        }
+        AdminOp::Delete => delete(shared, queue, caller).await,
+        _ => Err(Error::unsupported("this operation on a queue")),
+    }
+}
+
+/// Deletes what is there now, in pieces; what is scheduled meanwhile stays.
+async fn delete(shared: &Shared, queue: &QueueName, caller: &Caller) -> Result<()> {
+    let rows = shared.rows("deleting", Effect::Repeat, &shared.sql.seqs, |query| query.bind(1_i64)).await?;
+    let until: i64 = get(rows.first().ok_or_else(corrupt)?, 0)?;
+    let mut pauses = PAUSES_MS.into_iter();
+    loop {
+        caller.waits()?;
+        let name = queue.clone();
+        let rows = shared.rows("deleting", Effect::Repeat, &shared.sql.delete_tasks, move |query| {
+            query.bind(name.as_str()).bind(until).bind(PIECE as i64)
+        });
+        let rows = rows.await?;
+        let row = rows.first().ok_or_else(corrupt)?;
+        let (gone, any) = (count(row, 0)?, get::<Option<bool>>(row, 1)?.is_some());
+        shared.vacuum.left_dead(gone);
+        if gone == PIECE as u64 {
+            continue;
+        }
+        // The statement does not see its own effect: what was there before it are the deleted ones, or locked ones too.
+        match (any, gone, pauses.next()) {
+            (false, _, _) => break,
+            (true, 1.., Some(_)) => {}
+            (true, _, Some(ms)) => sleep(Duration::from_millis(ms)).await,
+            (true, _, None) => return Err(busy()),
+        }
+    }
+    let purge = DeadLetterOp::Purge { select: DeadSelect::All };
+    dead::operate(shared, queue, purge, caller).await?;
+    let name = queue.clone();
+    let rest = shared.rows("deleting", Effect::Repeat, &shared.sql.delete_rest, move |query| query.bind(name.as_str()));
+    rest.await.map(drop)
+}

@@ -1,0 +1,83 @@
+//! Operation ids: what each stands for is noted while it is remembered, and forgotten afterwards.
+
+use std::time::Duration;
+
+use delayline_core::{Action, Error, ErrorKind, OperationId, QueueName, Result, Select};
+use tokio::time::Instant;
+
+use crate::codec::{id_bytes, micros_ceil};
+use crate::shared::Shared;
+use crate::transport::failure::Effect;
+use crate::transport::statement::Query;
+
+/// An operation id and what it stands for.
+#[derive(Clone)]
+pub(super) struct Operation {
+    pub(super) id: uuid::Uuid,
+    digest: Vec<u8>,
+    window_ms: i64,
+}
+
+/// Notes what an operation id stands for.
+pub(super) async fn begin(shared: &Shared, id: OperationId, digest: Vec<u8>) -> Result<Operation> {
+    forget(shared).await;
+    *shared.forget_at.lock() = Some(Instant::now() + shared.config.operation_window + Duration::from_secs(1));
+    let window_ms = micros_ceil(shared.config.operation_window) / 1000;
+    let operation = Operation { id: id.as_uuid(), digest, window_ms };
+    let bound = operation.clone();
+    let rows = shared.rows("changing", Effect::Repeat, &shared.sql.operation_begin, move |query| bound.bind(query, -1));
+    if rows.await?.is_empty() {
+        return Err(Error::new(ErrorKind::Invalid, format!("operation {id} was another change")));
+    }
+    Ok(operation)
+}
+
+/// Forgets operations whose time is over, once that of the last one here is. The next look at any queue does it, so that it
+/// costs an idle process nothing; where nobody looks at any, the next change with an operation does.
+pub(super) async fn forget_when_due(shared: &Shared) {
+    let due = shared.forget_at.lock().take_if(|at| *at <= Instant::now()).is_some();
+    if due {
+        forget(shared).await;
+    }
+}
+
+/// Forgets operations whose time is over. What fails here is done by the next.
+async fn forget(shared: &Shared) {
+    let forgotten = shared.rows("forgetting", Effect::Repeat, &shared.sql.operation_forget, |query| query).await;
+    if let Err(e) = forgotten {
+        tracing::debug!(error = %e, "operations whose time is over were not forgotten");
+    }
+}
+
+impl Operation {
+    pub(super) fn bind(&self, query: Query<'static>, piece: i32) -> Query<'static> {
+        query.bind(self.id).bind(piece).bind(self.digest.as_slice()).bind(self.window_ms)
+    }
+}
+
+/// FNV-1a with 128 bits: every process must come to the same.
+pub(super) fn digest(queue: &QueueName, select: &Select, action: Action) -> Vec<u8> {
+    let mut hash = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128;
+    let mut add = |bytes: &[u8]| {
+        let length = (bytes.len() as u64).to_be_bytes();
+        for &byte in length.iter().chain(bytes) {
+            hash = (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
+        }
+    };
+    add(queue.as_str().as_bytes());
+    add(format!("{action:?}").as_bytes());
+    match select {
+        Select::Group(group) => {
+            add(b"group");
+            add(group.as_str().as_bytes());
+        }
+        Select::Tasks(tasks) => {
+            add(b"tasks");
+            for task in tasks {
+                add(&id_bytes(&task.id));
+                add(&task.receipt.to_vec());
+            }
+        }
+    }
+    hash.to_be_bytes().to_vec()
+}
