@@ -1,11 +1,13 @@
 //! One connection that listens.
 
-use std::fmt;
+use std::sync::OnceLock;
 use std::time::Duration;
+use std::{fmt, io};
 
 use delayline_core::{Error, ErrorKind, Result};
 use sqlx::Executor;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use tokio::runtime::{Builder, Handle};
 use tokio::time::timeout;
 
 use crate::config::server::place;
@@ -13,7 +15,23 @@ use crate::transport::failure::connecting_failed;
 use crate::transport::session::KEEPALIVES;
 
 /// The driver's listener, closed without a word when it is dropped.
-pub(crate) struct Ear(Option<PgListener>);
+pub(crate) struct Ear {
+    /// There until it is dropped.
+    listener: Option<PgListener>,
+    ended: Handle,
+}
+
+/// A runtime that has ended, on which a task is over as soon as it is spawned, with all that it holds.
+fn ended() -> io::Result<Handle> {
+    static ENDED: OnceLock<Handle> = OnceLock::new();
+    if let Some(ended) = ENDED.get() {
+        return Ok(ended.clone());
+    }
+    let runtime = Builder::new_current_thread().build()?;
+    let handle = runtime.handle().clone();
+    runtime.shutdown_background();
+    Ok(ENDED.get_or_init(|| handle).clone())
+}
 
 impl Ear {
     /// Connects. It does not come back by itself when it is lost.
@@ -25,7 +43,8 @@ impl Ear {
         let pool = PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
         let pool = pool.acquire_timeout(limit).connect_lazy_with(server.clone());
         let opening = timeout(limit, async {
-            let mut ear = Self(Some(PgListener::connect_with(&pool).await?));
+            let ended = ended()?;
+            let mut ear = Self { listener: Some(PgListener::connect_with(&pool).await?), ended };
             ear.listener().eager_reconnect(false);
             ear.listener().execute(KEEPALIVES).await?;
             Ok(ear)
@@ -41,7 +60,7 @@ impl Ear {
     }
 
     pub(crate) fn listener(&mut self) -> &mut PgListener {
-        self.0.as_mut().expect("it is taken by `drop` alone, which ends the value")
+        self.listener.as_mut().expect("it is taken by `drop` alone, which ends the value")
     }
 }
 
@@ -53,14 +72,10 @@ impl fmt::Debug for Ear {
 
 impl Drop for Ear {
     /// Dropped as it is, the driver's listener sends UNLISTEN in a task of its own and waits for the answer, for ever where
-    /// the other side is silent. So that task is given to a runtime that ends before it has run, and what it holds is
-    /// closed with it.
+    /// the other side is silent; and where there is no runtime it panics. So it gives that task to a runtime that has ended:
+    /// it never runs, and the socket is closed at once.
     fn drop(&mut self) {
-        let listener = self.0.take();
-        let Ok(brief) = tokio::runtime::Builder::new_current_thread().build() else { return drop(listener) };
-        let entered = brief.enter();
-        drop(listener);
-        drop(entered);
-        brief.shutdown_background();
+        let _entered = self.ended.enter();
+        drop(self.listener.take());
     }
 }

@@ -174,3 +174,14 @@ async fn leak_a_silent_listener_is_closed_without_waiting_for_it() {
     proxy.set(Link::GOOD);
     until("the socket was closed", || proxy.connections() == 0).await;
 }
+
+#[tokio::test]
+async fn leak_a_listener_dropped_where_there_is_no_runtime_is_closed() {
+    let server = server(&[]).await;
+    let mut ear = Ear::open(&config(&server.url()).server(), Duration::from_secs(10)).await.unwrap();
+    ear.listener().listen("a").await.unwrap();
+    let before = tasks();
+    std::thread::spawn(move || drop(ear)).join().expect("it does not panic");
+    assert_eq!(tasks(), before);
+    until("the session ends", || sessions(&server) == 0).await;
+}
