@@ -16,7 +16,7 @@ use crate::migrate;
 use crate::ops::caller::to_the_end;
 use crate::ops::claim::PostgresIntake;
 use crate::ops::{admin, change, dead, look, schedule, settle};
-use crate::shared::Shared;
+use crate::store::Store;
 use crate::start;
 use crate::transport::failure::Effect;
 
@@ -25,7 +25,7 @@ use crate::transport::failure::Effect;
 /// Sharing it within a process is done in an `Arc`.
 #[derive(Debug)]
 pub struct PostgresBackend {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) store: Arc<Store>,
 }
 
 impl PostgresBackend {
@@ -49,7 +49,7 @@ impl PostgresBackend {
     /// [`Incompatible`](delayline_core::ErrorKind::Incompatible), [`Unavailable`](delayline_core::ErrorKind::Unavailable): each says what to do.
     pub async fn connect(config: PostgresConfig) -> Result<Self> {
         let opened = start::open(&config).await?;
-        Ok(Self { shared: Arc::new(Shared::new(opened.db, opened.bells, config, opened.durability)) })
+        Ok(Self { store: Arc::new(Store::new(opened.db, opened.bells, config, opened.durability)) })
     }
 
     /// Schedules tasks inside the caller's transaction: they are visible, and wake who sleeps, at its commit, and are gone
@@ -69,7 +69,7 @@ impl PostgresBackend {
         queue: &QueueName,
         tasks: Vec<NewTask>,
     ) -> Result<Vec<Result<Scheduled>>> {
-        schedule::schedule_inside(&self.shared, connection, queue, tasks).await
+        schedule::schedule_inside(&self.store, connection, queue, tasks).await
     }
 
     /// Completes tasks inside the caller's transaction, so that what a handler wrote and its task's completion are one.
@@ -88,72 +88,72 @@ impl PostgresBackend {
         queue: &QueueName,
         leases: &[Lease],
     ) -> Result<Vec<Result<()>>> {
-        settle::complete_inside(&self.shared, connection, queue, leases).await
+        settle::complete_inside(&self.store, connection, queue, leases).await
     }
 }
 
 #[async_trait]
 impl DelayBackend for PostgresBackend {
     fn capabilities(&self) -> &Capabilities {
-        &self.shared.caps
+        &self.store.caps
     }
 
     async fn schedule(&self, queue: &QueueName, tasks: Vec<NewTask>) -> Result<Vec<Result<Scheduled>>> {
-        let (shared, queue) = (self.shared.clone(), queue.clone());
-        to_the_end(|caller| async move { schedule::schedule(&shared, &queue, tasks, &caller).await }).await
+        let (store, queue) = (self.store.clone(), queue.clone());
+        to_the_end(|caller| async move { schedule::schedule(&store, &queue, tasks, &caller).await }).await
     }
 
     async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
-        self.shared.open()?;
-        Ok(Box::new(PostgresIntake::open(self.shared.clone(), queue, options)))
+        self.store.open()?;
+        Ok(Box::new(PostgresIntake::open(self.store.clone(), queue, options)))
     }
 
     async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
-        let (shared, queue) = (self.shared.clone(), queue.clone());
-        to_the_end(|_| async move { settle::settle(&shared, &queue, &verdicts).await }).await
+        let (store, queue) = (self.store.clone(), queue.clone());
+        to_the_end(|_| async move { settle::settle(&store, &queue, &verdicts).await }).await
     }
 
     async fn extend(&self, queue: &QueueName, leases: Vec<Lease>, by: Duration) -> Result<Vec<Result<Lease>>> {
-        settle::extend(&self.shared, queue, leases, by).await
+        settle::extend(&self.store, queue, leases, by).await
     }
 
     async fn change(&self, queue: &QueueName, select: Select, change: Change) -> Result<Changed> {
-        let (shared, queue) = (self.shared.clone(), queue.clone());
-        to_the_end(|caller| async move { change::change(&shared, &queue, select, change, &caller).await }).await
+        let (store, queue) = (self.store.clone(), queue.clone());
+        to_the_end(|caller| async move { change::change(&store, &queue, select, change, &caller).await }).await
     }
 
     async fn find(&self, queue: &QueueName, id: &TaskId) -> Result<Option<TaskView>> {
-        look::find(&self.shared, queue, id).await
+        look::find(&self.store, queue, id).await
     }
 
     async fn list(&self, queue: &QueueName, page: Page) -> Result<Vec<TaskView>> {
-        look::list(&self.shared, queue, page).await
+        look::list(&self.store, queue, page).await
     }
 
     async fn dead_letters(&self, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
-        let (shared, queue) = (self.shared.clone(), queue.clone());
-        to_the_end(|caller| async move { dead::operate(&shared, &queue, op, &caller).await }).await
+        let (store, queue) = (self.store.clone(), queue.clone());
+        to_the_end(|caller| async move { dead::operate(&store, &queue, op, &caller).await }).await
     }
 
     async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
-        look::stats(&self.shared, queue).await
+        look::stats(&self.store, queue).await
     }
 
     async fn queues(&self) -> Result<Vec<QueueName>> {
-        look::queues(&self.shared).await
+        look::queues(&self.store).await
     }
 
     async fn administer(&self, queue: &QueueName, op: AdminOp) -> Result<()> {
-        let (shared, queue) = (self.shared.clone(), queue.clone());
-        to_the_end(|caller| async move { admin::administer(&shared, &queue, op, &caller).await }).await
+        let (store, queue) = (self.store.clone(), queue.clone());
+        to_the_end(|caller| async move { admin::administer(&store, &queue, op, &caller).await }).await
     }
 
     async fn ping(&self) -> Result<()> {
-        self.shared.rows("asking", Effect::Read, &"SELECT 1".into(), |query| query).await.map(drop)
+        self.store.rows("asking", Effect::Read, &"SELECT 1".into(), |query| query).await.map(drop)
     }
 
     async fn close(&self) -> Result<()> {
-        self.shared.close().await;
+        self.store.close().await;
         Ok(())
     }
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `backend` | the trait, thin: each method hands on to its room in `ops` |
 //! | `ops` | `schedule`, `claim`, `settle`, `change`, `dead`, `admin`, `look`: the trait's methods; and what they have in common |
-//! | `shared` | what a backend and its intakes share |
+//! | `store` | what a backend and its intakes share |
 //! | `notify` | wake-ups by LISTEN and NOTIFY, restored after every loss |
 //! | `transport` | connections, calls on them that nothing cuts short and that end in time, what failures mean |
 //! | `codec` | what is in the columns |
@@ -25,7 +25,7 @@ mod namespaces;
 mod notify;
 mod ops;
 mod schema;
-mod shared;
+mod store;
 mod start;
 mod statements;
 mod transport;

@@ -30,10 +30,10 @@ use crate::schema::Schema;
 
 /// All bells of a backend. Clones are the same.
 #[derive(Clone, Debug)]
-pub(crate) struct Bells(Arc<Shared>);
+pub(crate) struct Bells(Arc<Store>);
 
 #[derive(Debug)]
-struct Shared {
+struct Store {
     /// Where to listen, if at all.
     server: Option<PgConnectOptions>,
     schema: Schema,
@@ -77,14 +77,14 @@ pub(crate) struct Heard {
 pub(crate) struct Bell {
     rope: Arc<Rope>,
     queue: QueueName,
-    shared: Arc<Shared>,
+    store: Arc<Store>,
 }
 
 impl Bells {
     /// For a checked configuration; nothing is opened before the first bell. `troubles` changes when another connection to
     /// the server was lost.
     pub(crate) fn new(config: &PostgresConfig, schema: Schema, troubles: watch::Receiver<u64>) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(Store {
             server: config.listens_at().map(|server| server.application_name("delayline listen")),
             schema,
             connect_timeout: config.connect_timeout,
@@ -116,7 +116,7 @@ impl Bells {
         }
         drop(book);
         self.0.changed.notify_one();
-        Bell { rope, queue: queue.clone(), shared: self.0.clone() }
+        Bell { rope, queue: queue.clone(), store: self.0.clone() }
     }
 
     /// Rings the bells of a queue in this process: something was placed there that is due then.
@@ -170,13 +170,13 @@ impl Bell {
 
 impl Drop for Bell {
     fn drop(&mut self) {
-        let mut book = self.shared.book.lock();
+        let mut book = self.store.book.lock();
         let Some(ropes) = book.queues.get_mut(&self.queue) else { return };
         ropes.retain(|rope| !Arc::ptr_eq(rope, &self.rope));
         if ropes.is_empty() {
             book.queues.remove(&self.queue);
             drop(book);
-            self.shared.changed.notify_one();
+            self.store.changed.notify_one();
         }
     }
 }
@@ -201,7 +201,7 @@ impl Book {
     }
 }
 
-impl Shared {
+impl Store {
     /// Whether the task is to end. Then it is not that of the book any more: the next bell brings another.
     fn ended(&self) -> bool {
         let mut book = self.book.lock();
@@ -260,20 +260,20 @@ pub(crate) fn message(queue: &QueueName, due_ms: i64) -> String {
 }
 
 /// Serves the bells until there are none, over one connection after the other.
-async fn serve(shared: Arc<Shared>) {
-    let Some(server) = shared.server.clone() else { return };
+async fn serve(store: Arc<Store>) {
+    let Some(server) = store.server.clone() else { return };
     let mut backoff = Backoff::default();
     let mut was_lost = false;
-    while !shared.ended() {
+    while !store.ended() {
         if let Some(at) = backoff.not_before {
             tokio::select! {
                 () = sleep_until(at) => {}
-                () = shared.until_unwanted() => continue,
+                () = store.until_unwanted() => continue,
             }
         }
         let connected = tokio::select! {
-            connected = Line::open(&shared, &server) => connected,
-            () = shared.until_unwanted() => continue,
+            connected = Line::open(&store, &server) => connected,
+            () = store.until_unwanted() => continue,
         };
         let mut line = match connected {
             Ok(line) => line,
@@ -286,7 +286,7 @@ async fn serve(shared: Arc<Shared>) {
         if std::mem::take(&mut was_lost) {
             meter::reconnected(NAME);
         }
-        if line.attend(&shared).await.is_break() {
+        if line.attend(&store).await.is_break() {
             was_lost = true;
             // One that worked may be opened again at once; one that never did is not hurried.
             if line.heard.is_empty() {
@@ -297,7 +297,7 @@ async fn serve(shared: Arc<Shared>) {
             tracing::debug!(server = place(&server), "the connection for wake-ups was lost");
         }
         drop(line);
-        shared.lost();
+        store.lost();
     }
 }
 
@@ -309,54 +309,54 @@ struct Line {
 }
 
 impl Line {
-    async fn open(shared: &Shared, server: &PgConnectOptions) -> Result<Self> {
-        let mut troubles = shared.troubles.clone();
+    async fn open(store: &Store, server: &PgConnectOptions) -> Result<Self> {
+        let mut troubles = store.troubles.clone();
         troubles.mark_unchanged();
-        Ok(Self { ear: Ear::open(server, shared.connect_timeout).await?, heard: HashSet::new(), troubles })
+        Ok(Self { ear: Ear::open(server, store.connect_timeout).await?, heard: HashSet::new(), troubles })
     }
 
     /// Rings what is to be rung, until the connection is lost (break) or nobody listens any more (continue).
-    async fn attend(&mut self, shared: &Shared) -> ControlFlow<()> {
-        while let Some(wanted) = shared.wanted() {
-            self.subscribe(shared, wanted).await?;
+    async fn attend(&mut self, store: &Store) -> ControlFlow<()> {
+        while let Some(wanted) = store.wanted() {
+            self.subscribe(store, wanted).await?;
             loop {
                 tokio::select! {
                     message = self.ear.listener().try_recv() => match message {
-                        Ok(Some(message)) => shared.hear(&message),
+                        Ok(Some(message)) => store.hear(&message),
                         Ok(None) | Err(_) => return ControlFlow::Break(()),
                     },
-                    () = shared.changed.notified() => break,
-                    () = shared.doubt.notified() => self.ask(shared).await?,
+                    () = store.changed.notified() => break,
+                    () = store.doubt.notified() => self.ask(store).await?,
                     // Its sender may be gone when a backend was dropped; then the bells will be, too.
-                    Ok(()) = self.troubles.changed() => self.ask(shared).await?,
+                    Ok(()) = self.troubles.changed() => self.ask(store).await?,
                 }
             }
         }
         ControlFlow::Continue(())
     }
 
-    async fn subscribe(&mut self, shared: &Shared, wanted: HashSet<String>) -> ControlFlow<()> {
+    async fn subscribe(&mut self, store: &Store, wanted: HashSet<String>) -> ControlFlow<()> {
         let new: HashSet<_> = wanted.difference(&self.heard).cloned().collect();
         let old: Vec<_> = self.heard.difference(&wanted).cloned().collect();
         if !new.is_empty() {
             let names: Vec<_> = new.iter().map(String::as_str).collect();
-            in_time(shared.response_timeout, self.ear.listener().listen_all(names)).await?;
+            in_time(store.response_timeout, self.ear.listener().listen_all(names)).await?;
         }
         for channel in &old {
-            in_time(shared.response_timeout, self.ear.listener().unlisten(channel)).await?;
+            in_time(store.response_timeout, self.ear.listener().unlisten(channel)).await?;
         }
         self.heard = wanted;
         // Unless there is one more queue by now, which `changed` then tells.
-        let book = shared.book.lock();
-        let all = book.queues.keys().all(|queue| self.heard.contains(&shared.schema.channel(queue)));
-        shared.listening.store(all, Ordering::Release);
+        let book = store.book.lock();
+        let all = book.queues.keys().all(|queue| self.heard.contains(&store.schema.channel(queue)));
+        store.listening.store(all, Ordering::Release);
         drop(book);
-        shared.begun(&new);
+        store.begun(&new);
         ControlFlow::Continue(())
     }
 
-    async fn ask(&mut self, shared: &Shared) -> ControlFlow<()> {
-        in_time(shared.response_timeout, self.ear.listener().execute("SELECT 1")).await
+    async fn ask(&mut self, store: &Store) -> ControlFlow<()> {
+        in_time(store.response_timeout, self.ear.listener().execute("SELECT 1")).await
     }
 }
 

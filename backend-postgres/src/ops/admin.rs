@@ -10,41 +10,41 @@ use crate::limits::PIECE;
 use crate::ops::caller::Caller;
 use crate::ops::dead;
 use crate::ops::locked::{PAUSES_MS, busy};
-use crate::shared::Shared;
+use crate::store::Store;
 use crate::transport::failure::Effect;
 use crate::transport::statement::Query;
 
-pub(crate) async fn administer(shared: &Shared, queue: &QueueName, op: AdminOp, caller: &Caller) -> Result<()> {
+pub(crate) async fn administer(store: &Store, queue: &QueueName, op: AdminOp, caller: &Caller) -> Result<()> {
     let name = queue.clone();
     let bind = move |query: Query<'static>| query.bind(name.as_str());
     match op {
-        AdminOp::Pause => shared.rows("pausing", Effect::Repeat, &shared.sql.pause, bind).await.map(drop),
+        AdminOp::Pause => store.rows("pausing", Effect::Repeat, &store.sql.pause, bind).await.map(drop),
         AdminOp::Resume => {
-            let rows = shared.rows("resuming", Effect::Repeat, &shared.sql.resume, bind).await?;
+            let rows = store.rows("resuming", Effect::Repeat, &store.sql.resume, bind).await?;
             let least_ms = rows.first().map(|row| get(row, 0)).transpose()?;
-            shared.placed(queue, least_ms).await;
+            store.placed(queue, least_ms).await;
             Ok(())
         }
-        AdminOp::Delete => delete(shared, queue, caller).await,
+        AdminOp::Delete => delete(store, queue, caller).await,
         _ => Err(Error::unsupported("this operation on a queue")),
     }
 }
 
 /// Deletes what is there now, in pieces; what is scheduled meanwhile stays.
-async fn delete(shared: &Shared, queue: &QueueName, caller: &Caller) -> Result<()> {
-    let rows = shared.rows("deleting", Effect::Repeat, &shared.sql.seqs, |query| query.bind(1_i64)).await?;
+async fn delete(store: &Store, queue: &QueueName, caller: &Caller) -> Result<()> {
+    let rows = store.rows("deleting", Effect::Repeat, &store.sql.seqs, |query| query.bind(1_i64)).await?;
     let until: i64 = get(rows.first().ok_or_else(corrupt)?, 0)?;
     let mut pauses = PAUSES_MS.into_iter();
     loop {
         caller.waits()?;
         let name = queue.clone();
-        let rows = shared.rows("deleting", Effect::Repeat, &shared.sql.delete_tasks, move |query| {
+        let rows = store.rows("deleting", Effect::Repeat, &store.sql.delete_tasks, move |query| {
             query.bind(name.as_str()).bind(until).bind(PIECE as i64)
         });
         let rows = rows.await?;
         let row = rows.first().ok_or_else(corrupt)?;
         let (gone, any) = (count(row, 0)?, get::<Option<bool>>(row, 1)?.is_some());
-        shared.vacuum.left_dead(gone);
+        store.vacuum.left_dead(gone);
         if gone == PIECE as u64 {
             continue;
         }
@@ -57,8 +57,8 @@ async fn delete(shared: &Shared, queue: &QueueName, caller: &Caller) -> Result<(
         }
     }
     let purge = DeadLetterOp::Purge { select: DeadSelect::All };
-    dead::operate(shared, queue, purge, caller).await?;
+    dead::operate(store, queue, purge, caller).await?;
     let name = queue.clone();
-    let rest = shared.rows("deleting", Effect::Repeat, &shared.sql.delete_rest, move |query| query.bind(name.as_str()));
+    let rest = store.rows("deleting", Effect::Repeat, &store.sql.delete_rest, move |query| query.bind(name.as_str()));
     rest.await.map(drop)
 }

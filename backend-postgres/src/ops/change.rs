@@ -17,13 +17,13 @@ use crate::ops::answers::{all_answered, parted};
 use crate::ops::caller::Caller;
 use crate::ops::locked::{PAUSES_MS, busy};
 use crate::ops::operation::{Operation, begin, digest};
-use crate::shared::Shared;
+use crate::store::Store;
 use crate::transport::failure::Effect;
 use crate::transport::statement::{Query, as_work, query};
 
 /// What every piece of a change is told.
 struct Plan<'c> {
-    shared: &'c Shared,
+    store: &'c Store,
     queue: &'c QueueName,
     action: Action,
     operation: Option<Operation>,
@@ -31,24 +31,24 @@ struct Plan<'c> {
 }
 
 pub(crate) async fn change(
-    shared: &Shared,
+    store: &Store,
     queue: &QueueName,
     select: Select,
     change: Change,
     caller: &Caller,
 ) -> Result<Changed> {
-    shared.open()?;
+    store.open()?;
     if let Action::MoveTo(due) = change.action {
-        check_due(shared, due).await?;
+        check_due(store, due).await?;
     }
     if let Select::Tasks(tasks) = &select {
-        shared.caps.check_batch(tasks.len())?;
+        store.caps.check_batch(tasks.len())?;
     }
     let operation = match change.operation {
-        Some(id) => Some(begin(shared, id, digest(queue, &select, change.action)).await?),
+        Some(id) => Some(begin(store, id, digest(queue, &select, change.action)).await?),
         None => None,
     };
-    let plan = Plan { shared, queue, action: change.action, operation, caller };
+    let plan = Plan { store, queue, action: change.action, operation, caller };
     match select {
         Select::Tasks(tasks) => plan.change_tasks(tasks).await,
         Select::Group(group) => plan.change_group(&group).await,
@@ -56,15 +56,15 @@ pub(crate) async fn change(
 }
 
 /// Checks the target of a move, which is the same for all; of an instant, on the server's clock.
-async fn check_due(shared: &Shared, due: Due) -> Result<()> {
-    shared.caps.check_delay(due)?;
+async fn check_due(store: &Store, due: Due) -> Result<()> {
+    store.caps.check_delay(due)?;
     if let Due::At(at) = due {
         let ms = at.unix_millis_ceil();
         let sql = "SELECT $1 > extract(epoch FROM clock_timestamp()) * 1000 + $2".into();
         let limit = micros_ceil(DELAY_MAX) / 1000;
-        let rows = shared.rows("changing", Effect::Read, &sql, move |query| query.bind(ms).bind(limit)).await?;
+        let rows = store.rows("changing", Effect::Read, &sql, move |query| query.bind(ms).bind(limit)).await?;
         if get(rows.first().ok_or_else(codec::corrupt)?, 0)? {
-            return Err(shared.caps.out_of_range());
+            return Err(store.caps.out_of_range());
         }
     }
     Ok(())
@@ -196,17 +196,17 @@ impl Plan<'_> {
             CHANGED => Ok(ChangeOutcome::Changed),
             IN_FLIGHT => Ok(ChangeOutcome::InFlight),
             NOT_FOUND => Ok(ChangeOutcome::NotFound),
-            REFUSED => Err(self.shared.caps.out_of_range()),
+            REFUSED => Err(self.store.caps.out_of_range()),
             _ => Err(busy()),
         }
     }
 
     async fn change_piece(&self, number: i32, piece: &[usize], tasks: &[TaskRef]) -> Result<Vec<u8>> {
-        let shared = self.shared;
+        let store = self.store;
         let piece = Arc::new(Piece {
             queue: self.queue.clone(),
-            sql: shared.sql.change_tasks.clone(),
-            named: shared.db.named(),
+            sql: store.sql.change_tasks.clone(),
+            named: store.db.named(),
             aim: Aim::of(self.action),
             ids: piece.iter().map(|&at| codec::id_bytes(&tasks[at].id)).collect(),
             seqs: piece.iter().map(|&at| codec::seq_of(&tasks[at].receipt)).collect(),
@@ -219,8 +219,8 @@ impl Plan<'_> {
             };
             let answers = answers?;
             letters = answers.letters;
-            shared.vacuum.left_dead(letters.iter().filter(|&&letter| letter == CHANGED).count() as u64);
-            shared.placed(self.queue, answers.least_ms).await;
+            store.vacuum.left_dead(letters.iter().filter(|&&letter| letter == CHANGED).count() as u64);
+            store.placed(self.queue, answers.least_ms).await;
             match pause_ms {
                 Some(ms) if letters.contains(&LOCKED) => sleep(Duration::from_millis(ms)).await,
                 _ => break,
@@ -234,19 +234,19 @@ impl Plan<'_> {
             let (piece, mut answers) = (piece.clone(), Answers { letters: letters.clone(), least_ms: None });
             async move { piece.run(connection, &mut answers).await.map(|()| answers) }.boxed()
         });
-        self.shared.db.run("changing", Effect::Write, work).await
+        self.store.db.run("changing", Effect::Write, work).await
     }
 
     /// The same together with a note of what was answered, from which a repeated change answers.
     async fn run_noted(&self, piece: Arc<Piece>, operation: Operation, number: i32) -> Result<Answers> {
-        let shared = self.shared;
-        let (find, note) = (shared.sql.operation_begin.clone(), shared.sql.operation_note.clone());
+        let store = self.store;
+        let (find, note) = (store.sql.operation_begin.clone(), store.sql.operation_note.clone());
         let work = as_work(move |connection| {
             let (piece, operation, find, note) = (piece.clone(), operation.clone(), find.clone(), note.clone());
             let work = async move { run_noted(connection, &piece, &operation, number, &find, &note).await };
             work.boxed()
         });
-        let answers = shared.db.transact("changing", Effect::Write, work).await?;
+        let answers = store.db.transact("changing", Effect::Write, work).await?;
         answers.ok_or_else(|| Error::new(ErrorKind::Invalid, "the operation id was another change's"))
     }
 
@@ -272,8 +272,8 @@ impl Plan<'_> {
             };
             any = true;
             tally = step.tally;
-            self.shared.vacuum.left_dead(step.looked);
-            self.shared.placed(self.queue, step.least_ms).await;
+            self.store.vacuum.left_dead(step.looked);
+            self.store.placed(self.queue, step.least_ms).await;
             pass = None;
             match step.blocker {
                 None if step.looked < PIECE as u64 => break,
@@ -296,7 +296,7 @@ impl Plan<'_> {
         changed.refused = tally.counts[3] as u64;
         if changed.refused > 0 {
             changed.first_refusal = Some(match self.action {
-                Action::Shift(_) if passed == 0 => self.shared.caps.out_of_range(),
+                Action::Shift(_) if passed == 0 => self.store.caps.out_of_range(),
                 Action::Shift(_) | Action::Cancel | Action::MoveTo(_) => busy(),
             });
         }
@@ -305,21 +305,21 @@ impl Plan<'_> {
 
     /// The last seq that was given: what is scheduled from now on has a higher one.
     async fn last_seq(&self) -> Result<i64> {
-        let rows = self.shared.rows("changing", Effect::Repeat, &self.shared.sql.seqs, |query| query.bind(1_i64));
+        let rows = self.store.rows("changing", Effect::Repeat, &self.store.sql.seqs, |query| query.bind(1_i64));
         get(rows.await?.first().ok_or_else(codec::corrupt)?, 0)
     }
 
     /// Changes the next members of a group.
     async fn step(&self, group: &GroupName, tally: Tally, until: i64, pass: Option<i64>) -> Result<Step> {
-        let shared = self.shared;
+        let store = self.store;
         let chunk = Arc::new(Chunk {
             queue: self.queue.clone(),
             group: group.as_str().into(),
             aim: Aim::of(self.action),
-            sql: shared.sql.change_group.clone(),
-            find: shared.sql.operation_begin.clone(),
-            note: shared.sql.operation_note.clone(),
-            named: shared.db.named(),
+            sql: store.sql.change_group.clone(),
+            find: store.sql.operation_begin.clone(),
+            note: store.sql.operation_note.clone(),
+            named: store.db.named(),
             operation: self.operation.clone(),
             until,
             pass,
@@ -330,9 +330,9 @@ impl Plan<'_> {
             async move { chunk.run(connection, tally).await }.boxed()
         });
         let step = if noted {
-            shared.db.transact("changing a group", Effect::Write, work).await?
+            store.db.transact("changing a group", Effect::Write, work).await?
         } else {
-            shared.db.run("changing a group", Effect::Write, work).await?
+            store.db.run("changing a group", Effect::Write, work).await?
         };
         step.ok_or_else(|| Error::new(ErrorKind::Invalid, "the operation id was another change's"))
     }

@@ -23,7 +23,7 @@ use crate::codec::{self, Body, count, get, micros_ceil};
 use crate::limits::PIECE;
 use crate::notify::bells::{Bell, Heard};
 use crate::ops::{dead, operation, settle};
-use crate::shared::Shared;
+use crate::store::Store;
 use crate::transport::failure::Effect;
 
 /// A task that came so late to a sleeper is a sign of wake-ups that don't arrive.
@@ -45,7 +45,7 @@ pub(crate) struct PostgresIntake {
 }
 
 struct Core {
-    shared: Arc<Shared>,
+    store: Arc<Store>,
     queue: QueueName,
     state: Arc<Mutex<State>>,
 }
@@ -115,10 +115,10 @@ impl Known {
 }
 
 impl PostgresIntake {
-    pub(crate) fn open(shared: Arc<Shared>, queue: &QueueName, options: IntakeOptions) -> Self {
-        let bell = shared.bells.listen(queue);
-        shared.enter(queue);
-        let core = Core { shared, queue: queue.clone(), state: Arc::default() };
+    pub(crate) fn open(store: Arc<Store>, queue: &QueueName, options: IntakeOptions) -> Self {
+        let bell = store.bells.listen(queue);
+        store.enter(queue);
+        let core = Core { store, queue: queue.clone(), state: Arc::default() };
         Self { core: Arc::new(core), bell, unrung: false, consumer: options.consumer, closed: false }
     }
 }
@@ -147,23 +147,23 @@ impl Core {
         if !unreadable.is_empty() {
             answer.claimed.set_aside = unreadable.len() as u64;
             // If that fails, they are claimed and met again.
-            if let Err(e) = settle::set_aside(&self.shared, &self.queue, unreadable).await {
+            if let Err(e) = settle::set_aside(&self.store, &self.queue, unreadable).await {
                 tracing::warn!(queue = %self.queue, error = %e, "rows that can't be read could not be set aside");
             }
         }
-        self.shared.vacuum.left_dead(answer.had);
-        operation::forget_when_due(&self.shared).await;
-        dead::buried(&self.shared, &self.queue, answer.claimed.buried).await;
+        self.store.vacuum.left_dead(answer.had);
+        operation::forget_when_due(&self.store).await;
+        dead::buried(&self.store, &self.queue, answer.claimed.buried).await;
         answer.claimed.next_due_in = state.next_due_in(&answer, max);
         Ok(answer.claimed)
     }
 
     async fn ask(&self, state: &mut State, claim: Claim, max: u64) -> Result<Answer> {
-        let number = self.shared.ids.claim();
+        let number = self.store.ids.claim();
         let (queue, known) = (self.queue.clone(), state.known);
         let bytes = i64::try_from(claim.max_bytes).unwrap_or(i64::MAX);
         let sent = Instant::now();
-        let rows = self.shared.rows("claiming", Effect::Write, &self.shared.sql.claim, move |query| {
+        let rows = self.store.rows("claiming", Effect::Write, &self.store.sql.claim, move |query| {
             query
                 .bind(queue.as_str())
                 .bind(known.floor_ms)
@@ -186,7 +186,7 @@ impl Core {
 
     /// Gives back what claims took whose answers were lost.
     async fn give_back_lost(&self, state: &mut State) -> Result<()> {
-        let patience = self.shared.config.response_timeout;
+        let patience = self.store.config.response_timeout;
         let mut at = 0;
         while let Some(lost) = state.lost.get_mut(at) {
             at += 1;
@@ -196,7 +196,7 @@ impl Core {
             let (queue, number) = (self.queue.clone(), lost.claim);
             let lease_ms = micros_ceil(lost.lease) / 1000;
             let elapsed_ms = i64::try_from(lost.sent.elapsed().as_millis()).unwrap_or(i64::MAX);
-            let rows = self.shared.rows("giving back", Effect::Repeat, &self.shared.sql.give_back, move |query| {
+            let rows = self.store.rows("giving back", Effect::Repeat, &self.store.sql.give_back, move |query| {
                 query
                     .bind(queue.as_str())
                     .bind(number)
@@ -211,7 +211,7 @@ impl Core {
             };
             if let Some(least_ms) = least_ms {
                 state.known.hear(Heard { lowest_due_ms: Some(least_ms), lost: false }, true, Duration::MAX);
-                self.shared.placed(&self.queue, Some(least_ms)).await;
+                self.store.placed(&self.queue, Some(least_ms)).await;
             }
         }
         // What the server has not run by then, it does not run any more: it stops the statements of sessions that are gone.
@@ -225,7 +225,7 @@ impl Core {
         if verdicts.is_empty() {
             return;
         }
-        if let Err(e) = settle::settle(&self.shared, &self.queue, &verdicts).await {
+        if let Err(e) = settle::settle(&self.store, &self.queue, &verdicts).await {
             tracing::debug!(queue = %self.queue, error = %e, "tasks of a dropped claim come when their leases end");
         }
     }
@@ -319,13 +319,13 @@ impl Answer {
 impl Intake for PostgresIntake {
     async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
         let core = self.core.clone();
-        core.shared.caps.check_lease(claim.lease)?;
-        core.shared.open()?;
+        core.store.caps.check_lease(claim.lease)?;
+        core.store.open()?;
         // A claim before this one that was dropped is still under way. Waiting for it leaves nothing behind when it is dropped.
         let mut state = core.state.clone().lock_owned().await;
         // Before any look, so that what rings during it is seen again rather than missed.
-        let listening = core.shared.bells.listening();
-        state.known.hear(self.bell.take(), listening, core.shared.config.sweep);
+        let listening = core.store.bells.listening();
+        state.known.hear(self.bell.take(), listening, core.store.config.sweep);
         let orphaned = core.clone();
         let work = async move {
             let claimed = core.claim(&mut state, claim).await?;
@@ -339,18 +339,18 @@ impl Intake for PostgresIntake {
         // What has been visible for so long should have rung, or was known.
         let late = claimed.deliveries.iter().any(|task| task.lateness > LATE);
         if std::mem::take(&mut self.unrung) && late {
-            self.core.shared.bells.doubt();
+            self.core.store.bells.doubt();
         }
         Ok(claimed)
     }
 
     async fn wait(&mut self, at_most: Duration) {
-        let shared = &self.core.shared;
-        if shared.open().is_err() {
+        let store = &self.core.store;
+        if store.open().is_err() {
             return;
         }
         // While nothing can ring, somebody has to look.
-        let at_most = if shared.bells.listening() { at_most } else { at_most.min(shared.config.poll) };
+        let at_most = if store.bells.listening() { at_most } else { at_most.min(store.config.poll) };
         self.unrung = tokio::time::timeout(at_most, self.bell.rung()).await.is_err();
     }
 
@@ -365,8 +365,8 @@ impl Intake for PostgresIntake {
 
 impl Drop for PostgresIntake {
     fn drop(&mut self) {
-        self.core.shared.leave(&self.core.queue);
-        if self.closed || self.core.shared.open().is_err() {
+        self.core.store.leave(&self.core.queue);
+        if self.closed || self.core.store.open().is_err() {
             return;
         }
         let core = self.core.clone();

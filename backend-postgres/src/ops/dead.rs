@@ -10,42 +10,42 @@ use sqlx::postgres::PgRow;
 use crate::codec::{self, Body, count, get};
 use crate::limits::{DELAY_MAX, PIECE, PIECE_BYTES};
 use crate::ops::caller::Caller;
-use crate::shared::Shared;
+use crate::store::Store;
 use crate::transport::failure::Effect;
 
 /// Queues whose dead letters one process counts, so that it need not look each time.
 const QUEUES_MAX: usize = 1_000;
 
 pub(crate) async fn operate(
-    shared: &Shared,
+    store: &Store,
     queue: &QueueName,
     op: DeadLetterOp,
     caller: &Caller,
 ) -> Result<DeadLetters> {
-    shared.open()?;
+    store.open()?;
     match op {
-        DeadLetterOp::List { after, limit } => list(shared, queue, after, limit.min(limits::PAGE_MAX)).await,
+        DeadLetterOp::List { after, limit } => list(store, queue, after, limit.min(limits::PAGE_MAX)).await,
         DeadLetterOp::Redrive { select, rate } => {
             let gap_us = match rate {
                 None => 0.0,
                 Some(rate) if rate.is_finite() && rate > 0.0 => 1e6 / rate,
                 Some(rate) => return Err(Error::new(ErrorKind::Invalid, format!("{rate} a second is no rate"))),
             };
-            walk(shared, queue, select, Work::Redrive { gap_us, since_us: 0 }, caller).await
+            walk(store, queue, select, Work::Redrive { gap_us, since_us: 0 }, caller).await
         }
-        DeadLetterOp::Purge { select } => walk(shared, queue, select, Work::Purge, caller).await,
+        DeadLetterOp::Purge { select } => walk(store, queue, select, Work::Purge, caller).await,
         _ => Err(Error::unsupported("this operation on dead letters")),
     }
 }
 
-async fn list(shared: &Shared, queue: &QueueName, after: Option<u64>, limit: usize) -> Result<DeadLetters> {
+async fn list(store: &Store, queue: &QueueName, after: Option<u64>, limit: usize) -> Result<DeadLetters> {
     let mut answer = DeadLetters::default();
     if limit == 0 {
         return Ok(answer);
     }
     let after = after.map_or(0, |after| i64::try_from(after).unwrap_or(i64::MAX));
     let queue = queue.clone();
-    let rows = shared.rows("listing dead letters", Effect::Read, &shared.sql.dead_list, move |query| {
+    let rows = store.rows("listing dead letters", Effect::Read, &store.sql.dead_list, move |query| {
         query.bind(queue.as_str()).bind(after).bind(limit as i64).bind(PIECE_BYTES as i64)
     });
     let rows = rows.await?;
@@ -85,7 +85,7 @@ enum Work {
 }
 
 async fn walk(
-    shared: &Shared,
+    store: &Store,
     queue: &QueueName,
     select: DeadSelect,
     mut work: Work,
@@ -94,14 +94,14 @@ async fn walk(
     let ids = match select {
         DeadSelect::All => None,
         DeadSelect::Ids(ids) => {
-            shared.caps.check_batch(ids.len())?;
+            store.caps.check_batch(ids.len())?;
             Some(Arc::new(ids.iter().map(codec::id_bytes).collect::<Vec<_>>()))
         }
         _ => return Err(Error::unsupported("this selection of dead letters")),
     };
     let name = queue.clone();
-    let span = shared
-        .rows("counting dead letters", Effect::Read, &shared.sql.dead_span, move |query| query.bind(name.as_str()));
+    let span = store
+        .rows("counting dead letters", Effect::Read, &store.sql.dead_span, move |query| query.bind(name.as_str()));
     // Everything that is buried now, and nothing that is buried later.
     let span = span.await?;
     let span = span.first().ok_or_else(codec::corrupt)?;
@@ -109,7 +109,7 @@ async fn walk(
     if let Work::Redrive { gap_us, .. } = work {
         let longest_us = DELAY_MAX.as_micros() as f64;
         if gap_us > longest_us || letters as f64 * gap_us > longest_us {
-            return Err(shared.caps.out_of_range());
+            return Err(store.caps.out_of_range());
         }
     }
     let Some(until) = until else { return Ok(DeadLetters::default()) };
@@ -117,7 +117,7 @@ async fn walk(
     let mut after = 0;
     loop {
         caller.waits()?;
-        let (came_to, looked) = work.on(shared, queue, (after, until), ids.clone(), &mut answer).await?;
+        let (came_to, looked) = work.on(store, queue, (after, until), ids.clone(), &mut answer).await?;
         match came_to {
             Some(n) if looked == PIECE as u64 => after = n,
             _ => return Ok(answer),
@@ -129,7 +129,7 @@ impl Work {
     /// Works on the next letters, and answers which was the last and how many were looked at.
     async fn on(
         &mut self,
-        shared: &Shared,
+        store: &Store,
         queue: &QueueName,
         (after, until): (i64, i64),
         ids: Option<Arc<Vec<Vec<u8>>>>,
@@ -139,7 +139,7 @@ impl Work {
         match self {
             Self::Redrive { gap_us, since_us } => {
                 let (gap, since, before) = (*gap_us, *since_us, answer.affected as i64);
-                let rows = shared.rows("redriving", Effect::Write, &shared.sql.dead_redrive, move |query| {
+                let rows = store.rows("redriving", Effect::Write, &store.sql.dead_redrive, move |query| {
                     let query = query.bind(name.as_str()).bind(after).bind(until).bind(PIECE as i64);
                     query.bind(ids.as_deref()).bind(since).bind(gap).bind(before)
                 });
@@ -149,11 +149,11 @@ impl Work {
                 *since_us = get(row, 0)?;
                 answer.affected += redriven;
                 answer.kept += looked.saturating_sub(redriven);
-                shared.placed(queue, get(row, 4)?).await;
+                store.placed(queue, get(row, 4)?).await;
                 Ok((get(row, 3)?, looked))
             }
             Self::Purge => {
-                let rows = shared.rows("purging", Effect::Write, &shared.sql.dead_purge, move |query| {
+                let rows = store.rows("purging", Effect::Write, &store.sql.dead_purge, move |query| {
                     let query = query.bind(name.as_str()).bind(after).bind(until).bind(PIECE as i64);
                     query.bind(ids.as_deref())
                 });
@@ -168,13 +168,13 @@ impl Work {
 
 /// Notes that tasks were buried, and keeps the dead letters within their limit: exactly where that is small, and else by
 /// what one process may bury between two looks, a hundredth of it.
-pub(super) async fn buried(shared: &Shared, queue: &QueueName, letters: u64) {
+pub(super) async fn buried(store: &Store, queue: &QueueName, letters: u64) {
     if letters == 0 {
         return;
     }
-    let max = shared.config.dead_letters_max as u64;
+    let max = store.config.dead_letters_max as u64;
     {
-        let mut buried = shared.buried.lock();
+        let mut buried = store.buried.lock();
         if buried.len() == QUEUES_MAX && !buried.contains_key(queue) {
             buried.clear();
         }
@@ -186,15 +186,15 @@ pub(super) async fn buried(shared: &Shared, queue: &QueueName, letters: u64) {
         }
         *since = 0;
     }
-    if let Err(e) = trim(shared, queue, max).await {
+    if let Err(e) = trim(store, queue, max).await {
         tracing::debug!(%queue, error = %e, "dead letters beyond the limit are dropped with the next ones");
     }
 }
 
-async fn trim(shared: &Shared, queue: &QueueName, max: u64) -> Result<()> {
+async fn trim(store: &Store, queue: &QueueName, max: u64) -> Result<()> {
     loop {
         let name = queue.clone();
-        let rows = shared.rows("dropping dead letters", Effect::Write, &shared.sql.dead_trim, move |query| {
+        let rows = store.rows("dropping dead letters", Effect::Write, &store.sql.dead_trim, move |query| {
             query.bind(name.as_str()).bind(max as i64).bind(PIECE as i64)
         });
         let rows = rows.await?;

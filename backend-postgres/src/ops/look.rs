@@ -8,19 +8,19 @@ use sqlx::postgres::PgRow;
 
 use crate::codec::{self, Body, count, get};
 use crate::limits::{LEASE_MAX, PIECE_BYTES};
-use crate::shared::Shared;
+use crate::store::Store;
 use crate::transport::failure::Effect;
 use crate::transport::statement::Query;
 
-pub(crate) async fn find(shared: &Shared, queue: &QueueName, id: &TaskId) -> Result<Option<TaskView>> {
+pub(crate) async fn find(store: &Store, queue: &QueueName, id: &TaskId) -> Result<Option<TaskView>> {
     let (queue, id) = (queue.clone(), codec::id_bytes(id));
     let bind = move |query: Query<'static>| query.bind(queue.as_str()).bind(&id);
-    let rows = shared.rows("finding", Effect::Read, &shared.sql.find, bind).await?;
+    let rows = store.rows("finding", Effect::Read, &store.sql.find, bind).await?;
     rows.first().map(view).transpose()
 }
 
-pub(crate) async fn list(shared: &Shared, queue: &QueueName, page: Page) -> Result<Vec<TaskView>> {
-    shared.open()?;
+pub(crate) async fn list(store: &Store, queue: &QueueName, page: Page) -> Result<Vec<TaskView>> {
+    store.open()?;
     let limit = page.limit.min(limits::PAGE_MAX);
     if limit == 0 {
         return Ok(Vec::new());
@@ -33,7 +33,7 @@ pub(crate) async fn list(shared: &Shared, queue: &QueueName, page: Page) -> Resu
         None => (-1, 0),
     };
     let queue = queue.clone();
-    let rows = shared.rows("listing", Effect::Read, &shared.sql.list, move |query| {
+    let rows = store.rows("listing", Effect::Read, &store.sql.list, move |query| {
         query.bind(queue.as_str()).bind(ms).bind(seq).bind(limit as i64).bind(PIECE_BYTES as i64)
     });
     rows.await?.iter().map(view).collect()
@@ -63,11 +63,11 @@ fn view(row: &PgRow) -> Result<TaskView> {
     Ok(view)
 }
 
-pub(crate) async fn stats(shared: &Shared, queue: &QueueName) -> Result<QueueStats> {
+pub(crate) async fn stats(store: &Store, queue: &QueueName) -> Result<QueueStats> {
     let queue = queue.clone();
     let windows_ms = DueWithin::WINDOWS.map(|window| window.as_millis() as i64);
     let near_ms = windows_ms.into_iter().fold(LEASE_MAX.as_millis() as i64, i64::max);
-    let rows = shared.rows("counting", Effect::Read, &shared.sql.stats, move |query| {
+    let rows = store.rows("counting", Effect::Read, &store.sql.stats, move |query| {
         query.bind(queue.as_str()).bind(near_ms).bind(windows_ms)
     });
     let rows = rows.await?;
@@ -91,9 +91,9 @@ pub(crate) async fn stats(shared: &Shared, queue: &QueueName) -> Result<QueueSta
 }
 
 /// The queues that hold something, are paused, or have an intake here.
-pub(crate) async fn queues(shared: &Shared) -> Result<Vec<QueueName>> {
-    let mut queues: BTreeSet<QueueName> = shared.entered().into_iter().collect();
-    for row in shared.rows("listing queues", Effect::Read, &shared.sql.queues, |query| query).await? {
+pub(crate) async fn queues(store: &Store) -> Result<Vec<QueueName>> {
+    let mut queues: BTreeSet<QueueName> = store.entered().into_iter().collect();
+    for row in store.rows("listing queues", Effect::Read, &store.sql.queues, |query| query).await? {
         // A name that is none of ours stands in a row that somebody else has written.
         queues.extend(QueueName::new(get::<&str>(&row, 0)?).ok());
     }

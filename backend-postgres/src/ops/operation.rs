@@ -6,7 +6,7 @@ use delayline_core::{Action, Error, ErrorKind, OperationId, QueueName, Result, S
 use tokio::time::Instant;
 
 use crate::codec::{id_bytes, micros_ceil};
-use crate::shared::Shared;
+use crate::store::Store;
 use crate::transport::failure::Effect;
 use crate::transport::statement::Query;
 
@@ -19,13 +19,13 @@ pub(super) struct Operation {
 }
 
 /// Notes what an operation id stands for.
-pub(super) async fn begin(shared: &Shared, id: OperationId, digest: Vec<u8>) -> Result<Operation> {
-    forget(shared).await;
-    *shared.forget_at.lock() = Some(Instant::now() + shared.config.operation_window + Duration::from_secs(1));
-    let window_ms = micros_ceil(shared.config.operation_window) / 1000;
+pub(super) async fn begin(store: &Store, id: OperationId, digest: Vec<u8>) -> Result<Operation> {
+    forget(store).await;
+    *store.forget_at.lock() = Some(Instant::now() + store.config.operation_window + Duration::from_secs(1));
+    let window_ms = micros_ceil(store.config.operation_window) / 1000;
     let operation = Operation { id: id.as_uuid(), digest, window_ms };
     let bound = operation.clone();
-    let rows = shared.rows("changing", Effect::Repeat, &shared.sql.operation_begin, move |query| bound.bind(query, -1));
+    let rows = store.rows("changing", Effect::Repeat, &store.sql.operation_begin, move |query| bound.bind(query, -1));
     if rows.await?.is_empty() {
         return Err(Error::new(ErrorKind::Invalid, format!("operation {id} was another change")));
     }
@@ -34,16 +34,16 @@ pub(super) async fn begin(shared: &Shared, id: OperationId, digest: Vec<u8>) -> 
 
 /// Forgets operations whose time is over, once that of the last one here is. The next look at any queue does it, so that it
 /// costs an idle process nothing; where nobody looks at any, the next change with an operation does.
-pub(super) async fn forget_when_due(shared: &Shared) {
-    let due = shared.forget_at.lock().take_if(|at| *at <= Instant::now()).is_some();
+pub(super) async fn forget_when_due(store: &Store) {
+    let due = store.forget_at.lock().take_if(|at| *at <= Instant::now()).is_some();
     if due {
-        forget(shared).await;
+        forget(store).await;
     }
 }
 
 /// Forgets operations whose time is over. What fails here is done by the next.
-async fn forget(shared: &Shared) {
-    let forgotten = shared.rows("forgetting", Effect::Repeat, &shared.sql.operation_forget, |query| query).await;
+async fn forget(store: &Store) {
+    let forgotten = store.rows("forgetting", Effect::Repeat, &store.sql.operation_forget, |query| query).await;
     if let Err(e) = forgotten {
         tracing::debug!(error = %e, "operations whose time is over were not forgotten");
     }

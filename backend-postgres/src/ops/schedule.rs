@@ -17,7 +17,7 @@ use crate::notify::bells::message;
 use crate::ops::answers::{all_answered, nth, parted, pieces, unsent};
 use crate::ops::caller::Caller;
 use crate::ops::locked::busy;
-use crate::shared::Shared;
+use crate::store::Store;
 use crate::transport::failure::Effect;
 use crate::transport::statement::{Query, inside};
 
@@ -47,15 +47,15 @@ struct Item {
 }
 
 impl Item {
-    fn of(shared: &Shared, at: usize, task: NewTask) -> Result<Self> {
-        shared.caps.check(&task)?;
+    fn of(store: &Store, at: usize, task: NewTask) -> Result<Self> {
+        store.caps.check(&task)?;
         if let Some(Due::After(expires)) = task.expires
             && expires > DELAY_MAX
         {
-            return Err(shared.caps.out_of_range());
+            return Err(store.caps.out_of_range());
         }
         let replaces = task.id.is_some() && task.on_conflict == OnConflict::Replace;
-        let id = task.id.unwrap_or_else(|| shared.ids.fresh());
+        let id = task.id.unwrap_or_else(|| store.ids.fresh());
         let attempts = task.max_attempts.get();
         Ok(Self {
             at,
@@ -114,7 +114,7 @@ struct Progress {
 
 impl Progress {
     /// Takes the answers, and leaves those items whose id is in use by a task that is yet to be looked at.
-    fn take(&mut self, shared: &Shared, items: &[Item], rows: &[PgRow]) -> Result<Vec<Item>> {
+    fn take(&mut self, store: &Store, items: &[Item], rows: &[PgRow]) -> Result<Vec<Item>> {
         let mut in_use = Vec::new();
         for row in rows {
             let item = nth(items, row)?;
@@ -128,7 +128,7 @@ impl Progress {
                     continue;
                 }
                 3 => {
-                    self.results[item.at] = Some(Err(shared.caps.out_of_range()));
+                    self.results[item.at] = Some(Err(store.caps.out_of_range()));
                     continue;
                 }
                 _ => {
@@ -160,12 +160,12 @@ impl Progress {
 }
 
 /// The items of a call, and the answers to those that can't be sent.
-fn items(shared: &Shared, tasks: Vec<NewTask>) -> Result<(Vec<Item>, Progress)> {
-    shared.caps.check_batch(tasks.len())?;
+fn items(store: &Store, tasks: Vec<NewTask>) -> Result<(Vec<Item>, Progress)> {
+    store.caps.check_batch(tasks.len())?;
     let mut results: Vec<_> = tasks.iter().map(|_| None).collect();
     let mut items = Vec::with_capacity(tasks.len());
     for (at, task) in tasks.into_iter().enumerate() {
-        match Item::of(shared, at, task) {
+        match Item::of(store, at, task) {
             Ok(item) => items.push(item),
             Err(e) => results[at] = Some(Err(e)),
         }
@@ -182,19 +182,19 @@ fn take_seqs(items: &mut [Item], rows: &[PgRow]) -> Result<()> {
 
 /// Accepts tasks, in statements that are each a transaction.
 pub(crate) async fn schedule(
-    shared: &Shared,
+    store: &Store,
     queue: &QueueName,
     tasks: Vec<NewTask>,
     caller: &Caller,
 ) -> Result<Vec<Result<Scheduled>>> {
-    shared.open()?;
-    let (mut list, mut progress) = items(shared, tasks)?;
+    store.open()?;
+    let (mut list, mut progress) = items(store, tasks)?;
     let mut failed = None;
     // What stands in the batch for the second time meets the first, in a statement after that one's.
     let twice = parted(list.iter().collect(), |item| &item.stored).len() > 1;
     if twice {
         let n = list.len() as i64;
-        let seqs = shared.rows("scheduling", Effect::Repeat, &shared.sql.seqs, move |query| query.bind(n)).await;
+        let seqs = store.rows("scheduling", Effect::Repeat, &store.sql.seqs, move |query| query.bind(n)).await;
         let taken = seqs.and_then(|rows| take_seqs(&mut list, &rows));
         if let Err(e) = taken {
             return all_answered(progress.results, Some(e));
@@ -205,17 +205,17 @@ pub(crate) async fn schedule(
         for piece in pieces(part, Item::size) {
             failed = failed.or(caller.waits().err());
             if failed.is_none() {
-                failed = schedule_piece(shared, queue, piece, &mut progress).await.err();
+                failed = schedule_piece(store, queue, piece, &mut progress).await.err();
             }
         }
     }
     all_answered(progress.results, failed)
 }
 
-async fn schedule_piece(shared: &Shared, queue: &QueueName, piece: Vec<Item>, progress: &mut Progress) -> Result<()> {
-    let done = accept(shared, queue, &shared.sql.schedule, piece, progress).await;
+async fn schedule_piece(store: &Store, queue: &QueueName, piece: Vec<Item>, progress: &mut Progress) -> Result<()> {
+    let done = accept(store, queue, &store.sql.schedule, piece, progress).await;
     let done = match done {
-        Err((left, e)) if e.kind() == ErrorKind::Busy => accept_alone(shared, queue, &left, progress).await,
+        Err((left, e)) if e.kind() == ErrorKind::Busy => accept_alone(store, queue, &left, progress).await,
         Err((left, e)) => {
             progress.fail(&left, &e);
             Err(e)
@@ -223,13 +223,13 @@ async fn schedule_piece(shared: &Shared, queue: &QueueName, piece: Vec<Item>, pr
         Ok(()) => Ok(()),
     };
     // Also of a piece that was done in part, and before the answer, because whoever has it may end the process.
-    shared.placed(queue, progress.least_ms.take()).await;
+    store.placed(queue, progress.least_ms.take()).await;
     done
 }
 
 /// Accepts tasks until each is answered. An error comes with those that are not.
 async fn accept(
-    shared: &Shared,
+    store: &Store,
     queue: &QueueName,
     sql: &Arc<str>,
     list: Vec<Item>,
@@ -238,13 +238,13 @@ async fn accept(
     let mut left = Arc::new(list);
     for _ in 0..ROUNDS_MAX {
         let (bound, queue_of, since) = (left.clone(), queue.clone(), progress.since_us);
-        let rows = shared.rows("scheduling", Effect::Write, sql, move |query| bind(query, &queue_of, since, &bound));
-        let in_use = rows.await.and_then(|rows| progress.take(shared, &left, &rows)).map_err(|e| (left, e))?;
+        let rows = store.rows("scheduling", Effect::Write, sql, move |query| bind(query, &queue_of, since, &bound));
+        let in_use = rows.await.and_then(|rows| progress.take(store, &left, &rows)).map_err(|e| (left, e))?;
         if in_use.is_empty() {
             return Ok(());
         }
         let (queue_of, ids) = (queue.clone(), ids(&in_use));
-        let rows = shared.rows("scheduling", Effect::Read, &shared.sql.lookup, move |query| {
+        let rows = store.rows("scheduling", Effect::Read, &store.sql.lookup, move |query| {
             query.bind(queue_of.as_str()).bind(&ids)
         });
         // What is not found has gone since.
@@ -264,7 +264,7 @@ fn ids(items: &[Item]) -> Vec<Vec<u8>> {
 
 /// Accepts tasks of which at least one waits for somebody's transaction: a few at a time and then one by one, so that only
 /// those answer `Busy` that are in its way.
-async fn accept_alone(shared: &Shared, queue: &QueueName, items: &[Item], progress: &mut Progress) -> Result<()> {
+async fn accept_alone(store: &Store, queue: &QueueName, items: &[Item], progress: &mut Progress) -> Result<()> {
     let until = Instant::now() + ALONE_MAX;
     let mut lists: Vec<Vec<Item>> = items.chunks(FEW).map(<[Item]>::to_vec).rev().collect();
     if lists.len() == 1 {
@@ -275,7 +275,7 @@ async fn accept_alone(shared: &Shared, queue: &QueueName, items: &[Item], progre
             progress.fail(&list, &busy());
             continue;
         }
-        match accept(shared, queue, &shared.sql_alone.schedule, list, progress).await {
+        match accept(store, queue, &store.sql_alone.schedule, list, progress).await {
             Ok(()) => {}
             Err((left, e)) if e.kind() == ErrorKind::Busy && left.len() == 1 => progress.fail(&left, &busy()),
             Err((left, e)) if e.kind() == ErrorKind::Busy => lists.extend(single(left.to_vec())),
@@ -295,14 +295,14 @@ fn single(items: Vec<Item>) -> Vec<Vec<Item>> {
 
 /// Accepts tasks in the caller's transaction, and has it wake who sleeps when it commits.
 pub(crate) async fn schedule_inside(
-    shared: &Shared,
+    store: &Store,
     connection: &mut PgConnection,
     queue: &QueueName,
     tasks: Vec<NewTask>,
 ) -> Result<Vec<Result<Scheduled>>> {
-    shared.open()?;
-    let (mut list, mut progress) = items(shared, tasks)?;
-    let sql = &shared.sql_inside;
+    store.open()?;
+    let (mut list, mut progress) = items(store, tasks)?;
+    let sql = &store.sql_inside;
     if parted(list.iter().collect(), |item| &item.stored).len() > 1 {
         let n = list.len() as i64;
         take_seqs(&mut list, &inside(connection, &sql.seqs, &move |query| query.bind(n)).await?)?;
@@ -312,7 +312,7 @@ pub(crate) async fn schedule_inside(
             for round in 0.. {
                 let since = progress.since_us;
                 let rows = inside(connection, &sql.schedule, &|query| bind(query, queue, since, &left)).await?;
-                left = progress.take(shared, &left, &rows)?;
+                left = progress.take(store, &left, &rows)?;
                 if left.is_empty() {
                     break;
                 }
@@ -327,7 +327,7 @@ pub(crate) async fn schedule_inside(
         }
     }
     if let Some(least_ms) = progress.least_ms {
-        let (channel, text) = (shared.db.schema().channel(queue), message(queue, least_ms));
+        let (channel, text) = (store.db.schema().channel(queue), message(queue, least_ms));
         let notify = Arc::from("SELECT pg_notify($1, $2)");
         inside(connection, &notify, &|query| query.bind(&channel).bind(&text)).await?;
     }

@@ -13,7 +13,7 @@ use crate::limits::{DELAY_MAX, PIECE};
 use crate::ops::answers::{all_answered, nth, parted};
 use crate::ops::dead;
 use crate::ops::locked::{PAUSES_MS, busy};
-use crate::shared::Shared;
+use crate::store::Store;
 use crate::transport::failure::Effect;
 use crate::transport::statement::{Query, inside};
 
@@ -82,14 +82,14 @@ impl Progress {
     }
 
     /// Takes the answers of `settle.sql`, and leaves the items that are locked.
-    fn take(&mut self, shared: &Shared, items: &[Item], rows: &[PgRow]) -> Result<Vec<Item>> {
+    fn take(&mut self, store: &Store, items: &[Item], rows: &[PgRow]) -> Result<Vec<Item>> {
         self.all(items, &Err(Error::lease_lost()));
         let mut locked = Vec::new();
         for row in rows {
             let item = nth(items, row)?;
             self.results[item.at] = Some(match get::<i32>(row, 1)? {
                 0 => Ok(()),
-                2 => Err(shared.caps.out_of_range()),
+                2 => Err(store.caps.out_of_range()),
                 _ => {
                     locked.push(item.clone());
                     Err(busy())
@@ -118,29 +118,29 @@ fn bind(query: Query<'static>, queue: &QueueName, items: &[Item]) -> Query<'stat
 
 /// Ends leases, each with its verdict.
 pub(crate) async fn settle(
-    shared: &Shared,
+    store: &Store,
     queue: &QueueName,
     verdicts: &[(Lease, Verdict)],
 ) -> Result<Vec<Result<()>>> {
-    shared.open()?;
-    shared.caps.check_batch(verdicts.len())?;
+    store.open()?;
+    store.caps.check_batch(verdicts.len())?;
     let items = verdicts.iter().enumerate().map(|(at, (lease, verdict))| Item::of(at, lease, verdict)).collect();
-    settle_items(shared, queue, items, verdicts.len()).await
+    settle_items(store, queue, items, verdicts.len()).await
 }
 
 /// Puts away tasks that were claimed and can't be read: their ids as they are stored, and their fences.
-pub(crate) async fn set_aside(shared: &Shared, queue: &QueueName, unreadable: Vec<(Vec<u8>, i64)>) -> Result<()> {
+pub(crate) async fn set_aside(store: &Store, queue: &QueueName, unreadable: Vec<(Vec<u8>, i64)>) -> Result<()> {
     let n = unreadable.len();
     let item = |(at, (id, fence))| Item { at, id, fence, verdict: b'x', delay_us: None, reason: None };
-    settle_items(shared, queue, unreadable.into_iter().enumerate().map(item).collect(), n).await?;
+    settle_items(store, queue, unreadable.into_iter().enumerate().map(item).collect(), n).await?;
     let name = queue.clone();
-    let trimmed = shared.rows("setting aside", Effect::Repeat, &shared.sql.aside_trim, move |query| {
+    let trimmed = store.rows("setting aside", Effect::Repeat, &store.sql.aside_trim, move |query| {
         query.bind(name.as_str()).bind(1_000_i64)
     });
     trimmed.await.map(drop)
 }
 
-async fn settle_items(shared: &Shared, queue: &QueueName, items: Vec<Item>, n: usize) -> Result<Vec<Result<()>>> {
+async fn settle_items(store: &Store, queue: &QueueName, items: Vec<Item>, n: usize) -> Result<Vec<Result<()>>> {
     let mut progress = Progress { results: (0..n).map(|_| None).collect(), least_ms: None, buried: 0 };
     let mut failed = None;
     // A lease that stands in the batch for the second time has ended by then, unless the first verdict was impossible.
@@ -154,24 +154,24 @@ async fn settle_items(shared: &Shared, queue: &QueueName, items: Vec<Item>, n: u
                 break;
             }
             let settled = if done {
-                complete_piece(shared, queue, piece, &mut progress).await
+                complete_piece(store, queue, piece, &mut progress).await
             } else {
-                settle_piece(shared, queue, piece, &mut progress).await
+                settle_piece(store, queue, piece, &mut progress).await
             };
             failed = settled.err();
         }
     }
-    shared.vacuum.left_dead(n as u64);
-    shared.placed(queue, progress.least_ms).await;
-    dead::buried(shared, queue, progress.buried).await;
+    store.vacuum.left_dead(n as u64);
+    store.placed(queue, progress.least_ms).await;
+    dead::buried(store, queue, progress.buried).await;
     all_answered(progress.results, failed)
 }
 
-async fn complete_piece(shared: &Shared, queue: &QueueName, piece: Vec<Item>, progress: &mut Progress) -> Result<()> {
+async fn complete_piece(store: &Store, queue: &QueueName, piece: Vec<Item>, progress: &mut Progress) -> Result<()> {
     let items = Arc::new(piece);
     let (bound, queue_of) = (items.clone(), queue.clone());
-    let rows = shared
-        .rows("settling", Effect::Write, &shared.sql.complete, move |query| bind_completed(query, &queue_of, &bound));
+    let rows = store
+        .rows("settling", Effect::Write, &store.sql.complete, move |query| bind_completed(query, &queue_of, &bound));
     let again = match rows.await {
         Ok(rows) => progress.take_completed(&items, &rows)?,
         // Somebody holds one of them: the others are done without it.
@@ -181,15 +181,15 @@ async fn complete_piece(shared: &Shared, queue: &QueueName, piece: Vec<Item>, pr
             return Err(e);
         }
     };
-    if again.is_empty() { Ok(()) } else { settle_piece(shared, queue, again, progress).await }
+    if again.is_empty() { Ok(()) } else { settle_piece(store, queue, again, progress).await }
 }
 
-async fn settle_piece(shared: &Shared, queue: &QueueName, piece: Vec<Item>, progress: &mut Progress) -> Result<()> {
+async fn settle_piece(store: &Store, queue: &QueueName, piece: Vec<Item>, progress: &mut Progress) -> Result<()> {
     let mut left = Arc::new(piece);
     for pause_ms in PAUSES_MS.into_iter().map(Some).chain([None]) {
         let (bound, queue_of) = (left.clone(), queue.clone());
         let rows =
-            shared.rows("settling", Effect::Write, &shared.sql.settle, move |query| bind(query, &queue_of, &bound));
+            store.rows("settling", Effect::Write, &store.sql.settle, move |query| bind(query, &queue_of, &bound));
         let rows = match rows.await {
             Ok(rows) => rows,
             Err(e) => {
@@ -197,7 +197,7 @@ async fn settle_piece(shared: &Shared, queue: &QueueName, piece: Vec<Item>, prog
                 return Err(e);
             }
         };
-        left = Arc::new(progress.take(shared, &left, &rows)?);
+        left = Arc::new(progress.take(store, &left, &rows)?);
         match pause_ms {
             Some(ms) if !left.is_empty() => sleep(Duration::from_millis(ms)).await,
             _ => break,
@@ -208,13 +208,13 @@ async fn settle_piece(shared: &Shared, queue: &QueueName, piece: Vec<Item>, prog
 
 /// Completes tasks in the caller's transaction.
 pub(crate) async fn complete_inside(
-    shared: &Shared,
+    store: &Store,
     connection: &mut PgConnection,
     queue: &QueueName,
     leases: &[Lease],
 ) -> Result<Vec<Result<()>>> {
-    shared.open()?;
-    shared.caps.check_batch(leases.len())?;
+    store.open()?;
+    store.caps.check_batch(leases.len())?;
     let item = |(at, lease)| Item::of(at, lease, &Verdict::Complete);
     let items = leases.iter().enumerate().map(item).collect();
     let mut progress = Progress { results: leases.iter().map(|_| None).collect(), least_ms: None, buried: 0 };
@@ -224,7 +224,7 @@ pub(crate) async fn complete_inside(
             let mut left = piece.to_vec();
             // What was changed while it was waited for is there again in the next statement.
             for _ in 0..PAUSES_MS.len() {
-                let sql = &shared.sql_inside.complete;
+                let sql = &store.sql_inside.complete;
                 let rows = inside(connection, sql, &|query| bind_completed(query, queue, &left)).await?;
                 left = progress.take_completed(&left, &rows)?;
                 if left.is_empty() {
@@ -239,30 +239,30 @@ pub(crate) async fn complete_inside(
 
 /// Makes leases end later.
 pub(crate) async fn extend(
-    shared: &Shared,
+    store: &Store,
     queue: &QueueName,
     leases: Vec<Lease>,
     by: Duration,
 ) -> Result<Vec<Result<Lease>>> {
-    shared.open()?;
-    shared.caps.check_lease(by)?;
-    shared.caps.check_batch(leases.len())?;
+    store.open()?;
+    store.caps.check_lease(by)?;
+    store.caps.check_batch(leases.len())?;
     let mut results: Vec<Option<Result<Lease>>> = leases.iter().map(|_| None).collect();
     let mut failed = None;
     let indexes = parted((0..leases.len()).collect(), |&at: &usize| (&leases[at].id, leases[at].fence));
     for part in &indexes {
         for piece in part.chunks(PIECE) {
             if failed.is_none() {
-                failed = extend_piece(shared, queue, &leases, piece.to_vec(), by, &mut results).await.err();
+                failed = extend_piece(store, queue, &leases, piece.to_vec(), by, &mut results).await.err();
             }
         }
     }
-    shared.vacuum.left_dead(leases.len() as u64);
+    store.vacuum.left_dead(leases.len() as u64);
     all_answered(results, failed)
 }
 
 async fn extend_piece(
-    shared: &Shared,
+    store: &Store,
     queue: &QueueName,
     leases: &[Lease],
     mut left: Vec<usize>,
@@ -274,7 +274,7 @@ async fn extend_piece(
         let ids: Vec<_> = left.iter().map(|&at| codec::id_bytes(&leases[at].id)).collect();
         let fences: Vec<_> = left.iter().map(|&at| fence_number(&leases[at])).collect();
         let queue_of = queue.clone();
-        let rows = shared.rows("extending", Effect::Write, &shared.sql.extend, move |query| {
+        let rows = store.rows("extending", Effect::Write, &store.sql.extend, move |query| {
             query.bind(queue_of.as_str()).bind(&ids).bind(&fences).bind(by_us)
         });
         let rows = match rows.await {

@@ -8,7 +8,7 @@ use sqlx::{Connection, PgConnection};
 use super::*;
 use crate::PostgresBackend;
 use crate::ops::claim::PostgresIntake;
-use crate::shared::Shared;
+use crate::store::Store;
 use crate::transport::session::planner;
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -22,18 +22,18 @@ fn name() -> QueueName {
     QueueName::new("exam").unwrap()
 }
 
-fn intake(shared: &Arc<Shared>) -> PostgresIntake {
-    PostgresIntake::open(shared.clone(), &name(), IntakeOptions::default())
+fn intake(store: &Arc<Store>) -> PostgresIntake {
+    PostgresIntake::open(store.clone(), &name(), IntakeOptions::default())
 }
 
 /// Blocks that a claim of up to 100 tasks touches; it is undone.
-async fn blocks(server: &Postgres, shared: &Shared, (floor, clear): (i64, i64)) -> u64 {
+async fn blocks(server: &Postgres, store: &Store, (floor, clear): (i64, i64)) -> u64 {
     let sql = format!(
         "{}; SET plan_cache_mode = force_generic_plan; PREPARE claim AS {}; BEGIN; \
          EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF) \
          EXECUTE claim ('exam', {floor}, 100, 16777216, 30000000, 77, {clear}); ROLLBACK",
         planner(""),
-        shared.sql.claim
+        store.sql.claim
     );
     // By the driver: the psql of version 14 shows the last answer of several only.
     let mut connection = PgConnection::connect(&server.url()).await.unwrap();
@@ -64,15 +64,15 @@ async fn a_claim_costs_the_same_before_a_thousand_future_tasks_and_before_two_mi
     let backend = backend(&server).await;
     const HOUR_MS: i64 = 3_600_000;
     insert(&server, HOUR_MS, 0, 1_000);
-    let empty_small = blocks(&server, &backend.shared, (0, 0)).await;
+    let empty_small = blocks(&server, &backend.store, (0, 0)).await;
     insert(&server, -20_000_000, 10_000_000, 100);
-    let full_small = blocks(&server, &backend.shared, (0, 0)).await;
+    let full_small = blocks(&server, &backend.store, (0, 0)).await;
     server.ask("DELETE FROM delayline.task WHERE visible_at < extract(epoch FROM clock_timestamp()) * 1000").unwrap();
     insert(&server, HOUR_MS, 1_000, 1_999_000);
     server.ask("VACUUM ANALYZE delayline.task").unwrap();
-    let empty_large = blocks(&server, &backend.shared, (0, 0)).await;
+    let empty_large = blocks(&server, &backend.store, (0, 0)).await;
     insert(&server, -20_000_000, 10_000_000, 100);
-    let full_large = blocks(&server, &backend.shared, (0, 0)).await;
+    let full_large = blocks(&server, &backend.store, (0, 0)).await;
     println!("blocks of an empty claim {empty_small} and {empty_large}, of a full one {full_small} and {full_large}");
     // The trees are higher by one or two levels.
     assert!(empty_large <= empty_small + 20 && empty_large < 60, "{empty_small} {empty_large}");
@@ -104,7 +104,7 @@ async fn a_claim_costs_no_more_while_an_old_snapshot_keeps_every_dead_row() {
     let mut old = PgConnection::connect(&server.url()).await.unwrap();
     let snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM delayline.task";
     sqlx::raw_sql(snapshot).execute(&mut old).await.unwrap();
-    let mut intake = intake(&backend.shared);
+    let mut intake = intake(&backend.store);
     // Until it is listened for, nothing is known for certain.
     until_listening(&backend).await;
     let mut seen = Vec::new();
@@ -113,8 +113,8 @@ async fn a_claim_costs_no_more_while_an_old_snapshot_keeps_every_dead_row() {
             round(&backend, &mut intake, 250).await;
         }
         assert!(intake.claim(Claim::new(10, LEASE)).await.unwrap().deliveries.is_empty());
-        let known = blocks(&server, &backend.shared, intake.known().await).await;
-        let unknown = blocks(&server, &backend.shared, (0, 0)).await;
+        let known = blocks(&server, &backend.store, intake.known().await).await;
+        let unknown = blocks(&server, &backend.store, (0, 0)).await;
         seen.push((known, unknown));
     }
     println!("blocks of an empty claim after each 2,500 tasks, with and without what an intake knows: {seen:?}");
@@ -127,7 +127,7 @@ async fn a_claim_costs_no_more_while_an_old_snapshot_keeps_every_dead_row() {
 
 async fn until_listening(backend: &PostgresBackend) {
     let began = Instant::now();
-    while !backend.shared.bells.listening() {
+    while !backend.store.bells.listening() {
         assert!(began.elapsed() < Duration::from_secs(20), "nobody listens");
         sleep(Duration::from_millis(5)).await;
     }
@@ -137,10 +137,10 @@ async fn until_listening(backend: &PostgresBackend) {
 async fn leak_tables_and_indexes_stay_small_over_a_long_churn() {
     let server = server(&["fsync=off", "autovacuum=off"]).await;
     let mut backend = backend(&server).await;
-    let few = Arc::get_mut(&mut backend.shared).unwrap();
+    let few = Arc::get_mut(&mut backend.store).unwrap();
     few.vacuum.dead_rows_max = 5_000;
     insert(&server, 3_600_000, 0, 2_000);
-    let mut intake = intake(&backend.shared);
+    let mut intake = intake(&backend.store);
     let size = || {
         let sizes = "SELECT pg_table_size('delayline.task') / 1024 || ' ' || pg_indexes_size('delayline.task') / 1024";
         let sizes = server.ask(sizes).unwrap();
@@ -166,7 +166,7 @@ async fn leak_tables_and_indexes_stay_small_over_a_long_churn() {
 async fn a_life_leaves_two_dead_rows() {
     let server = server(&["fsync=off", "autovacuum=off"]).await;
     let backend = backend(&server).await;
-    let mut intake = intake(&backend.shared);
+    let mut intake = intake(&backend.store);
     for _ in 0..4 {
         round(&backend, &mut intake, 250).await;
     }

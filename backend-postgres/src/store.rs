@@ -20,7 +20,7 @@ use crate::transport::statement::Query;
 use crate::vacuum::Vacuum;
 
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct Store {
     pub(crate) db: Db,
     pub(crate) bells: Bells,
     pub(crate) config: PostgresConfig,
@@ -41,7 +41,7 @@ pub(crate) struct Shared {
     intakes: Mutex<BTreeMap<QueueName, usize>>,
 }
 
-impl Shared {
+impl Store {
     pub(crate) fn new(db: Db, bells: Bells, config: PostgresConfig, durability: Durability) -> Self {
         Self {
             caps: capabilities(&config, durability),
