@@ -23,6 +23,15 @@ impl<T> Answers<T> {
         self.failed.is_some()
     }
 
+    /// Whether an item is answered.
+    ///
+    /// # Panics
+    /// If there is no such item.
+    #[must_use]
+    pub fn has(&self, at: usize) -> bool {
+        self.items[at].is_some()
+    }
+
     /// Answers one item.
     ///
     /// # Panics
@@ -52,7 +61,11 @@ impl<T> Answers<T> {
         }
     }
 
-    fn fail(&mut self, piece: &[usize], e: Error) {
+    /// Notes that a piece has failed as a whole, or, with no items, that no further one can be sent.
+    ///
+    /// # Panics
+    /// If there is no such item.
+    pub fn fail(&mut self, piece: &[usize], e: Error) {
         piece.iter().for_each(|&at| self.set(at, Err(e.clone())));
         self.failed = Some(e);
     }
@@ -139,6 +152,7 @@ mod tests {
         }
         let mut answers = Answers::new(2);
         answers.set(1, Ok(7));
+        assert!(answers.has(1) && !answers.has(0));
         assert_eq!(kinds(answers), Ok(vec![Err(ErrorKind::Ambiguous), Ok(7)]), "one that was forgotten");
     }
 
@@ -151,6 +165,9 @@ mod tests {
         let mut answers: Answers<u64> = Answers::new(2);
         answers.piece(&[0], Err(Error::new(ErrorKind::Ambiguous, "lost")));
         assert_eq!(kinds(answers), Ok(vec![Err(ErrorKind::Ambiguous), Err(ErrorKind::Unavailable)]));
+        let mut answers: Answers<u64> = Answers::new(1);
+        answers.fail(&[], full());
+        assert_eq!(kinds(answers), Err(ErrorKind::Full), "before anything was sent");
         let mut answers: Answers<u64> = Answers::new(2);
         answers.set(1, Err(Error::new(ErrorKind::Invalid, "never")));
         answers.piece(&[0], Err(full()));

@@ -5,39 +5,49 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::{Instant, sleep_until};
 
-/// Half of the first pause. The other half is left to chance, so that many clients do not come back at once.
-const FIRST_HALF: Duration = Duration::from_millis(25);
+/// The first pause of those who connect.
+const FIRST: Duration = Duration::from_millis(50);
 
-/// Half of the longest pause.
-const LONGEST_HALF: Duration = Duration::from_secs(1);
+/// The longest pause of those who connect.
+const LONGEST: Duration = Duration::from_secs(2);
 
-/// Exponential back-off with jitter: 25 to 50 ms after the first failure, doubled with each further one up to 1 to 2 s.
+/// Exponential back-off with jitter: up to 50 ms after the first failure, doubled with each further one up to 2 s, unless
+/// [`between`](Self::between) says otherwise. Half of each pause is left to chance, so that many clients do not come back at once.
 ///
 /// After a success the next attempt may be made at once.
 #[derive(Debug)]
 pub struct Backoff {
+    first: Duration,
+    longest: Duration,
     pauses: ExponentialBackoff,
     not_before: Option<Instant>,
 }
 
 impl Backoff {
-    /// Nothing has failed yet.
+    /// For connecting. Nothing has failed yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { pauses: pauses(), not_before: None }
+        Self::between(FIRST, LONGEST)
+    }
+
+    /// With other pauses, each the half of it to the whole: `first` after the first failure, doubled with each further one up to
+    /// `longest`.
+    #[must_use]
+    pub fn between(first: Duration, longest: Duration) -> Self {
+        Self { first, longest, pauses: pauses(first, longest), not_before: None }
     }
 
     /// Notes a failure, and returns how long to pause before the next attempt.
     pub fn failed(&mut self) -> Duration {
         // The builder sets no limit on their number.
-        let pause = self.pauses.next().unwrap_or(2 * LONGEST_HALF);
+        let pause = self.pauses.next().unwrap_or(self.longest);
         self.not_before = Some(Instant::now() + pause);
         pause
     }
 
     /// Notes a success.
     pub fn succeeded(&mut self) {
-        *self = Self::new();
+        *self = Self::between(self.first, self.longest);
     }
 
     /// When the next attempt may be made; `None`: at once.
@@ -64,8 +74,8 @@ impl Default for Backoff {
 }
 
 /// The library adds between nothing and the whole pause as jitter.
-fn pauses() -> ExponentialBackoff {
-    let builder = ExponentialBuilder::default().with_min_delay(FIRST_HALF).with_max_delay(LONGEST_HALF);
+fn pauses(first: Duration, longest: Duration) -> ExponentialBackoff {
+    let builder = ExponentialBuilder::default().with_min_delay(first / 2).with_max_delay(longest / 2);
     builder.without_max_times().with_jitter().build()
 }
 
@@ -77,21 +87,33 @@ mod tests {
     async fn pauses_double_up_to_two_seconds_and_begin_anew_after_a_success() {
         let mut backoff = Backoff::new();
         assert_eq!(backoff.not_before(), None);
-        let mut half = FIRST_HALF;
+        let mut half = FIRST / 2;
         for attempt in 0..100 {
             let pause = backoff.failed();
             assert!((half..=2 * half).contains(&pause), "attempt {attempt}: {pause:?} beside {half:?}");
             assert_eq!(backoff.not_before(), Some(Instant::now() + pause));
-            half = (2 * half).min(LONGEST_HALF);
+            half = (2 * half).min(LONGEST / 2);
         }
         backoff.succeeded();
         assert_eq!(backoff.not_before(), None);
-        assert!(backoff.failed() <= 2 * FIRST_HALF);
+        assert!(backoff.failed() <= FIRST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_are_between_those_that_were_set() {
+        let (first, longest) = (Duration::from_millis(2), Duration::from_millis(32));
+        let mut backoff = Backoff::between(first, longest);
+        for _ in 0..2 {
+            assert!((first / 2..=first).contains(&backoff.failed()));
+            let last = (0..5).map(|_| backoff.failed()).last().unwrap();
+            assert!((longest / 2..=longest).contains(&last));
+            backoff.succeeded();
+        }
     }
 
     #[test]
     fn clients_do_not_come_back_together() {
-        let pauses: std::collections::HashSet<_> = (0..100).map(|_| pauses().next()).collect();
+        let pauses: std::collections::HashSet<_> = (0..100).map(|_| pauses(FIRST, LONGEST).next()).collect();
         assert!(pauses.len() > 50, "{} different pauses", pauses.len());
     }
 }

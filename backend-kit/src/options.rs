@@ -35,6 +35,24 @@ impl UrlForm {
     /// # Errors
     /// [`Config`](ErrorKind::Config): another scheme, a `#`, an option that does not exist, a `%` without two digits.
     pub fn split<'u>(&self, url: &'u str) -> Result<(&'u str, Vec<UrlOption<'u>>)> {
+        let (place, query) = self.parts(url)?;
+        Ok((place, options(query).map(|option| self.option(option)).collect::<Result<_>>()?))
+    }
+
+    /// The same, but the driver's options of these names stay with the place, as they are written.
+    ///
+    /// # Errors
+    /// As [`split`](Self::split).
+    pub fn split_for_driver<'u>(&self, url: &'u str, names: &[&str]) -> Result<(String, Vec<UrlOption<'u>>)> {
+        let (place, query) = self.parts(url)?;
+        let (drivers, ours): (Vec<_>, Vec<_>) = options(query).partition(|option| names.contains(&parts(option).0));
+        let separator = if drivers.is_empty() { "" } else { "?" };
+        let ours = ours.into_iter().map(|option| self.option(option)).collect::<Result<_>>()?;
+        Ok((format!("{place}{separator}{}", drivers.join("&")), ours))
+    }
+
+    /// What stands before the `?`, and what after it.
+    fn parts<'u>(&self, url: &'u str) -> Result<(&'u str, &'u str)> {
         let (place, query) = url.split_once('?').unwrap_or((url, ""));
         let what = self.what;
         if url.contains('#') {
@@ -45,12 +63,11 @@ impl UrlForm {
             let schemes: Vec<_> = self.schemes.iter().map(|scheme| format!("`{scheme}://`")).collect();
             return Err(bad(format!("{what} begins with {}", schemes.join(" or "))));
         }
-        let options = query.split('&').filter(|option| !option.is_empty()).map(|option| self.option(option));
-        Ok((place, options.collect::<Result<_>>()?))
+        Ok((place, query))
     }
 
     fn option<'u>(&self, option: &'u str) -> Result<UrlOption<'u>> {
-        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        let (name, value) = parts(option);
         let known = self.options.iter().find(|known| **known == name);
         if option.contains('@') && !known.is_some_and(|name| self.options_with_at.contains(name)) {
             return Err(bad(format!("a `?` in the password of {} is written as `%3F`", self.what)));
@@ -85,6 +102,15 @@ impl UrlForm {
         let text = String::from_utf8(bytes);
         text.map(Cow::from).map_err(|_| bad(format!("option `{name}` of {} is not UTF-8", self.what)))
     }
+}
+
+fn options(query: &str) -> impl Iterator<Item = &str> {
+    query.split('&').filter(|option| !option.is_empty())
+}
+
+/// The name and the value of an option, as they are written.
+fn parts(option: &str) -> (&str, &str) {
+    option.split_once('=').unwrap_or((option, ""))
 }
 
 impl UrlOption<'_> {
@@ -187,6 +213,15 @@ mod tests {
         assert_eq!(options[1].time().unwrap(), Duration::from_secs(60));
         assert!(!options[2].switch().unwrap());
         assert_eq!(options[3].text(), "test://me@hü+");
+    }
+
+    #[test]
+    fn the_drivers_options_stay_with_the_place() {
+        let split = |url| FORM.split_for_driver(url, &["user", "tls"]).unwrap();
+        let (place, options) = split("test://host/x?tls=on&size=7&user=a%40b");
+        assert_eq!((place.as_str(), options.len(), options[0].name()), ("test://host/x?tls=on&user=a%40b", 1, "size"));
+        assert_eq!(split("test://host?size=7").0, "test://host");
+        assert!(FORM.split_for_driver("test://me:hu?user@host", &["user"]).is_err(), "a part of a password");
     }
 
     #[test]

@@ -15,6 +15,8 @@ use super::source::{Notification, Source};
 pub struct Notifier<S: Source> {
     shared: Arc<Shared<S::Key>>,
     service: Option<Arc<Service<S>>>,
+    /// Whether nobody else publishes, where there is no service.
+    alone: bool,
 }
 
 impl<S: Source> Notifier<S> {
@@ -26,19 +28,26 @@ impl<S: Source> Notifier<S> {
     pub fn new(source: S, name: &'static str, answer_timeout: Duration, troubles: watch::Receiver<u64>) -> Self {
         let shared = Shared::new();
         let service = Service { source, name, answer_timeout, troubles, shared: shared.clone() };
-        Self { shared, service: Some(Arc::new(service)) }
+        Self { shared, service: Some(Arc::new(service)), alone: false }
     }
 
-    /// One that only passes on what [`notify`](Self::notify) tells it, within the process.
+    /// One that only passes on what [`notify`](Self::notify) tells it, where nobody publishes but this process.
     #[must_use]
     pub fn local() -> Self {
-        Self { shared: Shared::new(), service: None }
+        Self { shared: Shared::new(), service: None, alone: true }
+    }
+
+    /// One that only passes on what [`notify`](Self::notify) tells it, where other processes publish, too. It is never
+    /// [`listening`](Self::listening), so that who waits looks every [`poll_interval`](crate::Claims::poll_interval).
+    #[must_use]
+    pub fn polling() -> Self {
+        Self { shared: Shared::new(), service: None, alone: false }
     }
 
     /// A listener for a key. It never fails: it is notified as having missed something as soon as it is subscribed.
     ///
     /// # Panics
-    /// Outside a tokio runtime, unless it is [`local`](Self::local).
+    /// Outside a tokio runtime, unless it is [`local`](Self::local) or [`polling`](Self::polling).
     pub fn listen(&self, key: S::Key) -> Listener<S::Key> {
         let serve = || self.service.as_ref().map(|service| tokio::spawn(serve(service.clone())));
         let inbox = self.shared.enter(key.clone(), serve);
@@ -53,7 +62,7 @@ impl<S: Source> Notifier<S> {
     /// Whether every listener would receive what is published now.
     #[must_use]
     pub fn listening(&self) -> bool {
-        self.service.is_none() || self.shared.listening()
+        self.alone || self.shared.listening()
     }
 
     /// Somebody found what should have been notified of: whether the server is still there is worth a question.
@@ -74,7 +83,7 @@ impl<S: Source> Notifier<S> {
 
 impl<S: Source> Clone for Notifier<S> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone(), service: self.service.clone() }
+        Self { shared: self.shared.clone(), service: self.service.clone(), alone: self.alone }
     }
 }
 

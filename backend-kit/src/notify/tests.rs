@@ -226,11 +226,12 @@ async fn closing_notifies_all_for_the_last_time_and_serves_nobody_again() {
 }
 
 #[tokio::test]
-async fn a_local_one_passes_on_within_the_process() {
-    let notifier = Notifier::<Local<&str>>::local();
-    let mut exam = notifier.listen("exam");
-    assert!(notifier.listening());
-    assert_eq!(exam.take(), Notification::default());
-    notifier.notify(&"exam", Notification::default());
-    assert_eq!(told(&mut exam).await, Notification::default());
+async fn a_local_one_and_a_polling_one_pass_on_within_the_process() {
+    for (notifier, listening) in [(Notifier::<Local<&str>>::local(), true), (Notifier::polling(), false)] {
+        let mut exam = notifier.listen("exam");
+        assert_eq!(notifier.listening(), listening);
+        assert_eq!(exam.take(), Notification::default());
+        notifier.notify(&"exam", Notification::default());
+        assert_eq!(told(&mut exam).await, Notification::default());
+    }
 }
