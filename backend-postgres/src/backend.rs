@@ -11,13 +11,12 @@ use delayline_core::{
 };
 use sqlx::PgConnection;
 
-use crate::config::settings::PostgresConfig;
+use crate::config::PostgresConfig;
 use crate::migrate;
 use crate::ops::caller::to_the_end;
-use crate::ops::claim::PostgresIntake;
-use crate::ops::{admin, change, dead, look, schedule, settle};
-use crate::store::Store;
+use crate::ops::{admin, change, claim, dead, look, schedule, settle};
 use crate::start;
+use crate::store::Store;
 use crate::transport::failure::Effect;
 
 /// A delay queue in Postgres, shared by every process that connects to it.
@@ -49,7 +48,7 @@ impl PostgresBackend {
     /// [`Incompatible`](delayline_core::ErrorKind::Incompatible), [`Unavailable`](delayline_core::ErrorKind::Unavailable): each says what to do.
     pub async fn connect(config: PostgresConfig) -> Result<Self> {
         let opened = start::open(&config).await?;
-        Ok(Self { store: Arc::new(Store::new(opened.db, opened.bells, config, opened.durability)) })
+        Ok(Self { store: Arc::new(Store::new(opened.db, opened.notifier, config, opened.durability)) })
     }
 
     /// Schedules tasks inside the caller's transaction: they are visible, and wake who sleeps, at its commit, and are gone
@@ -104,8 +103,7 @@ impl DelayBackend for PostgresBackend {
     }
 
     async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
-        self.store.open()?;
-        Ok(Box::new(PostgresIntake::open(self.store.clone(), queue, options)))
+        Ok(Box::new(claim::intake(self.store.clone(), queue, options)?))
     }
 
     async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {

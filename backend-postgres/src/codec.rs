@@ -1,38 +1,15 @@
-//! What is in the columns: ids and headers as bytes, times as milliseconds.
-
-use std::time::Duration;
+//! What is in the columns: times as milliseconds, ids and headers as the kit packs them.
 
 use bytes::Bytes;
+use delayline_backend_kit::codec as packed;
+use delayline_backend_kit::times::micros_ceil;
 use delayline_core::{BuryCause, Due, Error, ErrorKind, GroupName, Headers, Receipt, Result, TaskId, Timestamp};
 use sqlx::postgres::PgRow;
 use sqlx::{Decode, Postgres, Row, Type};
-use uuid::Uuid;
-
-/// An id as it is stored.
-pub(crate) fn id_bytes(id: &TaskId) -> Vec<u8> {
-    let mut stored = Vec::with_capacity(17);
-    match (id.as_uuid(), id.as_key()) {
-        (Some(uuid), _) => {
-            stored.push(b'u');
-            stored.extend_from_slice(uuid.as_bytes());
-        }
-        (None, key) => {
-            stored.push(b'k');
-            stored.extend_from_slice(key.unwrap_or_default().as_bytes());
-        }
-    }
-    stored
-}
 
 /// An id that was stored.
 pub(crate) fn read_id(stored: &[u8]) -> Result<TaskId> {
-    match stored.split_first() {
-        Some((b'u', bytes)) => Uuid::from_slice(bytes).map(TaskId::from_uuid).map_err(|_| corrupt()),
-        Some((b'k', bytes)) => {
-            std::str::from_utf8(bytes).ok().and_then(|key| TaskId::new(key).ok()).ok_or_else(corrupt)
-        }
-        _ => Err(corrupt()),
-    }
+    packed::read_id(stored).ok_or_else(corrupt)
 }
 
 /// Headers as they are stored; nothing for none.
@@ -40,34 +17,21 @@ pub(crate) fn headers_bytes(headers: &Headers) -> Option<Vec<u8>> {
     if headers.is_empty() {
         return None;
     }
-    let mut stored = Vec::with_capacity(3 * headers.len() + headers.byte_len());
-    for (name, value) in headers.iter() {
-        // The limits of `Headers` are 128 and 16,384 bytes.
-        stored.push(name.len() as u8);
-        stored.extend_from_slice(name.as_bytes());
-        stored.extend_from_slice(&(value.len() as u16).to_be_bytes());
-        stored.extend_from_slice(value.as_bytes());
-    }
+    let mut stored = Vec::with_capacity(packed::headers_len(headers));
+    packed::push_headers(&mut stored, headers);
     Some(stored)
 }
 
 /// Headers that were stored.
-pub(crate) fn read_headers(stored: Option<&[u8]>) -> Result<Headers> {
-    let mut headers = Headers::new();
-    let mut rest = stored.unwrap_or_default();
-    while let Some((&length, after)) = rest.split_first() {
-        let (name, after) = after.split_at_checked(usize::from(length)).ok_or_else(corrupt)?;
-        let (length, after) = after.split_first_chunk::<2>().ok_or_else(corrupt)?;
-        let length = usize::from(u16::from_be_bytes(*length));
-        let (value, after) = after.split_at_checked(length).ok_or_else(corrupt)?;
-        headers.insert(text(name)?, text(value)?).map_err(|_| corrupt())?;
-        rest = after;
+fn read_headers(stored: Option<&[u8]>) -> Result<Headers> {
+    match stored {
+        Some(stored) => packed::read_headers(Bytes::copy_from_slice(stored)).ok_or_else(corrupt),
+        None => Ok(Headers::new()),
     }
-    Ok(headers)
 }
 
 /// A group that was stored.
-pub(crate) fn read_group(stored: Option<&[u8]>) -> Result<Option<GroupName>> {
+fn read_group(stored: Option<&[u8]>) -> Result<Option<GroupName>> {
     stored.map(|bytes| GroupName::new(text(bytes)?).map_err(|_| corrupt())).transpose()
 }
 
@@ -77,12 +41,7 @@ pub(crate) fn text(stored: &[u8]) -> Result<String> {
 }
 
 pub(crate) fn read_cause(stored: i16) -> Result<BuryCause> {
-    match stored {
-        1 => Ok(BuryCause::AttemptsUsedUp),
-        2 => Ok(BuryCause::Expired),
-        3 => Ok(BuryCause::Buried),
-        _ => Err(corrupt()),
-    }
+    u64::try_from(stored).ok().and_then(packed::read_cause).ok_or_else(corrupt)
 }
 
 /// The store's own note on a task: its sequence.
@@ -97,11 +56,6 @@ pub(crate) fn seq_of(receipt: &Receipt) -> Option<i64> {
         None if *receipt == Receipt::NONE => None,
         _ => Some(-1),
     }
-}
-
-/// A time in microseconds, rounded up.
-pub(crate) fn micros_ceil(time: Duration) -> i64 {
-    i64::try_from(time.as_nanos().div_ceil(1_000)).unwrap_or(i64::MAX)
 }
 
 /// A due time as `schedule.sql` reads it.
@@ -156,35 +110,6 @@ pub(crate) fn corrupt() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ids_are_read_as_they_were_written() {
-        for id in [TaskId::from_uuid(Uuid::from_u128(7)), TaskId::new("ü".repeat(128)).unwrap()] {
-            assert_eq!(read_id(&id_bytes(&id)).unwrap(), id);
-        }
-        for bad in [&b""[..], b"u123", b"k", b"k\xff", b"xyz"] {
-            assert_eq!(read_id(bad).unwrap_err().kind(), ErrorKind::Corrupt);
-        }
-    }
-
-    #[test]
-    fn headers_are_read_as_they_were_written_and_cut_ones_are_told() {
-        let mut headers = Headers::new();
-        assert_eq!(headers_bytes(&headers), None);
-        headers.insert("traceparent", "00-ab").unwrap();
-        headers.insert("empty", "").unwrap();
-        headers.insert("large", "x".repeat(16_000)).unwrap();
-        headers.insert("n".repeat(128), "ü").unwrap();
-        let stored = headers_bytes(&headers).unwrap();
-        assert_eq!(read_headers(Some(&stored)).unwrap(), headers);
-        let whole = [0, 8, 8 + 16_008];
-        for cut in 1..stored.len() {
-            if read_headers(Some(&stored[..cut])).is_ok() {
-                assert!(whole.contains(&cut) || cut > 16_000, "cut at {cut}");
-            }
-        }
-        assert!(read_headers(Some(&stored[..stored.len() - 1])).is_err());
-    }
 
     #[test]
     fn a_receipt_that_is_not_ours_names_no_task() {

@@ -5,7 +5,7 @@
 //! | `backend` | the trait, thin: each method hands on to its room in `ops` |
 //! | `ops` | `schedule`, `claim`, `settle`, `change`, `dead`, `admin`, `look`: the trait's methods; and what they have in common |
 //! | `store` | what a backend and its intakes share |
-//! | `notify` | wake-ups by LISTEN and NOTIFY, restored after every loss |
+//! | `notify` | notifications by LISTEN and NOTIFY |
 //! | `transport` | connections, calls on them that nothing cuts short and that end in time, what failures mean |
 //! | `codec` | what is in the columns |
 //! | `config` | schema, connections, limits, time-outs; URLs; capabilities |
@@ -13,21 +13,22 @@
 //! | `start`, `migrate` | what is checked before the first call; our tables, made and updated |
 //! | `vacuum` | what is left of rows that have ended |
 //! | `namespaces` | schemas below one of a database, to be listed and removed |
-//! | `schema`, `limits`, `ids` | the names of what is ours in a database; our name and limits; ids that we give |
+//! | `schema`, `limits` | the names of what is ours in a database; our name and limits |
+//!
+//! What it has in common with other network backends is in `delayline-backend-kit`.
 
 mod backend;
 mod codec;
 mod config;
-mod ids;
 mod limits;
 mod migrate;
 mod namespaces;
 mod notify;
 mod ops;
 mod schema;
-mod store;
 mod start;
 mod statements;
+mod store;
 mod transport;
 mod vacuum;
 
@@ -38,4 +39,4 @@ use rustls as _;
 mod tests;
 
 pub use backend::PostgresBackend;
-pub use config::settings::PostgresConfig;
+pub use config::PostgresConfig;

@@ -9,7 +9,7 @@ use delayline_core::Result;
 use sqlx::{AssertSqlSafe, Executor, Row};
 
 use crate::backend::PostgresBackend;
-use crate::config::settings::PostgresConfig;
+use crate::config::PostgresConfig;
 use crate::schema::{NAME_BYTES_MAX, Schema};
 use crate::transport::db::Db;
 use crate::transport::failure::Effect;

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use delayline_backend_kit::Ids;
 use delayline_core::{Durability, Error, ErrorKind, Result};
 use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{AssertSqlSafe, Row};
 use tokio::time::timeout;
 
+use crate::config::PostgresConfig;
 use crate::config::server::place;
-use crate::config::settings::PostgresConfig;
 use crate::migrate::migrate;
-use crate::notify::bells::Bells;
+use crate::notify::channels::{Notifier, notifier};
 use crate::notify::ear::Ear;
 use crate::transport::db::Db;
 use crate::transport::failure::{Effect, failed};
@@ -22,7 +23,7 @@ const OLDEST: i32 = 14;
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) db: Db,
-    pub(crate) bells: Bells,
+    pub(crate) notifier: Notifier,
     /// What an accepted task survives, as the server is set up and as `flush_accepting` is.
     pub(crate) durability: Durability,
 }
@@ -36,9 +37,9 @@ pub(crate) struct Opened {
 /// another version; [`Unavailable`](ErrorKind::Unavailable).
 pub(crate) async fn open(config: &PostgresConfig) -> Result<Opened> {
     let db = Db::new(config)?;
-    let bells = Bells::new(config, db.schema().clone(), db.troubles());
+    let notifier = notifier(config, db.schema().clone(), db.troubles());
     match check(&db, config).await {
-        Ok(durability) => Ok(Opened { db, bells, durability }),
+        Ok(durability) => Ok(Opened { db, notifier, durability }),
         Err(e) => {
             db.close().await;
             Err(e)
@@ -160,7 +161,7 @@ const LISTEN_MAX: Duration = Duration::from_secs(5);
 
 async fn hears(db: &Db, ear: &mut Ear, limit: Duration) -> Result<bool> {
     // A channel of this call alone.
-    let channel = format!("{}.#{:016x}", db.schema().name(), fastrand::Rng::new().u64(..));
+    let channel = format!("{}.#{:016x}", db.schema().name(), Ids::new().positive());
     let hearing = async {
         let failed = |e| failed("LISTEN", Effect::Read, e);
         ear.listener().listen(&channel).await.map_err(failed)?;

@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use delayline_core::{Capabilities, Durability, Error, ErrorKind, QueueName, Result};
+use delayline_backend_kit::{Ids, Lifecycle, Notification};
+use delayline_core::{Capabilities, Durability, QueueName, Result};
 use parking_lot::Mutex;
 use sqlx::postgres::PgRow;
 use tokio::time::Instant;
 
+use crate::config::PostgresConfig;
 use crate::config::capabilities::capabilities;
-use crate::config::settings::PostgresConfig;
-use crate::ids::Ids;
-use crate::notify::bells::{Bells, message};
+use crate::notify::channels::{Notifier, message};
 use crate::statements::Statements;
 use crate::transport::db::Db;
 use crate::transport::failure::Effect;
@@ -22,9 +21,10 @@ use crate::vacuum::Vacuum;
 #[derive(Debug)]
 pub(crate) struct Store {
     pub(crate) db: Db,
-    pub(crate) bells: Bells,
+    pub(crate) notifier: Notifier,
     pub(crate) config: PostgresConfig,
     pub(crate) caps: Capabilities,
+    pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) sql: Statements,
     /// For a task that is tried alone.
     pub(crate) sql_alone: Statements,
@@ -36,41 +36,30 @@ pub(crate) struct Store {
     pub(crate) buried: Mutex<BTreeMap<QueueName, u64>>,
     /// When this process's last operation may be forgotten; what comes then does it.
     pub(crate) forget_at: Mutex<Option<Instant>>,
-    closed: AtomicBool,
-    /// How many intakes each queue has here.
-    intakes: Mutex<BTreeMap<QueueName, usize>>,
 }
 
 impl Store {
-    pub(crate) fn new(db: Db, bells: Bells, config: PostgresConfig, durability: Durability) -> Self {
+    pub(crate) fn new(db: Db, notifier: Notifier, config: PostgresConfig, durability: Durability) -> Self {
         Self {
             caps: capabilities(&config, durability),
             sql: Statements::new(db.schema(), config.flush),
             sql_alone: Statements::alone(db.schema(), config.flush),
             sql_inside: Statements::inside(db.schema()),
+            lifecycle: Lifecycle::new("Postgres"),
             ids: Ids::new(),
             vacuum: Vacuum::new(db.clone(), !config.pooler),
             db,
-            bells,
+            notifier,
             config,
             buried: Mutex::default(),
             forget_at: Mutex::default(),
-            closed: AtomicBool::new(false),
-            intakes: Mutex::default(),
         }
-    }
-
-    pub(crate) fn open(&self) -> Result<()> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(Error::new(ErrorKind::Closed, "the Postgres backend was closed"));
-        }
-        Ok(())
     }
 
     pub(crate) async fn close(&self) {
-        self.closed.store(true, Ordering::Release);
-        // The sleepers first: what they then ask is refused.
-        self.bells.close().await;
+        self.lifecycle.close();
+        // Those who wait first: what they then ask is refused.
+        self.notifier.close().await;
         self.db.close().await;
     }
 
@@ -85,11 +74,11 @@ impl Store {
     where
         B: Fn(Query<'static>) -> Query<'static> + Send + Sync + 'static,
     {
-        self.open()?;
+        self.lifecycle.open()?;
         self.db.rows(what, effect, sql, bind).await
     }
 
-    /// Tells those who sleep that something was placed there, if that matters to them. Once something was committed, a
+    /// Tells those who wait that something was placed there, if that matters to them. Once something was committed, a
     /// failure of this is no failure of what was done: whoever was not told looks for itself at its next sweep.
     pub(crate) async fn placed(&self, queue: &QueueName, least_ms: Option<i64>) {
         let Some(least_ms) = least_ms else { return };
@@ -101,26 +90,7 @@ impl Store {
         match told.await {
             Ok(rows) if rows.is_empty() => {}
             // Where it is not known, one look too many does no harm.
-            Ok(_) | Err(_) => self.bells.ring(queue, least_ms),
+            Ok(_) | Err(_) => self.notifier.notify(queue, Notification { due_ms: Some(least_ms), missed: false }),
         }
-    }
-
-    pub(crate) fn enter(&self, queue: &QueueName) {
-        *self.intakes.lock().entry(queue.clone()).or_default() += 1;
-    }
-
-    pub(crate) fn leave(&self, queue: &QueueName) {
-        let mut intakes = self.intakes.lock();
-        if let Some(n) = intakes.get_mut(queue) {
-            *n -= 1;
-            if *n == 0 {
-                intakes.remove(queue);
-            }
-        }
-    }
-
-    /// The queues that have an intake here.
-    pub(crate) fn entered(&self) -> Vec<QueueName> {
-        self.intakes.lock().keys().cloned().collect()
     }
 }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use delayline_backend_kit::times::DELAY_MAX;
 use delayline_core::{Capabilities, Durability, LeaseHold, Order, Support};
 
-use crate::config::settings::PostgresConfig;
-use crate::limits::{DELAY_MAX, LEASE_MAX, NAME};
+use crate::config::PostgresConfig;
+use crate::limits::{LEASE_MAX, NAME};
 
 pub(crate) fn capabilities(config: &PostgresConfig, durability: Durability) -> Capabilities {
     let mut caps = Capabilities::minimal(NAME);

@@ -1,4 +1,4 @@
-//! Wake-ups: what tells a sleeping consumer that something was placed in its queue.
+//! Notifications: what tells a waiting consumer that something was placed in its queue.
 
-pub(crate) mod bells;
+pub(crate) mod channels;
 pub(crate) mod ear;

@@ -39,13 +39,13 @@ async fn delete(store: &Store, queue: &QueueName, caller: &Caller) -> Result<()>
         caller.waits()?;
         let name = queue.clone();
         let rows = store.rows("deleting", Effect::Repeat, &store.sql.delete_tasks, move |query| {
-            query.bind(name.as_str()).bind(until).bind(PIECE as i64)
+            query.bind(name.as_str()).bind(until).bind(PIECE.items as i64)
         });
         let rows = rows.await?;
         let row = rows.first().ok_or_else(corrupt)?;
         let (gone, any) = (count(row, 0)?, get::<Option<bool>>(row, 1)?.is_some());
         store.vacuum.left_dead(gone);
-        if gone == PIECE as u64 {
+        if gone == PIECE.items as u64 {
             continue;
         }
         // The statement does not see its own effect: what was there before it are the deleted ones, or locked ones too.

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use delayline_backend_kit::Answers;
+use delayline_backend_kit::codec::id_bytes;
+use delayline_backend_kit::times::{DELAY_MAX, micros_ceil};
 use delayline_core::{
     Action, Change, ChangeOutcome, Changed, Due, Error, ErrorKind, GroupName, QueueName, Result, Select, Shift, TaskRef,
 };
@@ -11,9 +14,9 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
 use tokio::time::sleep;
 
-use crate::codec::{self, due_number, get, micros_ceil};
-use crate::limits::{DELAY_MAX, PIECE};
-use crate::ops::answers::{all_answered, parted};
+use crate::codec::{self, due_number, get};
+use crate::limits::PIECE;
+use crate::ops::batch::parted;
 use crate::ops::caller::Caller;
 use crate::ops::locked::{PAUSES_MS, busy};
 use crate::ops::operation::{Operation, begin, digest};
@@ -37,7 +40,7 @@ pub(crate) async fn change(
     change: Change,
     caller: &Caller,
 ) -> Result<Changed> {
-    store.open()?;
+    store.lifecycle.open()?;
     if let Action::MoveTo(due) = change.action {
         check_due(store, due).await?;
     }
@@ -96,7 +99,7 @@ impl Aim {
 }
 
 /// The answers of one piece: a letter for each task.
-struct Answers {
+struct PieceAnswers {
     letters: Vec<u8>,
     least_ms: Option<i64>,
 }
@@ -126,7 +129,7 @@ struct Piece {
 
 impl Piece {
     /// Changes those that are not answered yet, on a connection.
-    async fn run(&self, connection: &mut PgConnection, answers: &mut Answers) -> sqlx::Result<()> {
+    async fn run(&self, connection: &mut PgConnection, answers: &mut PieceAnswers) -> sqlx::Result<()> {
         let left: Vec<usize> = (0..self.ids.len()).filter(|&at| answers.letters[at] == LOCKED).collect();
         if left.is_empty() {
             return Ok(());
@@ -143,7 +146,7 @@ impl Piece {
     }
 }
 
-impl Answers {
+impl PieceAnswers {
     fn take(&mut self, asked: &[usize], row: &PgRow) -> sqlx::Result<()> {
         use sqlx::Row as _;
         let (n, code, place): (i64, i32, Option<i64>) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
@@ -160,32 +163,27 @@ impl Answers {
 
 impl Plan<'_> {
     async fn change_tasks(&self, tasks: Vec<TaskRef>) -> Result<Changed> {
-        let mut results: Vec<Option<Result<ChangeOutcome>>> = tasks.iter().map(|_| None).collect();
-        let mut failed = None;
+        let mut answers = Answers::new(tasks.len());
         let mut number = 0;
         // A task that stands in the list for the second time is met as the first time has left it.
         for part in parted((0..tasks.len()).collect(), |&at: &usize| &tasks[at].id) {
-            for piece in part.chunks(PIECE) {
-                failed = failed.or(self.caller.waits().err());
-                if failed.is_some() {
+            for piece in part.chunks(PIECE.items) {
+                if answers.have_failed() {
                     break;
                 }
-                match self.change_piece(number, piece, &tasks).await {
-                    Ok(letters) => {
-                        for (&at, letter) in piece.iter().zip(letters) {
-                            results[at] = Some(self.outcome(letter));
-                        }
+                match self.caller.waits() {
+                    Ok(()) => {
+                        let letters = self.change_piece(number, piece, &tasks).await;
+                        let outcome = |letter| self.outcome(letter);
+                        answers.piece(piece, letters.map(|letters| letters.into_iter().map(outcome).collect()));
                     }
-                    Err(e) => {
-                        piece.iter().for_each(|&at| results[at] = Some(Err(e.clone())));
-                        failed = Some(e);
-                    }
+                    Err(e) => answers.fail(&[], e),
                 }
                 number += 1;
             }
         }
         let mut changed = Changed::default();
-        let outcomes = all_answered(results, failed)?;
+        let outcomes = answers.finish()?;
         outcomes.iter().for_each(|outcome| changed.count(outcome));
         changed.outcomes = outcomes;
         Ok(changed)
@@ -208,7 +206,7 @@ impl Plan<'_> {
             sql: store.sql.change_tasks.clone(),
             named: store.db.named(),
             aim: Aim::of(self.action),
-            ids: piece.iter().map(|&at| codec::id_bytes(&tasks[at].id)).collect(),
+            ids: piece.iter().map(|&at| id_bytes(&tasks[at].id)).collect(),
             seqs: piece.iter().map(|&at| codec::seq_of(&tasks[at].receipt)).collect(),
         });
         let mut letters = vec![LOCKED; piece.ids.len()];
@@ -229,16 +227,16 @@ impl Plan<'_> {
         Ok(letters)
     }
 
-    async fn run_piece(&self, piece: Arc<Piece>, letters: Vec<u8>) -> Result<Answers> {
+    async fn run_piece(&self, piece: Arc<Piece>, letters: Vec<u8>) -> Result<PieceAnswers> {
         let work = as_work(move |connection| {
-            let (piece, mut answers) = (piece.clone(), Answers { letters: letters.clone(), least_ms: None });
+            let (piece, mut answers) = (piece.clone(), PieceAnswers { letters: letters.clone(), least_ms: None });
             async move { piece.run(connection, &mut answers).await.map(|()| answers) }.boxed()
         });
         self.store.db.run("changing", Effect::Write, work).await
     }
 
     /// The same together with a note of what was answered, from which a repeated change answers.
-    async fn run_noted(&self, piece: Arc<Piece>, operation: Operation, number: i32) -> Result<Answers> {
+    async fn run_noted(&self, piece: Arc<Piece>, operation: Operation, number: i32) -> Result<PieceAnswers> {
         let store = self.store;
         let (find, note) = (store.sql.operation_begin.clone(), store.sql.operation_note.clone());
         let work = as_work(move |connection| {
@@ -276,7 +274,7 @@ impl Plan<'_> {
             self.store.placed(self.queue, step.least_ms).await;
             pass = None;
             match step.blocker {
-                None if step.looked < PIECE as u64 => break,
+                None if step.looked < PIECE.items as u64 => break,
                 None => tries = 0,
                 Some(seq) => {
                     tries = if step.moved_on { 0 } else { tries + 1 };
@@ -345,13 +343,13 @@ async fn run_noted(
     number: i32,
     find: &Arc<str>,
     note: &Arc<str>,
-) -> sqlx::Result<Option<Answers>> {
+) -> sqlx::Result<Option<PieceAnswers>> {
     use sqlx::Row as _;
     let found = query(find, piece.named, &|query| operation.bind(query, number));
     let Some(found) = found.fetch_optional(&mut *connection).await? else { return Ok(None) };
     let known: Option<Vec<u8>> = found.try_get(6)?;
     let letters = known.filter(|known| known.len() == piece.ids.len()).unwrap_or_else(|| vec![LOCKED; piece.ids.len()]);
-    let mut answers = Answers { letters, least_ms: None };
+    let mut answers = PieceAnswers { letters, least_ms: None };
     piece.run(connection, &mut answers).await?;
     let bind = |query: Query<'static>| {
         let query = query.bind(operation.id).bind(number).bind(None::<i64>).bind(None::<i64>);
@@ -415,7 +413,7 @@ impl Chunk {
         }
         let after = tally.after;
         let bind = |query: Query<'static>| {
-            let query = query.bind(self.queue.as_str()).bind(self.group.as_slice()).bind(PIECE as i64);
+            let query = query.bind(self.queue.as_str()).bind(self.group.as_slice()).bind(PIECE.items as i64);
             self.aim.bind(query).bind(until).bind(after)
         };
         let row = query(&self.sql, self.named, &bind).fetch_one(&mut *connection).await?;

@@ -1,33 +1,26 @@
-//! One consumption of a queue: claims that are given back when their answer is lost, and sleep on the queue's bell.
+//! Claims from the rows of a queue, which are found again when their answer is lost.
 //!
-//! 1. One claim of an intake is under way at a time: `state` is locked from before it is sent until its tasks are either the
-//!    caller's or given back. So a claim that follows a dropped one finds what that one gave back.
-//! 2. A claim runs to its end even if its caller is dropped; what nobody received is given back.
-//! 3. A claim whose answer was lost is remembered by its number. The next ones give back what it took before they claim anew.
-//! 4. What an intake knows of the index (`Known`) spares it the dead entries there. It only ever skips what is not there: all
-//!    that is placed below it is rung for, after its commit, and whoever may have missed a ring forgets what it knows.
+//! 1. A claim whose answer was lost is remembered by its number. The next ones give back what it took before they claim anew.
+//! 2. What an intake knows of the index (`Known`) spares it the dead entries there. It only ever skips what is not there: all
+//!    that is placed below it is notified of, after its commit, and whoever may have missed a notification forgets what it knows.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
+use delayline_backend_kit::times::micros_ceil;
+use delayline_backend_kit::{Claims, Lifecycle, ListeningIntake, Notification};
 use delayline_core::{
-    Claim, Claimed, ClaimedTask, ErrorKind, Intake, IntakeOptions, Lease, QueueName, Result, Verdict, owned,
+    Capabilities, Claim, Claimed, ClaimedTask, ErrorKind, IntakeOptions, Lease, QueueName, Result, Verdict,
 };
 use sqlx::postgres::PgRow;
-use tokio::runtime::Handle;
-use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::Instant;
 
-use crate::codec::{self, Body, count, get, micros_ceil};
+use crate::codec::{self, Body, count, get};
 use crate::limits::PIECE;
-use crate::notify::bells::{Bell, Heard};
+use crate::notify::channels::Channels;
 use crate::ops::{dead, operation, settle};
 use crate::store::Store;
 use crate::transport::failure::Effect;
-
-/// A task that came so late to a sleeper is a sign of wake-ups that don't arrive.
-const LATE: Duration = Duration::from_secs(1);
 
 /// How far the ends of the leases of a lost claim may lie beside where they are looked for.
 const GIVE_BACK_SLACK_MS: i64 = 2_000;
@@ -35,23 +28,16 @@ const GIVE_BACK_SLACK_MS: i64 = 2_000;
 /// How often tasks that others hold locked are tried again fast.
 const TRIES_FAST: u32 = 20;
 
-pub(crate) struct PostgresIntake {
-    core: Arc<Core>,
-    bell: Bell,
-    /// Whether the last wait ended without a ring.
-    unrung: bool,
-    consumer: Option<String>,
-    closed: bool,
-}
+pub(crate) type PostgresIntake = ListeningIntake<Rows, Channels>;
 
-struct Core {
+/// The rows of a queue, for one intake.
+pub(crate) struct Rows {
     store: Arc<Store>,
     queue: QueueName,
-    state: Arc<Mutex<State>>,
 }
 
 #[derive(Default)]
-struct State {
+pub(crate) struct State {
     known: Known,
     lost: Vec<Lost>,
     /// How many claims in a row found due tasks that others hold locked, and nothing else.
@@ -91,13 +77,13 @@ struct Answer {
 }
 
 impl Known {
-    /// Takes in what was rung for.
-    fn hear(&mut self, heard: Heard, listening: bool, sweep: Duration) {
+    /// Takes in what was notified of.
+    fn hear(&mut self, heard: Notification, listening: bool, sweep: Duration) {
         let stale = self.since.is_none_or(|since| since.elapsed() >= sweep);
-        if heard.lost || !listening || stale {
+        if heard.missed || !listening || stale {
             *self = Self { floor_ms: 0, clear_until_ms: 0, since: Some(Instant::now()) };
         }
-        if let Some(due_ms) = heard.lowest_due_ms {
+        if let Some(due_ms) = heard.due_ms {
             self.floor_ms = self.floor_ms.min(due_ms);
             self.clear_until_ms = self.clear_until_ms.min(due_ms);
         }
@@ -114,28 +100,36 @@ impl Known {
     }
 }
 
-impl PostgresIntake {
-    pub(crate) fn open(store: Arc<Store>, queue: &QueueName, options: IntakeOptions) -> Self {
-        let bell = store.bells.listen(queue);
-        store.enter(queue);
-        let core = Core { store, queue: queue.clone(), state: Arc::default() };
-        Self { core: Arc::new(core), bell, unrung: false, consumer: options.consumer, closed: false }
-    }
+/// An intake of a queue.
+pub(crate) fn intake(store: Arc<Store>, queue: &QueueName, options: IntakeOptions) -> Result<PostgresIntake> {
+    store.lifecycle.open()?;
+    let notifier = store.notifier.clone();
+    let rows = Rows { store, queue: queue.clone() };
+    Ok(ListeningIntake::new(rows, State::default(), &notifier, queue.clone(), options))
 }
 
-#[cfg(test)]
-impl PostgresIntake {
-    /// What it knows: its floor, and until when nothing is visible.
-    pub(crate) async fn known(&self) -> (i64, i64) {
-        let known = self.core.state.lock().await.known;
-        (known.floor_ms, known.clear_until_ms)
-    }
-}
+impl Claims for Rows {
+    type State = State;
 
-impl Core {
+    fn capabilities(&self) -> &Capabilities {
+        &self.store.caps
+    }
+
+    fn lifecycle(&self) -> &Arc<Lifecycle> {
+        &self.store.lifecycle
+    }
+
+    fn queue(&self) -> &QueueName {
+        &self.queue
+    }
+
+    fn notified(&self, state: &mut State, notification: Notification, listening: bool) {
+        state.known.hear(notification, listening, self.store.config.sweep);
+    }
+
     async fn claim(&self, state: &mut State, claim: Claim) -> Result<Claimed> {
         self.give_back_lost(state).await?;
-        let max = claim.max.min(PIECE) as u64;
+        let max = claim.max.min(PIECE.items) as u64;
         let mut answer = self.ask(state, claim, max).await?;
         if state.known.floor_ms > answer.us / 1000 + 1 {
             // The clock was set back.
@@ -158,8 +152,27 @@ impl Core {
         Ok(answer.claimed)
     }
 
+    async fn settle(&self, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
+        settle::settle(&self.store, &self.queue, &verdicts).await
+    }
+
+    fn is_clean(&self, state: &State) -> bool {
+        state.lost.is_empty()
+    }
+
+    async fn clean_up(&self, state: &mut State) -> Result<()> {
+        state.lost.iter_mut().for_each(|lost| lost.tried = None);
+        self.give_back_lost(state).await
+    }
+
+    fn poll_interval(&self) -> Option<Duration> {
+        Some(self.store.config.poll)
+    }
+}
+
+impl Rows {
     async fn ask(&self, state: &mut State, claim: Claim, max: u64) -> Result<Answer> {
-        let number = self.store.ids.claim();
+        let number = self.store.ids.positive();
         let (queue, known) = (self.queue.clone(), state.known);
         let bytes = i64::try_from(claim.max_bytes).unwrap_or(i64::MAX);
         let sent = Instant::now();
@@ -210,7 +223,7 @@ impl Core {
                 None => None,
             };
             if let Some(least_ms) = least_ms {
-                state.known.hear(Heard { lowest_due_ms: Some(least_ms), lost: false }, true, Duration::MAX);
+                state.known.hear(Notification { due_ms: Some(least_ms), missed: false }, true, Duration::MAX);
                 self.store.placed(&self.queue, Some(least_ms)).await;
             }
         }
@@ -218,28 +231,18 @@ impl Core {
         state.lost.retain(|lost| lost.tried.is_none() || lost.sent.elapsed() < 2 * patience);
         Ok(())
     }
+}
 
-    /// Gives back what a claim brought and nobody received.
-    async fn give_back(&self, claimed: Claimed) {
-        let verdicts: Vec<_> = claimed.deliveries.into_iter().map(|task| (task.lease, Verdict::Release)).collect();
-        if verdicts.is_empty() {
-            return;
-        }
-        if let Err(e) = settle::settle(&self.store, &self.queue, &verdicts).await {
-            tracing::debug!(queue = %self.queue, error = %e, "tasks of a dropped claim come when their leases end");
-        }
-    }
-
-    /// Gives back what lost claims took.
-    async fn leave(&self) -> Result<()> {
-        let mut state = self.state.lock().await;
-        state.lost.iter_mut().for_each(|lost| lost.tried = None);
-        self.give_back_lost(&mut state).await
+#[cfg(test)]
+impl State {
+    /// What it knows: its floor, and until when nothing is visible.
+    pub(crate) fn known(&self) -> (i64, i64) {
+        (self.known.floor_ms, self.known.clear_until_ms)
     }
 }
 
 impl State {
-    /// How long the caller may wait unless it is rung.
+    /// How long the caller may wait unless it is notified.
     fn next_due_in(&mut self, answer: &Answer, max: u64) -> Option<Duration> {
         let claimed = &answer.claimed;
         let until = |ms: i64| Duration::from_micros(u64::try_from(ms * 1000 - answer.us).unwrap_or(0));
@@ -312,74 +315,5 @@ impl Answer {
         task.headers = body.headers;
         task.group = body.group;
         Ok(task)
-    }
-}
-
-#[async_trait]
-impl Intake for PostgresIntake {
-    async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
-        let core = self.core.clone();
-        core.store.caps.check_lease(claim.lease)?;
-        core.store.open()?;
-        // A claim before this one that was dropped is still under way. Waiting for it leaves nothing behind when it is dropped.
-        let mut state = core.state.clone().lock_owned().await;
-        // Before any look, so that what rings during it is seen again rather than missed.
-        let listening = core.store.bells.listening();
-        state.known.hear(self.bell.take(), listening, core.store.config.sweep);
-        let orphaned = core.clone();
-        let work = async move {
-            let claimed = core.claim(&mut state, claim).await?;
-            Ok((claimed, state))
-        };
-        let give_back = move |(claimed, state): (Claimed, OwnedMutexGuard<State>)| async move {
-            orphaned.give_back(claimed).await;
-            drop(state);
-        };
-        let (claimed, _state) = owned(work, give_back).await?;
-        // What has been visible for so long should have rung, or was known.
-        let late = claimed.deliveries.iter().any(|task| task.lateness > LATE);
-        if std::mem::take(&mut self.unrung) && late {
-            self.core.store.bells.doubt();
-        }
-        Ok(claimed)
-    }
-
-    async fn wait(&mut self, at_most: Duration) {
-        let store = &self.core.store;
-        if store.open().is_err() {
-            return;
-        }
-        // While nothing can ring, somebody has to look.
-        let at_most = if store.bells.listening() { at_most } else { at_most.min(store.config.poll) };
-        self.unrung = tokio::time::timeout(at_most, self.bell.rung()).await.is_err();
-    }
-
-    async fn close(mut self: Box<Self>) -> Result<()> {
-        self.closed = true;
-        match self.core.leave().await {
-            Err(e) if e.kind() == ErrorKind::Closed => Ok(()),
-            left => left,
-        }
-    }
-}
-
-impl Drop for PostgresIntake {
-    fn drop(&mut self) {
-        self.core.store.leave(&self.core.queue);
-        if self.closed || self.core.store.open().is_err() {
-            return;
-        }
-        let core = self.core.clone();
-        let clean = core.state.try_lock().is_ok_and(|state| state.lost.is_empty());
-        if !clean && let Ok(runtime) = Handle::try_current() {
-            // What can't be done now ends by itself, with the leases.
-            runtime.spawn(async move { drop(core.leave().await) });
-        }
-    }
-}
-
-impl std::fmt::Debug for PostgresIntake {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PostgresIntake").field("queue", &self.core.queue).field("consumer", &self.consumer).finish()
     }
 }

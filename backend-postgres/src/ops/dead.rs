@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use delayline_core::{
-    DeadLetter, DeadLetterOp, DeadLetters, DeadSelect, Error, ErrorKind, QueueName, Reason, Result, limits,
-};
+use delayline_backend_kit::Pace;
+use delayline_backend_kit::codec::id_bytes;
+use delayline_core::{DeadLetter, DeadLetterOp, DeadLetters, DeadSelect, Error, QueueName, Reason, Result, limits};
 use sqlx::postgres::PgRow;
 
 use crate::codec::{self, Body, count, get};
-use crate::limits::{DELAY_MAX, PIECE, PIECE_BYTES};
+use crate::limits::PIECE;
 use crate::ops::caller::Caller;
 use crate::store::Store;
 use crate::transport::failure::Effect;
@@ -22,16 +22,12 @@ pub(crate) async fn operate(
     op: DeadLetterOp,
     caller: &Caller,
 ) -> Result<DeadLetters> {
-    store.open()?;
+    store.lifecycle.open()?;
     match op {
         DeadLetterOp::List { after, limit } => list(store, queue, after, limit.min(limits::PAGE_MAX)).await,
         DeadLetterOp::Redrive { select, rate } => {
-            let gap_us = match rate {
-                None => 0.0,
-                Some(rate) if rate.is_finite() && rate > 0.0 => 1e6 / rate,
-                Some(rate) => return Err(Error::new(ErrorKind::Invalid, format!("{rate} a second is no rate"))),
-            };
-            walk(store, queue, select, Work::Redrive { gap_us, since_us: 0 }, caller).await
+            let pace = Pace::new(rate)?;
+            walk(store, queue, select, Work::Redrive { pace, since_us: 0 }, caller).await
         }
         DeadLetterOp::Purge { select } => walk(store, queue, select, Work::Purge, caller).await,
         _ => Err(Error::unsupported("this operation on dead letters")),
@@ -46,7 +42,7 @@ async fn list(store: &Store, queue: &QueueName, after: Option<u64>, limit: usize
     let after = after.map_or(0, |after| i64::try_from(after).unwrap_or(i64::MAX));
     let queue = queue.clone();
     let rows = store.rows("listing dead letters", Effect::Read, &store.sql.dead_list, move |query| {
-        query.bind(queue.as_str()).bind(after).bind(limit as i64).bind(PIECE_BYTES as i64)
+        query.bind(queue.as_str()).bind(after).bind(limit as i64).bind(PIECE.bytes as i64)
     });
     let rows = rows.await?;
     if let Some(last) = rows.last() {
@@ -77,7 +73,7 @@ fn letter(row: &PgRow) -> Result<DeadLetter> {
 /// What is done to the letters that are selected.
 enum Work {
     Redrive {
-        gap_us: f64,
+        pace: Pace,
         /// The instant from which all are staggered, once there is one.
         since_us: i64,
     },
@@ -95,22 +91,19 @@ async fn walk(
         DeadSelect::All => None,
         DeadSelect::Ids(ids) => {
             store.caps.check_batch(ids.len())?;
-            Some(Arc::new(ids.iter().map(codec::id_bytes).collect::<Vec<_>>()))
+            Some(Arc::new(ids.iter().map(id_bytes).collect::<Vec<_>>()))
         }
         _ => return Err(Error::unsupported("this selection of dead letters")),
     };
     let name = queue.clone();
-    let span = store
-        .rows("counting dead letters", Effect::Read, &store.sql.dead_span, move |query| query.bind(name.as_str()));
+    let span =
+        store.rows("counting dead letters", Effect::Read, &store.sql.dead_span, move |query| query.bind(name.as_str()));
     // Everything that is buried now, and nothing that is buried later.
     let span = span.await?;
     let span = span.first().ok_or_else(codec::corrupt)?;
     let (letters, until) = (count(span, 0)?, get::<Option<i64>>(span, 1)?);
-    if let Work::Redrive { gap_us, .. } = work {
-        let longest_us = DELAY_MAX.as_micros() as f64;
-        if gap_us > longest_us || letters as f64 * gap_us > longest_us {
-            return Err(store.caps.out_of_range());
-        }
+    if let Work::Redrive { pace, .. } = work {
+        pace.check(letters, &store.caps)?;
     }
     let Some(until) = until else { return Ok(DeadLetters::default()) };
     let mut answer = DeadLetters::default();
@@ -119,7 +112,7 @@ async fn walk(
         caller.waits()?;
         let (came_to, looked) = work.on(store, queue, (after, until), ids.clone(), &mut answer).await?;
         match came_to {
-            Some(n) if looked == PIECE as u64 => after = n,
+            Some(n) if looked == PIECE.items as u64 => after = n,
             _ => return Ok(answer),
         }
     }
@@ -137,10 +130,10 @@ impl Work {
     ) -> Result<(Option<i64>, u64)> {
         let name = queue.clone();
         match self {
-            Self::Redrive { gap_us, since_us } => {
-                let (gap, since, before) = (*gap_us, *since_us, answer.affected as i64);
+            Self::Redrive { pace, since_us } => {
+                let (gap, since, before) = (pace.gap_us(), *since_us, answer.affected as i64);
                 let rows = store.rows("redriving", Effect::Write, &store.sql.dead_redrive, move |query| {
-                    let query = query.bind(name.as_str()).bind(after).bind(until).bind(PIECE as i64);
+                    let query = query.bind(name.as_str()).bind(after).bind(until).bind(PIECE.items as i64);
                     query.bind(ids.as_deref()).bind(since).bind(gap).bind(before)
                 });
                 let rows = rows.await?;
@@ -154,7 +147,7 @@ impl Work {
             }
             Self::Purge => {
                 let rows = store.rows("purging", Effect::Write, &store.sql.dead_purge, move |query| {
-                    let query = query.bind(name.as_str()).bind(after).bind(until).bind(PIECE as i64);
+                    let query = query.bind(name.as_str()).bind(after).bind(until).bind(PIECE.items as i64);
                     query.bind(ids.as_deref())
                 });
                 let rows = rows.await?;
@@ -195,10 +188,10 @@ async fn trim(store: &Store, queue: &QueueName, max: u64) -> Result<()> {
     loop {
         let name = queue.clone();
         let rows = store.rows("dropping dead letters", Effect::Write, &store.sql.dead_trim, move |query| {
-            query.bind(name.as_str()).bind(max as i64).bind(PIECE as i64)
+            query.bind(name.as_str()).bind(max as i64).bind(PIECE.items as i64)
         });
         let rows = rows.await?;
-        if count(rows.first().ok_or_else(codec::corrupt)?, 0)? < PIECE as u64 {
+        if count(rows.first().ok_or_else(codec::corrupt)?, 0)? < PIECE.items as u64 {
             return Ok(());
         }
     }

@@ -3,24 +3,25 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use delayline_backend_kit::codec::id_bytes;
 use delayline_core::{DueWithin, Page, QueueName, QueueStats, Result, TaskId, TaskRef, TaskState, TaskView, limits};
 use sqlx::postgres::PgRow;
 
 use crate::codec::{self, Body, count, get};
-use crate::limits::{LEASE_MAX, PIECE_BYTES};
+use crate::limits::{LEASE_MAX, PIECE};
 use crate::store::Store;
 use crate::transport::failure::Effect;
 use crate::transport::statement::Query;
 
 pub(crate) async fn find(store: &Store, queue: &QueueName, id: &TaskId) -> Result<Option<TaskView>> {
-    let (queue, id) = (queue.clone(), codec::id_bytes(id));
+    let (queue, id) = (queue.clone(), id_bytes(id));
     let bind = move |query: Query<'static>| query.bind(queue.as_str()).bind(&id);
     let rows = store.rows("finding", Effect::Read, &store.sql.find, bind).await?;
     rows.first().map(view).transpose()
 }
 
 pub(crate) async fn list(store: &Store, queue: &QueueName, page: Page) -> Result<Vec<TaskView>> {
-    store.open()?;
+    store.lifecycle.open()?;
     let limit = page.limit.min(limits::PAGE_MAX);
     if limit == 0 {
         return Ok(Vec::new());
@@ -34,7 +35,7 @@ pub(crate) async fn list(store: &Store, queue: &QueueName, page: Page) -> Result
     };
     let queue = queue.clone();
     let rows = store.rows("listing", Effect::Read, &store.sql.list, move |query| {
-        query.bind(queue.as_str()).bind(ms).bind(seq).bind(limit as i64).bind(PIECE_BYTES as i64)
+        query.bind(queue.as_str()).bind(ms).bind(seq).bind(limit as i64).bind(PIECE.bytes as i64)
     });
     rows.await?.iter().map(view).collect()
 }
@@ -92,7 +93,7 @@ pub(crate) async fn stats(store: &Store, queue: &QueueName) -> Result<QueueStats
 
 /// The queues that hold something, are paused, or have an intake here.
 pub(crate) async fn queues(store: &Store) -> Result<Vec<QueueName>> {
-    let mut queues: BTreeSet<QueueName> = store.entered().into_iter().collect();
+    let mut queues: BTreeSet<QueueName> = store.lifecycle.entered().into_iter().collect();
     for row in store.rows("listing queues", Effect::Read, &store.sql.queues, |query| query).await? {
         // A name that is none of ours stands in a row that somebody else has written.
         queues.extend(QueueName::new(get::<&str>(&row, 0)?).ok());

@@ -2,7 +2,7 @@
 //! answers together.
 
 pub(crate) mod admin;
-mod answers;
+mod batch;
 pub(crate) mod caller;
 pub(crate) mod change;
 pub(crate) mod claim;

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use delayline_backend_kit::codec::id_bytes;
+use delayline_backend_kit::times::micros_ceil;
 use delayline_core::{Action, Error, ErrorKind, OperationId, QueueName, Result, Select};
 use tokio::time::Instant;
 
-use crate::codec::{id_bytes, micros_ceil};
 use crate::store::Store;
 use crate::transport::failure::Effect;
 use crate::transport::statement::Query;

@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use delayline_backend_kit::Answers;
+use delayline_backend_kit::codec::id_bytes;
+use delayline_backend_kit::times::{DELAY_MAX, micros_ceil};
 use delayline_core::{
     Due, Error, ErrorKind, NewTask, OnConflict, Outcome, QueueName, Result, Scheduled, TaskId, TaskRef, limits,
 };
@@ -11,10 +14,10 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
 use tokio::time::Instant;
 
-use crate::codec::{self, due_number, get, micros_ceil};
-use crate::limits::DELAY_MAX;
-use crate::notify::bells::message;
-use crate::ops::answers::{all_answered, nth, parted, pieces, unsent};
+use crate::codec::{self, due_number, get};
+use crate::limits::PIECE;
+use crate::notify::channels::message;
+use crate::ops::batch::{nth, parted};
 use crate::ops::caller::Caller;
 use crate::ops::locked::busy;
 use crate::store::Store;
@@ -55,11 +58,11 @@ impl Item {
             return Err(store.caps.out_of_range());
         }
         let replaces = task.id.is_some() && task.on_conflict == OnConflict::Replace;
-        let id = task.id.unwrap_or_else(|| store.ids.fresh());
+        let id = task.id.unwrap_or_else(|| store.ids.task_id());
         let attempts = task.max_attempts.get();
         Ok(Self {
             at,
-            stored: codec::id_bytes(&id),
+            stored: id_bytes(&id),
             id,
             due: due_number(task.due),
             expires: task.expires.map(due_number),
@@ -105,7 +108,7 @@ fn bind(query: Query<'static>, queue: &QueueName, since_us: i64, items: &[Item])
 
 /// How a call comes along.
 struct Progress {
-    results: Vec<Option<Result<Scheduled>>>,
+    answers: Answers<Scheduled>,
     /// The instant of acceptance of the whole call, once there is one.
     since_us: i64,
     /// The least place that something was put at since it was last told.
@@ -128,18 +131,18 @@ impl Progress {
                     continue;
                 }
                 3 => {
-                    self.results[item.at] = Some(Err(store.caps.out_of_range()));
+                    self.answers.set(item.at, Err(store.caps.out_of_range()));
                     continue;
                 }
                 _ => {
                     let error = Error::new(ErrorKind::Invalid, "the task expires before it is due");
-                    self.results[item.at] = Some(Err(error));
+                    self.answers.set(item.at, Err(error));
                     continue;
                 }
             };
             self.least_ms = Some(self.least_ms.map_or(place, |least| least.min(place)));
             let task = TaskRef::new(item.id.clone(), codec::millis(place), codec::receipt(seq));
-            self.results[item.at] = Some(Ok(Scheduled::new(task, outcome)));
+            self.answers.set(item.at, Ok(Scheduled::new(task, outcome)));
         }
         Ok(in_use)
     }
@@ -149,28 +152,34 @@ impl Progress {
         for row in rows {
             let item = nth(items, row)?;
             let task = TaskRef::new(item.id.clone(), codec::millis(get(row, 2)?), codec::receipt(get(row, 1)?));
-            self.results[item.at] = Some(Ok(Scheduled::new(task, Outcome::Existing)));
+            self.answers.set(item.at, Ok(Scheduled::new(task, Outcome::Existing)));
         }
-        Ok(items.iter().filter(|item| self.results[item.at].is_none()).cloned().collect())
+        Ok(items.iter().filter(|item| !self.answers.has(item.at)).cloned().collect())
     }
 
-    fn fail(&mut self, items: &[Item], e: &Error) {
-        items.iter().for_each(|item| self.results[item.at] = Some(Err(e.clone())));
+    /// These were tried often enough.
+    fn give_up(&mut self, items: &[Item]) {
+        items.iter().for_each(|item| self.answers.set(item.at, Err(busy())));
+    }
+
+    fn fail(&mut self, items: &[Item], e: Error) {
+        let places: Vec<_> = items.iter().map(|item| item.at).collect();
+        self.answers.fail(&places, e);
     }
 }
 
 /// The items of a call, and the answers to those that can't be sent.
 fn items(store: &Store, tasks: Vec<NewTask>) -> Result<(Vec<Item>, Progress)> {
     store.caps.check_batch(tasks.len())?;
-    let mut results: Vec<_> = tasks.iter().map(|_| None).collect();
+    let mut answers = Answers::new(tasks.len());
     let mut items = Vec::with_capacity(tasks.len());
     for (at, task) in tasks.into_iter().enumerate() {
         match Item::of(store, at, task) {
             Ok(item) => items.push(item),
-            Err(e) => results[at] = Some(Err(e)),
+            Err(e) => answers.set(at, Err(e)),
         }
     }
-    Ok((items, Progress { results, since_us: 0, least_ms: None }))
+    Ok((items, Progress { answers, since_us: 0, least_ms: None }))
 }
 
 fn take_seqs(items: &mut [Item], rows: &[PgRow]) -> Result<()> {
@@ -187,9 +196,8 @@ pub(crate) async fn schedule(
     tasks: Vec<NewTask>,
     caller: &Caller,
 ) -> Result<Vec<Result<Scheduled>>> {
-    store.open()?;
+    store.lifecycle.open()?;
     let (mut list, mut progress) = items(store, tasks)?;
-    let mut failed = None;
     // What stands in the batch for the second time meets the first, in a statement after that one's.
     let twice = parted(list.iter().collect(), |item| &item.stored).len() > 1;
     if twice {
@@ -197,34 +205,33 @@ pub(crate) async fn schedule(
         let seqs = store.rows("scheduling", Effect::Repeat, &store.sql.seqs, move |query| query.bind(n)).await;
         let taken = seqs.and_then(|rows| take_seqs(&mut list, &rows));
         if let Err(e) = taken {
-            return all_answered(progress.results, Some(e));
+            progress.fail(&[], e);
+            return progress.answers.finish();
         }
     }
     let parts = if twice { parted(list, |item| item.stored.clone()) } else { vec![list] };
     for part in parts {
-        for piece in pieces(part, Item::size) {
-            failed = failed.or(caller.waits().err());
-            if failed.is_none() {
-                failed = schedule_piece(store, queue, piece, &mut progress).await.err();
+        for piece in PIECE.cut(part, Item::size) {
+            if progress.answers.have_failed() {
+                break;
+            }
+            match caller.waits() {
+                Ok(()) => schedule_piece(store, queue, piece, &mut progress).await,
+                Err(e) => progress.fail(&[], e),
             }
         }
     }
-    all_answered(progress.results, failed)
+    progress.answers.finish()
 }
 
-async fn schedule_piece(store: &Store, queue: &QueueName, piece: Vec<Item>, progress: &mut Progress) -> Result<()> {
-    let done = accept(store, queue, &store.sql.schedule, piece, progress).await;
-    let done = match done {
+async fn schedule_piece(store: &Store, queue: &QueueName, piece: Vec<Item>, progress: &mut Progress) {
+    match accept(store, queue, &store.sql.schedule, piece, progress).await {
         Err((left, e)) if e.kind() == ErrorKind::Busy => accept_alone(store, queue, &left, progress).await,
-        Err((left, e)) => {
-            progress.fail(&left, &e);
-            Err(e)
-        }
-        Ok(()) => Ok(()),
-    };
+        Err((left, e)) => progress.fail(&left, e),
+        Ok(()) => {}
+    }
     // Also of a piece that was done in part, and before the answer, because whoever has it may end the process.
     store.placed(queue, progress.least_ms.take()).await;
-    done
 }
 
 /// Accepts tasks until each is answered. An error comes with those that are not.
@@ -244,9 +251,8 @@ async fn accept(
             return Ok(());
         }
         let (queue_of, ids) = (queue.clone(), ids(&in_use));
-        let rows = store.rows("scheduling", Effect::Read, &store.sql.lookup, move |query| {
-            query.bind(queue_of.as_str()).bind(&ids)
-        });
+        let rows = store
+            .rows("scheduling", Effect::Read, &store.sql.lookup, move |query| query.bind(queue_of.as_str()).bind(&ids));
         // What is not found has gone since.
         let gone = rows.await.and_then(|rows| progress.take_existing(&in_use, &rows));
         left = Arc::new(gone.map_err(|e| (Arc::new(in_use), e))?);
@@ -254,7 +260,7 @@ async fn accept(
             return Ok(());
         }
     }
-    progress.fail(&left, &busy());
+    progress.give_up(&left);
     Ok(())
 }
 
@@ -264,7 +270,7 @@ fn ids(items: &[Item]) -> Vec<Vec<u8>> {
 
 /// Accepts tasks of which at least one waits for somebody's transaction: a few at a time and then one by one, so that only
 /// those answer `Busy` that are in its way.
-async fn accept_alone(store: &Store, queue: &QueueName, items: &[Item], progress: &mut Progress) -> Result<()> {
+async fn accept_alone(store: &Store, queue: &QueueName, items: &[Item], progress: &mut Progress) {
     let until = Instant::now() + ALONE_MAX;
     let mut lists: Vec<Vec<Item>> = items.chunks(FEW).map(<[Item]>::to_vec).rev().collect();
     if lists.len() == 1 {
@@ -272,21 +278,16 @@ async fn accept_alone(store: &Store, queue: &QueueName, items: &[Item], progress
     }
     while let Some(list) = lists.pop() {
         if Instant::now() > until {
-            progress.fail(&list, &busy());
+            progress.give_up(&list);
             continue;
         }
         match accept(store, queue, &store.sql_alone.schedule, list, progress).await {
             Ok(()) => {}
-            Err((left, e)) if e.kind() == ErrorKind::Busy && left.len() == 1 => progress.fail(&left, &busy()),
+            Err((left, e)) if e.kind() == ErrorKind::Busy && left.len() == 1 => progress.give_up(&left),
             Err((left, e)) if e.kind() == ErrorKind::Busy => lists.extend(single(left.to_vec())),
-            Err((left, e)) => {
-                progress.fail(&left, &e);
-                lists.iter().for_each(|list| progress.fail(list, &unsent(&e)));
-                return Err(e);
-            }
+            Err((left, e)) => return progress.fail(&left, e),
         }
     }
-    Ok(())
 }
 
 fn single(items: Vec<Item>) -> Vec<Vec<Item>> {
@@ -300,7 +301,7 @@ pub(crate) async fn schedule_inside(
     queue: &QueueName,
     tasks: Vec<NewTask>,
 ) -> Result<Vec<Result<Scheduled>>> {
-    store.open()?;
+    store.lifecycle.open()?;
     let (mut list, mut progress) = items(store, tasks)?;
     let sql = &store.sql_inside;
     if parted(list.iter().collect(), |item| &item.stored).len() > 1 {
@@ -308,7 +309,7 @@ pub(crate) async fn schedule_inside(
         take_seqs(&mut list, &inside(connection, &sql.seqs, &move |query| query.bind(n)).await?)?;
     }
     for part in parted(list, |item| item.stored.clone()) {
-        for mut left in pieces(part, Item::size) {
+        for mut left in PIECE.cut(part, Item::size) {
             for round in 0.. {
                 let since = progress.since_us;
                 let rows = inside(connection, &sql.schedule, &|query| bind(query, queue, since, &left)).await?;
@@ -320,7 +321,7 @@ pub(crate) async fn schedule_inside(
                 let rows = inside(connection, &sql.lookup, &|query| query.bind(queue.as_str()).bind(&ids)).await?;
                 left = progress.take_existing(&left, &rows)?;
                 if left.is_empty() || round == ROUNDS_MAX {
-                    progress.fail(&left, &busy());
+                    progress.give_up(&left);
                     break;
                 }
             }
@@ -331,5 +332,5 @@ pub(crate) async fn schedule_inside(
         let notify = Arc::from("SELECT pg_notify($1, $2)");
         inside(connection, &notify, &|query| query.bind(&channel).bind(&text)).await?;
     }
-    all_answered(progress.results, None)
+    progress.answers.finish()
 }

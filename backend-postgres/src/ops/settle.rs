@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use delayline_backend_kit::Answers;
+use delayline_backend_kit::codec::id_bytes;
+use delayline_backend_kit::times::{DELAY_MAX, micros_ceil};
 use delayline_core::{Error, ErrorKind, Lease, QueueName, Result, Verdict};
 use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
 use tokio::time::sleep;
 
-use crate::codec::{self, get, micros_ceil};
-use crate::limits::{DELAY_MAX, PIECE};
-use crate::ops::answers::{all_answered, nth, parted};
+use crate::codec::{self, get};
+use crate::limits::PIECE;
+use crate::ops::batch::{nth, parted};
 use crate::ops::dead;
 use crate::ops::locked::{PAUSES_MS, busy};
 use crate::store::Store;
@@ -41,7 +44,7 @@ impl Item {
         };
         Self {
             at,
-            id: codec::id_bytes(&lease.id),
+            id: id_bytes(&lease.id),
             fence: fence_number(lease),
             verdict,
             delay_us,
@@ -56,24 +59,33 @@ fn fence_number(lease: &Lease) -> i64 {
 
 /// What becomes of the items of a call.
 struct Progress {
-    results: Vec<Option<Result<()>>>,
+    answers: Answers<()>,
     least_ms: Option<i64>,
     buried: u64,
 }
 
 impl Progress {
-    fn all(&mut self, items: &[Item], answer: &Result<()>) {
-        items.iter().for_each(|item| self.results[item.at] = Some(answer.clone()));
+    fn new(items: usize) -> Self {
+        Self { answers: Answers::new(items), least_ms: None, buried: 0 }
+    }
+
+    fn all(&mut self, items: &[Item], e: &Error) {
+        items.iter().for_each(|item| self.answers.set(item.at, Err(e.clone())));
+    }
+
+    fn fail(&mut self, items: &[Item], e: Error) {
+        let places: Vec<_> = items.iter().map(|item| item.at).collect();
+        self.answers.fail(&places, e);
     }
 
     /// Takes the answers of `complete.sql`, and leaves the items that were changed meanwhile.
     fn take_completed(&mut self, items: &[Item], rows: &[PgRow]) -> Result<Vec<Item>> {
-        self.all(items, &Err(Error::lease_lost()));
+        self.all(items, &Error::lease_lost());
         let mut again = Vec::new();
         for row in rows {
             let item = nth(items, row)?;
             if get(row, 1)? {
-                self.results[item.at] = Some(Ok(()));
+                self.answers.set(item.at, Ok(()));
             } else {
                 again.push(item.clone());
             }
@@ -83,18 +95,19 @@ impl Progress {
 
     /// Takes the answers of `settle.sql`, and leaves the items that are locked.
     fn take(&mut self, store: &Store, items: &[Item], rows: &[PgRow]) -> Result<Vec<Item>> {
-        self.all(items, &Err(Error::lease_lost()));
+        self.all(items, &Error::lease_lost());
         let mut locked = Vec::new();
         for row in rows {
             let item = nth(items, row)?;
-            self.results[item.at] = Some(match get::<i32>(row, 1)? {
+            let answer = match get::<i32>(row, 1)? {
                 0 => Ok(()),
                 2 => Err(store.caps.out_of_range()),
                 _ => {
                     locked.push(item.clone());
                     Err(busy())
                 }
-            });
+            };
+            self.answers.set(item.at, answer);
             if let Some(place) = get::<Option<i64>>(row, 2)? {
                 self.least_ms = Some(self.least_ms.map_or(place, |least| least.min(place)));
             }
@@ -117,12 +130,8 @@ fn bind(query: Query<'static>, queue: &QueueName, items: &[Item]) -> Query<'stat
 }
 
 /// Ends leases, each with its verdict.
-pub(crate) async fn settle(
-    store: &Store,
-    queue: &QueueName,
-    verdicts: &[(Lease, Verdict)],
-) -> Result<Vec<Result<()>>> {
-    store.open()?;
+pub(crate) async fn settle(store: &Store, queue: &QueueName, verdicts: &[(Lease, Verdict)]) -> Result<Vec<Result<()>>> {
+    store.lifecycle.open()?;
     store.caps.check_batch(verdicts.len())?;
     let items = verdicts.iter().enumerate().map(|(at, (lease, verdict))| Item::of(at, lease, verdict)).collect();
     settle_items(store, queue, items, verdicts.len()).await
@@ -141,69 +150,59 @@ pub(crate) async fn set_aside(store: &Store, queue: &QueueName, unreadable: Vec<
 }
 
 async fn settle_items(store: &Store, queue: &QueueName, items: Vec<Item>, n: usize) -> Result<Vec<Result<()>>> {
-    let mut progress = Progress { results: (0..n).map(|_| None).collect(), least_ms: None, buried: 0 };
-    let mut failed = None;
+    let mut progress = Progress::new(n);
     // A lease that stands in the batch for the second time has ended by then, unless the first verdict was impossible.
     for part in parted(items, |item| (item.id.clone(), item.fence)) {
         let (mut completed, other): (Vec<_>, Vec<_>) = part.into_iter().partition(|item| item.verdict == b'c');
         // Everybody locks rows in the order of their ids.
         completed.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-        let completed = completed.chunks(PIECE).map(|piece| (true, piece.to_vec()));
-        for (done, piece) in completed.chain(other.chunks(PIECE).map(|piece| (false, piece.to_vec()))) {
-            if failed.is_some() {
+        let completed = completed.chunks(PIECE.items).map(|piece| (true, piece.to_vec()));
+        for (done, piece) in completed.chain(other.chunks(PIECE.items).map(|piece| (false, piece.to_vec()))) {
+            if progress.answers.have_failed() {
                 break;
             }
-            let settled = if done {
-                complete_piece(store, queue, piece, &mut progress).await
+            if done {
+                complete_piece(store, queue, piece, &mut progress).await;
             } else {
-                settle_piece(store, queue, piece, &mut progress).await
-            };
-            failed = settled.err();
+                settle_piece(store, queue, piece, &mut progress).await;
+            }
         }
     }
     store.vacuum.left_dead(n as u64);
     store.placed(queue, progress.least_ms).await;
     dead::buried(store, queue, progress.buried).await;
-    all_answered(progress.results, failed)
+    progress.answers.finish()
 }
 
-async fn complete_piece(store: &Store, queue: &QueueName, piece: Vec<Item>, progress: &mut Progress) -> Result<()> {
+async fn complete_piece(store: &Store, queue: &QueueName, piece: Vec<Item>, progress: &mut Progress) {
     let items = Arc::new(piece);
     let (bound, queue_of) = (items.clone(), queue.clone());
     let rows = store
         .rows("settling", Effect::Write, &store.sql.complete, move |query| bind_completed(query, &queue_of, &bound));
-    let again = match rows.await {
-        Ok(rows) => progress.take_completed(&items, &rows)?,
+    match rows.await.and_then(|rows| progress.take_completed(&items, &rows)) {
+        Ok(again) if again.is_empty() => {}
+        Ok(again) => settle_piece(store, queue, again, progress).await,
         // Somebody holds one of them: the others are done without it.
-        Err(e) if e.kind() == ErrorKind::Busy => items.to_vec(),
-        Err(e) => {
-            progress.all(&items, &Err(e.clone()));
-            return Err(e);
-        }
-    };
-    if again.is_empty() { Ok(()) } else { settle_piece(store, queue, again, progress).await }
+        Err(e) if e.kind() == ErrorKind::Busy => settle_piece(store, queue, items.to_vec(), progress).await,
+        Err(e) => progress.fail(&items, e),
+    }
 }
 
-async fn settle_piece(store: &Store, queue: &QueueName, piece: Vec<Item>, progress: &mut Progress) -> Result<()> {
+async fn settle_piece(store: &Store, queue: &QueueName, piece: Vec<Item>, progress: &mut Progress) {
     let mut left = Arc::new(piece);
     for pause_ms in PAUSES_MS.into_iter().map(Some).chain([None]) {
         let (bound, queue_of) = (left.clone(), queue.clone());
         let rows =
             store.rows("settling", Effect::Write, &store.sql.settle, move |query| bind(query, &queue_of, &bound));
-        let rows = match rows.await {
-            Ok(rows) => rows,
-            Err(e) => {
-                progress.all(&left, &Err(e.clone()));
-                return Err(e);
-            }
+        left = match rows.await.and_then(|rows| progress.take(store, &left, &rows)) {
+            Ok(locked) => Arc::new(locked),
+            Err(e) => return progress.fail(&left, e),
         };
-        left = Arc::new(progress.take(store, &left, &rows)?);
         match pause_ms {
             Some(ms) if !left.is_empty() => sleep(Duration::from_millis(ms)).await,
-            _ => break,
+            _ => return,
         }
     }
-    Ok(())
 }
 
 /// Completes tasks in the caller's transaction.
@@ -213,14 +212,14 @@ pub(crate) async fn complete_inside(
     queue: &QueueName,
     leases: &[Lease],
 ) -> Result<Vec<Result<()>>> {
-    store.open()?;
+    store.lifecycle.open()?;
     store.caps.check_batch(leases.len())?;
     let item = |(at, lease)| Item::of(at, lease, &Verdict::Complete);
     let items = leases.iter().enumerate().map(item).collect();
-    let mut progress = Progress { results: leases.iter().map(|_| None).collect(), least_ms: None, buried: 0 };
+    let mut progress = Progress::new(leases.len());
     for mut part in parted(items, |item: &Item| (item.id.clone(), item.fence)) {
         part.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-        for piece in part.chunks(PIECE) {
+        for piece in part.chunks(PIECE.items) {
             let mut left = piece.to_vec();
             // What was changed while it was waited for is there again in the next statement.
             for _ in 0..PAUSES_MS.len() {
@@ -231,10 +230,10 @@ pub(crate) async fn complete_inside(
                     break;
                 }
             }
-            progress.all(&left, &Err(busy()));
+            progress.all(&left, &busy());
         }
     }
-    all_answered(progress.results, None)
+    progress.answers.finish()
 }
 
 /// Makes leases end later.
@@ -244,21 +243,20 @@ pub(crate) async fn extend(
     leases: Vec<Lease>,
     by: Duration,
 ) -> Result<Vec<Result<Lease>>> {
-    store.open()?;
+    store.lifecycle.open()?;
     store.caps.check_lease(by)?;
     store.caps.check_batch(leases.len())?;
-    let mut results: Vec<Option<Result<Lease>>> = leases.iter().map(|_| None).collect();
-    let mut failed = None;
+    let mut answers = Answers::new(leases.len());
     let indexes = parted((0..leases.len()).collect(), |&at: &usize| (&leases[at].id, leases[at].fence));
     for part in &indexes {
-        for piece in part.chunks(PIECE) {
-            if failed.is_none() {
-                failed = extend_piece(store, queue, &leases, piece.to_vec(), by, &mut results).await.err();
+        for piece in part.chunks(PIECE.items) {
+            if !answers.have_failed() {
+                extend_piece(store, queue, &leases, piece.to_vec(), by, &mut answers).await;
             }
         }
     }
     store.vacuum.left_dead(leases.len() as u64);
-    all_answered(results, failed)
+    answers.finish()
 }
 
 async fn extend_piece(
@@ -267,45 +265,51 @@ async fn extend_piece(
     leases: &[Lease],
     mut left: Vec<usize>,
     by: Duration,
-    results: &mut [Option<Result<Lease>>],
-) -> Result<()> {
+    answers: &mut Answers<Lease>,
+) {
     let by_us = micros_ceil(by);
     for pause_ms in PAUSES_MS.into_iter().map(Some).chain([None]) {
-        let ids: Vec<_> = left.iter().map(|&at| codec::id_bytes(&leases[at].id)).collect();
+        let ids: Vec<_> = left.iter().map(|&at| id_bytes(&leases[at].id)).collect();
         let fences: Vec<_> = left.iter().map(|&at| fence_number(&leases[at])).collect();
         let queue_of = queue.clone();
         let rows = store.rows("extending", Effect::Write, &store.sql.extend, move |query| {
             query.bind(queue_of.as_str()).bind(&ids).bind(&fences).bind(by_us)
         });
-        let rows = match rows.await {
-            Ok(rows) => rows,
-            Err(e) => {
-                left.iter().for_each(|&at| results[at] = Some(Err(e.clone())));
-                return Err(e);
-            }
+        left = match rows.await.and_then(|rows| take_extended(leases, &left, &rows, answers)) {
+            Ok(locked) => locked,
+            Err(e) => return answers.fail(&left, e),
         };
-        left.iter().for_each(|&at| results[at] = Some(Err(Error::lease_lost())));
-        let mut locked = Vec::new();
-        for row in &rows {
-            let at = *nth(&left, row)?;
-            results[at] = Some(match get::<Option<i64>>(row, 1)? {
-                Some(ends) => {
-                    let mut lease = leases[at].clone();
-                    lease.expires_at = codec::millis(ends);
-                    lease.cancelled = get(row, 2)?;
-                    Ok(lease)
-                }
-                None => {
-                    locked.push(at);
-                    Err(busy())
-                }
-            });
-        }
-        left = locked;
         match pause_ms {
             Some(ms) if !left.is_empty() => sleep(Duration::from_millis(ms)).await,
-            _ => break,
+            _ => return,
         }
     }
-    Ok(())
+}
+
+/// Takes the answers of `extend.sql`, and leaves the leases that are locked.
+fn take_extended(
+    leases: &[Lease],
+    asked: &[usize],
+    rows: &[PgRow],
+    answers: &mut Answers<Lease>,
+) -> Result<Vec<usize>> {
+    asked.iter().for_each(|&at| answers.set(at, Err(Error::lease_lost())));
+    let mut locked = Vec::new();
+    for row in rows {
+        let at = *nth(asked, row)?;
+        let answer = match get::<Option<i64>>(row, 1)? {
+            Some(ends) => {
+                let mut lease = leases[at].clone();
+                lease.expires_at = codec::millis(ends);
+                lease.cancelled = get(row, 2)?;
+                Ok(lease)
+            }
+            None => {
+                locked.push(at);
+                Err(busy())
+            }
+        };
+        answers.set(at, answer);
+    }
+    Ok(locked)
 }

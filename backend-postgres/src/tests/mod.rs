@@ -1,10 +1,10 @@
 //! What needs a server, and a network that fails.
 
-mod bells;
 mod db;
 mod faults;
 mod inside;
 mod lost;
+mod notify;
 mod plans;
 mod pooler;
 mod rows;

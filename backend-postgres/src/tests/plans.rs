@@ -7,7 +7,7 @@ use sqlx::{Connection, PgConnection};
 
 use super::*;
 use crate::PostgresBackend;
-use crate::ops::claim::PostgresIntake;
+use crate::ops::claim::{self, PostgresIntake, State};
 use crate::store::Store;
 use crate::transport::session::planner;
 
@@ -23,7 +23,7 @@ fn name() -> QueueName {
 }
 
 fn intake(store: &Arc<Store>) -> PostgresIntake {
-    PostgresIntake::open(store.clone(), &name(), IntakeOptions::default())
+    claim::intake(store.clone(), &name(), IntakeOptions::default()).unwrap()
 }
 
 /// Blocks that a claim of up to 100 tasks touches; it is undone.
@@ -113,7 +113,7 @@ async fn a_claim_costs_no_more_while_an_old_snapshot_keeps_every_dead_row() {
             round(&backend, &mut intake, 250).await;
         }
         assert!(intake.claim(Claim::new(10, LEASE)).await.unwrap().deliveries.is_empty());
-        let known = blocks(&server, &backend.store, intake.known().await).await;
+        let known = blocks(&server, &backend.store, intake.inspect(State::known).await).await;
         let unknown = blocks(&server, &backend.store, (0, 0)).await;
         seen.push((known, unknown));
     }
@@ -127,7 +127,7 @@ async fn a_claim_costs_no_more_while_an_old_snapshot_keeps_every_dead_row() {
 
 async fn until_listening(backend: &PostgresBackend) {
     let began = Instant::now();
-    while !backend.store.bells.listening() {
+    while !backend.store.notifier.listening() {
         assert!(began.elapsed() < Duration::from_secs(20), "nobody listens");
         sleep(Duration::from_millis(5)).await;
     }

@@ -8,8 +8,8 @@ use crate::migrate;
 use crate::start::{Opened, open};
 
 async fn opened(config: &PostgresConfig) -> Result<Durability> {
-    let Opened { db, bells, durability } = open(config).await?;
-    bells.close().await;
+    let Opened { db, notifier, durability } = open(config).await?;
+    notifier.close().await;
     db.close().await;
     Ok(durability)
 }

@@ -8,13 +8,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use delayline_backend_kit::Backoff;
 use delayline_core::{Error, Result, meter, owned};
 use futures_util::future::BoxFuture;
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::config::settings::PostgresConfig;
+use crate::config::PostgresConfig;
 use crate::limits::NAME;
 use crate::schema::Schema;
 use crate::transport::failure::{Aftermath, Effect, aftermath, failed, lost};
@@ -39,6 +40,10 @@ struct Inner {
 
 /// How often a call is run that is in the way of others.
 const CONFLICTS_MAX: u32 = 6;
+
+/// The pause before it is run again, and the longest.
+const CONFLICT_PAUSE: Duration = Duration::from_millis(2);
+const CONFLICT_PAUSE_MAX: Duration = Duration::from_millis(32);
 
 impl Db {
     /// For a checked configuration; opens nothing.
@@ -167,7 +172,7 @@ impl Db {
     where
         F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + Sync + 'static,
     {
-        let mut random = fastrand::Rng::new();
+        let mut backoff = Backoff::between(CONFLICT_PAUSE, CONFLICT_PAUSE_MAX);
         let mut conflicts = 0;
         loop {
             let mut held = self.0.connections.take(call.effect == Effect::Write).await?;
@@ -192,9 +197,8 @@ impl Db {
                     if conflicts == CONFLICTS_MAX {
                         return Err(e.error);
                     }
-                    // Half of the pause is left to chance, so that those who met do not meet again.
-                    let pause = Duration::from_millis(1 << conflicts);
-                    sleep(pause.mul_f64(0.5 + random.f64() / 2.0)).await;
+                    // With chance in it, so that those who met do not meet again.
+                    sleep(backoff.failed()).await;
                 }
                 Aftermath::Lost => {
                     held.lost();

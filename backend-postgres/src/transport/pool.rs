@@ -21,8 +21,8 @@ use sqlx::{Connection, Executor, PgConnection, Postgres};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
+use crate::config::PostgresConfig;
 use crate::config::server::{Source, place};
-use crate::config::settings::PostgresConfig;
 use crate::limits::NAME;
 use crate::transport::failure::connecting_failed;
 use crate::transport::session::session_settings;

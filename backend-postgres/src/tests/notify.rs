@@ -1,33 +1,40 @@
-//! Wake-ups over a connection that breaks.
+//! Notifications over a connection that breaks.
 
+use delayline_backend_kit::Notification;
 use delayline_conformance::proxy::Link;
 use delayline_core::QueueName;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::*;
-use crate::notify::bells::{Bell, Bells, Heard, message};
+use crate::notify::channels::{self, Notifier, message};
 use crate::notify::ear::Ear;
 
-const LOST: Heard = Heard { lowest_due_ms: None, lost: true };
+type Listener = delayline_backend_kit::Listener<QueueName>;
 
-fn bells(url: &str) -> (Bells, watch::Sender<u64>) {
+const MISSED: Notification = Notification::MISSED;
+
+fn due(due_ms: i64) -> Notification {
+    Notification { due_ms: Some(due_ms), missed: false }
+}
+
+fn notifier(url: &str) -> (Notifier, watch::Sender<u64>) {
     let (trouble, troubles) = watch::channel(0);
     let config = config(url);
-    (Bells::new(&config, config.check().unwrap(), troubles), trouble)
+    (channels::notifier(&config, config.check().unwrap(), troubles), trouble)
 }
 
 fn name(queue: &str) -> QueueName {
     QueueName::new(queue).unwrap()
 }
 
-async fn hears(bell: &mut Bell) -> Heard {
-    timeout(Duration::from_secs(10), bell.rung()).await.expect("it rings");
-    bell.take()
+async fn told(listener: &mut Listener) -> Notification {
+    timeout(Duration::from_secs(10), listener.notified()).await.expect("it is notified");
+    listener.take()
 }
 
-async fn silent(bell: &mut Bell) -> bool {
-    timeout(Duration::from_millis(100), bell.rung()).await.is_err()
+async fn silent(listener: &mut Listener) -> bool {
+    timeout(Duration::from_millis(100), listener.notified()).await.is_err()
 }
 
 fn notify(server: &Postgres, queue: &str, due_ms: i64) {
@@ -36,46 +43,46 @@ fn notify(server: &Postgres, queue: &str, due_ms: i64) {
 }
 
 #[tokio::test]
-async fn a_bell_rings_for_its_queue_and_when_it_is_first_listened_for() {
+async fn a_listener_is_notified_of_its_queue_and_when_it_is_first_subscribed_to() {
     let server = server(&[]).await;
-    let (bells, _trouble) = bells(&server.url());
+    let (notifier, _trouble) = notifier(&server.url());
     let (long_a, long_b) = ("a".repeat(128), "b".repeat(128));
-    let (mut a, mut b) = (bells.listen(&name(&long_a)), bells.listen(&name(&long_b)));
-    assert_eq!((hears(&mut a).await, hears(&mut b).await), (LOST, LOST));
-    assert!(bells.listening() && silent(&mut a).await);
+    let (mut a, mut b) = (notifier.listen(name(&long_a)), notifier.listen(name(&long_b)));
+    assert_eq!((told(&mut a).await, told(&mut b).await), (MISSED, MISSED));
+    assert!(notifier.listening() && silent(&mut a).await);
     notify(&server, &long_a, 7);
-    assert_eq!(hears(&mut a).await, Heard { lowest_due_ms: Some(7), lost: false });
+    assert_eq!(told(&mut a).await, due(7));
     assert!(silent(&mut b).await);
-    // Level-triggered: what rang while nobody looked is seen, the least of it.
-    for due in [9, 3, 5] {
-        notify(&server, &long_b, due);
+    // Level-triggered: what came while nobody looked is seen, the least of it.
+    for due_ms in [9, 3, 5] {
+        notify(&server, &long_b, due_ms);
     }
-    bells.ring(&name(&long_b), 4);
+    notifier.notify(&name(&long_b), due(4));
     sleep(Duration::from_millis(200)).await;
-    assert_eq!(hears(&mut b).await, Heard { lowest_due_ms: Some(3), lost: false });
-    assert_eq!(b.take(), Heard::default());
+    assert_eq!(told(&mut b).await, due(3));
+    assert_eq!(b.take(), Notification::default());
 
-    let mut again = bells.listen(&name(&long_a));
+    let mut again = notifier.listen(name(&long_a));
     notify(&server, &long_a, 1);
-    assert_eq!(hears(&mut again).await.lowest_due_ms, Some(1));
-    assert_eq!(hears(&mut a).await.lowest_due_ms, Some(1));
+    assert_eq!(told(&mut again).await.due_ms, Some(1));
+    assert_eq!(told(&mut a).await.due_ms, Some(1));
     drop((a, b));
     notify(&server, &long_a, 2);
-    assert_eq!(hears(&mut again).await.lowest_due_ms, Some(2));
+    assert_eq!(told(&mut again).await.due_ms, Some(2));
     drop(again);
     until("the connection is gone", || sessions(&server) == 0).await;
 }
 
 #[tokio::test]
-async fn leak_bells_in_cycles_leave_nothing() {
+async fn leak_listeners_in_cycles_leave_nothing() {
     let server = server(&[]).await;
     let before = tasks();
-    let (bells, _trouble) = bells(&server.url());
+    let (notifier, _trouble) = notifier(&server.url());
     for i in 0..100u32 {
-        let _same = bells.listen(&name(&format!("queue-{}", i % 3)));
-        let mut other = bells.listen(&name(&format!("other-{i}")));
+        let _same = notifier.listen(name(&format!("queue-{}", i % 3)));
+        let mut other = notifier.listen(name(&format!("other-{i}")));
         if i % 4 == 0 {
-            hears(&mut other).await;
+            told(&mut other).await;
         }
         if i % 5 == 0 {
             sleep(Duration::from_millis(1)).await;
@@ -83,31 +90,31 @@ async fn leak_bells_in_cycles_leave_nothing() {
     }
     until("all tasks end", || tasks() <= before).await;
     until("the connection is gone", || sessions(&server) == 0).await;
-    let mut bell = bells.listen(&name("a"));
-    hears(&mut bell).await;
-    bells.close().await;
-    assert_eq!(hears(&mut bell).await, LOST);
-    assert!(!bells.listening());
+    let mut listener = notifier.listen(name("a"));
+    told(&mut listener).await;
+    notifier.close().await;
+    assert_eq!(told(&mut listener).await, MISSED);
+    assert!(!notifier.listening());
     until("all tasks end", || tasks() <= before).await;
     until("the connection is gone", || sessions(&server) == 0).await;
 }
 
 #[tokio::test]
-async fn live_a_listener_that_was_ended_comes_back_and_rings() {
+async fn live_a_listener_that_was_ended_comes_back_and_notifies() {
     let server = server(&[]).await;
-    let (bells, _trouble) = bells(&server.url());
-    let mut bell = bells.listen(&name("a"));
-    hears(&mut bell).await;
+    let (notifier, _trouble) = notifier(&server.url());
+    let mut listener = notifier.listen(name("a"));
+    told(&mut listener).await;
     for _ in 0..3 {
         server
             .ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '%listen'")
             .unwrap();
-        assert_eq!(hears(&mut bell).await, LOST);
+        assert_eq!(told(&mut listener).await, MISSED);
         // Once when it was lost, and once when it is back, unless both were seen as one.
-        until("it listens again", || bells.listening()).await;
-        bell.take();
+        until("it listens again", || notifier.listening()).await;
+        listener.take();
         notify(&server, "a", 5);
-        assert_eq!(hears(&mut bell).await.lowest_due_ms, Some(5));
+        assert_eq!(told(&mut listener).await.due_ms, Some(5));
     }
 }
 
@@ -115,40 +122,40 @@ async fn live_a_listener_that_was_ended_comes_back_and_rings() {
 async fn live_a_half_open_listener_is_replaced_when_there_is_doubt_and_leaves_nothing() {
     let server = server(&[]).await;
     let (proxy, url) = proxied(&server).await;
-    let (bells, trouble) = bells(&url);
-    let mut bell = bells.listen(&name("a"));
-    hears(&mut bell).await;
+    let (notifier, trouble) = notifier(&url);
+    let mut listener = notifier.listen(name("a"));
+    told(&mut listener).await;
     for by_doubt in [true, false] {
         let accepted = proxy.accepted();
         proxy.set(Link::HALF_OPEN);
         notify(&server, "a", 5);
-        assert!(silent(&mut bell).await);
+        assert!(silent(&mut listener).await);
         if by_doubt {
-            bells.doubt();
+            notifier.doubt();
         } else {
             trouble.send_modify(|n| *n += 1);
         }
-        assert_eq!(hears(&mut bell).await, LOST, "it was asked, and did not answer");
-        assert!(!bells.listening());
+        assert_eq!(told(&mut listener).await, MISSED, "it was asked, and did not answer");
+        assert!(!notifier.listening());
         until("it tries again", || proxy.accepted() > accepted).await;
         proxy.reset();
         sleep(Duration::from_millis(50)).await;
         proxy.set(Link::GOOD);
-        until("it listens again", || bells.listening()).await;
-        bell.take();
+        until("it listens again", || notifier.listening()).await;
+        listener.take();
         notify(&server, "a", 6);
-        assert_eq!(hears(&mut bell).await.lowest_due_ms, Some(6));
+        assert_eq!(told(&mut listener).await.due_ms, Some(6));
     }
-    drop(bell);
+    drop(listener);
     until("the connections are gone", || proxy.connections() == 0).await;
 }
 
 #[tokio::test]
 async fn live_a_server_that_is_away_for_a_while_is_found_again() {
     let server = server(&[]).await;
-    let (bells, _trouble) = bells(&server.url());
-    let mut bell = bells.listen(&name("a"));
-    hears(&mut bell).await;
+    let (notifier, _trouble) = notifier(&server.url());
+    let mut listener = notifier.listen(name("a"));
+    told(&mut listener).await;
     let server = tokio::task::spawn_blocking(move || {
         let mut server = server;
         server.kill().unwrap();
@@ -156,9 +163,9 @@ async fn live_a_server_that_is_away_for_a_while_is_found_again() {
         server
     });
     let server = server.await.unwrap();
-    until("it listens again", || bells.listening()).await;
+    until("it listens again", || notifier.listening()).await;
     notify(&server, "a", 5);
-    timeout(Duration::from_secs(10), async { while hears(&mut bell).await.lowest_due_ms != Some(5) {} }).await.unwrap();
+    timeout(Duration::from_secs(10), async { while told(&mut listener).await.due_ms != Some(5) {} }).await.unwrap();
 }
 
 #[tokio::test]

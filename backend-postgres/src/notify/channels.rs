@@ -1,0 +1,112 @@
+//! Notifications by NOTIFY and LISTEN, on a connection of their own.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use delayline_backend_kit::{Notification, Source, Subscriber};
+use delayline_core::{QueueName, Result};
+use sqlx::Executor;
+use sqlx::postgres::{PgConnectOptions, PgNotification};
+use tokio::sync::watch;
+
+use crate::config::PostgresConfig;
+use crate::limits::NAME;
+use crate::notify::ear::Ear;
+use crate::schema::Schema;
+use crate::transport::failure::{Effect, failed, lost};
+
+/// All listeners of a backend, by queue.
+pub(crate) type Notifier = delayline_backend_kit::Notifier<Channels>;
+
+/// For a checked configuration; nothing is opened before the first listener. `troubles` changes when another connection to
+/// the server was lost.
+pub(crate) fn notifier(config: &PostgresConfig, schema: Schema, troubles: watch::Receiver<u64>) -> Notifier {
+    let Some(server) = config.listens_at() else { return Notifier::polling() };
+    let server = server.application_name("delayline listen");
+    let channels = Channels { server, schema, connect_timeout: config.connect_timeout };
+    Notifier::new(channels, NAME, config.response_timeout, troubles)
+}
+
+/// The text of a notification, for `pg_notify`: when something is due, and where. A channel may be that of several queues.
+pub(crate) fn message(queue: &QueueName, due_ms: i64) -> String {
+    format!("{due_ms} {queue}")
+}
+
+/// What a message says. One that can't be read is somebody else's on our channel.
+fn read(message: &PgNotification) -> Option<(QueueName, Notification)> {
+    let (due, queue) = message.payload().split_once(' ')?;
+    let due_ms = due.parse().ok()?;
+    Some((QueueName::new(queue).ok()?, Notification { due_ms: Some(due_ms), missed: false }))
+}
+
+/// The channels of a schema's queues.
+#[derive(Debug)]
+pub(crate) struct Channels {
+    server: PgConnectOptions,
+    schema: Schema,
+    connect_timeout: Duration,
+}
+
+/// One connection that listens.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    ear: Ear,
+    schema: Schema,
+    /// Of how many queues each channel is that is listened to.
+    channels: HashMap<String, usize>,
+}
+
+impl Source for Channels {
+    type Key = QueueName;
+    type Subscriber = Subscription;
+
+    async fn connect(&self) -> Result<Subscription> {
+        let ear = Ear::open(&self.server, self.connect_timeout).await?;
+        Ok(Subscription { ear, schema: self.schema.clone(), channels: HashMap::new() })
+    }
+}
+
+impl Subscriber for Subscription {
+    type Key = QueueName;
+
+    async fn subscribe(&mut self, queues: Vec<QueueName>) -> Result<()> {
+        let mut new = Vec::new();
+        for queue in &queues {
+            let channel = self.schema.channel(queue);
+            let queues = self.channels.entry(channel.clone()).or_default();
+            *queues += 1;
+            if *queues == 1 {
+                new.push(channel);
+            }
+        }
+        if new.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<_> = new.iter().map(String::as_str).collect();
+        self.ear.listener().listen_all(names).await.map_err(|e| failed("LISTEN", Effect::Read, e))
+    }
+
+    async fn unsubscribe(&mut self, queues: Vec<QueueName>) -> Result<()> {
+        for queue in &queues {
+            let channel = self.schema.channel(queue);
+            let Some(queues) = self.channels.get_mut(&channel) else { continue };
+            *queues -= 1;
+            if *queues == 0 {
+                self.channels.remove(&channel);
+                self.ear.listener().unlisten(&channel).await.map_err(|e| failed("UNLISTEN", Effect::Read, e))?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn receive(&mut self) -> Result<Option<(QueueName, Notification)>> {
+        match self.ear.listener().try_recv().await.map_err(|e| failed("LISTEN", Effect::Read, e))? {
+            Some(message) => Ok(read(&message)),
+            None => Err(lost("LISTEN", Effect::Read, "the connection was lost")),
+        }
+    }
+
+    async fn ping(&mut self) -> Result<()> {
+        self.ear.listener().execute("SELECT 1").await.map(drop).map_err(|e| failed("asking", Effect::Read, e))
+    }
+}
