@@ -1,10 +1,12 @@
 //! Looking at queues and running them: listings, dead letters, statistics, pause and resume.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::hidden::Hidden;
 use crate::limits::PAGE_MAX;
 use crate::{GroupName, Headers, Reason, Receipt, TaskId, TaskView, Timestamp};
 
@@ -101,7 +103,7 @@ pub struct DeadLetters {
 }
 
 /// A task that will not run any more, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadLetter {
     /// Its id.
@@ -122,6 +124,23 @@ pub struct DeadLetter {
     pub headers: Headers,
     /// Its group.
     pub group: Option<GroupName>,
+}
+
+impl fmt::Debug for DeadLetter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, cause, reason, buried_at, due_at, attempts, payload, headers, group } = self;
+        f.debug_struct("DeadLetter")
+            .field("id", id)
+            .field("cause", cause)
+            .field("reason", reason)
+            .field("buried_at", buried_at)
+            .field("due_at", due_at)
+            .field("attempts", attempts)
+            .field("payload", &Hidden(payload.len()))
+            .field("headers", headers)
+            .field("group", group)
+            .finish()
+    }
 }
 
 impl DeadLetter {

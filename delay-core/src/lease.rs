@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::hidden::Hidden;
 use crate::limits::REASON_BYTES_MAX;
 use crate::{GroupName, Headers, Receipt, TaskId, Timestamp};
 
@@ -53,7 +54,7 @@ pub struct Claimed {
 }
 
 /// One task as it was claimed.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct ClaimedTask {
     /// The right to work on it.
@@ -72,6 +73,22 @@ pub struct ClaimedTask {
     pub headers: Headers,
     /// Its group.
     pub group: Option<GroupName>,
+}
+
+impl fmt::Debug for ClaimedTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { lease, due_at, lateness, max_attempts, expires_at, payload, headers, group } = self;
+        f.debug_struct("ClaimedTask")
+            .field("lease", lease)
+            .field("due_at", due_at)
+            .field("lateness", lateness)
+            .field("max_attempts", max_attempts)
+            .field("expires_at", expires_at)
+            .field("payload", &Hidden(payload.len()))
+            .field("headers", headers)
+            .field("group", group)
+            .finish()
+    }
 }
 
 impl ClaimedTask {

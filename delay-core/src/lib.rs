@@ -62,6 +62,7 @@ mod consume;
 mod error;
 #[cfg(delayline_interleaved)]
 pub mod faults;
+mod hidden;
 mod lease;
 pub mod limits;
 pub mod meter;

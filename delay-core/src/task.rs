@@ -9,12 +9,13 @@ use std::str::FromStr;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::hidden::Hidden;
 use crate::limits::{ATTEMPTS_DEFAULT, ATTEMPTS_MAX, HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX};
 use crate::names::shown;
 use crate::{Due, Error, ErrorKind, GroupName, Result, TaskId, Timestamp};
 
 /// A task as it is handed to [`DelayBackend::schedule`](crate::DelayBackend::schedule).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct NewTask {
     /// The caller's key. `None` lets the backend give a UUIDv7; a call that may have to be repeated after
@@ -34,6 +35,22 @@ pub struct NewTask {
     pub max_attempts: Attempts,
     /// What happens when the id is pending already.
     pub on_conflict: OnConflict,
+}
+
+impl fmt::Debug for NewTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, due, expires, payload, headers, group, max_attempts, on_conflict } = self;
+        f.debug_struct("NewTask")
+            .field("id", id)
+            .field("due", due)
+            .field("expires", expires)
+            .field("payload", &Hidden(payload.len()))
+            .field("headers", headers)
+            .field("group", group)
+            .field("max_attempts", max_attempts)
+            .field("on_conflict", on_conflict)
+            .finish()
+    }
 }
 
 impl NewTask {
@@ -135,9 +152,15 @@ impl Default for Attempts {
 }
 
 /// Small named values beside the payload, such as a trace context; ordered by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Headers(BTreeMap<String, String>);
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.0.iter().map(|(name, value)| (name, Hidden(value.len())))).finish()
+    }
+}
 
 impl Headers {
     /// No headers.
@@ -406,7 +429,7 @@ pub enum Outcome {
 }
 
 /// What the store knows of a task that is pending or in flight.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TaskView {
     /// Where it is.
@@ -429,6 +452,24 @@ pub struct TaskView {
     pub payload: Bytes,
     /// Why the last attempt failed, where one did.
     pub last_failure: Option<String>,
+}
+
+impl fmt::Debug for TaskView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { task, state, visible_at, attempt, max_attempts, expires_at, group, headers, payload, last_failure } = self;
+        f.debug_struct("TaskView")
+            .field("task", task)
+            .field("state", state)
+            .field("visible_at", visible_at)
+            .field("attempt", attempt)
+            .field("max_attempts", max_attempts)
+            .field("expires_at", expires_at)
+            .field("group", group)
+            .field("headers", headers)
+            .field("payload", &Hidden(payload.len()))
+            .field("last_failure", last_failure)
+            .finish()
+    }
 }
 
 impl TaskView {
