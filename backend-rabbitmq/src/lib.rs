@@ -1,35 +1,29 @@
 //! The RabbitMQ backend of delayline: exact delays on stock brokers, without a plugin.
 
 mod backend;
-mod capabilities;
+mod codec;
 mod config;
-mod connection;
-mod dead;
-mod driver;
-mod failure;
+mod consuming;
 mod gate;
-mod giving;
-mod greeting;
-mod intake;
-mod line;
-mod lines;
-mod message;
 mod names;
 mod namespaces;
-mod publisher;
-mod pump;
-mod runtime;
-mod settle;
+mod ops;
 mod shared;
 mod start;
 mod strays;
-mod tombstone;
 mod topology;
+mod transport;
 mod turn;
 mod way;
 
 // For its feature alone: the driver's TLS has no provider otherwise.
 use rustls as _;
+
+use codec::message;
+use config::capabilities;
+use consuming::{giving, line, lines, pump};
+use ops::{change as tombstone, claim as intake, dead, settle};
+use transport::{connection, driver, failure, greeting, publisher, runtime};
 
 pub use backend::RabbitBackend;
 pub use config::RabbitConfig;

@@ -13,6 +13,7 @@
 mod acks;
 mod hold;
 #[cfg(test)]
+#[path = "../tests/gate.rs"]
 mod tests;
 
 use std::collections::HashSet;

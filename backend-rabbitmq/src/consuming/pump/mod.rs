@@ -2,6 +2,7 @@
 //!
 //! It ends when no intake and no lease is left, or with the backend.
 
+#[path = "consumers.rs"]
 mod consuming;
 
 use std::collections::{BTreeSet, HashMap};
