@@ -1,29 +1,31 @@
 //! The RabbitMQ backend of delayline: exact delays on stock brokers, without a plugin.
+//!
+//! Nothing here listens for notifications: the broker pushes what is due, and a line (`consuming/`) wakes its intakes.
 
 mod backend;
 mod codec;
 mod config;
 mod consuming;
 mod gate;
+mod limits;
 mod names;
 mod namespaces;
 mod ops;
+mod outbox;
 mod shared;
 mod start;
 mod strays;
+mod time;
 mod topology;
 mod transport;
 mod turn;
 mod way;
 
+#[cfg(test)]
+mod tests;
+
 // For its feature alone: the driver's TLS has no provider otherwise.
 use rustls as _;
-
-use codec::message;
-use config::capabilities;
-use consuming::{giving, line, lines, pump};
-use ops::{change as tombstone, claim as intake, dead, settle};
-use transport::{connection, driver, failure, greeting, publisher, runtime};
 
 pub use backend::RabbitBackend;
 pub use config::RabbitConfig;

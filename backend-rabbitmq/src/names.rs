@@ -1,9 +1,6 @@
 //! What our queues and exchanges are called.
 
-use delayline_core::{QueueName, Result};
-
-use crate::RabbitConfig;
-use crate::config::bad;
+use delayline_core::{Error, ErrorKind, QueueName, Result};
 
 /// The longest name space, in bytes, that of one within it, and both together: with a queue's name and what we add, a name at the
 /// broker has at most 255.
@@ -25,7 +22,7 @@ pub(crate) fn parts(name_space: &str) -> (&str, Option<&str>) {
 }
 
 /// # Errors
-/// [`Config`](delayline_core::ErrorKind::Config) for what can't be the name of a name space.
+/// [`Config`](ErrorKind::Config) for what can't be the name of a name space.
 pub(crate) fn check(name_space: &str) -> Result<()> {
     let (name, within) = parts(name_space);
     let letter = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
@@ -47,6 +44,10 @@ pub(crate) fn check(name_space: &str) -> Result<()> {
     Ok(())
 }
 
+fn bad(what: String) -> Error {
+    Error::new(ErrorKind::Config, what)
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
     name_space: String,
@@ -61,8 +62,8 @@ pub(crate) enum Part {
 }
 
 impl Names {
-    pub(crate) fn new(config: &RabbitConfig) -> Self {
-        Self { name_space: config.name_space.clone() }
+    pub(crate) fn new(name_space: &str) -> Self {
+        Self { name_space: name_space.to_owned() }
     }
 
     /// The exchange behind a level, from which steps lead to all lower ones; the one above the highest only lets in.
@@ -171,16 +172,15 @@ mod tests {
 
     #[test]
     fn the_longest_names_fit() {
-        let longest = RabbitConfig::from_url("amqp://host").unwrap();
-        let longest = longest.name_space(format!("{}.{}", "n".repeat(63), "s".repeat(32)));
-        longest.check().unwrap();
+        let longest = format!("{}.{}", "n".repeat(63), "s".repeat(32));
+        check(&longest).unwrap();
         let queue = QueueName::new("q".repeat(128)).unwrap();
         assert!(Names::new(&longest).another(Some(&queue)).len() <= 255);
     }
 
     #[test]
     fn a_part_is_told_by_its_name() {
-        let names = Names::new(&RabbitConfig::from_url("amqp://host?name_space=n").unwrap());
+        let names = Names::new("n");
         let queue = QueueName::new("exams.gate").unwrap();
         assert_eq!(names.part(&names.gate(&queue)), Some((queue.clone(), Part::Gate)));
         assert_eq!(names.part(&names.ready(&queue)), Some((queue.clone(), Part::Ready)));
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_words_are_those_that_stand_behind_a_name() {
-        let names = Names::new(&RabbitConfig::from_url("amqp://host?name_space=n").unwrap());
+        let names = Names::new("n");
         let queue = QueueName::new("exams").unwrap();
         let all = [
             names.level(1),
@@ -218,8 +218,7 @@ mod tests {
         for name in all {
             let word = name.split('.').nth(1).unwrap();
             assert!(WORDS.contains(&word), "{name}");
-            let within = RabbitConfig::from_url(&format!("amqp://host?name_space=n.{word}"));
-            assert!(within.unwrap_err().message().contains(word), "{word}");
+            assert!(check(&format!("n.{word}")).unwrap_err().message().contains(word), "{word}");
         }
     }
 }

@@ -20,16 +20,20 @@ use lapin::options::{
     BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
     QueueDeleteOptions,
 };
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Consumer};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::capabilities::NAME;
-use crate::connection::{Backoff, Link};
+use crate::backend::RabbitBackend;
+use crate::codec::table::classic;
+use crate::config::RabbitConfig;
+use crate::limits::NAME;
 use crate::names::{self, Names};
+use crate::topology;
+use crate::transport::connection::{Backoff, Link};
+use crate::transport::{driver, failure};
 use crate::turn::Turn;
-use crate::{RabbitBackend, RabbitConfig, driver, failure, topology};
 
 /// How long a name space is tried to be held again whose connection was lost. A broker that found a client gone has let go of it
 /// much sooner.
@@ -95,7 +99,7 @@ impl RabbitBackend {
             notes.dedup();
             let mut listed = Vec::with_capacity(notes.len());
             for sub in notes {
-                let in_use = is_held(&link, &Names::new(&within(&config, &sub)).held()).await?;
+                let in_use = is_held(&link, &Names::new(&within(&config, &sub).name_space).held()).await?;
                 listed.push((sub, in_use));
             }
             Ok(listed)
@@ -139,7 +143,7 @@ impl HeldNamespace {
         .await?;
         self.holding.abort();
         // By the connection that has it: no other may.
-        delete(&self.link, &Names::new(&self.config).held()).await?;
+        delete(&self.link, &Names::new(&self.config.name_space).held()).await?;
         self.link.close().await;
         Ok(())
     }
@@ -167,7 +171,7 @@ fn within(config: &RabbitConfig, sub: &str) -> RabbitConfig {
 /// The names of the outer name space.
 fn outer(config: &RabbitConfig) -> Names {
     let (name, _) = names::parts(&config.name_space);
-    Names::new(&config.clone().name_space(name))
+    Names::new(name)
 }
 
 async fn hold(config: RabbitConfig) -> Result<HeldNamespace> {
@@ -185,7 +189,7 @@ async fn hold(config: RabbitConfig) -> Result<HeldNamespace> {
 
 /// Makes the queue that shows that somebody is there. What consumes it ends when it is lost.
 async fn declare_held(link: &Link, config: &RabbitConfig) -> Result<Consumer> {
-    let held = Names::new(config).held();
+    let held = Names::new(&config.name_space).held();
     let channel = link.channel().await?;
     let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
     meter::round_trip(NAME);
@@ -317,11 +321,4 @@ async fn delete(link: &Link, queue: &str) -> Result<()> {
         Err(e) if failure::is_not_found(&e) => Ok(()),
         Err(e) => Err(failure::failed(&format!("deleting queue `{queue}`"), &e, false)),
     }
-}
-
-/// A virtual host may have another default.
-fn classic() -> FieldTable {
-    let mut table = FieldTable::default();
-    table.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
-    table
 }

@@ -30,14 +30,15 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
-use crate::capabilities::NAME;
-use crate::connection::Backoff;
-use crate::greeting::Version;
-use crate::message::{self, Message};
+use crate::codec::message::{self, Message};
+use crate::limits::NAME;
 use crate::names::Part;
 use crate::shared::Shared;
+use crate::transport::asking::answered;
+use crate::transport::connection::Backoff;
+use crate::transport::greeting::Version;
+use crate::transport::{driver, failure};
 use crate::way::Way;
-use crate::{driver, failure};
 
 /// How many are on their way at once.
 const WINDOW: u16 = 100;
@@ -54,17 +55,17 @@ const TELLS_COUNT: Version = Version::new(4, 0);
 /// How long one that can't be published now is left alone.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A process's care for strays, shared by its gates. It ends when the last of them drops it.
+/// A process's care for strays, shared by those that have a gate. It ends when the last of them drops it.
 #[derive(Debug)]
 pub(crate) struct Strays(JoinHandle<()>);
 
-/// Where a backend finds the one that its gates share.
+/// Where the lines of a backend find the one that their gates share.
 pub(crate) type Place = Mutex<Weak<Strays>>;
 
 impl Strays {
     /// The one that there is, or a new one.
-    pub(crate) fn of(shared: &Arc<Shared>) -> Arc<Self> {
-        let mut place = shared.strays.lock();
+    pub(crate) fn of(place: &Place, shared: &Arc<Shared>) -> Arc<Self> {
+        let mut place = place.lock();
         place.upgrade().unwrap_or_else(|| {
             let strays = Arc::new(Self(tokio::spawn(run(shared.clone()))));
             *place = Arc::downgrade(&strays);
@@ -109,7 +110,7 @@ async fn open(shared: &Shared) -> Result<(Channel, Consumer)> {
     meter::round_trip(NAME);
     let opened = async {
         channel.basic_qos(WINDOW, BasicQosOptions::default()).await?;
-        driver::consume(&channel, &shared.names.unroutable(), shared.consumer_arguments()).await
+        driver::consume(&channel, &shared.names.unroutable(), shared.consuming.consumer_arguments()).await
     };
     match timeout(shared.config.response_timeout, opened).await {
         Ok(Ok(consumer)) => Ok((channel, consumer)),
@@ -183,13 +184,8 @@ pub(crate) async fn put_all_on_their_way(shared: &Shared) -> Result<()> {
     let channel = shared.consuming.channel().await?;
     let mut repaired = None;
     for _ in 0..AT_ONCE_MAX {
-        meter::round_trip(NAME);
         let asked = channel.basic_get(shared.names.unroutable().into(), BasicGetOptions::default());
-        let got = match timeout(shared.config.response_timeout, asked).await {
-            Ok(got) => got.map_err(|e| failure::failed(doing, &e, false))?,
-            Err(_) => return Err(failure::silent(doing, &shared.config, false)),
-        };
-        let Some(got) = got else { break };
+        let Some(got) = answered(&shared.config, doing, false, asked).await? else { break };
         if !put_on_its_way(shared, &got.delivery, &mut repaired).await {
             break;
         }
@@ -223,7 +219,7 @@ async fn put_on_its_way(shared: &Shared, delivery: &Delivery, repaired: &mut Opt
 
 async fn set_aside(shared: &Shared, delivery: &Delivery, why: &str) -> bool {
     let payload = Bytes::from(delivery.data.clone());
-    shared.set_aside(&shared.names.unroutable(), why, &delivery.properties, payload).await
+    shared.outbox.set_aside(&shared.names.unroutable(), why, &delivery.properties, payload).await
 }
 
 /// No exchange knew where to: the queue is made again.
@@ -236,12 +232,12 @@ async fn not_routed(
     if repaired.as_ref().is_none_or(|(of, at)| *of != queue || at.elapsed() > REPAIR_AGAIN) {
         tracing::warn!(%queue, "a task found no way to its gate: the queue and its bindings are made again");
         shared.topology.forget().await;
-        if shared.ensure(&queue).await.is_err() {
+        if shared.topology.ensure(&queue).await.is_err() {
             return false;
         }
         *repaired = Some((queue.clone(), Instant::now()));
     }
-    let published = shared.publish(&queue, vec![shared.route(&queue, &message)]).await;
+    let published = shared.outbox.publish(&queue, vec![shared.outbox.route(&queue, &message)]).await;
     published.iter().all(Result::is_ok)
 }
 
@@ -253,18 +249,18 @@ async fn let_go_of(shared: &Shared, delivery: &Delivery, queue: QueueName, part:
     }
     tracing::warn!(%queue, ?part, reason, "a policy took a message from its queue: it goes on its way again");
     let out = match part {
-        Part::Dead => shared.to_queue(shared.names.dead(&queue), &message),
+        Part::Dead => shared.outbox.to_queue(shared.names.dead(&queue), &message),
         Part::Ready if reason == "delivery_limit" => {
             message.attempts = message.attempts.saturating_add(counted(shared, &delivery.properties));
-            shared.route(&queue, &message)
+            shared.outbox.route(&queue, &message)
         }
         Part::Ready | Part::Gate => {
             // The queue may still be as full as it was, and let go of the next one for it.
             sleep(LET_GO_PAUSE).await;
-            shared.route(&queue, &message)
+            shared.outbox.route(&queue, &message)
         }
     };
-    shared.publish(&queue, vec![out]).await.iter().all(Result::is_ok)
+    shared.outbox.publish(&queue, vec![out]).await.iter().all(Result::is_ok)
 }
 
 /// How many attempts the broker counted before it let go of a task, of which there was one at least: RabbitMQ 3.10 does not say,

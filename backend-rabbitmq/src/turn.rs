@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use delayline_core::{Result, meter};
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
-use lapin::types::{AMQPValue, FieldTable};
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
-use crate::capabilities::NAME;
-use crate::connection::Link;
-use crate::failure;
+use crate::codec::table::classic;
+use crate::limits::NAME;
+use crate::transport::connection::Link;
+use crate::transport::failure;
 
 /// The first pause between looks whether a turn has ended, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
@@ -66,10 +66,7 @@ async fn declare(link: &Link, queue: &str) -> Result<bool> {
     let channel = link.channel().await?;
     meter::round_trip(NAME);
     let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
-    let mut table = FieldTable::default();
-    // A virtual host may have another default, which can't be exclusive.
-    table.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
-    match channel.queue_declare(queue.into(), options, table).await {
+    match channel.queue_declare(queue.into(), options, classic()).await {
         Ok(_) => {
             let _ = channel.close(200, "done".into()).await;
             Ok(true)

@@ -13,7 +13,7 @@ use delayline_core::QueueName;
 use lapin::BasicProperties;
 use lapin::types::AMQPValue;
 
-use crate::message::CC;
+use crate::codec::message::CC;
 use crate::names::Names;
 
 /// The way of one message into the levels and through them.
@@ -67,12 +67,11 @@ pub(crate) fn step_to_gate(queue: &QueueName) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::RabbitConfig;
-    use crate::message::Message;
+    use crate::codec::message::Message;
 
     #[test]
     fn a_way_goes_down_through_the_levels_of_its_bits() {
-        let names = Names::new(&RabbitConfig::from_url("amqp://host?name_space=n").unwrap());
+        let names = Names::new("n");
         let queue = QueueName::new("exam.hand-in").unwrap();
         let way = Way::new(&names, 1, 0b1010, &queue).unwrap();
         assert_eq!((way.exchange.as_str(), way.routing_key.as_str()), ("n.level.4", "4>3:1"));
@@ -85,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_stray_says_where_it_was_to_go() {
-        let names = Names::new(&RabbitConfig::from_url("amqp://host").unwrap());
+        let names = Names::new("delayline");
         let queue = QueueName::new("exam.hand-in").unwrap();
         let way = Way::new(&names, 0, 5, &queue).unwrap();
         let message = Message::marker(1, delayline_core::TaskId::new("a").unwrap());

@@ -22,9 +22,12 @@
 //! The property `message_id` is the task's number, 32 hexadecimal digits that no other task has, kept on all its ways.
 
 use bytes::Bytes;
-use delayline_core::{Attempts, BuryCause, DeadLetter, Headers, NewTask, Reason, Receipt, TaskId, Timestamp};
+use delayline_core::{Attempts, DeadLetter, Headers, NewTask, Reason, TaskId, Timestamp};
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
+
+use super::kind::{Foreign, Kind, TombstoneAction, from_hex, to_hex};
+use super::table::{bits, long, number, string, text};
 
 /// The format of our headers.
 const FORMAT: i64 = 1;
@@ -53,36 +56,6 @@ pub(crate) struct Message {
     pub(crate) payload: Bytes,
     pub(crate) kind: Kind,
 }
-
-/// What a message is.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Kind {
-    Task,
-    /// A task that runs no more.
-    Dead {
-        cause: BuryCause,
-        buried_ms: i64,
-    },
-    /// Goes ahead of a task and changes it when it comes.
-    Tombstone {
-        target: u128,
-        action: TombstoneAction,
-    },
-}
-
-/// What becomes of the task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TombstoneAction {
-    Cancel,
-    /// Visible at this millisecond instead.
-    MoveTo(i64),
-    /// Visible this many milliseconds later, or sooner if negative.
-    Shift(i64),
-}
-
-/// Not a message of ours, or not whole: what is wrong with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Foreign(pub(crate) &'static str);
 
 impl Message {
     /// A task that was accepted just now.
@@ -137,34 +110,20 @@ impl Message {
         let mut put = |name: &str, value: AMQPValue| {
             table.insert(name.into(), value);
         };
-        put("delayline", AMQPValue::LongLongInt(FORMAT));
+        put("delayline", long(FORMAT));
         put("id", text(&self.id.to_text()));
-        put("due", AMQPValue::LongLongInt(self.due_ms));
+        put("due", long(self.due_ms));
         put("seq", bits(self.seq));
-        put("attempts", AMQPValue::LongLongInt(self.attempts.into()));
-        put("max", AMQPValue::LongLongInt(self.max_attempts.into()));
+        put("attempts", long(self.attempts.into()));
+        put("max", long(self.max_attempts.into()));
         put("fence", bits(self.fence));
         if let Some(expires) = self.expires_ms {
-            put("expires", AMQPValue::LongLongInt(expires));
+            put("expires", long(expires));
         }
         if let Some(failure) = &self.failure {
             put("failure", text(failure));
         }
-        match &self.kind {
-            Kind::Task => {}
-            Kind::Dead { cause, buried_ms } => {
-                put("cause", text(cause.as_str()));
-                put("buried", AMQPValue::LongLongInt(*buried_ms));
-            }
-            Kind::Tombstone { target, action } => {
-                put("target", text(&format!("{target:032x}")));
-                match action {
-                    TombstoneAction::Cancel => {}
-                    TombstoneAction::MoveTo(to) => put("to", AMQPValue::LongLongInt(*to)),
-                    TombstoneAction::Shift(by) => put("by", AMQPValue::LongLongInt(*by)),
-                }
-            }
-        }
+        self.kind.put(&mut put);
         if !self.headers.is_empty() {
             let mut own = FieldTable::default();
             self.headers.iter().for_each(|(name, value)| {
@@ -175,10 +134,7 @@ impl Message {
         if !keys.is_empty() {
             put(CC, AMQPValue::FieldArray(keys.iter().map(|key| text(key)).collect::<Vec<_>>().into()));
         }
-        BasicProperties::default()
-            .with_delivery_mode(2)
-            .with_message_id(format!("{:032x}", self.number).into())
-            .with_headers(table)
+        BasicProperties::default().with_delivery_mode(2).with_message_id(to_hex(self.number).into()).with_headers(table)
     }
 
     /// Reads a message.
@@ -189,9 +145,9 @@ impl Message {
             Some(_) => return Err(Foreign("it is of a format that this version does not know")),
             None => return Err(Foreign("it has no header `delayline`")),
         }
-        let own_number = properties.message_id().as_ref().and_then(|n| hex(n.as_str()));
+        let own_number = properties.message_id().as_ref().and_then(|n| from_hex(n.as_str()));
         let small = |name: &str| number(table, name).and_then(|n| u32::try_from(n).ok());
-        let kind = kind_of(table)?;
+        let kind = Kind::read(table)?;
         Ok(Self {
             number: own_number.ok_or(Foreign("its message id is not ours"))?,
             id: string(table, "id").and_then(|id| TaskId::new(id).ok()).ok_or(Foreign("its `id` is none"))?,
@@ -252,37 +208,6 @@ pub(crate) fn death_reason(properties: &BasicProperties) -> Option<String> {
     string(latest, "reason")
 }
 
-/// The note by which a task is changed: when it is due and its number.
-pub(crate) fn receipt(due_ms: i64, number: u128) -> Receipt {
-    let mut bytes = [0; 24];
-    bytes[..8].copy_from_slice(&due_ms.to_be_bytes());
-    bytes[8..].copy_from_slice(&number.to_be_bytes());
-    Receipt::from_bytes(&bytes)
-}
-
-/// What a receipt says, if it is ours.
-pub(crate) fn read_receipt(receipt: &Receipt) -> Option<(i64, u128)> {
-    let bytes: [u8; 24] = receipt.to_vec().try_into().ok()?;
-    let (due, number) = bytes.split_at(8);
-    Some((i64::from_be_bytes(due.try_into().ok()?), u128::from_be_bytes(number.try_into().ok()?)))
-}
-
-fn kind_of(table: &FieldTable) -> Result<Kind, Foreign> {
-    if let Some(target) = string(table, "target") {
-        let action = match (number(table, "to"), number(table, "by")) {
-            (None, None) => TombstoneAction::Cancel,
-            (Some(to), None) => TombstoneAction::MoveTo(to),
-            (None, Some(by)) => TombstoneAction::Shift(by),
-            (Some(_), Some(_)) => return Err(Foreign("it has both `to` and `by`")),
-        };
-        return Ok(Kind::Tombstone { target: hex(&target).ok_or(Foreign("its `target` is no number"))?, action });
-    }
-    let Some(cause) = string(table, "cause") else { return Ok(Kind::Task) };
-    let causes = [BuryCause::AttemptsUsedUp, BuryCause::Expired, BuryCause::Buried];
-    let cause = causes.into_iter().find(|c| c.as_str() == cause).ok_or(Foreign("its `cause` is unknown"))?;
-    Ok(Kind::Dead { cause, buried_ms: number(table, "buried").ok_or(Foreign("it has no `buried`"))? })
-}
-
 fn own_headers(table: &FieldTable) -> Result<Headers, Foreign> {
     let mut headers = Headers::new();
     let Some(value) = table.inner().get("h") else { return Ok(headers) };
@@ -295,46 +220,11 @@ fn own_headers(table: &FieldTable) -> Result<Headers, Foreign> {
     Ok(headers)
 }
 
-fn text(text: &str) -> AMQPValue {
-    AMQPValue::LongString(text.as_bytes().to_vec().into())
-}
-
-/// A number of 64 bits without a sign, in the type that has one: all brokers know that.
-fn bits(number: u64) -> AMQPValue {
-    AMQPValue::LongLongInt(number.cast_signed())
-}
-
-fn string(table: &FieldTable, name: &str) -> Option<String> {
-    match table.inner().get(name)? {
-        AMQPValue::LongString(text) => String::from_utf8(text.as_bytes().to_vec()).ok(),
-        AMQPValue::ShortString(text) => Some(text.as_str().to_owned()),
-        _ => None,
-    }
-}
-
-fn number(table: &FieldTable, name: &str) -> Option<i64> {
-    match *table.inner().get(name)? {
-        AMQPValue::LongLongInt(n) => Some(n),
-        AMQPValue::LongInt(n) => Some(n.into()),
-        AMQPValue::LongUInt(n) => Some(n.into()),
-        AMQPValue::ShortInt(n) => Some(n.into()),
-        AMQPValue::ShortUInt(n) => Some(n.into()),
-        AMQPValue::ShortShortInt(n) => Some(n.into()),
-        AMQPValue::ShortShortUInt(n) => Some(n.into()),
-        _ => None,
-    }
-}
-
-fn hex(text: &str) -> Option<u128> {
-    if text.len() != 32 {
-        return None;
-    }
-    u128::from_str_radix(text, 16).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use delayline_core::BuryCause;
 
     use super::*;
 
@@ -380,12 +270,5 @@ mod tests {
         }
         let without_number = whole.with_message_id("7".into());
         assert!(Message::read(&without_number, Bytes::new()).is_err());
-    }
-
-    #[test]
-    fn a_receipt_is_read_back_and_others_are_not() {
-        assert_eq!(read_receipt(&receipt(-3, u128::MAX - 1)), Some((-3, u128::MAX - 1)));
-        assert_eq!(read_receipt(&Receipt::NONE), None);
-        assert_eq!(read_receipt(&Receipt::from_words([1, 2])), None);
     }
 }

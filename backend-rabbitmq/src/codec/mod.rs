@@ -1,3 +1,7 @@
 //! What is ours in a message of the broker, and back: tasks, dead letters and tombstones, receipts, ids.
 
+pub(crate) mod ids;
+pub(crate) mod kind;
 pub(crate) mod message;
+pub(crate) mod receipt;
+pub(crate) mod table;

@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use delayline_core::{Capabilities, Durability, LeaseHold, Order, Support};
 
-use crate::RabbitConfig;
-
-/// The backend's name, in its capabilities and its metrics.
-pub(crate) const NAME: &str = "rabbitmq";
+use super::settings::RabbitConfig;
+use crate::limits::NAME;
 
 /// How far apart tasks are in time that are handed out in order while the broker and those who consume work: beyond a commit,
 /// and beyond what was sent to a consumer that did not claim it and came back.

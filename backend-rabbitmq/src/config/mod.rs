@@ -1,7 +1,8 @@
 //! How a RabbitMQ backend is set up, and what it can do then.
 
-pub(crate) mod capabilities;
+mod capabilities;
 mod settings;
+mod url;
 
+pub(crate) use self::capabilities::of as capabilities;
 pub use self::settings::RabbitConfig;
-pub(crate) use self::settings::{LEVEL_MS, LEVELS_MAX, PARALLEL_MAX, bad};

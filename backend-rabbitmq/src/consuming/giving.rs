@@ -2,26 +2,27 @@
 
 use std::sync::Arc;
 
-use delayline_core::{BuryCause, Error, Result, meter};
+use delayline_core::{BuryCause, Error, ErrorKind, Result};
 use futures_util::future::try_join_all;
 use lapin::Channel;
 use lapin::options::ConfirmSelectOptions;
 use tokio::time::timeout;
 
-use crate::capabilities::NAME;
-use crate::line::{Held, Line};
-use crate::message::{Kind, Message};
-use crate::publisher::NotPublished;
+use super::line::{Held, Line};
+use crate::codec::kind::Kind;
+use crate::codec::message::Message;
 use crate::shared::Shared;
-use crate::{driver, failure};
+use crate::transport::asking::answered;
+use crate::transport::driver;
+use crate::transport::publisher::NotPublished;
 
 /// Publishes messages to where they belong by their due times and acknowledges what they replace. What can't be published is
 /// left to the broker: it comes again when the channel ends.
 pub(crate) async fn give_back(shared: &Arc<Shared>, line: &Line, mut held: Vec<Held>) {
     held.sort_unstable_by_key(|held| (held.message.due_ms, held.message.seq));
     let ready = shared.names.ready(&line.queue);
-    let outgoing = held.iter().map(|held| shared.to_queue(ready.clone(), &held.message)).collect();
-    let answers = shared.publish(&line.queue, outgoing).await;
+    let outgoing = held.iter().map(|held| shared.outbox.to_queue(ready.clone(), &held.message)).collect();
+    let answers = shared.outbox.publish(&line.queue, outgoing).await;
     let mut done = Vec::with_capacity(held.len());
     for (held, answer) in held.iter().zip(answers) {
         match answer {
@@ -39,10 +40,10 @@ pub(crate) async fn bury(shared: &Arc<Shared>, line: &Line, doomed: Vec<(Held, B
     let dead = shared.names.dead(&line.queue);
     let outgoing = doomed.iter().map(|(held, cause)| {
         let reason = held.message.failure.clone().unwrap_or_default();
-        shared.to_queue(dead.clone(), &as_dead(shared, &held.message, held.attempts, *cause, reason))
+        shared.outbox.to_queue(dead.clone(), &as_dead(shared, &held.message, held.attempts, *cause, reason))
     });
     let outgoing = outgoing.collect();
-    let answers = shared.publish(&line.queue, outgoing).await;
+    let answers = shared.outbox.publish(&line.queue, outgoing).await;
     let mut done = Vec::with_capacity(doomed.len());
     for ((held, _), answer) in doomed.iter().zip(answers) {
         match answer {
@@ -61,9 +62,9 @@ pub(crate) async fn bury(shared: &Arc<Shared>, line: &Line, doomed: Vec<(Held, B
 pub(crate) fn as_dead(shared: &Shared, message: &Message, attempts: u32, cause: BuryCause, reason: String) -> Message {
     Message {
         attempts,
-        seq: shared.sequences(1),
+        seq: shared.ids.sequences(1),
         failure: Some(reason),
-        kind: Kind::Dead { cause, buried_ms: shared.now_ms() },
+        kind: Kind::Dead { cause, buried_ms: shared.time.now_ms() },
         ..message.clone()
     }
 }
@@ -99,15 +100,13 @@ pub(crate) async fn acknowledge_for_certain(
     let unclear = |e: Error| sent.iter().map(|sent| Err(sent.then(|| e.clone()))).collect();
     let doing = "acknowledging";
     if channels.is_empty() {
-        return unclear(Error::new(delayline_core::ErrorKind::Ambiguous, format!("{doing}: the channel was lost")));
+        return unclear(Error::new(ErrorKind::Ambiguous, format!("{doing}: the channel was lost")));
     }
-    meter::round_trip(NAME);
     // Nothing is published on these channels: it is sent for its answer.
     let asked = try_join_all(channels.iter().map(|channel| channel.confirm_select(ConfirmSelectOptions::default())));
-    match timeout(shared.config.response_timeout, asked).await {
-        Ok(Ok(_)) => sent.iter().map(|sent| if *sent { Ok(()) } else { Err(None) }).collect(),
-        Ok(Err(e)) => unclear(failure::failed(doing, &e, true)),
-        Err(_) => unclear(failure::silent(doing, &shared.config, true)),
+    match answered(&shared.config, doing, true, asked).await {
+        Ok(_) => sent.iter().map(|sent| if *sent { Ok(()) } else { Err(None) }).collect(),
+        Err(e) => unclear(e),
     }
 }
 

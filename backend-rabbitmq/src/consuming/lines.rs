@@ -8,12 +8,15 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::line::Line;
-use crate::pump;
-use crate::shared::Shared;
+use crate::consuming::line::Line;
+use crate::strays;
 
 #[derive(Debug, Default)]
-pub(crate) struct Lines(Mutex<HashMap<QueueName, Running>>);
+pub(crate) struct Lines {
+    running: Mutex<HashMap<QueueName, Running>>,
+    /// What looks after strays, for as long as one of them has a gate.
+    pub(crate) strays: strays::Place,
+}
 
 /// A line and its pump.
 type Running = (Arc<Line>, JoinHandle<()>);
@@ -21,16 +24,19 @@ type Running = (Arc<Line>, JoinHandle<()>);
 impl Lines {
     /// A queue's line, if there is one.
     pub(crate) fn get(&self, queue: &QueueName) -> Option<Arc<Line>> {
-        self.0.lock().get(queue).map(|(line, _)| line.clone())
+        self.running.lock().get(queue).map(|(line, _)| line.clone())
     }
 
-    /// Enters a queue's line, which begins with its first intake.
-    pub(crate) fn enter(shared: &Arc<Shared>, queue: &QueueName) -> (Arc<Line>, u64, watch::Receiver<u64>) {
-        let mut lines = shared.lines.0.lock();
+    /// Enters a queue's line, which begins with its first intake: `start` starts its pump.
+    pub(crate) fn enter(
+        &self,
+        queue: &QueueName,
+        start: impl FnOnce(Arc<Line>) -> JoinHandle<()>,
+    ) -> (Arc<Line>, u64, watch::Receiver<u64>) {
+        let mut lines = self.running.lock();
         let (line, _) = lines.entry(queue.clone()).or_insert_with(|| {
             let line = Arc::new(Line::new(queue.clone()));
-            let pump = tokio::spawn(pump::run(shared.clone(), line.clone()));
-            (line, pump)
+            (line.clone(), start(line))
         });
         let (number, hints) = line.enter();
         (line.clone(), number, hints)
@@ -38,7 +44,7 @@ impl Lines {
 
     /// Ends a line that nobody needs any more; `false` if somebody does again.
     pub(crate) fn end(&self, line: &Arc<Line>) -> bool {
-        let mut lines = self.0.lock();
+        let mut lines = self.running.lock();
         // Nobody can enter under this lock.
         if line.is_needed() {
             return false;
@@ -49,7 +55,7 @@ impl Lines {
 
     /// Waits until all lines have ended, after the backend was closed.
     pub(crate) async fn ended(&self) {
-        let pumps: Vec<JoinHandle<()>> = self.0.lock().drain().map(|(_, (_, pump))| pump).collect();
+        let pumps: Vec<JoinHandle<()>> = self.running.lock().drain().map(|(_, (_, pump))| pump).collect();
         for pump in pumps {
             // A pump that panicked has ended too.
             let _ = pump.await;

@@ -7,11 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Copied;
 use super::hold::Tag;
 
 /// How far the broker may have to look for the acknowledgements of one round: a few milliseconds of one core.
 pub(super) const STEPS_MAX: usize = 100_000;
+
+/// What tells copies of one task from its later lives: a claim raises the fence, a change moves the due time.
+pub(super) type Copied = (u128, u64, i64);
 
 /// What came by one channel and is not acknowledged.
 #[derive(Debug, Default)]

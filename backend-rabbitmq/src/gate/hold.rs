@@ -10,7 +10,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::message::{Kind, Message, TombstoneAction};
+use crate::codec::kind::{Kind, TombstoneAction};
+use crate::codec::message::Message;
 
 /// How long a tombstone waits for a task that is overdue.
 pub(crate) const KEEP_MS: i64 = 10_000;

@@ -12,9 +12,6 @@
 
 mod acks;
 mod hold;
-#[cfg(test)]
-#[path = "../tests/gate.rs"]
-mod tests;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -32,16 +29,16 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use self::acks::{Acks, STEPS_MAX};
+use self::acks::{Acks, Copied, STEPS_MAX};
 use self::hold::{Arrived, Hold, Leaving, Tag};
-use crate::capabilities::NAME;
-use crate::config::LEVEL_MS;
-use crate::connection::Backoff;
-use crate::message::{Kind, Message};
-use crate::publisher::Publisher;
+use crate::codec::kind::Kind;
+use crate::codec::message::Message;
+use crate::limits::{LEVEL_MS, NAME};
 use crate::shared::Shared;
-use crate::strays::Strays;
-use crate::{driver, failure};
+use crate::transport::asking::{answered, in_time};
+use crate::transport::connection::Backoff;
+use crate::transport::publisher::Publisher;
+use crate::transport::{driver, failure};
 
 /// The most messages that are published before their confirmations are awaited.
 const WAVE_MAX: usize = 1_000;
@@ -70,7 +67,6 @@ pub(crate) struct Gate {
     /// Whether somebody has waited for that.
     waited: bool,
     work: Option<JoinHandle<()>>,
-    _strays: Arc<Strays>,
 }
 
 impl Gate {
@@ -78,9 +74,8 @@ impl Gate {
     pub(crate) fn start(shared: Arc<Shared>, queue: QueueName) -> Self {
         let (stop, stopped) = watch::channel(false);
         let (begins, begun) = watch::channel(false);
-        let strays = Strays::of(&shared);
         let work = tokio::spawn(Work::new(shared, queue, begins).run(stopped));
-        Self { stop, begun, waited: false, work: Some(work), _strays: strays }
+        Self { stop, begun, waited: false, work: Some(work) }
     }
 
     /// Waits until what was overdue when it began is in the ready queue, as far as that is this process's to do, but no longer
@@ -112,9 +107,6 @@ impl fmt::Debug for Gate {
         f.debug_struct("Gate").finish_non_exhaustive()
     }
 }
-
-/// What tells copies of one task from its later lives: a claim raises the fence, a change moves the due time.
-type Copied = (u128, u64, i64);
 
 /// A gate over all its channels.
 struct Work {
@@ -204,16 +196,11 @@ struct Session {
 
 impl Session {
     async fn open(shared: &Arc<Shared>, queue: &QueueName) -> Result<Self> {
-        shared.ensure(queue).await?;
+        shared.topology.ensure(queue).await?;
         let channel = shared.consuming.channel().await?;
         let hold_max = shared.config.hold_max;
-        let doing = "opening a gate";
-        meter::round_trip(NAME);
         let asked = channel.basic_qos(hold_max, BasicQosOptions::default());
-        match timeout(shared.config.response_timeout, asked).await {
-            Ok(done) => done.map_err(|e| failure::failed(doing, &e, false))?,
-            Err(_) => return Err(failure::silent(doing, &shared.config, false)),
-        }
+        answered(&shared.config, "opening a gate", false, asked).await?;
         let margin_ms = i64::try_from(shared.config.margin.as_millis()).unwrap_or(i64::MAX);
         let far_ms = margin_ms.saturating_add(2 * LEVEL_MS.cast_signed());
         let name = shared.names.gate(queue);
@@ -242,7 +229,7 @@ impl Session {
         self.let_go(work, stop).await?;
         work.begins.send_replace(true);
         loop {
-            let mut wait = self.hold.next_ms().map_or(SLEEP_MAX, |ms| self.shared.until(ms)).min(SLEEP_MAX);
+            let mut wait = self.hold.next_ms().map_or(SLEEP_MAX, |ms| self.shared.time.until(ms)).min(SLEEP_MAX);
             if let Some(until) = self.rest_until {
                 wait = until.saturating_duration_since(Instant::now());
             }
@@ -260,7 +247,7 @@ impl Session {
                     }
                 }
             }
-            let ended = self.hold.ended(self.shared.now_ms());
+            let ended = self.hold.ended(self.shared.time.now_ms());
             self.acknowledge(work, ended, STEPS_MAX).await?;
             self.let_go(work, stop).await?;
         }
@@ -269,17 +256,12 @@ impl Session {
     /// Takes in what was there before anything of it goes on, so that what is overdue goes in its order: asks the queue, whose
     /// answer comes after what it had sent, and then the channel, which passes on what came to it before.
     async fn gather(&mut self, work: &mut Work) -> Result<()> {
-        let doing = "opening a gate";
-        meter::round_trip(NAME);
         let asked = async {
             let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
             self.channel.queue_declare(self.name.as_str().into(), options, FieldTable::default()).await?;
             self.channel.confirm_select(ConfirmSelectOptions::default()).await
         };
-        match timeout(self.shared.config.response_timeout, asked).await {
-            Ok(answer) => answer.map_err(|e| failure::failed(doing, &e, false))?,
-            Err(_) => return Err(failure::silent(doing, &self.shared.config, false)),
-        }
+        answered(&self.shared.config, "opening a gate", false, asked).await?;
         while let Some(came) = self.consumer.next().now_or_never() {
             self.take_in(work, came).await?;
         }
@@ -316,7 +298,7 @@ impl Session {
             Ok(message) if !matches!(message.kind, Kind::Dead { .. }) => message,
             other => {
                 let why = other.err().map_or("it is a dead letter", |foreign| foreign.0);
-                if self.shared.set_aside(&self.name, why, &delivery.properties, payload).await {
+                if self.shared.outbox.set_aside(&self.name, why, &delivery.properties, payload).await {
                     return Ok(vec![tag]);
                 }
                 return Err(Error::new(ErrorKind::Unavailable, "a foreign message could not be set aside"));
@@ -325,7 +307,7 @@ impl Session {
         if delivery.redelivered && work.confirmed.remove(&copied(&message)) {
             return Ok(vec![tag]);
         }
-        Ok(match self.hold.arrived(tag, message, self.shared.now_ms()) {
+        Ok(match self.hold.arrived(tag, message, self.shared.time.now_ms()) {
             Arrived::Held => Vec::new(),
             Arrived::Done(tags) => tags,
             Arrived::Leaves(leaving) => {
@@ -345,7 +327,7 @@ impl Session {
             return Ok(());
         }
         loop {
-            let now_ms = self.shared.now_ms();
+            let now_ms = self.shared.time.now_ms();
             let mut wave = std::mem::take(&mut self.leaving);
             let due = self.hold.due(now_ms, WAVE_MAX.saturating_sub(wave.len()));
             wave.extend(due.leaving);
@@ -365,10 +347,10 @@ impl Session {
     async fn wave(&mut self, work: &mut Work, wave: Vec<Leaving>) -> Result<()> {
         let shared = &self.shared;
         let out = wave.iter().map(|leaving| match leaving.due {
-            true => shared.to_queue(shared.names.ready(&self.queue), &leaving.message),
-            false => shared.route(&self.queue, &leaving.message),
+            true => shared.outbox.to_queue(shared.names.ready(&self.queue), &leaving.message),
+            false => shared.outbox.route(&self.queue, &leaving.message),
         });
-        let answers = shared.publish_by(&work.publisher, &self.queue, out.collect()).await;
+        let answers = shared.outbox.publish_by(&work.publisher, &self.queue, out.collect()).await;
         let mut failed = None;
         for (leaving, answer) in wave.into_iter().zip(answers) {
             match answer {
@@ -404,13 +386,8 @@ impl Session {
         let round = self.acks.round(steps_max);
         let acknowledged =
             round.tags.into_iter().map(|(tag, multiple)| self.channel.basic_ack(tag, BasicAckOptions { multiple }));
-        let sent = match timeout(self.shared.config.response_timeout, driver::send_all(acknowledged)).await {
-            Ok(answers) => answers
-                .into_iter()
-                .collect::<lapin::Result<()>>()
-                .map_err(|e| failure::failed("acknowledging at the gate", &e, false)),
-            Err(_) => Err(failure::silent("acknowledging at the gate", &self.shared.config, false)),
-        };
+        let sending = async { driver::send_all(acknowledged).await.into_iter().collect::<lapin::Result<()>>() };
+        let sent = in_time(&self.shared.config, "acknowledging at the gate", false, sending).await;
         if sent.is_err() {
             work.remember(round.copies);
         }
@@ -422,11 +399,8 @@ impl Session {
         for tag in tags {
             self.acks.recalled(tag);
             let options = BasicNackOptions { multiple: false, requeue: true };
-            let given = timeout(self.shared.config.response_timeout, self.channel.basic_nack(tag, options)).await;
-            match given {
-                Ok(done) => done.map_err(|e| failure::failed("recalling a task", &e, false))?,
-                Err(_) => return Err(failure::silent("recalling a task", &self.shared.config, false)),
-            }
+            let giving = self.channel.basic_nack(tag, options);
+            in_time(&self.shared.config, "recalling a task", false, giving).await?;
         }
         Ok(())
     }
@@ -444,7 +418,8 @@ impl Session {
 async fn consume(shared: &Shared, channel: &Channel, name: &str) -> Result<Consumer> {
     let doing = "consuming from a gate";
     meter::round_trip(NAME);
-    match timeout(shared.config.response_timeout, driver::consume(channel, name, shared.consumer_arguments())).await {
+    let asked = driver::consume(channel, name, shared.consuming.consumer_arguments());
+    match timeout(shared.config.response_timeout, asked).await {
         Ok(Ok(consumer)) => Ok(consumer),
         Ok(Err(e)) => {
             // An operator may have deleted it.

@@ -8,11 +8,23 @@
 use std::sync::Arc;
 
 use delayline_core::{
-    Action, Bytes, ChangeOutcome, Changed, Due, Error, ErrorKind, NewTask, QueueName, Result, Shift, TaskRef,
+    Action, Bytes, Change, ChangeOutcome, Changed, Due, Error, ErrorKind, NewTask, QueueName, Result, Select, Shift,
+    TaskRef, owned,
 };
 
-use crate::message::{Kind, Message, TombstoneAction, read_receipt};
+use crate::codec::kind::{Kind, TombstoneAction};
+use crate::codec::message::Message;
+use crate::codec::receipt::read_receipt;
 use crate::shared::Shared;
+
+pub(crate) async fn change(shared: &Arc<Shared>, queue: &QueueName, select: Select, change: Change) -> Result<Changed> {
+    shared.open()?;
+    let Select::Tasks(tasks) = select else { return Err(Error::unsupported("group")) };
+    shared.caps.check_batch(tasks.len())?;
+    let (shared, queue) = (shared.clone(), queue.clone());
+    let changing = async move { request(&shared, &queue, tasks, change.action).await };
+    owned(changing, |_| async {}).await
+}
 
 /// Sends a tombstone for each of these tasks. Call it from what is not dropped.
 ///
@@ -20,21 +32,21 @@ use crate::shared::Shared;
 /// Of a task: [`Invalid`](ErrorKind::Invalid) without the receipt that `schedule` gave,
 /// [`OutOfRange`](ErrorKind::OutOfRange) for a shift, and what stands in the way of publishing. Of all:
 /// [`OutOfRange`](ErrorKind::OutOfRange) for a move.
-pub(crate) async fn change(
-    shared: &Arc<Shared>,
+pub(crate) async fn request(
+    shared: &Shared,
     queue: &QueueName,
     tasks: Vec<TaskRef>,
     action: Action,
 ) -> Result<Changed> {
     let move_to = match action {
-        Action::MoveTo(due) => Some(shared.due_ms(due)?),
+        Action::MoveTo(due) => Some(due_at_ms(shared, due)?),
         Action::Cancel | Action::Shift(_) => None,
     };
-    let first = shared.sequences(tasks.len());
+    let first = shared.ids.sequences(tasks.len());
     let tombstones: Vec<Result<Message>> =
         tasks.into_iter().zip(first..).map(|(task, seq)| tombstone(shared, task, seq, action, move_to)).collect();
-    let sent = tombstones.iter().flatten().map(|message| shared.route(queue, message)).collect();
-    let mut answers = shared.publish(queue, sent).await.into_iter();
+    let sent = tombstones.iter().flatten().map(|message| shared.outbox.route(queue, message)).collect();
+    let mut answers = shared.outbox.publish(queue, sent).await.into_iter();
     let mut changed = Changed::default();
     for tombstone in tombstones {
         let outcome = tombstone.and_then(|_| match answers.next() {
@@ -48,18 +60,35 @@ pub(crate) async fn change(
     Ok(changed)
 }
 
+/// The millisecond, rounded up, at which what is accepted now falls due.
+///
+/// # Errors
+/// [`OutOfRange`](ErrorKind::OutOfRange).
+pub(crate) fn due_at_ms(shared: &Shared, due: Due) -> Result<i64> {
+    shared.caps.check_delay(due)?;
+    let now = shared.time.now();
+    let at = match due {
+        Due::After(delay) => now.saturating_add(delay),
+        Due::At(at) => at,
+    };
+    if at.saturating_since(now) > shared.caps.delay_max {
+        return Err(shared.caps.out_of_range());
+    }
+    Ok(at.unix_millis_ceil())
+}
+
 fn tombstone(shared: &Shared, task: TaskRef, seq: u64, action: Action, move_to: Option<i64>) -> Result<Message> {
     let Some((due_ms, target)) = read_receipt(&task.receipt) else {
         return Err(Error::new(ErrorKind::Invalid, "a task is changed here by the receipt that `schedule` gave"));
     };
     let action = match (action, move_to) {
         (Action::Cancel, _) => TombstoneAction::Cancel,
-        (Action::MoveTo(due), None) => TombstoneAction::MoveTo(shared.due_ms(due)?),
+        (Action::MoveTo(due), None) => TombstoneAction::MoveTo(due_at_ms(shared, due)?),
         (Action::MoveTo(_), Some(ms)) => TombstoneAction::MoveTo(ms),
         (Action::Shift(by), _) => TombstoneAction::Shift(shifted(shared, due_ms, by)?),
     };
     let none = NewTask::new(Due::NOW, Bytes::new());
-    let message = Message::new(none, task.id, shared.fresh_number(), due_ms, seq, None);
+    let message = Message::new(none, task.id, shared.ids.fresh_number(), due_ms, seq, None);
     Ok(Message { kind: Kind::Tombstone { target, action }, ..message })
 }
 
@@ -70,7 +99,7 @@ fn shifted(shared: &Shared, due_ms: i64, by: Shift) -> Result<i64> {
         Shift::Later(by) => {
             let by_ms = whole_ms(by.as_nanos().div_ceil(1_000_000));
             let delay_max_ms = whole_ms(shared.caps.delay_max.as_millis());
-            if due_ms.saturating_add(by_ms) > shared.now_ms().saturating_add(delay_max_ms) {
+            if due_ms.saturating_add(by_ms) > shared.time.now_ms().saturating_add(delay_max_ms) {
                 return Err(shared.caps.out_of_range());
             }
             Ok(by_ms)

@@ -5,17 +5,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use delayline_core::{Claim, Claimed, ClaimedTask, Error, ErrorKind, Intake, QueueName, Result, Verdict, owned};
+use delayline_core::{Claim, Claimed, ClaimedTask, Intake, IntakeOptions, QueueName, Result, Verdict, owned};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::line::{Found, Line};
-use crate::lines::Lines;
+use crate::consuming::line::{Found, Line};
+use crate::consuming::lines::Lines;
+use crate::consuming::{giving, pump};
+use crate::ops::settle;
 use crate::shared::Shared;
-use crate::{giving, settle};
 
-pub(crate) struct RabbitIntake {
+pub(crate) async fn intake(
+    shared: &Arc<Shared>,
+    lines: &Arc<Lines>,
+    queue: &QueueName,
+    options: IntakeOptions,
+) -> Result<Box<dyn Intake>> {
+    shared.open()?;
+    shared.topology.ensure(queue).await?;
+    let (shared, lines) = (shared.clone(), lines.clone());
+    let start = |line| tokio::spawn(pump::run(shared.clone(), lines.clone(), line));
+    let (line, number, hints) = lines.enter(queue, start);
+    Ok(Box::new(RabbitIntake { shared, lines, line, number, hints, consumer: options.consumer }))
+}
+
+struct RabbitIntake {
     shared: Arc<Shared>,
+    lines: Arc<Lines>,
     line: Arc<Line>,
     number: u64,
     hints: watch::Receiver<u64>,
@@ -23,11 +39,6 @@ pub(crate) struct RabbitIntake {
 }
 
 impl RabbitIntake {
-    pub(crate) fn open(shared: Arc<Shared>, queue: &QueueName, consumer: Option<String>) -> Self {
-        let (line, number, hints) = Lines::enter(&shared, queue);
-        Self { shared, line, number, hints, consumer }
-    }
-
     /// Takes what has arrived.
     async fn look(&mut self, claim: &Claim) -> Found {
         // What comes from here on wakes the next wait.
@@ -45,16 +56,16 @@ impl RabbitIntake {
         claimed.deliveries = tasks;
         claimed.next_due_in = next_in;
         claimed.buried = buried;
-        claimed.set_aside = self.shared.take_set_aside();
+        claimed.set_aside = self.shared.outbox.take_set_aside();
         claimed
     }
 }
 
 /// Takes what a claim found and nobody received back to where it was.
-async fn release(shared: Arc<Shared>, line: Arc<Line>, tasks: Vec<ClaimedTask>) {
+async fn release(shared: Arc<Shared>, lines: Arc<Lines>, line: Arc<Line>, tasks: Vec<ClaimedTask>) {
     let verdicts = tasks.into_iter().map(|task| (task.lease, Verdict::Release)).collect();
     // What can't be given back now comes again when its lease ends.
-    let _ = settle::settle(&shared, &line.queue, verdicts).await;
+    let _ = settle::end(&shared, &lines, &line.queue, verdicts).await;
 }
 
 #[async_trait]
@@ -81,13 +92,13 @@ impl Intake for RabbitIntake {
             return Ok(self.claimed(tasks, next_in, 0));
         }
         let (shared, line) = (self.shared.clone(), self.line.clone());
-        let (orphaned, orphans_line) = (shared.clone(), line.clone());
+        let (orphaned, lines, orphans_line) = (shared.clone(), self.lines.clone(), line.clone());
         let bury = async move {
             let buried = giving::bury(&shared, &line, doomed).await;
             Ok((tasks, buried))
         };
         let (tasks, buried) =
-            owned(bury, |(tasks, _)| async move { release(orphaned, orphans_line, tasks).await }).await?;
+            owned(bury, |(tasks, _)| async move { release(orphaned, lines, orphans_line, tasks).await }).await?;
         Ok(self.claimed(tasks, next_in, buried))
     }
 
@@ -118,9 +129,4 @@ impl fmt::Debug for RabbitIntake {
             .field("consumer", &self.consumer)
             .finish_non_exhaustive()
     }
-}
-
-/// The error of a lease whose verdict may have taken effect before.
-pub(crate) fn unclear() -> Error {
-    Error::new(ErrorKind::Ambiguous, "an earlier verdict on this lease may have taken effect")
 }

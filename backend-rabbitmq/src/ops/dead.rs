@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use delayline_core::limits::PAGE_MAX;
-use delayline_core::{DeadLetterOp, DeadLetters, DeadSelect, Error, ErrorKind, QueueName, Result, TaskId, meter};
+use delayline_core::{
+    DeadLetterOp, DeadLetters, DeadSelect, Error, ErrorKind, QueueName, Result, TaskId, meter, owned,
+};
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
 use lapin::options::{
@@ -21,10 +23,13 @@ use lapin::{Channel, Consumer};
 use tokio::sync::MutexGuard;
 use tokio::time::{sleep, timeout};
 
-use crate::capabilities::NAME;
-use crate::message::{self, Kind, Message};
+use crate::codec::kind::Kind;
+use crate::codec::message::{self, Message};
+use crate::limits::NAME;
 use crate::shared::Shared;
-use crate::{driver, failure, strays};
+use crate::strays;
+use crate::transport::asking::{answered, in_time};
+use crate::transport::{driver, failure};
 
 /// How many letters are on their way at once.
 const WINDOW: u16 = 500;
@@ -44,7 +49,13 @@ const BACK_PAUSES: [Duration; 7] = [
     Duration::from_millis(160),
 ];
 
-pub(crate) async fn run(shared: &Arc<Shared>, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
+pub(crate) async fn dead_letters(shared: &Arc<Shared>, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
+    shared.open()?;
+    let (shared, queue) = (shared.clone(), queue.clone());
+    owned(async move { run(&shared, &queue, op).await }, |_| async {}).await
+}
+
+async fn run(shared: &Arc<Shared>, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
     match op {
         DeadLetterOp::List { after, limit } => list(shared, queue, after, limit.min(PAGE_MAX)).await,
         DeadLetterOp::Redrive { select, rate } => {
@@ -130,17 +141,12 @@ fn selects(select: &DeadSelect, letter: &Message) -> Result<bool> {
 
 /// Removes all letters at once.
 async fn purge(shared: &Arc<Shared>, queue: &QueueName) -> Result<DeadLetters> {
-    shared.ensure(queue).await?;
+    shared.topology.ensure(queue).await?;
     let channel = shared.consuming.channel().await?;
     let doing = "purging dead letters";
     let name = shared.names.dead(queue);
-    meter::round_trip(NAME);
     let purged = channel.queue_purge(name.into(), QueuePurgeOptions::default());
-    let n = match timeout(shared.config.response_timeout, purged).await {
-        Ok(Ok(n)) => n,
-        Ok(Err(e)) => return Err(failure::failed(doing, &e, true)),
-        Err(_) => return Err(failure::silent(doing, &shared.config, true)),
-    };
+    let n = answered(&shared.config, doing, true, purged).await?;
     let mut answer = DeadLetters::default();
     answer.affected = n.into();
     Ok(answer)
@@ -161,7 +167,7 @@ async fn end_selected(
     let mut answer = DeadLetters::default();
     let mut reader = Reader::open(shared, queue).await?;
     let mut turn = Duration::ZERO;
-    let from = shared.wall_in(Duration::ZERO);
+    let from = shared.time.now();
     let mut batch: Vec<(Delivery, Message)> = Vec::new();
     loop {
         let next = reader.next().await?;
@@ -196,7 +202,7 @@ async fn publish_again(
     turn: &mut Duration,
     apart: Duration,
 ) -> Result<()> {
-    let first = shared.sequences(batch.len());
+    let first = shared.ids.sequences(batch.len());
     let tasks = (first..).zip(batch).map(|(seq, (_, letter))| {
         let due_ms = from.saturating_add(*turn).unix_millis_ceil();
         *turn += apart;
@@ -206,14 +212,14 @@ async fn publish_again(
             attempts: 0,
             expires_ms: None,
             failure: None,
-            number: shared.fresh_number(),
+            number: shared.ids.fresh_number(),
             kind: Kind::Task,
             ..letter.clone()
         }
     });
     let tasks: Vec<Message> = tasks.collect();
-    let outgoing = tasks.iter().map(|task| shared.route(queue, task)).collect();
-    for answer in shared.publish(queue, outgoing).await {
+    let outgoing = tasks.iter().map(|task| shared.outbox.route(queue, task)).collect();
+    for answer in shared.outbox.publish(queue, outgoing).await {
         answer.map_err(|e| e.into_error("redriving"))?;
     }
     Ok(())
@@ -241,11 +247,11 @@ struct Reader<'s> {
 
 impl<'s> Reader<'s> {
     async fn open(shared: &'s Arc<Shared>, queue: &QueueName) -> Result<Self> {
-        shared.ensure(queue).await?;
+        shared.topology.ensure(queue).await?;
         let turn = shared.reading.lock().await;
-        let (name, marker) = (shared.names.dead(queue), shared.fresh_number());
-        let message = Message::marker(marker, shared.fresh_id());
-        for answer in shared.publish(queue, vec![shared.to_queue(name.clone(), &message)]).await {
+        let (name, marker) = (shared.names.dead(queue), shared.ids.fresh_number());
+        let message = Message::marker(marker, shared.ids.fresh_id());
+        for answer in shared.outbox.publish(queue, vec![shared.outbox.to_queue(name.clone(), &message)]).await {
             answer.map_err(|e| e.into_error("reading dead letters"))?;
         }
         let channel = shared.consuming.channel().await?;
@@ -270,11 +276,8 @@ impl<'s> Reader<'s> {
         while !self.ended {
             if self.left.is_empty() && self.room == 0 {
                 // One that is asked as the connection ends may never be answered.
-                let limit = self.shared.config.response_timeout;
-                match timeout(limit, self.consume()).await {
-                    Ok(consuming) => consuming.map_err(|e| failure::failed(doing, &e, false))?,
-                    Err(_) => return Err(failure::silent(doing, &self.shared.config, false)),
-                }
+                let shared = self.shared;
+                in_time(&shared.config, doing, false, self.consume()).await?;
             }
             let delivery = if let Some(left) = self.left.pop_front() {
                 left
@@ -301,7 +304,7 @@ impl<'s> Reader<'s> {
                 }
                 foreign => {
                     let why = foreign.err().map_or("it is no dead letter", |foreign| foreign.0);
-                    if !self.shared.set_aside(&self.queue, why, &delivery.properties, payload).await {
+                    if !self.shared.outbox.set_aside(&self.queue, why, &delivery.properties, payload).await {
                         continue;
                     }
                 }
@@ -328,7 +331,8 @@ impl<'s> Reader<'s> {
         self.room = WINDOW;
         meter::round_trip(NAME);
         self.channel.basic_qos(self.room, BasicQosOptions::default()).await?;
-        self.consumer = Some(driver::consume(&self.channel, &self.queue, self.shared.consumer_arguments()).await?);
+        self.consumer =
+            Some(driver::consume(&self.channel, &self.queue, self.shared.consuming.consumer_arguments()).await?);
         Ok(())
     }
 
@@ -339,13 +343,8 @@ impl<'s> Reader<'s> {
             self.taken.remove(&delivery.delivery_tag);
             self.acknowledge(&delivery).await.map_err(|e| failure::failed(doing, &e, true))?;
         }
-        meter::round_trip(NAME);
         let asked = self.channel.confirm_select(ConfirmSelectOptions::default());
-        match timeout(self.shared.config.response_timeout, asked).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(e)) => Err(failure::failed(doing, &e, true)),
-            Err(_) => Err(failure::silent(doing, &self.shared.config, true)),
-        }
+        answered(&self.shared.config, doing, true, asked).await
     }
 
     /// Puts back what was read, in its order.
@@ -383,12 +382,8 @@ async fn wait_for_all(shared: &Arc<Shared>, queue: &str, letters: usize) -> Resu
     let channel = shared.consuming.channel().await?;
     for pause in BACK_PAUSES {
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        meter::round_trip(NAME);
         let asked = channel.queue_declare(queue.into(), options, FieldTable::default());
-        let there = match timeout(shared.config.response_timeout, asked).await {
-            Ok(queue) => queue.map_err(|e| failure::failed(doing, &e, false))?.message_count(),
-            Err(_) => return Err(failure::silent(doing, &shared.config, false)),
-        };
+        let there = answered(&shared.config, doing, false, asked).await?.message_count();
         if usize::try_from(there).is_ok_and(|there| there >= letters) {
             break;
         }

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use delayline_core::{BuryCause, Due, Error, ErrorKind, Lease, QueueName, Result, Verdict};
+use delayline_core::{BuryCause, Due, Error, ErrorKind, Lease, QueueName, Result, Verdict, owned};
 
-use crate::giving;
-use crate::intake::unclear;
-use crate::line::{Held, Leased, Line, Looked};
-use crate::message::Message;
-use crate::publisher::Outgoing;
+use crate::codec::message::Message;
+use crate::consuming::giving;
+use crate::consuming::line::{Held, Leased, Line, Looked, unclear};
+use crate::consuming::lines::Lines;
 use crate::shared::Shared;
+use crate::transport::publisher::Outgoing;
 
 /// A verdict on its way.
 struct Ending {
@@ -24,17 +24,63 @@ struct Ending {
     to: Option<String>,
 }
 
+pub(crate) async fn settle(
+    shared: &Arc<Shared>,
+    lines: &Arc<Lines>,
+    queue: &QueueName,
+    verdicts: Vec<(Lease, Verdict)>,
+) -> Result<Vec<Result<()>>> {
+    shared.open()?;
+    shared.caps.check_batch(verdicts.len())?;
+    if verdicts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (shared, lines, queue) = (shared.clone(), lines.clone(), queue.clone());
+    let settling = async move { Ok(end(&shared, &lines, &queue, verdicts).await) };
+    owned(settling, |_| async {}).await
+}
+
+pub(crate) fn extend(
+    shared: &Shared,
+    lines: &Lines,
+    queue: &QueueName,
+    leases: Vec<Lease>,
+    by: Duration,
+) -> Result<Vec<Result<Lease>>> {
+    shared.open()?;
+    shared.caps.check_batch(leases.len())?;
+    shared.caps.check_lease(by)?;
+    let line = lines.get(queue);
+    let extended = |mut lease: Lease| {
+        let looked = line.as_ref().map_or(Looked::Lost, |line| line.extend(shared, &lease, by));
+        match looked {
+            Looked::Live(Some(expires_at)) => {
+                lease.expires_at = expires_at;
+                Ok(lease)
+            }
+            Looked::Live(None) => Err(Error::new(
+                ErrorKind::OutOfRange,
+                format!("a lease lasts {:?} at the most, extensions included", shared.config.hold_time_max()),
+            )),
+            Looked::Lost => Err(Error::lease_lost()),
+            Looked::Unclear => Err(unclear()),
+        }
+    };
+    Ok(leases.into_iter().map(extended).collect())
+}
+
 /// Ends leases, each with its verdict.
 ///
 /// # Cancel safety
 /// Dropped, a verdict may be half done, and its task come twice: call it from what is not dropped.
-pub(crate) async fn settle(
+pub(crate) async fn end(
     shared: &Arc<Shared>,
+    lines: &Lines,
     queue: &QueueName,
     verdicts: Vec<(Lease, Verdict)>,
 ) -> Vec<Result<()>> {
     let mut results: Vec<Result<()>> = verdicts.iter().map(|_| Err(Error::lease_lost())).collect();
-    let Some(line) = shared.lines.get(queue) else {
+    let Some(line) = lines.get(queue) else {
         if let Err(closed) = shared.open() {
             results.fill_with(|| Err(closed.clone()));
         }
@@ -123,7 +169,7 @@ fn begin(shared: &Shared, line: &Line, at: usize, lease: &Lease, verdict: Verdic
 
 fn due_in(shared: &Shared, after: Duration) -> Result<i64> {
     shared.caps.check_delay(Due::After(after))?;
-    Ok(shared.wall_in(after).unix_millis_ceil())
+    Ok(shared.time.now().saturating_add(after).unix_millis_ceil())
 }
 
 /// Publishes what takes the tasks' places, and answers those that can be acknowledged now.
@@ -133,19 +179,19 @@ async fn publish(shared: &Arc<Shared>, line: &Line, endings: Vec<Ending>, result
         .filter_map(|ending| {
             let instead = ending.instead.as_ref()?;
             Some(match &ending.to {
-                Some(name) => shared.to_queue(name.clone(), instead),
-                None => shared.route(&line.queue, instead),
+                Some(name) => shared.outbox.to_queue(name.clone(), instead),
+                None => shared.outbox.route(&line.queue, instead),
             })
         })
         .collect();
     // Before it is sent: it may be back before that is confirmed.
-    let now_ms = shared.now_ms();
+    let now_ms = shared.time.now_ms();
     let comes_at = |ending: &Ending| {
         let instead = ending.instead.as_ref().filter(|_| ending.to.is_none())?;
         Some(instead.due_ms).filter(|due_ms| *due_ms > now_ms)
     };
     endings.iter().filter_map(comes_at).for_each(|due_ms| line.expect(due_ms));
-    let mut answers = shared.publish(&line.queue, outgoing).await.into_iter();
+    let mut answers = shared.outbox.publish(&line.queue, outgoing).await.into_iter();
     let mut done = Vec::with_capacity(endings.len());
     for ending in endings {
         let answer = if ending.instead.is_some() { answers.next().unwrap_or(Ok(())) } else { Ok(()) };

@@ -1,15 +1,22 @@
 //! Gates on a real broker.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_conformance::servers::{self, Kind as Server};
-use delayline_core::{Action, Due, NewTask, Shift, TaskId, TaskRef};
+use delayline_core::{Action, Due, NewTask, QueueName, Shift, TaskId, TaskRef};
+use futures_util::StreamExt;
 use lapin::options::{BasicConsumeOptions, BasicGetOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Consumer};
 use tokio::time::timeout;
 
-use super::*;
-use crate::message::receipt;
-use crate::{RabbitConfig, tombstone};
+use crate::codec::message::Message;
+use crate::codec::receipt::receipt;
+use crate::config::RabbitConfig;
+use crate::gate::Gate;
+use crate::ops::change::{due_at_ms, request};
+use crate::shared::Shared;
 
 /// Longer than a defect would let a test wait in vain, and than a busy machine needs.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -28,20 +35,20 @@ async fn bench(name_space: &str, set: impl FnOnce(RabbitConfig) -> RabbitConfig)
         RabbitConfig::from_url(&url).unwrap().name_space(name_space).levels(3).margin(Duration::from_millis(500));
     let shared = Arc::new(Shared::new(set(config)));
     let queue = QueueName::new("exam.hand-in").unwrap();
-    shared.ensure(&queue).await.unwrap();
+    shared.topology.ensure(&queue).await.unwrap();
     Bench { shared, queue, ready: None }
 }
 
 impl Bench {
     fn task(&self, number: u128, after: Duration) -> Message {
         let id = TaskId::new(format!("task-{number}")).unwrap();
-        let due_ms = self.shared.due_ms(Due::After(after)).unwrap();
-        Message::new(NewTask::new(after, "payload"), id, number, due_ms, self.shared.sequences(1), None)
+        let due_ms = due_at_ms(&self.shared, Due::After(after)).unwrap();
+        Message::new(NewTask::new(after, "payload"), id, number, due_ms, self.shared.ids.sequences(1), None)
     }
 
     async fn send(&self, messages: &[Message]) {
-        let out = messages.iter().map(|message| self.shared.route(&self.queue, message)).collect();
-        for answer in self.shared.publish(&self.queue, out).await {
+        let out = messages.iter().map(|message| self.shared.outbox.route(&self.queue, message)).collect();
+        for answer in self.shared.outbox.publish(&self.queue, out).await {
             answer.unwrap();
         }
     }
@@ -49,7 +56,7 @@ impl Bench {
     async fn change(&self, task: &Message, action: Action) {
         let mut reference = TaskRef::from(&task.id);
         reference.receipt = receipt(task.due_ms, task.number);
-        let changed = tombstone::change(&self.shared, &self.queue, vec![reference], action).await.unwrap();
+        let changed = request(&self.shared, &self.queue, vec![reference], action).await.unwrap();
         assert_eq!((changed.requested, changed.refused), (1, 0));
     }
 
@@ -65,7 +72,7 @@ impl Bench {
         let (_, consumer) = self.ready.as_mut().unwrap();
         let delivery = timeout(PATIENCE, consumer.next()).await.expect("a task within patience").unwrap().unwrap();
         let message = Message::read(&delivery.properties, delivery.data.into()).unwrap();
-        let late_ms = self.shared.now_ms() - message.due_ms;
+        let late_ms = self.shared.time.now_ms() - message.due_ms;
         assert!(late_ms >= 0, "task {} came {} ms early", message.number, -late_ms);
         (message, late_ms)
     }
@@ -200,9 +207,9 @@ async fn bound_15_a_gate_holds_no_more_bytes_than_it_may() {
 async fn clear_7_a_foreign_message_is_set_aside_and_holds_nothing_up() {
     let mut bench = bench("gate-foreign", |config| config).await;
     let task = bench.task(1, Duration::from_millis(200));
-    let mut foreign = bench.shared.to_queue(bench.shared.names.gate(&bench.queue), &task);
+    let mut foreign = bench.shared.outbox.to_queue(bench.shared.names.gate(&bench.queue), &task);
     foreign.properties = lapin::BasicProperties::default();
-    for answer in bench.shared.publish(&bench.queue, vec![foreign]).await {
+    for answer in bench.shared.outbox.publish(&bench.queue, vec![foreign]).await {
         answer.unwrap();
     }
     bench.send(std::slice::from_ref(&task)).await;

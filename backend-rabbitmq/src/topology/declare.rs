@@ -8,9 +8,10 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ExchangeKind};
 
-use crate::capabilities::NAME;
-use crate::connection::Link;
-use crate::failure;
+use crate::codec::table::{long, text};
+use crate::limits::NAME;
+use crate::transport::connection::Link;
+use crate::transport::failure;
 
 /// As often as a quorum queue may deliver a message in vain before it drops it: brokers of 4.x would after 20.
 const DELIVERIES_MAX: i64 = 1_000_000_000;
@@ -134,12 +135,4 @@ pub(super) async fn delete_queue(channel: &Channel, name: &str) -> Result<()> {
 pub(super) async fn close(channel: Channel) {
     // It closes when it is dropped as well; this only waits for it.
     let _ = channel.close(200, "done".into()).await;
-}
-
-pub(super) fn text(text: &str) -> AMQPValue {
-    AMQPValue::LongString(text.as_bytes().to_vec().into())
-}
-
-pub(super) fn long(number: i64) -> AMQPValue {
-    AMQPValue::LongLongInt(number)
 }

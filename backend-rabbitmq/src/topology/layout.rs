@@ -9,15 +9,15 @@ use lapin::types::AMQPValue;
 use lapin::{BasicProperties, ExchangeKind};
 use tokio::time::{Instant, sleep};
 
-use super::Topology;
-use super::declare::{
-    Wanted, bind_exchange, close, declare, delete_queue, exchange, is_exchange, is_queue, long, make, text,
-};
-use crate::capabilities::NAME;
-use crate::config::LEVEL_MS;
-use crate::connection::Link;
+use super::declare::{Wanted, bind_exchange, close, declare, delete_queue, exchange, is_exchange, is_queue, make};
+use crate::codec::table::{long, text};
+use crate::config::RabbitConfig;
+use crate::limits::{LEVEL_MS, NAME};
+use crate::names::Names;
+use crate::transport::connection::Link;
+use crate::transport::failure;
 use crate::turn::Turn;
-use crate::{failure, way};
+use crate::way;
 
 /// How the levels are connected, and what the queues are made with; another number for what clients of different versions would
 /// do differently.
@@ -32,7 +32,21 @@ const REGISTER_PAUSES: (Duration, Duration) = (Duration::from_millis(20), Durati
 /// The most foreign messages that are kept.
 const SET_ASIDE_MAX: i64 = 10_000;
 
-impl Topology {
+#[derive(Debug)]
+pub(super) struct Layout {
+    config: Arc<RabbitConfig>,
+    link: Arc<Link>,
+    /// For the registry, which is published to: a broker short of memory stops reading from whoever publishes.
+    publishing: Arc<Link>,
+    names: Names,
+}
+
+impl Layout {
+    pub(super) fn new(config: Arc<RabbitConfig>, link: Arc<Link>, publishing: Arc<Link>) -> Self {
+        let names = Names::new(&config.name_space);
+        Self { config, link, publishing, names }
+    }
+
     /// Makes what all queues share.
     pub(super) async fn declare_base(&self, is_doubted: bool) -> Result<()> {
         if !is_doubted && self.is_there(&self.link, None).await? {
@@ -63,6 +77,13 @@ impl Topology {
         self.check_layout().await?;
         turn.end().await;
         Ok(())
+    }
+
+    /// A connection for what may be refused.
+    async fn asking(&self) -> Result<Arc<Link>> {
+        // Without the one that stays, there is nothing to ask for, and all who need that one wait for the same attempt.
+        self.link.connection().await?;
+        Ok(Arc::new(Link::asking(self.config.clone(), "making")))
     }
 
     /// Declares the mark of the name space, whose argument says how it is laid out.
@@ -196,7 +217,7 @@ impl Topology {
     }
 
     /// Notes a queue's name, for [`remove`](super::remove()).
-    pub(crate) async fn register(&self, queue: &QueueName) -> Result<()> {
+    pub(super) async fn register(&self, queue: &QueueName) -> Result<()> {
         let channel = self.publishing.channel().await?;
         let doing = "registering a queue's name";
         let failed = |e| failure::failed(doing, &e, false);

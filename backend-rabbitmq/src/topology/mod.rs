@@ -11,6 +11,7 @@
 //! What is missing is made by one at a time ([`Turn`]): a broker shows a quorum queue to others before it serves it, and RabbitMQ
 //! 3.10 ends the connection of a client that uses it then.
 
+mod again;
 mod declare;
 mod layout;
 mod remove;
@@ -20,20 +21,19 @@ use std::sync::Arc;
 
 use delayline_core::{QueueName, Result, owned};
 use tokio::sync::Mutex;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
+use self::again::repeated;
+use self::layout::Layout;
 use self::remove::remove_once;
-use crate::connection::{Backoff, Link};
-use crate::names::Names;
-use crate::{RabbitConfig, failure};
+use crate::config::RabbitConfig;
+use crate::transport::connection::Link;
+use crate::transport::failure;
 
 #[derive(Debug)]
 pub(crate) struct Topology {
     config: Arc<RabbitConfig>,
-    link: Arc<Link>,
-    /// For the registry, which is published to: a broker short of memory stops reading from whoever publishes.
-    publishing: Arc<Link>,
-    names: Names,
+    layout: Layout,
     /// What is known to be there. Held while declaring, so that all who need it wait for one attempt.
     known: Mutex<Known>,
 }
@@ -49,8 +49,16 @@ struct Known {
 
 impl Topology {
     pub(crate) fn new(config: Arc<RabbitConfig>, link: Arc<Link>, publishing: Arc<Link>) -> Self {
-        let names = Names::new(&config);
-        Self { config, link, publishing, names, known: Mutex::default() }
+        Self { layout: Layout::new(config.clone(), link, publishing), config, known: Mutex::default() }
+    }
+
+    /// Makes sure of everything that a queue needs.
+    ///
+    /// # Errors
+    /// As [`base`](Self::base).
+    pub(crate) async fn ensure(self: &Arc<Self>, queue: &QueueName) -> Result<()> {
+        self.base().await?;
+        self.queue(queue).await
     }
 
     /// Makes sure of what all queues of the name space share: the levels, and where strays go.
@@ -68,7 +76,7 @@ impl Topology {
             let mut known = this.known.lock().await;
             if !known.base {
                 let is_doubted = known.base_is_doubted;
-                this.bounded(|| this.declare_base(is_doubted)).await?;
+                this.bounded(|| this.layout.declare_base(is_doubted)).await?;
                 known.base = true;
                 known.base_is_doubted = false;
             }
@@ -81,7 +89,7 @@ impl Topology {
     ///
     /// # Errors
     /// As [`base`](Self::base).
-    pub(crate) async fn queue(self: &Arc<Self>, queue: &QueueName) -> Result<()> {
+    async fn queue(self: &Arc<Self>, queue: &QueueName) -> Result<()> {
         if self.known.lock().await.queues.contains(queue) {
             return Ok(());
         }
@@ -91,13 +99,21 @@ impl Topology {
             let mut known = this.known.lock().await;
             if !known.queues.contains(&queue) {
                 let is_doubted = known.doubted.contains(&queue);
-                this.bounded(|| this.declare_queue(&queue, is_doubted)).await?;
+                this.bounded(|| this.layout.declare_queue(&queue, is_doubted)).await?;
                 known.doubted.remove(&queue);
                 known.queues.insert(queue);
             }
             Ok(())
         };
         owned(made, |()| async {}).await
+    }
+
+    /// Notes a queue's name in the registry again, which a policy took from it.
+    ///
+    /// # Errors
+    /// [`Denied`](delayline_core::ErrorKind::Denied), [`Unavailable`](delayline_core::ErrorKind::Unavailable).
+    pub(crate) async fn register(&self, queue: &QueueName) -> Result<()> {
+        self.layout.register(queue).await
     }
 
     /// Something was missing: all of it is made sure of again when it is needed next.
@@ -115,13 +131,6 @@ impl Topology {
             Ok(done) => done,
             Err(_) => Err(failure::silent("making the queues", &self.config, false)),
         }
-    }
-
-    /// A connection for what may be refused.
-    async fn asking(&self) -> Result<Arc<Link>> {
-        // Without the one that stays, there is nothing to ask for, and all who need that one wait for the same attempt.
-        self.link.connection().await?;
-        Ok(Arc::new(Link::asking(self.config.clone(), "making")))
     }
 }
 
@@ -143,56 +152,4 @@ pub(crate) async fn remove(config: &Arc<RabbitConfig>) -> Result<()> {
         removed
     })
     .await
-}
-
-/// How often what the broker failed at is done again: for about ten seconds.
-const AGAIN_MAX: usize = 10;
-
-/// Does something that may be repeated, again when the broker calls it an error of its own: one that makes and removes many queues at
-/// once has some fail that work a moment later (seen on 3.10.8 and 4.0.5). It ends the connection with that.
-async fn repeated<T, F: Future<Output = Result<T>>>(work: impl Fn() -> F) -> Result<T> {
-    let mut backoff = Backoff::new();
-    for _ in 0..AGAIN_MAX {
-        match work().await {
-            Err(e) if failure::is_of_the_broker(&e) => {
-                tracing::debug!(error = %e, "the broker failed, and is asked again");
-                sleep(backoff.next()).await;
-            }
-            done => return done,
-        }
-    }
-    work().await
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use delayline_core::{Error, ErrorKind};
-    use lapin::protocol::{AMQPError, AMQPErrorKind, AMQPHardError};
-
-    use super::*;
-
-    /// What comes of something at which the broker fails so often.
-    async fn after(failures: usize, e: impl Fn() -> Error) -> (Result<()>, usize) {
-        let tries = AtomicUsize::new(0);
-        let done = repeated(|| {
-            let n = tries.fetch_add(1, Ordering::Relaxed);
-            let answer = if n < failures { Err(e()) } else { Ok(()) };
-            async move { answer }
-        });
-        (done.await, tries.load(Ordering::Relaxed))
-    }
-
-    #[tokio::test]
-    async fn what_the_broker_failed_at_is_done_again_and_nothing_else_is() {
-        let internal = || {
-            let said = AMQPError::new(AMQPErrorKind::Hard(AMQPHardError::INTERNALERROR), "INTERNAL_ERROR".into());
-            failure::failed("declaring", &lapin::ErrorKind::ProtocolError(said).into(), false)
-        };
-        assert!(matches!(after(3, internal).await, (Ok(()), 4)));
-        assert_eq!(internal().kind(), ErrorKind::Unavailable);
-        let (done, tries) = after(1, || Error::new(ErrorKind::Unavailable, "no broker")).await;
-        assert!(done.is_err() && tries == 1, "a broker that is away is told at once");
-    }
 }

@@ -8,18 +8,18 @@ use lapin::options::{BasicGetOptions, ExchangeDeleteOptions, QueueDeleteOptions}
 use parking_lot::Mutex;
 
 use super::declare::close;
-use crate::capabilities::NAME;
-use crate::config::{LEVELS_MAX, PARALLEL_MAX};
-use crate::connection::Link;
+use crate::config::RabbitConfig;
+use crate::limits::{LEVELS_MAX, NAME, PARALLEL_MAX};
 use crate::names::Names;
-use crate::{RabbitConfig, failure};
+use crate::transport::connection::Link;
+use crate::transport::failure;
 
 /// How many deletions are under way at once: a broker takes its time for each quorum queue. More do not make it faster.
 const AT_ONCE: usize = 16;
 
 /// Removes what is there; repeated, it goes on with what is left.
 pub(super) async fn remove_once(config: &RabbitConfig, link: &Link) -> Result<()> {
-    let names = Names::new(config);
+    let names = Names::new(&config.name_space);
     let queues = registered(&names, link).await?;
     // The marks go first: nobody takes for whole what is removed by half.
     let marks = queues.iter().map(|queue| names.made(queue)).chain([names.layout()]);

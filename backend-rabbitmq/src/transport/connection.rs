@@ -9,13 +9,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use delayline_core::{Error, ErrorKind, Result, meter};
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout};
 
-use crate::capabilities::NAME;
-use crate::greeting::{Heard, OLDEST, Version};
-use crate::{RabbitConfig, failure, runtime};
+use super::greeting::{Heard, OLDEST, Version};
+use super::{failure, runtime};
+use crate::config::RabbitConfig;
+use crate::limits::NAME;
 
 /// The first wait after a failed attempt to connect, and the longest.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -28,6 +30,9 @@ const CHANNEL_NUMBERS: usize = 2_048;
 /// from the start; a message that is larger goes in several.
 const FRAME_BYTES_MAX: u32 = 32 << 10;
 const ASKING_FRAME_BYTES_MAX: u32 = 8 << 10;
+
+/// The first version that counts no attempt for what comes back.
+const COUNTS_NO_RETURNS: Version = Version::new(4, 3);
 
 /// How long closing may take: a broker that does not answer is left alone then.
 const CLOSE_MAX: Duration = Duration::from_millis(800);
@@ -188,6 +193,25 @@ impl Link {
         *self.version.lock()
     }
 
+    /// What each consumer is begun with.
+    ///
+    /// From RabbitMQ 4.3 on, a consumer that has a message for too long loses it, with no attempt counted, and what it asks for itself
+    /// counts more than any policy or setting. Before, the setting alone counts, as it does for a message that was asked for.
+    pub(crate) fn consumer_arguments(&self) -> FieldTable {
+        let mut table = FieldTable::default();
+        if self.counts_no_returns() {
+            // Whoever is gone is found by his heartbeats, and whoever holds a lease ends it in time.
+            let ms = i64::try_from(2 * self.config.hold_time_max().as_millis()).unwrap_or(i64::MAX);
+            table.insert("x-consumer-timeout".into(), AMQPValue::LongLongInt(ms));
+        }
+        table
+    }
+
+    /// Whether the broker counts no attempt for what a consumer gives back, or had for too long: of RabbitMQ 4.3 or newer.
+    pub(crate) fn counts_no_returns(&self) -> bool {
+        self.version().is_some_and(|version| version >= COUNTS_NO_RETURNS)
+    }
+
     /// Gives a connection up that is of no use any more; the next call opens another.
     pub(crate) async fn give_up(&self, connection: &Arc<Connection>) {
         let mut state = self.state.lock().await;
@@ -246,7 +270,6 @@ fn jittered(wait: Duration) -> Duration {
 mod tests {
     use delayline_conformance::servers::{Kind, Rabbit, Release, Server};
     use lapin::options::QueueDeclareOptions;
-    use lapin::types::FieldTable;
 
     use super::*;
 

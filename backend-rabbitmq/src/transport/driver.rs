@@ -61,8 +61,8 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::RabbitConfig;
-    use crate::connection::Link;
+    use crate::config::RabbitConfig;
+    use crate::transport::connection::Link;
 
     /// For the broker to be asked without a doubt, and not to have answered.
     fn polled_once(asking: impl Future) {

@@ -7,7 +7,7 @@ use delayline_core::{Error, ErrorKind};
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::{Error as DriverError, ErrorKind as DriverKind};
 
-use crate::RabbitConfig;
+use crate::config::RabbitConfig;
 
 /// Why there is no connection. Nothing of the URL but host, port, user and virtual host is repeated.
 pub(crate) fn connecting_failed(config: &RabbitConfig, e: &DriverError) -> Error {

@@ -16,9 +16,11 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::capabilities::NAME;
-use crate::connection::Link;
-use crate::{RabbitConfig, driver, failure};
+use super::asking::in_time;
+use super::connection::Link;
+use super::{driver, failure};
+use crate::config::RabbitConfig;
+use crate::limits::NAME;
 
 /// How many messages are published before it is looked at whether the channel still works.
 const PIECE: usize = 2_000;
@@ -121,12 +123,9 @@ impl Publisher {
             }
         }
         let channel = self.link.channel().await?;
-        let doing = "asking for confirmations";
-        match timeout(self.config.response_timeout, channel.confirm_select(ConfirmSelectOptions::default())).await {
-            Ok(Ok(())) => Ok((self.link.generation(), channel)),
-            Ok(Err(e)) => Err(failure::failed(doing, &e, false)),
-            Err(_) => Err(failure::silent(doing, &self.config, false)),
-        }
+        let asked = channel.confirm_select(ConfirmSelectOptions::default());
+        in_time(&self.config, "asking for confirmations", false, asked).await?;
+        Ok((self.link.generation(), channel))
     }
 
     /// `missing` tells whether the channel was ended because an exchange is missing.

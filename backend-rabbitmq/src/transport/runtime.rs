@@ -1,5 +1,5 @@
 //! What the driver runs on: tokio, but nobody sleeps on when the link is closed, and the broker's greeting is listened to
-//! ([`crate::greeting`]).
+//! ([`super::greeting`]).
 //!
 //! The driver's heartbeat sleeps for half of its time between two looks whether the connection is still there, and its task
 //! would be left for as long after `close` (LEAK-8).
@@ -24,7 +24,7 @@ use lapin::{AsyncTcpStream, Connection, ConnectionProperties, ErrorKind};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::greeting::{Heard, Overheard};
+use super::greeting::{Heard, Overheard};
 
 /// The longest sleep when the link has been closed: it may be asked for again and again until the connection is.
 const LAST_SLEEP_MAX: Duration = Duration::from_millis(10);

@@ -2,14 +2,28 @@
 
 use std::time::Duration;
 
-use delayline_core::{ClaimedTask, Lease, Receipt, Timestamp};
+use delayline_core::{ClaimedTask, Error, ErrorKind, Lease, Receipt, Timestamp};
 use tokio::time::Instant;
 
-use super::{Held, Leased, Line, Looked, State};
+use super::state::{Held, Leased, Line, State};
 use crate::shared::Shared;
 
 /// The most verdicts whose outcome is unknown that are remembered.
 const UNCLEAR_MAX: usize = 4_096;
+
+/// What became of a lease that somebody asks for.
+#[derive(Debug)]
+pub(crate) enum Looked<T> {
+    Live(T),
+    Lost,
+    /// An earlier verdict on it may have taken effect.
+    Unclear,
+}
+
+/// The error of a lease whose verdict may have taken effect before.
+pub(crate) fn unclear() -> Error {
+    Error::new(ErrorKind::Ambiguous, "an earlier verdict on this lease may have taken effect")
+}
 
 impl Line {
     /// Takes a lease out, for a verdict on it.
@@ -57,7 +71,7 @@ impl Line {
         let Some(leased) = state.leases.get_mut(&lease.fence).filter(|leased| leased.is(lease)) else {
             return if state.unclear.contains(&lease.fence) { Looked::Unclear } else { Looked::Lost };
         };
-        let (ends, expires_at) = shared.end_of_lease(Instant::now(), by);
+        let (ends, expires_at) = shared.time.end_of_lease(Instant::now(), by);
         if ends > leased.ends_max {
             return Looked::Live(None);
         }
@@ -96,19 +110,19 @@ impl State {
     /// Puts a task under lease.
     pub(super) fn lease(&mut self, shared: &Shared, held: Held, lease: Duration, now: Instant) -> ClaimedTask {
         let message = &held.message;
-        let fence = shared.fence_above(message.fence);
-        let (ends, expires_at) = shared.end_of_lease(now, lease);
+        let fence = shared.ids.fence_above(message.fence);
+        let (ends, expires_at) = shared.time.end_of_lease(now, lease);
         let attempt = held.attempts + 1;
-        let receipt = Receipt::from_words([shared.instance, fence]);
+        let receipt = Receipt::from_words([shared.ids.instance, fence]);
         let given = Lease::new(message.id.clone(), fence, attempt, expires_at, receipt);
         let due_at = Timestamp::from_unix_millis(message.due_ms);
-        let lateness = shared.wall_in(Duration::ZERO).saturating_since(due_at);
+        let lateness = shared.time.now().saturating_since(due_at);
         let mut task = ClaimedTask::new(given, due_at, lateness, message.payload.clone());
         task.max_attempts = message.max_attempts;
         task.expires_at = message.expires_ms.map(Timestamp::from_unix_millis);
         task.headers = message.headers.clone();
         self.ends.insert((ends, fence));
-        let ends_max = now + shared.hold_max();
+        let ends_max = now + shared.config.hold_time_max();
         self.leases.insert(fence, Leased { held, attempt, ends, ends_max, expires_at });
         task
     }

@@ -8,8 +8,12 @@ use lapin::Channel;
 use lapin::message::Delivery;
 use tokio::time::Instant;
 
-use super::{Arrived, HOARD_MAX, Held, Line, State, WANT_MAX};
-use crate::message::{self, Foreign, Kind, Message};
+use super::state::{Arrived, Held, Line, State};
+use crate::codec::kind::{Foreign, Kind};
+use crate::codec::message::{self, Message};
+
+/// How long what has arrived waits for a claim.
+const HOARD_MAX: Duration = Duration::from_millis(200);
 
 /// How long the consumers stay when the last intake has left: another may come at once.
 const LINGER: Duration = Duration::from_millis(10);
@@ -172,6 +176,7 @@ impl Line {
             *outstanding = outstanding.saturating_sub(1);
         }
     }
+
     pub(crate) fn set_channel(&self, channel: Channel) {
         let mut state = self.state.lock();
         state.channel = Some(channel);
@@ -201,18 +206,5 @@ impl State {
         }
         let oldest = self.pool.values().map(|arrived| arrived.since).min()?;
         Some(oldest + HOARD_MAX)
-    }
-
-    fn room(&self) -> usize {
-        self.consumers.values().map(|(room, outstanding)| room.saturating_sub(*outstanding)).sum()
-    }
-
-    /// How many messages are wanted, if the broker may send no more.
-    pub(super) fn short(&self) -> Option<usize> {
-        if self.room() > 0 {
-            return None;
-        }
-        let wanted = self.intakes.values().sum::<usize>().saturating_sub(self.pool.len()).min(WANT_MAX);
-        (wanted > 0).then_some(wanted)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use delayline_core::Result;
+use delayline_core::{QueueName, Result};
 use futures_util::StreamExt;
 use lapin::options::{
     BasicCancelOptions, BasicGetOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
@@ -10,9 +10,13 @@ use lapin::options::{
 use lapin::types::{DeliveryTag, FieldTable};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{NO_CONSUMER, Pump, answered};
-use crate::driver;
-use crate::line::Line;
+use super::arrivals::{NO_CONSUMER, Pump};
+use crate::codec::message::Message;
+use crate::consuming::line::Line;
+use crate::shared::Shared;
+use crate::transport::asking::answered;
+use crate::transport::driver;
+use crate::transport::publisher::Outgoing;
 
 /// How many consumers that have all they may have are kept for when that is acknowledged.
 const FULL_MAX: usize = 3;
@@ -33,6 +37,9 @@ const FILLING_MAX: Duration = Duration::from_secs(2);
 /// The most messages that consumers are filled with at once.
 const FILL_MAX: usize = 2_000;
 
+/// How long a message that means nothing stays in a queue.
+const MARKER_MS: u32 = 10_000;
+
 /// How many messages the first consumer has room for, where more are wanted; each further one has room for four times as many.
 const STEP: usize = 32;
 
@@ -52,9 +59,9 @@ impl Pump {
         let (channel, queue) = (self.channel.clone(), self.shared.names.ready(&self.line.queue));
         let prefetch = u16::try_from(room).unwrap_or(u16::MAX);
         let shared = self.shared.clone();
-        let started = answered(&shared, "consuming", async {
+        let started = answered(&shared.config, "consuming", false, async {
             channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-            driver::consume(&channel, &queue, shared.consumer_arguments()).await
+            driver::consume(&channel, &queue, shared.consuming.consumer_arguments()).await
         });
         let stream = match started.await {
             Ok(stream) => stream,
@@ -109,7 +116,7 @@ impl Pump {
             }
             let n = n.min(FILL_MAX);
             sent += n;
-            match timeout_at(ends, self.shared.publish_markers(&self.line.queue, n)).await {
+            match timeout_at(ends, publish_markers(&self.shared, &self.line.queue, n)).await {
                 Ok(true) => {}
                 // The broker takes no messages now.
                 Ok(false) | Err(_) => return Ok(false),
@@ -121,8 +128,13 @@ impl Pump {
         for number in consumers {
             let Some(tag) = self.tags.remove(number) else { continue };
             let (shared, channel) = (self.shared.clone(), self.channel.clone());
-            answered(&shared, "cancelling a consumer", channel.basic_cancel(tag, BasicCancelOptions::default()))
-                .await?;
+            answered(
+                &shared.config,
+                "cancelling a consumer",
+                false,
+                channel.basic_cancel(tag, BasicCancelOptions::default()),
+            )
+            .await?;
             self.take_in_all();
             self.line.end_consumer(*number);
         }
@@ -140,7 +152,7 @@ impl Pump {
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
             Ok(queue.consumer_count())
         };
-        answered(&shared, "asking", asked).await
+        answered(&shared.config, "asking", false, asked).await
     }
 
     /// Takes in what the queue holds for us: one message by asking for it, and what comes by consumers. The queue does this
@@ -163,12 +175,12 @@ impl Pump {
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
             Ok(got)
         };
-        let got = answered(&shared, "asking", asked).await?;
+        let got = answered(&shared.config, "asking", false, asked).await?;
         if let Some(got) = got {
-            if shared.counts_no_returns() {
+            if shared.consuming.counts_no_returns() {
                 // A lease on it would end when a policy says. Given back it comes by a consumer, and that costs no attempt.
                 let back = getting.basic_nack(got.delivery_tag, BasicNackOptions { multiple: false, requeue: true });
-                answered(&shared, "asking", back).await?;
+                answered(&shared.config, "asking", false, back).await?;
                 if self.line.short().is_none() {
                     self.settle_down().await?;
                 }
@@ -189,14 +201,14 @@ impl Pump {
         let (shared, channel) = (self.shared.clone(), self.channel.clone());
         let ready = shared.names.ready(&self.line.queue);
         let asked = channel.basic_get(ready.into(), BasicGetOptions::default());
-        if let Some(got) = answered(&shared, "asking", asked).await? {
+        if let Some(got) = answered(&shared.config, "asking", false, asked).await? {
             self.take_in_from(channel.clone(), NO_CONSUMER, got.delivery);
             self.be_done_with_nothing();
             let got = self.line.take_pool();
             self.give_back(got);
             while self.leaving.join_next().await.is_some() {}
         }
-        answered(&shared, "asking", channel.confirm_select(ConfirmSelectOptions::default())).await
+        answered(&shared.config, "asking", false, channel.confirm_select(ConfirmSelectOptions::default())).await
     }
 
     /// Gives back what came after a consumer was cancelled, which the driver drops: a message from elsewhere shows how many
@@ -219,7 +231,7 @@ impl Pump {
             }
             channel.basic_nack(marker, BasicNackOptions { multiple: false, requeue: true }).await
         };
-        answered(&shared, "giving back missed deliveries", back).await?;
+        answered(&shared.config, "giving back missed deliveries", false, back).await?;
         if marker > self.known {
             self.came = self.came.split_off(&(marker + 1));
             self.known = marker;
@@ -234,7 +246,7 @@ impl Pump {
         for pause in MARKER_PAUSES {
             let registry = shared.names.registry();
             let asked = channel.basic_get(registry.into(), BasicGetOptions::default());
-            if let Some(marker) = answered(&shared, "looking for missed deliveries", asked).await? {
+            if let Some(marker) = answered(&shared.config, "looking for missed deliveries", false, asked).await? {
                 return Ok(Some(marker.delivery_tag));
             }
             // Somebody else has it, for a moment.
@@ -242,17 +254,17 @@ impl Pump {
         }
         Ok(None)
     }
+}
 
-    /// Notes a delivery.
-    pub(super) fn note(&mut self, tag: DeliveryTag) {
-        self.came.insert(tag);
-        self.go_on();
-    }
-
-    /// Goes on to the next gap in the numbers that have come.
-    fn go_on(&mut self) {
-        while self.came.remove(&(self.known + 1)) {
-            self.known += 1;
-        }
-    }
+/// Puts so many messages that mean nothing into a queue's ready queue, and answers whether that was done. What nobody takes is
+/// gone after a while.
+async fn publish_markers(shared: &Shared, queue: &QueueName, n: usize) -> bool {
+    let marker = |_| {
+        let message = Message::marker(shared.ids.fresh_number(), shared.ids.fresh_id());
+        let mut outgoing = shared.outbox.to_queue(shared.names.ready(queue), &message);
+        outgoing.properties = outgoing.properties.with_expiration(MARKER_MS.to_string().into());
+        outgoing
+    };
+    let markers: Vec<Outgoing> = (0..n).map(marker).collect();
+    shared.outbox.publisher.publish(&markers).await.iter().all(Result::is_ok)
 }

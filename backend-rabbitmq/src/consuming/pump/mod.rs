@@ -2,32 +2,27 @@
 //!
 //! It ends when no intake and no lease is left, or with the backend.
 
-#[path = "consumers.rs"]
-mod consuming;
+mod arrivals;
+mod consumers;
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use delayline_core::{Result, meter};
+use delayline_core::Result;
+use futures_util::StreamExt;
 use futures_util::future::join_all;
-use futures_util::stream::{BoxStream, SelectAll};
-use futures_util::{FutureExt, StreamExt};
 use lapin::Channel;
-use lapin::message::Delivery;
-use lapin::options::BasicAckOptions;
-use lapin::types::{DeliveryTag, ShortString};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 
-use crate::capabilities::NAME;
-use crate::connection::Backoff;
+use self::arrivals::Pump;
+use crate::consuming::line::Line;
+use crate::consuming::lines::Lines;
 use crate::gate::Gate;
-use crate::line::{Came, Held, Line};
-use crate::message::Foreign;
 use crate::shared::Shared;
-use crate::{driver, failure, giving};
+use crate::strays::Strays;
+use crate::transport::connection::Backoff;
+use crate::transport::driver;
 
 /// How long what is being given back may take when the backend is closed: the rest is left to the broker, which counts an
 /// attempt for it.
@@ -35,9 +30,6 @@ const LEAVING_MAX: Duration = Duration::from_millis(1_500);
 
 /// How long a claim waits for a gate to begin.
 const BEGIN_MAX: Duration = Duration::from_secs(1);
-
-/// In the place of a consumer's number, for what was asked for.
-const NO_CONSUMER: u64 = u64::MAX;
 
 /// Why a channel is done with.
 enum Over {
@@ -48,7 +40,7 @@ enum Over {
     Lost,
 }
 
-pub(crate) async fn run(shared: Arc<Shared>, line: Arc<Line>) {
+pub(crate) async fn run(shared: Arc<Shared>, lines: Arc<Lines>, line: Arc<Line>) {
     let (mut backoff, mut failed) = (Backoff::new(), false);
     let mut closing = shared.closing();
     loop {
@@ -59,7 +51,7 @@ pub(crate) async fn run(shared: Arc<Shared>, line: Arc<Line>) {
                     // Whoever waits looks again.
                     line.hint();
                 }
-                let mut pump = Pump::new(shared.clone(), line.clone(), channel);
+                let mut pump = Pump::new(shared.clone(), lines.clone(), line.clone(), channel);
                 let over = pump.work().await;
                 pump.end(&over).await;
                 over
@@ -73,10 +65,10 @@ pub(crate) async fn run(shared: Arc<Shared>, line: Arc<Line>) {
         };
         match over {
             Over::Closed => break,
-            Over::Unneeded if shared.lines.end(&line) => break,
+            Over::Unneeded if lines.end(&line) => break,
             Over::Unneeded => {}
             Over::Lost if shared.open().is_err() => break,
-            Over::Lost if !line.is_needed() && shared.lines.end(&line) => break,
+            Over::Lost if !line.is_needed() && lines.end(&line) => break,
             Over::Lost => {
                 failed = true;
                 tokio::select! {
@@ -97,76 +89,13 @@ async fn closed(closing: &mut watch::Receiver<bool>) {
 
 async fn open(shared: &Arc<Shared>, line: &Line) -> Result<Channel> {
     shared.open()?;
-    shared.ensure(&line.queue).await?;
+    shared.topology.ensure(&line.queue).await?;
     let channel = shared.consuming.channel().await?;
     line.set_channel(channel.clone());
     Ok(channel)
 }
 
-/// What is no task: what it came by, its number there, and its consumer.
-type Nothing = (Channel, DeliveryTag, u64);
-
-/// Acknowledges what is no task.
-async fn done_with(line: &Line, nothing: Vec<Nothing>) {
-    let _turn = line.acknowledges.read().await;
-    nothing.iter().for_each(|(_, _, consumer)| line.acknowledging(*consumer));
-    // If that gets lost, the channel is, and the message comes again.
-    driver::send_all(nothing.iter().map(|(channel, tag, _)| channel.basic_ack(*tag, BasicAckOptions::default()))).await;
-}
-
-async fn answered<T>(shared: &Shared, doing: &str, asked: impl Future<Output = lapin::Result<T>>) -> Result<T> {
-    meter::round_trip(NAME);
-    match timeout(shared.config.response_timeout, asked).await {
-        Ok(done) => done.map_err(|e| failure::failed(doing, &e, false)),
-        Err(_) => Err(failure::silent(doing, &shared.config, false)),
-    }
-}
-
-/// What comes by a consumer; nothing after the last.
-type FromBroker = (u64, Option<lapin::Result<Delivery>>);
-
-struct Pump {
-    shared: Arc<Shared>,
-    line: Arc<Line>,
-    channel: Channel,
-    /// What the queue is asked on.
-    getting: Option<Channel>,
-    /// Everything that comes, whichever consumer it comes by.
-    streams: SelectAll<BoxStream<'static, FromBroker>>,
-    /// The consumers' names at the broker.
-    tags: HashMap<u64, ShortString>,
-    /// Deliveries on the channel are numbered without gaps: all up to this one were looked at, and these after it have come.
-    known: DeliveryTag,
-    came: BTreeSet<DeliveryTag>,
-    /// Whether something has come that nobody was told of.
-    fresh: bool,
-    /// How many messages that mean nothing have come, and which of them are to be acknowledged.
-    markers: usize,
-    nothing: Vec<Nothing>,
-    gate: Option<Gate>,
-    /// What is on its way back.
-    leaving: JoinSet<()>,
-}
-
 impl Pump {
-    fn new(shared: Arc<Shared>, line: Arc<Line>, channel: Channel) -> Self {
-        Self {
-            shared,
-            line,
-            channel,
-            getting: None,
-            streams: SelectAll::new(),
-            tags: HashMap::new(),
-            known: 0,
-            came: BTreeSet::new(),
-            fresh: false,
-            markers: 0,
-            nothing: Vec::new(),
-            gate: None,
-            leaving: JoinSet::new(),
-        }
-    }
-
     async fn work(&mut self) -> Over {
         let mut closing = self.shared.closing();
         loop {
@@ -262,71 +191,16 @@ impl Pump {
     async fn tend_gate(&mut self) {
         let wanted = self.line.intakes() > 0;
         match (wanted, self.gate.take()) {
-            (true, None) => self.gate = Some(Gate::start(self.shared.clone(), self.line.queue.clone())),
-            (false, Some(gate)) => gate.close().await,
+            (true, None) => {
+                self.strays = Some(Strays::of(&self.lines.strays, &self.shared));
+                self.gate = Some(Gate::start(self.shared.clone(), self.line.queue.clone()));
+            }
+            (false, Some(gate)) => {
+                gate.close().await;
+                self.strays = None;
+            }
             (_, gate) => self.gate = gate,
         }
-    }
-
-    /// Takes in what is there now, and answers whether a consumer has ended that should not.
-    fn take_in_all(&mut self) -> bool {
-        let mut lost = false;
-        while let Some(Some(came)) = self.streams.next().now_or_never() {
-            lost |= self.take_in(came);
-        }
-        self.be_done_with_nothing();
-        lost
-    }
-
-    fn be_done_with_nothing(&mut self) {
-        if !self.nothing.is_empty() {
-            let (line, nothing) = (self.line.clone(), std::mem::take(&mut self.nothing));
-            self.leaving.spawn(async move { done_with(&line, nothing).await });
-        }
-    }
-
-    fn take_in(&mut self, (consumer, came): FromBroker) -> bool {
-        let delivery = match came {
-            Some(Ok(delivery)) => delivery,
-            Some(Err(_)) => return true,
-            None => return self.tags.contains_key(&consumer),
-        };
-        let channel = if consumer == NO_CONSUMER { self.getting.clone() } else { Some(self.channel.clone()) };
-        let Some(channel) = channel else { return false };
-        if consumer != NO_CONSUMER {
-            self.note(delivery.delivery_tag);
-        }
-        self.take_in_from(channel, consumer, delivery);
-        false
-    }
-
-    fn take_in_from(&mut self, channel: Channel, consumer: u64, delivery: Delivery) {
-        let tag = delivery.delivery_tag;
-        let (shared, line) = (self.shared.clone(), self.line.clone());
-        match self.line.arrive(delivery, channel.clone(), consumer) {
-            Came::Task => self.fresh = true,
-            Came::Marker => {
-                self.markers += 1;
-                self.nothing.push((channel, tag, consumer));
-            }
-            Came::Foreign(delivery, Foreign(why)) => {
-                self.leaving.spawn(async move {
-                    let found_in = shared.names.ready(&line.queue);
-                    let payload = delivery.data.into();
-                    if shared.set_aside(&found_in, why, &delivery.properties, payload).await {
-                        done_with(&line, vec![(channel, tag, consumer)]).await;
-                    }
-                });
-            }
-        }
-    }
-
-    fn give_back(&mut self, held: Vec<Held>) {
-        if held.is_empty() {
-            return;
-        }
-        let (shared, line) = (self.shared.clone(), self.line.clone());
-        self.leaving.spawn(async move { giving::give_back(&shared, &line, held).await });
     }
 
     /// Gives back what nobody has claimed, and leaves the channel.
@@ -353,6 +227,7 @@ impl Pump {
         if let Some(gate) = gate {
             let _ = timeout(at_most, gate.close()).await;
         }
+        drop(self.strays.take());
         self.line.channel_lost(matches!(over, Over::Unneeded));
         let channels = self.getting.into_iter().chain([self.channel]);
         if matches!(over, Over::Lost) {

@@ -1,0 +1,30 @@
+//! Receipts: what a caller shows when a task is to be changed.
+
+use delayline_core::Receipt;
+
+/// The note by which a task is changed: when it is due and its number.
+pub(crate) fn receipt(due_ms: i64, number: u128) -> Receipt {
+    let mut bytes = [0; 24];
+    bytes[..8].copy_from_slice(&due_ms.to_be_bytes());
+    bytes[8..].copy_from_slice(&number.to_be_bytes());
+    Receipt::from_bytes(&bytes)
+}
+
+/// What a receipt says, if it is ours.
+pub(crate) fn read_receipt(receipt: &Receipt) -> Option<(i64, u128)> {
+    let bytes: [u8; 24] = receipt.to_vec().try_into().ok()?;
+    let (due, number) = bytes.split_at(8);
+    Some((i64::from_be_bytes(due.try_into().ok()?), u128::from_be_bytes(number.try_into().ok()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receipt_is_read_back_and_others_are_not() {
+        assert_eq!(read_receipt(&receipt(-3, u128::MAX - 1)), Some((-3, u128::MAX - 1)));
+        assert_eq!(read_receipt(&Receipt::NONE), None);
+        assert_eq!(read_receipt(&Receipt::from_words([1, 2])), None);
+    }
+}

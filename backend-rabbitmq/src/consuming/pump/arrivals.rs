@@ -1,0 +1,160 @@
+//! What comes by a line's channel: taken in, told from what is no task, and given back.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use futures_util::stream::{BoxStream, SelectAll};
+use futures_util::{FutureExt, StreamExt};
+use lapin::Channel;
+use lapin::message::Delivery;
+use lapin::options::BasicAckOptions;
+use lapin::types::{DeliveryTag, ShortString};
+use tokio::task::JoinSet;
+
+use crate::codec::kind::Foreign;
+use crate::consuming::giving;
+use crate::consuming::line::{Came, Held, Line};
+use crate::consuming::lines::Lines;
+use crate::gate::Gate;
+use crate::shared::Shared;
+use crate::strays::Strays;
+use crate::transport::driver;
+
+/// In the place of a consumer's number, for what was asked for.
+pub(super) const NO_CONSUMER: u64 = u64::MAX;
+
+/// What comes by a consumer; nothing after the last.
+pub(super) type FromBroker = (u64, Option<lapin::Result<Delivery>>);
+
+pub(super) struct Pump {
+    pub(super) shared: Arc<Shared>,
+    pub(super) lines: Arc<Lines>,
+    pub(super) line: Arc<Line>,
+    pub(super) channel: Channel,
+    /// What the queue is asked on.
+    pub(super) getting: Option<Channel>,
+    /// Everything that comes, whichever consumer it comes by.
+    pub(super) streams: SelectAll<BoxStream<'static, FromBroker>>,
+    /// The consumers' names at the broker.
+    pub(super) tags: HashMap<u64, ShortString>,
+    /// Deliveries on the channel are numbered without gaps: all up to this one were looked at, and these after it have come.
+    pub(super) known: DeliveryTag,
+    pub(super) came: BTreeSet<DeliveryTag>,
+    /// Whether something has come that nobody was told of.
+    pub(super) fresh: bool,
+    /// How many messages that mean nothing have come, and which of them are to be acknowledged.
+    pub(super) markers: usize,
+    pub(super) nothing: Vec<Nothing>,
+    pub(super) gate: Option<Gate>,
+    /// Looked after as long as there is a gate.
+    pub(super) strays: Option<Arc<Strays>>,
+    /// What is on its way back.
+    pub(super) leaving: JoinSet<()>,
+}
+
+/// What is no task: what it came by, its number there, and its consumer.
+pub(super) type Nothing = (Channel, DeliveryTag, u64);
+
+impl Pump {
+    pub(super) fn new(shared: Arc<Shared>, lines: Arc<Lines>, line: Arc<Line>, channel: Channel) -> Self {
+        Self {
+            shared,
+            lines,
+            line,
+            channel,
+            getting: None,
+            streams: SelectAll::new(),
+            tags: HashMap::new(),
+            known: 0,
+            came: BTreeSet::new(),
+            fresh: false,
+            markers: 0,
+            nothing: Vec::new(),
+            gate: None,
+            strays: None,
+            leaving: JoinSet::new(),
+        }
+    }
+
+    /// Takes in what is there now, and answers whether a consumer has ended that should not.
+    pub(super) fn take_in_all(&mut self) -> bool {
+        let mut lost = false;
+        while let Some(Some(came)) = self.streams.next().now_or_never() {
+            lost |= self.take_in(came);
+        }
+        self.be_done_with_nothing();
+        lost
+    }
+
+    pub(super) fn be_done_with_nothing(&mut self) {
+        if !self.nothing.is_empty() {
+            let (line, nothing) = (self.line.clone(), std::mem::take(&mut self.nothing));
+            self.leaving.spawn(async move { done_with(&line, nothing).await });
+        }
+    }
+
+    pub(super) fn take_in(&mut self, (consumer, came): FromBroker) -> bool {
+        let delivery = match came {
+            Some(Ok(delivery)) => delivery,
+            Some(Err(_)) => return true,
+            None => return self.tags.contains_key(&consumer),
+        };
+        let channel = if consumer == NO_CONSUMER { self.getting.clone() } else { Some(self.channel.clone()) };
+        let Some(channel) = channel else { return false };
+        if consumer != NO_CONSUMER {
+            self.note(delivery.delivery_tag);
+        }
+        self.take_in_from(channel, consumer, delivery);
+        false
+    }
+
+    pub(super) fn take_in_from(&mut self, channel: Channel, consumer: u64, delivery: Delivery) {
+        let tag = delivery.delivery_tag;
+        let (shared, line) = (self.shared.clone(), self.line.clone());
+        match self.line.arrive(delivery, channel.clone(), consumer) {
+            Came::Task => self.fresh = true,
+            Came::Marker => {
+                self.markers += 1;
+                self.nothing.push((channel, tag, consumer));
+            }
+            Came::Foreign(delivery, Foreign(why)) => {
+                self.leaving.spawn(async move {
+                    let found_in = shared.names.ready(&line.queue);
+                    let payload = delivery.data.into();
+                    if shared.outbox.set_aside(&found_in, why, &delivery.properties, payload).await {
+                        done_with(&line, vec![(channel, tag, consumer)]).await;
+                    }
+                });
+            }
+        }
+    }
+
+    pub(super) fn give_back(&mut self, held: Vec<Held>) {
+        if held.is_empty() {
+            return;
+        }
+        let (shared, line) = (self.shared.clone(), self.line.clone());
+        self.leaving.spawn(async move { giving::give_back(&shared, &line, held).await });
+    }
+
+    /// Notes a delivery.
+    pub(super) fn note(&mut self, tag: DeliveryTag) {
+        self.came.insert(tag);
+        self.go_on();
+    }
+
+    /// Goes on to the next gap in the numbers that have come.
+    pub(super) fn go_on(&mut self) {
+        while self.came.remove(&(self.known + 1)) {
+            self.known += 1;
+        }
+    }
+}
+
+/// Acknowledges what is no task.
+async fn done_with(line: &Line, nothing: Vec<Nothing>) {
+    let _turn = line.acknowledges.read().await;
+    nothing.iter().for_each(|(_, _, consumer)| line.acknowledging(*consumer));
+    // If that gets lost, the channel is, and the message comes again.
+    driver::send_all(nothing.iter().map(|(channel, tag, _)| channel.basic_ack(*tag, BasicAckOptions::default()))).await;
+}

@@ -1,0 +1,3 @@
+//! Tests of several rooms together, on a real broker.
+
+mod gate;
