@@ -34,9 +34,29 @@ impl Lifecycle {
     /// [`Closed`](ErrorKind::Closed) after [`close`](Self::close).
     pub fn open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
-            return Err(Error::new(ErrorKind::Closed, format!("the {} backend was closed", self.title)));
+            return Err(self.was_closed());
         }
         Ok(())
+    }
+
+    /// Does some work, and gives it up when the backend is closed meanwhile.
+    ///
+    /// # Errors
+    /// [`Closed`](ErrorKind::Closed), and those of the work.
+    ///
+    /// # Cancel safety
+    /// That of the work.
+    pub async fn unless_closed<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut closing = self.closing();
+        tokio::select! {
+            biased;
+            _ = closing.wait_for(|closed| *closed) => Err(self.was_closed()),
+            done = work => done,
+        }
+    }
+
+    fn was_closed(&self) -> Error {
+        Error::new(ErrorKind::Closed, format!("the {} backend was closed", self.title))
     }
 
     /// Refuses calls from now on. Repeated, it does nothing.
@@ -113,5 +133,16 @@ mod tests {
         let e = lifecycle.open().unwrap_err();
         assert_eq!((e.kind(), e.message()), (ErrorKind::Closed, "the Test backend was closed"));
         assert!(*closing.borrow());
+    }
+
+    #[tokio::test]
+    async fn work_is_given_up_when_it_is_closed() {
+        let lifecycle = Lifecycle::new("Test");
+        assert_eq!(lifecycle.unless_closed(async { Ok(7) }).await.unwrap(), 7);
+        let work = lifecycle.unless_closed(std::future::pending::<Result<()>>());
+        let (given_up, ()) = tokio::join!(work, async { lifecycle.close() });
+        assert_eq!(given_up.unwrap_err().kind(), ErrorKind::Closed);
+        let never = async { unreachable!("it was closed before") };
+        assert!(lifecycle.unless_closed::<()>(never).await.is_err());
     }
 }

@@ -109,6 +109,11 @@ impl<C: Connected> Reconnect<C> {
         attempt
     }
 
+    /// The connection, if there is one that works; none is made.
+    pub fn current(&self) -> Option<C> {
+        self.live().ok()
+    }
+
     /// The connection if there is one that works, or how often connecting was tried.
     fn live(&self) -> Result<C, u64> {
         let mut state = self.state.lock();
@@ -132,11 +137,11 @@ impl<C: Connected> Reconnect<C> {
         }
     }
 
-    /// Lets go of the connection and keeps none from now on.
-    pub fn end(&self) {
+    /// Lets go of the connection, which it returns, and keeps none from now on.
+    pub fn end(&self) -> Option<C> {
         let mut state = self.state.lock();
         state.ended = true;
-        state.connection = None;
+        state.connection.take()
     }
 
     /// Changes whenever a connection was found broken or given up: reason to doubt others to the same server.
@@ -216,8 +221,10 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_kept_after_the_end() {
         let reconnect = Reconnect::new("test");
+        assert!(reconnect.current().is_none());
         let kept = reconnect.get(async || Ok(link())).await.unwrap();
-        reconnect.end();
+        assert!(reconnect.current().is_some_and(|current| current.is(&kept)));
+        assert!(reconnect.end().is_some_and(|last| last.is(&kept)));
         assert_eq!(Arc::strong_count(&kept.0), 1);
         let late = reconnect.get(async || Ok(link())).await.unwrap();
         assert_eq!(Arc::strong_count(&late.0), 1);
