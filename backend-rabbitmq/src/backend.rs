@@ -96,6 +96,6 @@ impl DelayBackend for RabbitBackend {
 impl Drop for RabbitBackend {
     fn drop(&mut self) {
         // The pumps hold what they need to give back; this lets them end.
-        self.shared.set_closed();
+        self.shared.lifecycle.close();
     }
 }

@@ -6,6 +6,7 @@ mod backend;
 mod codec;
 mod config;
 mod consuming;
+mod counters;
 mod gate;
 mod limits;
 mod names;

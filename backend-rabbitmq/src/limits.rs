@@ -3,6 +3,9 @@
 /// The backend's name, in its capabilities and its metrics.
 pub(crate) const NAME: &str = "rabbitmq";
 
+/// The same for people.
+pub(crate) const TITLE: &str = "RabbitMQ";
+
 /// The most queues for each level.
 pub(crate) const PARALLEL_MAX: u16 = 16;
 

@@ -1,6 +1,7 @@
 //! What our queues and exchanges are called.
 
-use delayline_core::{Error, ErrorKind, QueueName, Result};
+use delayline_backend_kit::options::bad;
+use delayline_core::{QueueName, Result};
 
 /// The longest name space, in bytes, that of one within it, and both together: with a queue's name and what we add, a name at the
 /// broker has at most 255.
@@ -22,7 +23,7 @@ pub(crate) fn parts(name_space: &str) -> (&str, Option<&str>) {
 }
 
 /// # Errors
-/// [`Config`](ErrorKind::Config) for what can't be the name of a name space.
+/// [`Config`](delayline_core::ErrorKind::Config) for what can't be the name of a name space.
 pub(crate) fn check(name_space: &str) -> Result<()> {
     let (name, within) = parts(name_space);
     let letter = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
@@ -42,10 +43,6 @@ pub(crate) fn check(name_space: &str) -> Result<()> {
         return Err(bad(format!("a name space and one within it have at most {WHOLE_BYTES_MAX} bytes")));
     }
     Ok(())
-}
-
-fn bad(what: String) -> Error {
-    Error::new(ErrorKind::Config, what)
 }
 
 #[derive(Clone, Debug)]

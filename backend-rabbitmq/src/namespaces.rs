@@ -14,6 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use delayline_backend_kit::Backoff;
 use delayline_core::{Error, ErrorKind, Result, meter};
 use futures_util::StreamExt;
 use lapin::options::{
@@ -31,7 +32,7 @@ use crate::config::RabbitConfig;
 use crate::limits::NAME;
 use crate::names::{self, Names};
 use crate::topology;
-use crate::transport::connection::{Backoff, Link};
+use crate::transport::connection::Link;
 use crate::transport::{driver, failure};
 use crate::turn::Turn;
 
@@ -220,7 +221,7 @@ async fn keep(link: Arc<Link>, config: Arc<RabbitConfig>, mut consumer: Consumer
                 // The broker may not know yet that the former connection is gone.
                 Err(e) if Instant::now() < ends => {
                     tracing::debug!(name_space = config.name_space, error = %e, "it is not held for a moment");
-                    sleep(backoff.next()).await;
+                    sleep(backoff.failed()).await;
                 }
                 Err(e) => {
                     tracing::warn!(name_space = config.name_space, error = %e, "it is not held any more");

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use delayline_core::QueueName;
 use lapin::BasicProperties;
 use tokio::time::sleep;
-use uuid::Uuid;
 
 use crate::codec::kind::Kind;
 use crate::codec::message::{self, Message};
@@ -38,14 +37,20 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    pub(crate) fn new(config: Arc<RabbitConfig>, names: Names, topology: Arc<Topology>, publisher: Publisher) -> Self {
+    pub(crate) fn new(
+        config: Arc<RabbitConfig>,
+        names: Names,
+        topology: Arc<Topology>,
+        publisher: Publisher,
+        first_slot: u64,
+    ) -> Self {
         Self {
             config,
             names,
             topology,
             publisher,
             time: Time::default(),
-            slot: AtomicU64::new(Uuid::new_v4().as_u64_pair().1),
+            slot: AtomicU64::new(first_slot),
             set_aside: AtomicU64::new(0),
         }
     }

@@ -1,13 +1,14 @@
 //! An open backend: its parts, which its intakes and gates have in common.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use delayline_core::{Capabilities, Error, ErrorKind, Result};
-use tokio::sync::{Mutex, watch};
+use delayline_backend_kit::{Ids, Lifecycle};
+use delayline_core::Capabilities;
+use tokio::sync::Mutex;
 
-use crate::codec::ids::Ids;
 use crate::config::{self, RabbitConfig};
+use crate::counters::Counters;
+use crate::limits::TITLE;
 use crate::names::Names;
 use crate::outbox::Outbox;
 use crate::time::Time;
@@ -19,9 +20,13 @@ use crate::transport::publisher::Publisher;
 pub(crate) struct Shared {
     pub(crate) config: Arc<RabbitConfig>,
     pub(crate) caps: Capabilities,
+    pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) names: Names,
     pub(crate) time: Time,
     pub(crate) ids: Ids,
+    pub(crate) counters: Counters,
+    /// A number for leases of this backend, which no other has.
+    pub(crate) instance: u64,
     /// For what is consumed and acknowledged, and for the topology.
     pub(crate) consuming: Arc<Link>,
     /// For what is published: a broker short of memory or disk stops reading from it.
@@ -30,9 +35,6 @@ pub(crate) struct Shared {
     pub(crate) outbox: Outbox,
     /// Held by who reads dead letters.
     pub(crate) reading: Mutex<()>,
-    closed: AtomicBool,
-    /// Turns true when the backend is closed, for those who wait.
-    closing: watch::Sender<bool>,
 }
 
 impl Shared {
@@ -43,38 +45,22 @@ impl Shared {
         let publishing = Arc::new(Link::new(config.clone(), "publishing"));
         let topology = Arc::new(Topology::new(config.clone(), consuming.clone(), publishing.clone()));
         let publisher = Publisher::new(config.clone(), publishing.clone());
+        let ids = Ids::new();
+        let first_slot = ids.number() as u64;
         Self {
             caps: config::capabilities(&config),
             time: Time::default(),
-            ids: Ids::new(),
-            outbox: Outbox::new(config.clone(), names.clone(), topology.clone(), publisher),
+            lifecycle: Lifecycle::new(TITLE),
+            outbox: Outbox::new(config.clone(), names.clone(), topology.clone(), publisher, first_slot),
+            instance: ids.number() as u64,
+            ids,
+            counters: Counters::default(),
             config,
             names,
             consuming,
             publishing,
             topology,
             reading: Mutex::default(),
-            closed: AtomicBool::new(false),
-            closing: watch::Sender::new(false),
         }
-    }
-
-    /// # Errors
-    /// [`Closed`](ErrorKind::Closed) after `close`.
-    pub(crate) fn open(&self) -> Result<()> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(Error::new(ErrorKind::Closed, "the RabbitMQ backend was closed"));
-        }
-        Ok(())
-    }
-
-    pub(crate) fn set_closed(&self) {
-        self.closed.store(true, Ordering::Release);
-        self.closing.send_replace(true);
-    }
-
-    /// Tells when the backend is closed.
-    pub(crate) fn closing(&self) -> watch::Receiver<bool> {
-        self.closing.subscribe()
     }
 }

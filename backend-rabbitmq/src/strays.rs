@@ -20,6 +20,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use delayline_backend_kit::Backoff;
 use delayline_core::{Error, ErrorKind, QueueName, Result, meter};
 use futures_util::StreamExt;
 use lapin::message::Delivery;
@@ -35,7 +36,6 @@ use crate::limits::NAME;
 use crate::names::Part;
 use crate::shared::Shared;
 use crate::transport::asking::answered;
-use crate::transport::connection::Backoff;
 use crate::transport::greeting::Version;
 use crate::transport::{driver, failure};
 use crate::way::Way;
@@ -89,7 +89,7 @@ async fn run(shared: Arc<Shared>) {
     loop {
         let e = match open(&shared).await {
             Ok((channel, consumer)) => {
-                backoff.reset();
+                backoff.succeeded();
                 serve(&shared, &channel, consumer).await
             }
             Err(e) => e,
@@ -98,13 +98,13 @@ async fn run(shared: Arc<Shared>) {
             return;
         }
         tracing::debug!(error = %e, "strays are not looked after for a moment");
-        sleep(backoff.next()).await;
+        sleep(backoff.failed()).await;
     }
 }
 
 async fn open(shared: &Shared) -> Result<(Channel, Consumer)> {
     let doing = "consuming what could not be routed";
-    shared.open()?;
+    shared.lifecycle.open()?;
     shared.topology.base().await?;
     let channel = shared.consuming.channel().await?;
     meter::round_trip(NAME);

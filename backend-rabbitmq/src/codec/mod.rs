@@ -1,6 +1,5 @@
-//! What is ours in a message of the broker, and back: tasks, dead letters and tombstones, receipts, ids.
+//! What is ours in a message of the broker, and back: tasks, dead letters, tombstones, receipts.
 
-pub(crate) mod ids;
 pub(crate) mod kind;
 pub(crate) mod message;
 pub(crate) mod receipt;

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use delayline_core::{Error, ErrorKind, Result};
+use delayline_backend_kit::options::{bad, check_times};
+use delayline_core::Result;
 use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 use lapin::uri::{AMQPQueryString, AMQPScheme, AMQPUri};
 
@@ -133,8 +134,8 @@ impl RabbitConfig {
         self
     }
 
-    /// How long an answer may take, 10 s unless set. Beyond it the call answers [`Ambiguous`](ErrorKind::Ambiguous), or
-    /// [`Unavailable`](ErrorKind::Unavailable) where it took no effect.
+    /// How long an answer may take, 10 s unless set. Beyond it the call answers [`Ambiguous`](delayline_core::ErrorKind::Ambiguous), or
+    /// [`Unavailable`](delayline_core::ErrorKind::Unavailable) where it took no effect.
     #[must_use]
     pub fn response_timeout(mut self, time: Duration) -> Self {
         self.response_timeout = time;
@@ -205,7 +206,7 @@ impl RabbitConfig {
     /// Checks what a method may have set to something impossible.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config).
+    /// [`Config`](delayline_core::ErrorKind::Config).
     pub(crate) fn check(&self) -> Result<()> {
         names::check(&self.name_space)?;
         if !(1..=LEVELS_MAX).contains(&self.levels) {
@@ -229,14 +230,15 @@ impl RabbitConfig {
         if self.uri.vhost.is_empty() || self.uri.vhost.len() > 255 {
             return Err(bad("a virtual host's name has 1 to 255 bytes"));
         }
-        for (name, time, least_ms, most_s) in [
-            ("margin", self.margin, 50, 60),
-            ("lease_max", self.lease_max, 1_000, 86_400),
-            ("heartbeat", self.heartbeat, 1_000, 60),
-            ("connect_timeout", self.connect_timeout, 1, 86_400),
-            ("response_timeout", self.response_timeout, 1, 86_400),
-            ("sweep", self.sweep, 1, 86_400),
-        ] {
+        check_times(&[
+            ("lease_max", self.lease_max, 1_000),
+            ("connect_timeout", self.connect_timeout, 1),
+            ("response_timeout", self.response_timeout, 1),
+            ("sweep", self.sweep, 1),
+        ])?;
+        for (name, time, least_ms, most_s) in
+            [("margin", self.margin, 50, 60), ("heartbeat", self.heartbeat, 1_000, 60)]
+        {
             if time < Duration::from_millis(least_ms) || time > Duration::from_secs(most_s) {
                 return Err(bad(format!("{name} is {least_ms}ms to {most_s}s")));
             }
@@ -316,11 +318,6 @@ impl fmt::Debug for RabbitConfig {
             .field("publish_channels", &self.publish_channels)
             .finish()
     }
-}
-
-/// The error of a setting that is impossible.
-pub(super) fn bad(what: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::Config, what)
 }
 
 #[cfg(test)]

@@ -1,15 +1,38 @@
 //! How a RabbitMQ backend is set up by a URL.
 
+use delayline_backend_kit::options::bad;
+use delayline_backend_kit::{UrlForm, UrlOption};
 use delayline_core::Result;
 use lapin::uri::AMQPUri;
 
-use super::settings::{RabbitConfig, bad};
+use super::settings::RabbitConfig;
 
-const FORM: &str = "an AMQP URL is `amqp://[user:password@]host[:port][/virtual-host]?option=value&...`, or `amqps://`";
+/// What its URLs look like.
+const FORM: UrlForm = UrlForm {
+    what: "an AMQP URL",
+    schemes: &["amqp", "amqps"],
+    options: &[
+        "name_space",
+        "levels",
+        "parallel",
+        "margin",
+        "hold_max",
+        "hold_bytes_max",
+        "lease_max",
+        "heartbeat",
+        "connect_timeout",
+        "response_timeout",
+        "dead_letters_max",
+        "payload_bytes_max",
+        "sweep",
+        "publish_channels",
+    ],
+    options_with_at: &[],
+};
 
-/// A URL's options, for messages.
-const OPTIONS: &str = "name_space, levels, parallel, margin, hold_max, hold_bytes_max, lease_max, heartbeat, connect_timeout, \
-                       response_timeout, dead_letters_max, payload_bytes_max, sweep and publish_channels";
+/// What is told of a place that can't be read: what the driver says of it might hold a part of it.
+const PLACE: &str =
+    "an AMQP URL is `amqp://[user:password@]host[:port][/virtual-host]?option=value&...`, or `amqps://`";
 
 impl RabbitConfig {
     /// Reads a URL: `amqp://[user:password@]host[:port][/virtual-host]`, or `amqps://` for TLS, with options such as
@@ -21,64 +44,45 @@ impl RabbitConfig {
     /// # Errors
     /// [`Config`](delayline_core::ErrorKind::Config) for anything else.
     pub fn from_url(url: &str) -> Result<Self> {
-        let (server, options) = url.split_once('?').unwrap_or((url, ""));
-        if options.contains(['@', '#']) || server.contains('#') {
-            return Err(bad("an AMQP URL has no `#`, and a `?` in its password is written as `%3F`"));
-        }
-        let Some((scheme, rest)) = server.split_once("://") else { return Err(bad(FORM)) };
-        let scheme = scheme.to_ascii_lowercase();
-        if !matches!(scheme.as_str(), "amqp" | "amqps") {
-            return Err(bad(FORM));
-        }
+        let (place, options) = FORM.split(url)?;
+        let (scheme, rest) = place.split_once("://").ok_or_else(|| bad(PLACE))?;
         let authority = rest.split('/').next().unwrap_or_default();
         if authority.rsplit('@').next().is_none_or(|host| host.is_empty() || host.starts_with(':')) {
-            return Err(bad(FORM));
+            return Err(bad(PLACE));
         }
-        // What it says of a URL it can't read might hold a part of it.
-        let mut uri: AMQPUri = format!("{scheme}://{rest}").parse().map_err(|_| bad(FORM))?;
+        let scheme = scheme.to_ascii_lowercase();
+        let mut uri: AMQPUri = format!("{scheme}://{rest}").parse().map_err(|_| bad(PLACE))?;
         if uri.vhost.is_empty() {
             uri.vhost = "/".into();
         }
         let mut config = Self::of(uri);
-        for option in options.split('&').filter(|option| !option.is_empty()) {
-            let (name, value) = option.split_once('=').unwrap_or((option, ""));
-            config.set(name, value)?;
+        for option in &options {
+            config.set(option)?;
         }
         config.check()?;
         Ok(config)
     }
 
-    fn set(&mut self, name: &str, value: &str) -> Result<()> {
-        let whole =
-            || value.parse::<u64>().map_err(|_| bad(format!("option `{name}` of an AMQP URL takes a whole number")));
-        let time = || {
-            let time = humantime::parse_duration(value);
-            time.map_err(|_| bad(format!("option `{name}` of an AMQP URL takes a time such as `500ms` or `5s`")))
-        };
-        match name {
-            "name_space" => value.clone_into(&mut self.name_space),
-            "levels" => self.levels = u32::try_from(whole()?).unwrap_or(u32::MAX),
-            "parallel" => self.parallel = u16::try_from(whole()?).unwrap_or(u16::MAX),
-            "margin" => self.margin = time()?,
-            "hold_max" => self.hold_max = u16::try_from(whole()?).unwrap_or(0),
-            "hold_bytes_max" => self.hold_bytes_max = usize::try_from(whole()?).unwrap_or(usize::MAX),
-            "lease_max" => self.lease_max = time()?,
-            "heartbeat" => self.heartbeat = time()?,
-            "connect_timeout" => self.connect_timeout = time()?,
-            "response_timeout" => self.response_timeout = time()?,
-            "dead_letters_max" => self.dead_letters_max = u32::try_from(whole()?).unwrap_or(u32::MAX),
-            "payload_bytes_max" => self.payload_bytes_max = usize::try_from(whole()?).unwrap_or(usize::MAX),
-            "sweep" => self.sweep = time()?,
-            "publish_channels" => self.publish_channels = u16::try_from(whole()?).unwrap_or(u16::MAX),
-            _ => return Err(bad(format!("an AMQP URL has no option `{}`; there are {OPTIONS}", shown(name)))),
+    fn set(&mut self, option: &UrlOption<'_>) -> Result<()> {
+        match option.name() {
+            "name_space" => option.text().clone_into(&mut self.name_space),
+            "levels" => self.levels = option.whole()?,
+            "parallel" => self.parallel = option.whole()?,
+            "margin" => self.margin = option.time()?,
+            "hold_max" => self.hold_max = option.whole()?,
+            "hold_bytes_max" => self.hold_bytes_max = option.whole()?,
+            "lease_max" => self.lease_max = option.time()?,
+            "heartbeat" => self.heartbeat = option.time()?,
+            "connect_timeout" => self.connect_timeout = option.time()?,
+            "response_timeout" => self.response_timeout = option.time()?,
+            "dead_letters_max" => self.dead_letters_max = option.whole()?,
+            "payload_bytes_max" => self.payload_bytes_max = option.whole()?,
+            "sweep" => self.sweep = option.time()?,
+            "publish_channels" => self.publish_channels = option.whole()?,
+            _ => return Err(option.unread()),
         }
         Ok(())
     }
-}
-
-/// An option's name as it may stand in a message: what is none may be part of a secret.
-fn shown(name: &str) -> &str {
-    if name.len() <= 24 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') { name } else { "..." }
 }
 
 #[cfg(test)]
@@ -120,8 +124,8 @@ mod tests {
     #[test]
     fn clear_2_urls_say_what_is_wrong_with_them() {
         for (url, says) in [
-            ("amqp:", "amqp://[user"),
-            ("memory:", "amqp://[user"),
+            ("amqp:", "begins with `amqp://`"),
+            ("memory:", "begins with"),
             ("amqp://", "amqp://[user"),
             ("amqp://:5672", "amqp://[user"),
             ("amqp://host:port", "amqp://[user"),
@@ -132,6 +136,8 @@ mod tests {
             ("amqp://host?levels=25", "1 to 21 levels"),
             ("amqp://host?hold_max=0", "hold_max is 1"),
             ("amqp://host?sweep=soon", "such as `500ms`"),
+            ("amqp://host?sweep=2days", "sweep is 1ms to a day"),
+            ("amqp://host?hold_max=65536", "a smaller number"),
             ("amqp://host?heartbeat=2m", "heartbeat is 1000ms to 60s"),
             ("amqp://host?name_space=a.b.c", "behind the dot"),
             ("amqp://host?name_space=a.", "behind the dot"),

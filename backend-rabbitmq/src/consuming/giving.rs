@@ -62,7 +62,7 @@ pub(crate) async fn bury(shared: &Arc<Shared>, line: &Line, doomed: Vec<(Held, B
 pub(crate) fn as_dead(shared: &Shared, message: &Message, attempts: u32, cause: BuryCause, reason: String) -> Message {
     Message {
         attempts,
-        seq: shared.ids.sequences(1),
+        seq: shared.counters.sequences(1),
         failure: Some(reason),
         kind: Kind::Dead { cause, buried_ms: shared.time.now_ms() },
         ..message.clone()

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use delayline_backend_kit::Backoff;
 use delayline_core::{Error, ErrorKind, QueueName, Result, meter};
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
@@ -36,7 +37,6 @@ use crate::codec::message::Message;
 use crate::limits::{LEVEL_MS, NAME};
 use crate::shared::Shared;
 use crate::transport::asking::{answered, in_time};
-use crate::transport::connection::Backoff;
 use crate::transport::publisher::Publisher;
 use crate::transport::{driver, failure};
 
@@ -127,7 +127,7 @@ impl Work {
 
     async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let (mut backoff, mut failing) = (Backoff::new(), false);
-        let mut closing = self.shared.closing();
+        let mut closing = self.shared.lifecycle.closing();
         loop {
             let served = tokio::select! {
                 biased;
@@ -140,7 +140,7 @@ impl Work {
                     if std::mem::take(&mut failing) {
                         tracing::info!(queue = %self.queue, "the gate is open again");
                     }
-                    backoff.reset();
+                    backoff.succeeded();
                     match session.serve(&mut self, &mut stop, &mut closing).await {
                         Ok(()) => return session.close(&mut self).await,
                         Err(e) => {
@@ -158,7 +158,7 @@ impl Work {
             tokio::select! {
                 () = told(&mut stop) => return,
                 () = told(&mut closing) => return,
-                () = sleep(backoff.next()) => {}
+                () = sleep(backoff.failed()) => {}
             }
         }
     }
@@ -189,9 +189,8 @@ struct Session {
     acks: Acks,
     /// What could not be published yet.
     leaving: Vec<Leaving>,
+    /// Nothing is published before it says so, because the last attempt failed.
     backoff: Backoff,
-    /// Nothing is published before that, because the last attempt failed.
-    rest_until: Option<Instant>,
 }
 
 impl Session {
@@ -214,7 +213,6 @@ impl Session {
             acks: Acks::default(),
             leaving: Vec::new(),
             backoff: Backoff::new(),
-            rest_until: None,
         })
     }
 
@@ -230,7 +228,7 @@ impl Session {
         work.begins.send_replace(true);
         loop {
             let mut wait = self.hold.next_ms().map_or(SLEEP_MAX, |ms| self.shared.time.until(ms)).min(SLEEP_MAX);
-            if let Some(until) = self.rest_until {
+            if let Some(until) = self.backoff.not_before() {
                 wait = until.saturating_duration_since(Instant::now());
             }
             if self.acks.is_behind() {
@@ -323,7 +321,7 @@ impl Session {
 
     /// Publishes what is due or has to go on, in waves, until there is no more of it.
     async fn let_go(&mut self, work: &mut Work, stop: &watch::Receiver<bool>) -> Result<()> {
-        if self.rest_until.is_some_and(|until| Instant::now() < until) {
+        if self.backoff.not_before().is_some_and(|until| Instant::now() < until) {
             return Ok(());
         }
         loop {
@@ -365,16 +363,13 @@ impl Session {
             }
         }
         match failed {
-            None => {
-                self.backoff.reset();
-                self.rest_until = None;
-            }
+            None => self.backoff.succeeded(),
             Some(e) => {
                 let e = e.into_error("handing over what is due");
-                if self.rest_until.is_none() {
+                if self.backoff.not_before().is_none() {
                     tracing::warn!(queue = %self.queue, error = %e, "due tasks wait for the broker");
                 }
-                self.rest_until = Some(Instant::now() + self.backoff.next());
+                self.backoff.failed();
             }
         }
         self.acknowledge(work, Vec::new(), STEPS_MAX).await

@@ -20,7 +20,7 @@ const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// Asks whether the broker answers on both connections.
 pub(crate) async fn ping(shared: &Shared) -> Result<()> {
     let doing = "asking whether the broker is there";
-    shared.open()?;
+    shared.lifecycle.open()?;
     for link in [&shared.consuming, &shared.publishing] {
         let channel = link.channel().await?;
         meter::round_trip(NAME);
@@ -40,7 +40,7 @@ pub(crate) async fn ping(shared: &Shared) -> Result<()> {
 }
 
 pub(crate) async fn close(shared: &Arc<Shared>, lines: &Arc<Lines>) -> Result<()> {
-    shared.set_closed();
+    shared.lifecycle.close();
     let (shared, lines) = (shared.clone(), lines.clone());
     let closing = async move {
         let _ = timeout(CLOSE_MAX, lines.ended()).await;

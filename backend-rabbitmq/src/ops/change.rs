@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use delayline_backend_kit::times::millis_ceil;
 use delayline_core::{
     Action, Bytes, Change, ChangeOutcome, Changed, Due, Error, ErrorKind, NewTask, QueueName, Result, Select, Shift,
     TaskRef, owned,
@@ -18,7 +19,7 @@ use crate::codec::receipt::read_receipt;
 use crate::shared::Shared;
 
 pub(crate) async fn change(shared: &Arc<Shared>, queue: &QueueName, select: Select, change: Change) -> Result<Changed> {
-    shared.open()?;
+    shared.lifecycle.open()?;
     let Select::Tasks(tasks) = select else { return Err(Error::unsupported("group")) };
     shared.caps.check_batch(tasks.len())?;
     let (shared, queue) = (shared.clone(), queue.clone());
@@ -42,7 +43,7 @@ pub(crate) async fn request(
         Action::MoveTo(due) => Some(due_at_ms(shared, due)?),
         Action::Cancel | Action::Shift(_) => None,
     };
-    let first = shared.ids.sequences(tasks.len());
+    let first = shared.counters.sequences(tasks.len());
     let tombstones: Vec<Result<Message>> =
         tasks.into_iter().zip(first..).map(|(task, seq)| tombstone(shared, task, seq, action, move_to)).collect();
     let sent = tombstones.iter().flatten().map(|message| shared.outbox.route(queue, message)).collect();
@@ -88,22 +89,21 @@ fn tombstone(shared: &Shared, task: TaskRef, seq: u64, action: Action, move_to: 
         (Action::Shift(by), _) => TombstoneAction::Shift(shifted(shared, due_ms, by)?),
     };
     let none = NewTask::new(Due::NOW, Bytes::new());
-    let message = Message::new(none, task.id, shared.ids.fresh_number(), due_ms, seq, None);
+    let message = Message::new(none, task.id, shared.ids.number(), due_ms, seq, None);
     Ok(Message { kind: Kind::Tombstone { target, action }, ..message })
 }
 
 /// By how many milliseconds: later rounded up, sooner down, so that no task is early by it.
 fn shifted(shared: &Shared, due_ms: i64, by: Shift) -> Result<i64> {
-    let whole_ms = |ms: u128| i64::try_from(ms).unwrap_or(i64::MAX);
     match by {
         Shift::Later(by) => {
-            let by_ms = whole_ms(by.as_nanos().div_ceil(1_000_000));
-            let delay_max_ms = whole_ms(shared.caps.delay_max.as_millis());
+            let by_ms = i64::try_from(millis_ceil(by)).unwrap_or(i64::MAX);
+            let delay_max_ms = i64::try_from(shared.caps.delay_max.as_millis()).unwrap_or(i64::MAX);
             if due_ms.saturating_add(by_ms) > shared.time.now_ms().saturating_add(delay_max_ms) {
                 return Err(shared.caps.out_of_range());
             }
             Ok(by_ms)
         }
-        Shift::Sooner(by) => Ok(-whole_ms(by.as_millis())),
+        Shift::Sooner(by) => Ok(-i64::try_from(by.as_millis()).unwrap_or(i64::MAX)),
     }
 }

@@ -21,7 +21,7 @@ pub(crate) async fn intake(
     queue: &QueueName,
     options: IntakeOptions,
 ) -> Result<Box<dyn Intake>> {
-    shared.open()?;
+    shared.lifecycle.open()?;
     shared.topology.ensure(queue).await?;
     let (shared, lines) = (shared.clone(), lines.clone());
     let start = |line| tokio::spawn(pump::run(shared.clone(), lines.clone(), line));
@@ -71,7 +71,7 @@ async fn release(shared: Arc<Shared>, lines: Arc<Lines>, line: Arc<Line>, tasks:
 #[async_trait]
 impl Intake for RabbitIntake {
     async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
-        self.shared.open()?;
+        self.shared.lifecycle.open()?;
         self.shared.caps.check_lease(claim.lease)?;
         if claim.max == 0 {
             return Ok(Claimed::default());
@@ -79,7 +79,7 @@ impl Intake for RabbitIntake {
         let mut found = self.look(&claim).await;
         if found.is_empty() {
             self.line.ask(self.shared.config.response_timeout).await;
-            self.shared.open()?;
+            self.shared.lifecycle.open()?;
             found = self.look(&claim).await;
             if let Some(trouble) = self.line.trouble()
                 && found.is_empty()
@@ -103,7 +103,7 @@ impl Intake for RabbitIntake {
     }
 
     async fn wait(&mut self, at_most: Duration) {
-        if self.shared.open().is_err() {
+        if self.shared.lifecycle.open().is_err() {
             return;
         }
         // The sender lives as long as the line, which this holds.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use delayline_backend_kit::Pace;
 use delayline_core::limits::PAGE_MAX;
 use delayline_core::{
     DeadLetterOp, DeadLetters, DeadSelect, Error, ErrorKind, QueueName, Result, TaskId, meter, owned,
@@ -50,7 +51,7 @@ const BACK_PAUSES: [Duration; 7] = [
 ];
 
 pub(crate) async fn dead_letters(shared: &Arc<Shared>, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
-    shared.open()?;
+    shared.lifecycle.open()?;
     let (shared, queue) = (shared.clone(), queue.clone());
     owned(async move { run(&shared, &queue, op).await }, |_| async {}).await
 }
@@ -58,22 +59,11 @@ pub(crate) async fn dead_letters(shared: &Arc<Shared>, queue: &QueueName, op: De
 async fn run(shared: &Arc<Shared>, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
     match op {
         DeadLetterOp::List { after, limit } => list(shared, queue, after, limit.min(PAGE_MAX)).await,
-        DeadLetterOp::Redrive { select, rate } => {
-            let apart = rate.map(spacing).transpose()?;
-            redrive(shared, queue, select, apart).await
-        }
+        DeadLetterOp::Redrive { select, rate } => redrive(shared, queue, select, Pace::new(rate)?).await,
         DeadLetterOp::Purge { select: DeadSelect::All } => purge(shared, queue).await,
         DeadLetterOp::Purge { select } => end_selected(shared, queue, select, None).await,
         _ => Err(Error::unsupported("this operation on dead letters")),
     }
-}
-
-/// The time between two tasks of a redrive.
-fn spacing(rate: f64) -> Result<Duration> {
-    if rate.is_finite() && rate > 0.0 {
-        return Ok(Duration::try_from_secs_f64(rate.recip()).unwrap_or(Duration::MAX));
-    }
-    Err(Error::new(ErrorKind::Invalid, format!("a rate of {rate} a second; it must be a positive number")))
 }
 
 async fn list(shared: &Arc<Shared>, queue: &QueueName, after: Option<u64>, limit: usize) -> Result<DeadLetters> {
@@ -105,30 +95,18 @@ async fn list(shared: &Arc<Shared>, queue: &QueueName, after: Option<u64>, limit
     Ok(answer)
 }
 
-async fn redrive(
-    shared: &Arc<Shared>,
-    queue: &QueueName,
-    select: DeadSelect,
-    apart: Option<Duration>,
-) -> Result<DeadLetters> {
-    let apart = apart.unwrap_or_default();
-    let in_range = |letters: u64| {
-        let last = apart.checked_mul(u32::try_from(letters.saturating_sub(1)).unwrap_or(u32::MAX));
-        last.is_some_and(|last| last <= shared.caps.delay_max)
-    };
+async fn redrive(shared: &Arc<Shared>, queue: &QueueName, select: DeadSelect, pace: Pace) -> Result<DeadLetters> {
     // They are counted only where it can matter.
-    if !in_range(shared.config.dead_letters_max.into()) {
+    if pace.check(shared.config.dead_letters_max.into(), &shared.caps).is_err() {
         let mut letters = 0;
         let mut reader = Reader::open(shared, queue).await?;
         while let Some((_, letter)) = reader.next().await? {
             letters += u64::from(selects(&select, &letter)?);
         }
         reader.close().await;
-        if !in_range(letters) {
-            return Err(shared.caps.out_of_range());
-        }
+        pace.check(letters, &shared.caps)?;
     }
-    end_selected(shared, queue, select, Some(apart)).await
+    end_selected(shared, queue, select, Some(pace.gap())).await
 }
 
 fn selects(select: &DeadSelect, letter: &Message) -> Result<bool> {
@@ -202,17 +180,17 @@ async fn publish_again(
     turn: &mut Duration,
     apart: Duration,
 ) -> Result<()> {
-    let first = shared.ids.sequences(batch.len());
+    let first = shared.counters.sequences(batch.len());
     let tasks = (first..).zip(batch).map(|(seq, (_, letter))| {
         let due_ms = from.saturating_add(*turn).unix_millis_ceil();
-        *turn += apart;
+        *turn = turn.saturating_add(apart);
         Message {
             due_ms,
             seq,
             attempts: 0,
             expires_ms: None,
             failure: None,
-            number: shared.ids.fresh_number(),
+            number: shared.ids.number(),
             kind: Kind::Task,
             ..letter.clone()
         }
@@ -249,8 +227,8 @@ impl<'s> Reader<'s> {
     async fn open(shared: &'s Arc<Shared>, queue: &QueueName) -> Result<Self> {
         shared.topology.ensure(queue).await?;
         let turn = shared.reading.lock().await;
-        let (name, marker) = (shared.names.dead(queue), shared.ids.fresh_number());
-        let message = Message::marker(marker, shared.ids.fresh_id());
+        let (name, marker) = (shared.names.dead(queue), shared.ids.number());
+        let message = Message::marker(marker, shared.ids.task_id());
         for answer in shared.outbox.publish(queue, vec![shared.outbox.to_queue(name.clone(), &message)]).await {
             answer.map_err(|e| e.into_error("reading dead letters"))?;
         }

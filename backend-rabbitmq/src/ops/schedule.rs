@@ -16,7 +16,7 @@ pub(crate) async fn schedule(
     queue: &QueueName,
     tasks: Vec<NewTask>,
 ) -> Result<Vec<Result<Scheduled>>> {
-    shared.open()?;
+    shared.lifecycle.open()?;
     shared.caps.check_batch(tasks.len())?;
     if tasks.is_empty() {
         return Ok(Vec::new());
@@ -31,7 +31,7 @@ pub(crate) async fn schedule(
 
 /// Accepts tasks, and publishes them.
 async fn send(shared: &Shared, queue: &QueueName, tasks: Vec<NewTask>) -> Vec<Result<Scheduled>> {
-    let (now, first) = (shared.time.now(), shared.ids.sequences(tasks.len().max(1)));
+    let (now, first) = (shared.time.now(), shared.counters.sequences(tasks.len().max(1)));
     let accepted: Vec<Result<Message>> =
         (first..).zip(tasks).map(|(seq, task)| accept(shared, task, now, seq)).collect();
     let messages = accepted.iter().filter_map(|accepted| accepted.as_ref().ok());
@@ -70,8 +70,8 @@ fn accept(shared: &Shared, task: NewTask, now: Timestamp, seq: u64) -> Result<Me
     if expires_ms.is_some_and(|expires| expires < due_ms) {
         return Err(Error::new(ErrorKind::Invalid, "the task expires before it is due"));
     }
-    let id = task.id.clone().unwrap_or_else(|| shared.ids.fresh_id());
-    Ok(Message::new(task, id, shared.ids.fresh_number(), due_ms, seq, expires_ms))
+    let id = task.id.clone().unwrap_or_else(|| shared.ids.task_id());
+    Ok(Message::new(task, id, shared.ids.number(), due_ms, seq, expires_ms))
 }
 
 /// One answer for each item; if all failed alike and none can have taken effect, that of the whole call.

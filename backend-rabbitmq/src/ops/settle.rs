@@ -30,7 +30,7 @@ pub(crate) async fn settle(
     queue: &QueueName,
     verdicts: Vec<(Lease, Verdict)>,
 ) -> Result<Vec<Result<()>>> {
-    shared.open()?;
+    shared.lifecycle.open()?;
     shared.caps.check_batch(verdicts.len())?;
     if verdicts.is_empty() {
         return Ok(Vec::new());
@@ -47,7 +47,7 @@ pub(crate) fn extend(
     leases: Vec<Lease>,
     by: Duration,
 ) -> Result<Vec<Result<Lease>>> {
-    shared.open()?;
+    shared.lifecycle.open()?;
     shared.caps.check_batch(leases.len())?;
     shared.caps.check_lease(by)?;
     let line = lines.get(queue);
@@ -81,7 +81,7 @@ pub(crate) async fn end(
 ) -> Vec<Result<()>> {
     let mut results: Vec<Result<()>> = verdicts.iter().map(|_| Err(Error::lease_lost())).collect();
     let Some(line) = lines.get(queue) else {
-        if let Err(closed) = shared.open() {
+        if let Err(closed) = shared.lifecycle.open() {
             results.fill_with(|| Err(closed.clone()));
         }
         return results;
@@ -105,7 +105,7 @@ pub(crate) async fn end(
         results[ending.at] = match (acknowledged, &ending.instead) {
             (Ok(()), _) => Ok(()),
             // It was not sent: the channel is gone, and the lease with it.
-            (Err(None), None) => Err(shared.open().err().unwrap_or_else(Error::lease_lost)),
+            (Err(None), None) => Err(shared.lifecycle.open().err().unwrap_or_else(Error::lease_lost)),
             (Err(Some(e)), None) => {
                 line.note_unclear(ending.fence);
                 Err(e)
@@ -127,7 +127,7 @@ fn begin(shared: &Shared, line: &Line, at: usize, lease: &Lease, verdict: Verdic
         Looked::Live(leased) => leased,
         Looked::Lost => {
             // Closing has ended all leases.
-            shared.open()?;
+            shared.lifecycle.open()?;
             return Err(Error::lease_lost());
         }
         Looked::Unclear => return Err(unclear()),

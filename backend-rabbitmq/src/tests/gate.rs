@@ -43,7 +43,7 @@ impl Bench {
     fn task(&self, number: u128, after: Duration) -> Message {
         let id = TaskId::new(format!("task-{number}")).unwrap();
         let due_ms = due_at_ms(&self.shared, Due::After(after)).unwrap();
-        Message::new(NewTask::new(after, "payload"), id, number, due_ms, self.shared.ids.sequences(1), None)
+        Message::new(NewTask::new(after, "payload"), id, number, due_ms, self.shared.counters.sequences(1), None)
     }
 
     async fn send(&self, messages: &[Message]) {
@@ -99,7 +99,7 @@ impl Bench {
 
     async fn end(self) {
         drop(self.ready);
-        self.shared.set_closed();
+        self.shared.lifecycle.close();
         self.shared.publishing.close().await;
         self.shared.consuming.close().await;
     }

@@ -1,9 +1,9 @@
 //! Doing again what the broker failed at.
 
+use delayline_backend_kit::Backoff;
 use delayline_core::Result;
 use tokio::time::sleep;
 
-use crate::transport::connection::Backoff;
 use crate::transport::failure;
 
 /// How often what the broker failed at is done again: for about ten seconds.
@@ -17,7 +17,7 @@ pub(super) async fn repeated<T, F: Future<Output = Result<T>>>(work: impl Fn() -
         match work().await {
             Err(e) if failure::is_of_the_broker(&e) => {
                 tracing::debug!(error = %e, "the broker failed, and is asked again");
-                sleep(backoff.next()).await;
+                sleep(backoff.failed()).await;
             }
             done => return done,
         }

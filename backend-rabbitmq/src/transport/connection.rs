@@ -8,20 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use delayline_backend_kit::{Connected, Lifecycle, Reconnect};
 use delayline_core::{Error, ErrorKind, Result, meter};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties};
-use tokio::sync::{Mutex, watch};
-use tokio::time::{Instant, timeout};
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::greeting::{Heard, OLDEST, Version};
 use super::{failure, runtime};
 use crate::config::RabbitConfig;
-use crate::limits::NAME;
-
-/// The first wait after a failed attempt to connect, and the longest.
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
+use crate::limits::{NAME, TITLE};
 
 /// How many numbers are tried for a channel before the connection is given up.
 const CHANNEL_NUMBERS: usize = 2_048;
@@ -48,18 +45,22 @@ pub(crate) struct Link {
     version: parking_lot::Mutex<Option<Version>>,
     /// Turns true when there are no more connections, for the driver's tasks to end at once.
     ended: watch::Sender<bool>,
-    /// Held while connecting, so that all who need it wait for one attempt.
-    state: Mutex<State>,
+    lifecycle: Arc<Lifecycle>,
+    reconnect: Reconnect<Open>,
 }
 
-#[derive(Default)]
-struct State {
-    connection: Option<Arc<Connection>>,
-    /// What the last attempt failed with, when the next may be made, and how long the wait after it is.
-    failed: Option<(Error, Instant, Duration)>,
-    /// Whether there has been one.
-    was_connected: bool,
-    closed: bool,
+/// A handle on a connection that was opened.
+#[derive(Clone)]
+struct Open(Arc<Connection>);
+
+impl Connected for Open {
+    fn works(&self) -> bool {
+        self.0.status().connected()
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl Link {
@@ -71,7 +72,8 @@ impl Link {
             generation: AtomicU64::new(0),
             version: parking_lot::Mutex::default(),
             ended: watch::Sender::new(false),
-            state: Mutex::default(),
+            lifecycle: Lifecycle::new(TITLE),
+            reconnect: Reconnect::new(NAME),
         }
     }
 
@@ -92,7 +94,7 @@ impl Link {
                 Ok(channel) => return Ok(channel),
                 Err(e) if reconnected => return Err(e),
                 // It broke since, or has no number left for a channel; a new one is tried, once.
-                Err(_) => self.give_up(&connection).await,
+                Err(_) => self.reconnect.give_up(&Open(connection)),
             }
         }
         Err(Error::new(ErrorKind::Unavailable, "no channel"))
@@ -122,45 +124,16 @@ impl Link {
 
     /// The connection, opened if there is none that works.
     pub(crate) async fn connection(&self) -> Result<Arc<Connection>> {
-        let mut state = self.state.lock().await;
-        if state.closed {
-            return Err(Error::new(ErrorKind::Closed, "the RabbitMQ backend was closed"));
-        }
-        if let Some(connection) = &state.connection {
-            if connection.status().connected() {
-                return Ok(connection.clone());
-            }
-            state.connection = None;
-        }
-        if let Some((e, until, _)) = &state.failed
-            && Instant::now() < *until
-        {
-            return Err(e.clone());
-        }
-        match self.connect().await {
-            Ok(connection) => {
-                state.failed = None;
-                self.generation.fetch_add(1, Ordering::AcqRel);
-                if std::mem::replace(&mut state.was_connected, true) {
-                    meter::reconnected(NAME);
-                }
-                Ok(state.connection.insert(Arc::new(connection)).clone())
-            }
-            Err(e) => {
-                let wait = state.failed.as_ref().map_or(BACKOFF_MIN, |(_, _, wait)| (*wait * 2).min(BACKOFF_MAX));
-                state.failed = Some((e.clone(), Instant::now() + jittered(wait), wait));
-                Err(e)
-            }
-        }
+        let Open(connection) = self.lifecycle.unless_closed(self.reconnect.get(|| self.connect())).await?;
+        Ok(connection)
     }
 
     /// Whether the broker has told that it takes nothing from this connection now.
-    pub(crate) async fn blocked(&self) -> bool {
-        let state = self.state.lock().await;
-        state.connection.as_ref().is_some_and(|connection| connection.status().blocked())
+    pub(crate) fn blocked(&self) -> bool {
+        self.reconnect.current().is_some_and(|Open(connection)| connection.status().blocked())
     }
 
-    async fn connect(&self) -> Result<Connection> {
+    async fn connect(&self) -> Result<Open> {
         let config = &self.config;
         let name = format!("delayline {} {}", config.name_space, self.purpose);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
@@ -180,7 +153,10 @@ impl Link {
         let version = heard.version();
         *self.version.lock() = version;
         match version.filter(|version| *version < OLDEST) {
-            None => Ok(connection),
+            None => {
+                self.generation.fetch_add(1, Ordering::AcqRel);
+                Ok(Open(Arc::new(connection)))
+            }
             Some(old) => {
                 let what = format!("{} is RabbitMQ {old}; {OLDEST} or newer is needed", config.server());
                 Err(Error::new(ErrorKind::Incompatible, what))
@@ -212,19 +188,10 @@ impl Link {
         self.version().is_some_and(|version| version >= COUNTS_NO_RETURNS)
     }
 
-    /// Gives a connection up that is of no use any more; the next call opens another.
-    pub(crate) async fn give_up(&self, connection: &Arc<Connection>) {
-        let mut state = self.state.lock().await;
-        if state.connection.as_ref().is_some_and(|ours| Arc::ptr_eq(ours, connection)) {
-            state.connection = None;
-        }
-    }
-
     /// Ends the connection, and lets none be opened any more.
     pub(crate) async fn close(&self) {
-        let mut state = self.state.lock().await;
-        state.closed = true;
-        if let Some(connection) = state.connection.take() {
+        self.lifecycle.close();
+        if let Some(Open(connection)) = self.reconnect.end() {
             // What the broker says to it changes nothing: dropping the connection ends it as well.
             let _ = timeout(CLOSE_MAX, connection.close(200, "closed".into())).await;
         }
@@ -236,34 +203,6 @@ impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link").field("purpose", &self.purpose).finish_non_exhaustive()
     }
-}
-
-/// Waits between attempts that go on in the background: 50 ms, doubled up to 2 s, each with jitter.
-#[derive(Debug)]
-pub(crate) struct Backoff(Duration);
-
-impl Backoff {
-    pub(crate) fn new() -> Self {
-        Self(BACKOFF_MIN)
-    }
-
-    /// How long to wait now.
-    pub(crate) fn next(&mut self) -> Duration {
-        let wait = self.0;
-        self.0 = (wait * 2).min(BACKOFF_MAX);
-        jittered(wait)
-    }
-
-    /// Something worked.
-    pub(crate) fn reset(&mut self) {
-        self.0 = BACKOFF_MIN;
-    }
-}
-
-/// Between three quarters of it and all of it, so that many who failed together do not come back together.
-fn jittered(wait: Duration) -> Duration {
-    let share = f64::from(uuid::Uuid::new_v4().as_u64_pair().1 as u8) / 255.0;
-    wait.mul_f64(0.75 + share * 0.25)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use delayline_backend_kit::answers::unsent;
 use delayline_core::{Error, ErrorKind, Result, meter};
 use futures_util::StreamExt;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
@@ -96,7 +97,7 @@ impl Publisher {
             match answers.last() {
                 // The channel is gone: what follows was not sent.
                 Some(Err(NotPublished::Failed(e))) => {
-                    let e = Error::new(ErrorKind::Unavailable, format!("not sent: {}", e.message()));
+                    let e = unsent(e);
                     answers.extend(piece.iter().map(|_| Err(NotPublished::Failed(e.clone()))));
                 }
                 _ => answers.extend(self.piece(&channel, piece, &mut missing).await),
@@ -110,7 +111,7 @@ impl Publisher {
 
     /// A channel in confirm mode.
     async fn channel(&self) -> Result<(u64, Channel)> {
-        if self.link.blocked().await {
+        if self.link.blocked() {
             return Err(self.blocked());
         }
         let generation = self.link.generation();
@@ -140,7 +141,7 @@ impl Publisher {
         // Each is on its way at its first poll, in this order.
         let confirmed = driver::sending(sent).map(|sent| async move { sent?.await }).buffered(PIPELINED);
         let Ok(confirmed) = timeout(self.config.response_timeout, confirmed.collect::<Vec<_>>()).await else {
-            let e = match self.link.blocked().await {
+            let e = match self.link.blocked() {
                 true => Error::new(ErrorKind::Ambiguous, format!("publishing: {}", self.blocked().message())),
                 false => failure::silent("publishing", &self.config, true),
             };

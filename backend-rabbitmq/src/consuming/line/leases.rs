@@ -110,10 +110,10 @@ impl State {
     /// Puts a task under lease.
     pub(super) fn lease(&mut self, shared: &Shared, held: Held, lease: Duration, now: Instant) -> ClaimedTask {
         let message = &held.message;
-        let fence = shared.ids.fence_above(message.fence);
+        let fence = shared.counters.fence_above(message.fence);
         let (ends, expires_at) = shared.time.end_of_lease(now, lease);
         let attempt = held.attempts + 1;
-        let receipt = Receipt::from_words([shared.ids.instance, fence]);
+        let receipt = Receipt::from_words([shared.instance, fence]);
         let given = Lease::new(message.id.clone(), fence, attempt, expires_at, receipt);
         let due_at = Timestamp::from_unix_millis(message.due_ms);
         let lateness = shared.time.now().saturating_since(due_at);

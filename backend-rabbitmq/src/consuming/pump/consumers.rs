@@ -260,7 +260,7 @@ impl Pump {
 /// gone after a while.
 async fn publish_markers(shared: &Shared, queue: &QueueName, n: usize) -> bool {
     let marker = |_| {
-        let message = Message::marker(shared.ids.fresh_number(), shared.ids.fresh_id());
+        let message = Message::marker(shared.ids.number(), shared.ids.task_id());
         let mut outgoing = shared.outbox.to_queue(shared.names.ready(queue), &message);
         outgoing.properties = outgoing.properties.with_expiration(MARKER_MS.to_string().into());
         outgoing

@@ -8,6 +8,7 @@ mod consumers;
 use std::sync::Arc;
 use std::time::Duration;
 
+use delayline_backend_kit::Backoff;
 use delayline_core::Result;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
@@ -21,7 +22,6 @@ use crate::consuming::lines::Lines;
 use crate::gate::Gate;
 use crate::shared::Shared;
 use crate::strays::Strays;
-use crate::transport::connection::Backoff;
 use crate::transport::driver;
 
 /// How long what is being given back may take when the backend is closed: the rest is left to the broker, which counts an
@@ -42,11 +42,11 @@ enum Over {
 
 pub(crate) async fn run(shared: Arc<Shared>, lines: Arc<Lines>, line: Arc<Line>) {
     let (mut backoff, mut failed) = (Backoff::new(), false);
-    let mut closing = shared.closing();
+    let mut closing = shared.lifecycle.closing();
     loop {
         let over = match open(&shared, &line).await {
             Ok(channel) => {
-                backoff.reset();
+                backoff.succeeded();
                 if std::mem::take(&mut failed) {
                     // Whoever waits looks again.
                     line.hint();
@@ -67,12 +67,12 @@ pub(crate) async fn run(shared: Arc<Shared>, lines: Arc<Lines>, line: Arc<Line>)
             Over::Closed => break,
             Over::Unneeded if lines.end(&line) => break,
             Over::Unneeded => {}
-            Over::Lost if shared.open().is_err() => break,
+            Over::Lost if shared.lifecycle.open().is_err() => break,
             Over::Lost if !line.is_needed() && lines.end(&line) => break,
             Over::Lost => {
                 failed = true;
                 tokio::select! {
-                    () = sleep(backoff.next()) => {}
+                    () = sleep(backoff.failed()) => {}
                     () = closed(&mut closing) => {}
                 }
             }
@@ -88,7 +88,7 @@ async fn closed(closing: &mut watch::Receiver<bool>) {
 }
 
 async fn open(shared: &Arc<Shared>, line: &Line) -> Result<Channel> {
-    shared.open()?;
+    shared.lifecycle.open()?;
     shared.topology.ensure(&line.queue).await?;
     let channel = shared.consuming.channel().await?;
     line.set_channel(channel.clone());
@@ -97,7 +97,7 @@ async fn open(shared: &Arc<Shared>, line: &Line) -> Result<Channel> {
 
 impl Pump {
     async fn work(&mut self) -> Over {
-        let mut closing = self.shared.closing();
+        let mut closing = self.shared.lifecycle.closing();
         loop {
             if let Err(e) = self.tend().await {
                 tracing::debug!(queue = %self.line.queue, error = %e, "consuming failed");
