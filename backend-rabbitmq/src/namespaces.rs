@@ -18,11 +18,10 @@ use delayline_backend_kit::Backoff;
 use delayline_core::{Error, ErrorKind, Result, meter};
 use futures_util::StreamExt;
 use lapin::options::{
-    BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
-    QueueDeleteOptions,
+    BasicAckOptions, BasicGetOptions, BasicNackOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Consumer};
+use lapin::{Channel, Consumer};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -32,6 +31,7 @@ use crate::config::RabbitConfig;
 use crate::limits::NAME;
 use crate::names::{self, Names};
 use crate::topology;
+use crate::transport::asking::{look_for_queue, write_name};
 use crate::transport::connection::Link;
 use crate::transport::{driver, failure};
 use crate::turn::Turn;
@@ -284,12 +284,7 @@ async fn note(link: &Link, config: &RabbitConfig, sub: &str) -> Result<()> {
     let failed = |e| failure::failed(doing, &e, false);
     declare(&channel, &queue).await.map_err(failed)?;
     channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(failed)?;
-    let options = BasicPublishOptions { mandatory: true, immediate: false };
-    let persistent = BasicProperties::default().with_delivery_mode(2);
-    meter::round_trip(NAME);
-    let sent = channel.basic_publish("".into(), queue.as_str().into(), options, sub.as_bytes(), persistent).await;
-    let confirmation = sent.map_err(failed)?.await.map_err(failed)?;
-    if confirmation.is_ack() && confirmation.take_message().is_none() {
+    if write_name(&channel, &queue, sub).await.map_err(failed)? {
         return Ok(());
     }
     Err(Error::new(ErrorKind::Unavailable, format!("{doing}: `{queue}` did not take it")))
@@ -304,9 +299,8 @@ async fn declare(channel: &Channel, queue: &str) -> lapin::Result<()> {
 /// Whether another connection has it.
 async fn is_held(link: &Link, queue: &str) -> Result<bool> {
     let channel = link.channel().await?;
-    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     meter::round_trip(NAME);
-    match channel.queue_declare(queue.into(), options, FieldTable::default()).await {
+    match look_for_queue(&channel, queue).await {
         Ok(_) => Ok(true),
         Err(e) if failure::is_locked(&e) => Ok(true),
         Err(e) if failure::is_not_found(&e) => Ok(false),

@@ -24,9 +24,8 @@ use delayline_backend_kit::Backoff;
 use delayline_core::{Error, ErrorKind, QueueName, Result, meter};
 use futures_util::StreamExt;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicGetOptions, BasicQosOptions, ExchangeDeclareOptions};
-use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Consumer, ExchangeKind};
+use lapin::options::{BasicAckOptions, BasicGetOptions, BasicQosOptions};
+use lapin::{BasicProperties, Channel, Consumer};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
@@ -35,7 +34,7 @@ use crate::codec::message::{self, Message};
 use crate::limits::NAME;
 use crate::names::Part;
 use crate::shared::Shared;
-use crate::transport::asking::answered;
+use crate::transport::asking::{answered, close, look_for_exchange};
 use crate::transport::greeting::Version;
 use crate::transport::{driver, failure};
 use crate::way::Way;
@@ -161,11 +160,8 @@ async fn serve(shared: &Shared, channel: &Channel, mut consumer: Consumer) -> Er
 /// Makes sure of an exchange that nobody may publish to for long. If it is missing, the channel is gone, and everything is made
 /// again with the next one.
 async fn look_for(shared: &Shared, channel: &Channel, exchange: String) -> Result<()> {
-    let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
     meter::round_trip(NAME);
-    let asked =
-        channel.exchange_declare(exchange.as_str().into(), ExchangeKind::Direct, options, FieldTable::default());
-    match timeout(shared.config.response_timeout, asked).await {
+    match timeout(shared.config.response_timeout, look_for_exchange(channel, &exchange)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(e)) => {
             if failure::is_not_found(&e) {
@@ -193,7 +189,7 @@ pub(crate) async fn put_all_on_their_way(shared: &Shared) -> Result<()> {
         done.map_err(|e| failure::failed(doing, &e, false))?;
     }
     // What is not acknowledged goes back.
-    let _ = channel.close(200, "done".into()).await;
+    close(channel).await;
     Ok(())
 }
 

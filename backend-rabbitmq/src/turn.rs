@@ -13,6 +13,7 @@ use tokio::time::sleep;
 
 use crate::codec::table::classic;
 use crate::limits::NAME;
+use crate::transport::asking::close;
 use crate::transport::connection::Link;
 use crate::transport::failure;
 
@@ -68,7 +69,7 @@ async fn declare(link: &Link, queue: &str) -> Result<bool> {
     let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
     match channel.queue_declare(queue.into(), options, classic()).await {
         Ok(_) => {
-            let _ = channel.close(200, "done".into()).await;
+            close(channel).await;
             Ok(true)
         }
         Err(e) if failure::is_locked(&e) => Ok(false),
@@ -81,5 +82,5 @@ async fn delete(link: &Link, queue: &str) {
     meter::round_trip(NAME);
     // Where this fails, the connection is lost, and the queue with it.
     let _ = channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await;
-    let _ = channel.close(200, "done".into()).await;
+    close(channel).await;
 }

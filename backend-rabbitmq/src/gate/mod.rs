@@ -23,8 +23,7 @@ use delayline_backend_kit::Backoff;
 use delayline_core::{Error, ErrorKind, QueueName, Result, meter};
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
+use lapin::options::{BasicAckOptions, BasicNackOptions, BasicQosOptions};
 use lapin::{Channel, Consumer};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -36,7 +35,7 @@ use crate::codec::kind::Kind;
 use crate::codec::message::Message;
 use crate::limits::{LEVEL_MS, NAME};
 use crate::shared::Shared;
-use crate::transport::asking::{answered, in_time};
+use crate::transport::asking::{answered, in_time, settle_down};
 use crate::transport::publisher::Publisher;
 use crate::transport::{driver, failure};
 
@@ -251,15 +250,9 @@ impl Session {
         }
     }
 
-    /// Takes in what was there before anything of it goes on, so that what is overdue goes in its order: asks the queue, whose
-    /// answer comes after what it had sent, and then the channel, which passes on what came to it before.
+    /// Takes in what was there before anything of it goes on, so that what is overdue goes in its order.
     async fn gather(&mut self, work: &mut Work) -> Result<()> {
-        let asked = async {
-            let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-            self.channel.queue_declare(self.name.as_str().into(), options, FieldTable::default()).await?;
-            self.channel.confirm_select(ConfirmSelectOptions::default()).await
-        };
-        answered(&self.shared.config, "opening a gate", false, asked).await?;
+        answered(&self.shared.config, "opening a gate", false, settle_down(&self.channel, &self.name)).await?;
         while let Some(came) = self.consumer.next().now_or_never() {
             self.take_in(work, came).await?;
         }

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{Result, meter, owned};
-use lapin::options::QueueDeclareOptions;
-use lapin::types::FieldTable;
 use tokio::time::timeout;
 
 use crate::consuming::lines::Lines;
 use crate::limits::NAME;
 use crate::shared::Shared;
+use crate::transport::asking::look_for_queue;
 use crate::transport::failure;
 
 /// How long closing waits for what is being given back.
@@ -24,9 +23,7 @@ pub(crate) async fn ping(shared: &Shared) -> Result<()> {
     for link in [&shared.consuming, &shared.publishing] {
         let channel = link.channel().await?;
         meter::round_trip(NAME);
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let asked = channel.queue_declare(shared.names.registry().into(), options, FieldTable::default());
-        match timeout(shared.config.response_timeout, asked).await {
+        match timeout(shared.config.response_timeout, look_for_queue(&channel, &shared.names.registry())).await {
             Ok(Ok(_)) => {}
             Ok(Err(e)) if failure::is_not_found(&e) => {
                 shared.topology.forget().await;

@@ -16,10 +16,9 @@ use delayline_core::{
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
 use lapin::options::{
-    BasicAckOptions, BasicCancelOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
-    QueuePurgeOptions,
+    BasicAckOptions, BasicCancelOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions, QueuePurgeOptions,
 };
-use lapin::types::{DeliveryTag, FieldTable};
+use lapin::types::DeliveryTag;
 use lapin::{Channel, Consumer};
 use tokio::sync::MutexGuard;
 use tokio::time::{sleep, timeout};
@@ -29,7 +28,7 @@ use crate::codec::message::{self, Message};
 use crate::limits::NAME;
 use crate::shared::Shared;
 use crate::strays;
-use crate::transport::asking::{answered, in_time};
+use crate::transport::asking::{answered, close, in_time, look_for_queue};
 use crate::transport::{driver, failure};
 
 /// How many letters are on their way at once.
@@ -359,15 +358,13 @@ async fn wait_for_all(shared: &Arc<Shared>, queue: &str, letters: usize) -> Resu
     let doing = "putting dead letters back";
     let channel = shared.consuming.channel().await?;
     for pause in BACK_PAUSES {
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let asked = channel.queue_declare(queue.into(), options, FieldTable::default());
-        let there = answered(&shared.config, doing, false, asked).await?.message_count();
+        let there = answered(&shared.config, doing, false, look_for_queue(&channel, queue)).await?.message_count();
         if usize::try_from(there).is_ok_and(|there| there >= letters) {
             break;
         }
         strays::put_all_on_their_way(shared).await?;
         sleep(pause).await;
     }
-    let _ = channel.close(200, "done".into()).await;
+    close(channel).await;
     Ok(())
 }

@@ -10,6 +10,7 @@ use lapin::{Channel, ExchangeKind};
 
 use crate::codec::table::{long, text};
 use crate::limits::NAME;
+use crate::transport::asking::{close, look_for_exchange, look_for_queue};
 use crate::transport::connection::Link;
 use crate::transport::failure;
 
@@ -104,10 +105,8 @@ pub(super) async fn bind_exchange(channel: &Channel, to: &str, from: &str, key: 
 
 /// Whether there is such an exchange. If there is none, the broker has closed the channel.
 pub(super) async fn is_exchange(channel: &Channel, name: &str) -> Result<bool> {
-    let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
     meter::round_trip(NAME);
-    let asked = channel.exchange_declare(name.into(), ExchangeKind::Fanout, options, FieldTable::default());
-    match asked.await {
+    match look_for_exchange(channel, name).await {
         Ok(()) => Ok(true),
         Err(e) if failure::is_not_found(&e) => Ok(false),
         Err(e) => Err(failure::failed(&format!("looking for exchange `{name}`"), &e, false)),
@@ -116,9 +115,8 @@ pub(super) async fn is_exchange(channel: &Channel, name: &str) -> Result<bool> {
 
 /// Whether there is such a queue. If there is none, the broker has closed the channel.
 pub(super) async fn is_queue(channel: &Channel, name: &str) -> Result<bool> {
-    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     meter::round_trip(NAME);
-    match channel.queue_declare(name.into(), options, FieldTable::default()).await {
+    match look_for_queue(channel, name).await {
         Ok(_) => Ok(true),
         Err(e) if failure::is_not_found(&e) => Ok(false),
         Err(e) => Err(failure::failed(&format!("looking for queue `{name}`"), &e, false)),
@@ -130,9 +128,4 @@ pub(super) async fn delete_queue(channel: &Channel, name: &str) -> Result<()> {
     meter::round_trip(NAME);
     let deleted = channel.queue_delete(name.into(), QueueDeleteOptions::default()).await;
     deleted.map(drop).map_err(|e| failure::failed(&format!("deleting queue `{name}`"), &e, false))
-}
-
-pub(super) async fn close(channel: Channel) {
-    // It closes when it is dropped as well; this only waits for it.
-    let _ = channel.close(200, "done".into()).await;
 }

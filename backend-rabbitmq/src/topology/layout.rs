@@ -3,17 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use delayline_core::{Error, ErrorKind, QueueName, Result, meter};
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use delayline_core::{Error, ErrorKind, QueueName, Result};
+use lapin::ExchangeKind;
+use lapin::options::ConfirmSelectOptions;
 use lapin::types::AMQPValue;
-use lapin::{BasicProperties, ExchangeKind};
 use tokio::time::{Instant, sleep};
 
-use super::declare::{Wanted, bind_exchange, close, declare, delete_queue, exchange, is_exchange, is_queue, make};
+use super::declare::{Wanted, bind_exchange, declare, delete_queue, exchange, is_exchange, is_queue, make};
 use crate::codec::table::{long, text};
 use crate::config::RabbitConfig;
-use crate::limits::{LEVEL_MS, NAME};
+use crate::limits::LEVEL_MS;
 use crate::names::Names;
+use crate::transport::asking::{close, write_name};
 use crate::transport::connection::Link;
 use crate::transport::failure;
 use crate::turn::Turn;
@@ -222,16 +223,10 @@ impl Layout {
         let doing = "registering a queue's name";
         let failed = |e| failure::failed(doing, &e, false);
         channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(failed)?;
-        let options = BasicPublishOptions { mandatory: true, immediate: false };
-        let persistent = BasicProperties::default().with_delivery_mode(2);
         let registry = self.names.registry();
         let (ends, mut pause) = (Instant::now() + self.config.response_timeout, REGISTER_PAUSES.0);
         while Instant::now() < ends {
-            let (key, properties) = (registry.as_str().into(), persistent.clone());
-            meter::round_trip(NAME);
-            let sent = channel.basic_publish("".into(), key, options, queue.as_str().as_bytes(), properties).await;
-            let confirmation = sent.map_err(failed)?.await.map_err(failed)?;
-            if confirmation.is_ack() && confirmation.take_message().is_none() {
+            if write_name(&channel, &registry, queue.as_str()).await.map_err(failed)? {
                 close(channel).await;
                 return Ok(());
             }

@@ -7,10 +7,10 @@ use futures_util::future::try_join_all;
 use lapin::options::{BasicGetOptions, ExchangeDeleteOptions, QueueDeleteOptions};
 use parking_lot::Mutex;
 
-use super::declare::close;
 use crate::config::RabbitConfig;
 use crate::limits::{LEVELS_MAX, NAME, PARALLEL_MAX};
 use crate::names::Names;
+use crate::transport::asking::close;
 use crate::transport::connection::Link;
 use crate::transport::failure;
 

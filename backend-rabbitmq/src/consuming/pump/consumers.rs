@@ -4,17 +4,15 @@ use std::time::Duration;
 
 use delayline_core::{QueueName, Result};
 use futures_util::StreamExt;
-use lapin::options::{
-    BasicCancelOptions, BasicGetOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
-};
-use lapin::types::{DeliveryTag, FieldTable};
+use lapin::options::{BasicCancelOptions, BasicGetOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions};
+use lapin::types::DeliveryTag;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::arrivals::{NO_CONSUMER, Pump};
 use crate::codec::message::Message;
 use crate::consuming::line::Line;
 use crate::shared::Shared;
-use crate::transport::asking::answered;
+use crate::transport::asking::{answered, settle_down};
 use crate::transport::driver;
 use crate::transport::publisher::Outgoing;
 
@@ -141,18 +139,11 @@ impl Pump {
         Ok(())
     }
 
-    /// Waits until whatever the queue had sent has come: asks the queue, whose answer goes the same way, and then the channel,
-    /// which passes on what came to it before. Answers how many consumers the queue has.
+    /// Waits until whatever the queue had sent has come, and answers how many consumers it has.
     pub(super) async fn settle_down(&mut self) -> Result<u32> {
         let (shared, channel) = (self.shared.clone(), self.channel.clone());
         let queue = shared.names.ready(&self.line.queue);
-        let asked = async {
-            let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-            let queue = channel.queue_declare(queue.into(), options, FieldTable::default()).await?;
-            channel.confirm_select(ConfirmSelectOptions::default()).await?;
-            Ok(queue.consumer_count())
-        };
-        answered(&shared.config, "asking", false, asked).await
+        Ok(answered(&shared.config, "asking", false, settle_down(&channel, &queue)).await?.consumer_count())
     }
 
     /// Takes in what the queue holds for us: one message by asking for it, and what comes by consumers. The queue does this
