@@ -29,28 +29,9 @@ mod time;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-
 use crate::history::Recording;
 
-pub use report::{Findings, Lateness, Summary};
-
-/// A promise that a history shows broken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    /// Its number, as in `docs/semantics.md`.
-    pub promise: &'static str,
-    /// What was seen.
-    pub what: String,
-    /// The calls that show it, by their numbers in the history.
-    pub calls: Vec<u64>,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} (calls {:?})", self.promise, self.what, self.calls)
-    }
-}
+pub use report::{Findings, Lateness, Summary, Violation};
 
 /// Runs every checker.
 #[must_use]

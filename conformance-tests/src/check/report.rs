@@ -5,11 +5,27 @@ use std::fmt;
 
 use hdrhistogram::Histogram;
 
-use super::Violation;
 use super::index::Index;
 
 /// How many violations of one promise are kept in full. A history of a broken store may show tens of thousands.
 const KEPT_MAX: usize = 100;
+
+/// A promise that a history shows broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Its number, as in `docs/semantics.md`.
+    pub promise: &'static str,
+    /// What was seen.
+    pub what: String,
+    /// The calls that show it, by their numbers in the history.
+    pub calls: Vec<u64>,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} (calls {:?})", self.promise, self.what, self.calls)
+    }
+}
 
 /// What the checkers found.
 #[derive(Clone, Debug, Default)]

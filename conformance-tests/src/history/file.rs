@@ -7,7 +7,7 @@ use std::io::{self, BufRead, Write};
 use delayline_core::{Capabilities, LeaseHold, Order, Support};
 use serde::{Deserialize, Serialize};
 
-use super::Event;
+use super::event::Event;
 
 /// What a history belongs to, and what its backend declares.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

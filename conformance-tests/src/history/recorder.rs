@@ -10,8 +10,8 @@ use delayline_core::{
     TaskView, Verdict,
 };
 
-use super::event::micros;
-use super::{Accepted, Answer, Delivered, Extended, Held, History, Item, Op, Planned, What};
+use super::event::{Accepted, Answer, Delivered, Extended, Held, Item, Op, Planned, What, micros};
+use super::writing::History;
 
 /// A backend whose calls are written into a [`History`].
 ///

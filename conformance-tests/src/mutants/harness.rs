@@ -6,9 +6,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use delayline_core::{DelayBackend, Result, Shift, Timestamp};
 
-use super::Mutant;
 use super::backend::MutantBackend;
 use super::defect::{Defect, Inner, Sound};
+use super::mutant::Mutant;
 use crate::harness::{Fault, Harness, Resources, Time};
 
 /// Any harness, its clients broken in one way. All of them share what the defect remembers, as they share the store.

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Failed, Trial as Named};
 
-use super::{MUTANTS, Mutant, Mutated, Seen, quiet, see};
+use super::harness::Mutated;
+use super::list::MUTANTS;
+use super::mutant::Mutant;
+use super::watch::{Seen, quiet, see};
 use crate::harness::Harness;
 use crate::run::{Outcome, run_test, seed};
 use crate::suite::{self, LEAK_TESTS, Test};

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use super::{Mutant, Mutated};
+use super::harness::Mutated;
+use super::mutant::Mutant;
 use crate::harness::Harness;
 use crate::run::{FAILURES_ARE_WANTED, Outcome, run_test_within};
 use crate::suite::{self, Test};

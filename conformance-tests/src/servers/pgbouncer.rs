@@ -4,9 +4,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::postgres::{PASSWORD, ROLE, command, give_away};
+use super::error::{Result, ServerError};
+use super::kind::Kind;
+use super::postgres::{PASSWORD, Postgres, ROLE, command, give_away};
+use super::release::{Release, matrix_dir};
 use super::sandbox::{Process, Sandbox, free_port};
-use super::{Kind, Postgres, Release, Result, START_MAX, ServerError, matrix_dir};
+use super::server::START_MAX;
 
 /// The one that `scripts/servers install --matrix` brings.
 const NEWER: &str = "pgbouncer-1.26";

@@ -7,8 +7,11 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid, User};
 
+use super::error::{Result, io};
+use super::kind::Kind;
+use super::release::Release;
 use super::sandbox::{Process, Sandbox, free_port, run};
-use super::{Kind, Release, Result, START_MAX, Server};
+use super::server::{START_MAX, Server};
 use crate::harness::Resources;
 
 /// The role, which owns everything, and its password, which no error and no log line may show.
@@ -135,7 +138,7 @@ pub(super) fn give_away(release: &Release, sandbox: &Sandbox) -> Result<()> {
     }
     let (uid, gid) = owner(release);
     let given = chown(sandbox.outside(), Some(uid.as_raw()), Some(gid.as_raw()));
-    super::io(given, || "giving the directory to the server's user".into())
+    io(given, || "giving the directory to the server's user".into())
 }
 
 impl Server for Postgres {

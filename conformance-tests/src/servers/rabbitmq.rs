@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::error::{Result, ServerError, io};
+use super::kind::Kind;
+use super::release::Release;
 use super::sandbox::{Process, Sandbox, free_port, run};
-use super::{Kind, Release, Result, START_MAX, Server, ServerError};
+use super::server::{START_MAX, Server};
 use crate::harness::Resources;
 
 /// One RabbitMQ node.
@@ -113,7 +116,7 @@ impl Node {
 
     fn spawn(&self, sandbox: &mut Sandbox) -> Result<Process> {
         let own = sandbox.outside().join(&self.name);
-        super::io(std::fs::create_dir_all(&own), || format!("making {}", own.display()))?;
+        io(std::fs::create_dir_all(&own), || format!("making {}", own.display()))?;
         let mut config = format!("listeners.tcp.default = 127.0.0.1:{}\n", self.port);
         // The machine's disk and memory are not what is tested.
         config.push_str("disk_free_limit.absolute = 50MB\nvm_memory_high_watermark.relative = 0.6\n");

@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::error::{Result, ServerError, io};
+use super::kind::Kind;
+use super::release::Release;
 use super::sandbox::{Process, Sandbox, free_port, wait_for};
-use super::{Kind, Release, Result, START_MAX, Server, ServerError, io};
+use super::server::{START_MAX, Server};
 use crate::harness::Resources;
 
 /// Where a cluster's bus listens, above the port.

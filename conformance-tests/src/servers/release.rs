@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Kind, Result, ServerError, matrix_dir};
+use super::error::{Result, ServerError, io};
+use super::kind::Kind;
 
 /// The programs of one version of one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,7 +133,7 @@ impl Release {
             // Without a node, this is known by its package alone.
             Kind::RabbitMq => self.command("rabbitmqctl").arg("version").output(),
         };
-        let output = super::io(output, || format!("running {} --version", self.program))?;
+        let output = io(output, || format!("running {} --version", self.program))?;
         let text = String::from_utf8_lossy(&output.stdout);
         let digits = |word: &&str| word.chars().any(|c| c.is_ascii_digit()) && word.contains('.');
         let word = text.split(|c: char| c.is_whitespace() || c == '=').find(digits);
@@ -155,4 +156,16 @@ fn debian_postgres() -> Vec<PathBuf> {
 
 fn on_path(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).find(|folder| folder.join(program).is_file())
+}
+
+/// Where other versions are kept: `DELAYLINE_SERVERS_DIR`, or `delayline/servers` in the user's cache; for root in
+/// `/var/cache`, because its own can't be read by the users that servers run as.
+#[must_use]
+pub fn matrix_dir() -> PathBuf {
+    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    var("DELAYLINE_SERVERS_DIR").unwrap_or_else(|| {
+        let own = || var("XDG_CACHE_HOME").or_else(|| var("HOME").map(|home| home.join(".cache")));
+        let cache = if nix::unistd::Uid::effective().is_root() { Some("/var/cache".into()) } else { own() };
+        cache.unwrap_or_else(std::env::temp_dir).join("delayline").join("servers")
+    })
 }

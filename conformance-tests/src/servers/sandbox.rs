@@ -17,7 +17,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::Instant;
 
-use super::{Release, Result, ServerError, io};
+use super::error::{Result, ServerError, io};
+use super::release::Release;
 
 /// Lines are `watch PGID` and `forget PGID`. Killed are process groups: each server is the leader of one.
 const GUARD: &str = r#"

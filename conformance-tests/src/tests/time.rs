@@ -1,18 +1,20 @@
 //! TIME: never early, late only as declared.
 
 mod range;
+mod takes;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    BuryCause, Change, Claim, ClaimedTask, DeadLetterOp, DelayBackend, Due, ErrorKind, Intake, NewTask, QueueName,
-    Select, Shift, TaskRef, Timestamp, Verdict,
+    BuryCause, Change, Claim, DeadLetterOp, DelayBackend, Due, ErrorKind, Intake, NewTask, QueueName, Select, Shift,
+    TaskRef, Timestamp, Verdict,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 pub use self::range::*;
+use self::takes::{claim_all, late_max, take_after};
 use super::order::{number_of, numbered, numbered_one};
 use crate::need::Need;
 use crate::trial::{LONG_LEASE, Trial};
@@ -335,45 +337,6 @@ pub async fn time_9_a_task_moved_beyond_its_expiry_is_buried_when_it_is_met(t: &
     t.history().drained(&queue);
 }
 
-/// Takes one task that is due `delay` after `began`, which was read before the delay began: not earlier, and on a
-/// virtual clock, on which nothing else takes time, not later than declared.
-async fn take_after(t: &Trial, intake: &mut Box<dyn Intake>, began: Instant, delay: Duration) -> ClaimedTask {
-    let taken = t.take(intake, 1).await.pop();
-    let elapsed = began.elapsed();
-    let task = taken.unwrap_or_else(|| panic!("a task due after {delay:?} has not come after {elapsed:?}"));
-    assert!(elapsed >= delay, "a task due after {delay:?} came after {elapsed:?}");
-    assert!(!t.is_virtual() || elapsed <= delay + late_max(t), "a task due after {delay:?} came after {elapsed:?}");
-    task
-}
-
-/// Takes and completes all that is due now; tells how many the claims buried. A backend that can't say when the next is
-/// due may have it on its way, and gets the time for that.
-async fn claim_all(
-    t: &Trial,
-    backend: &Arc<dyn DelayBackend>,
-    queue: &QueueName,
-    intake: &mut Box<dyn Intake>,
-) -> (Vec<ClaimedTask>, u64) {
-    let (mut taken, mut buried) = (Vec::new(), 0);
-    let mut ends = Instant::now() + t.units(1);
-    loop {
-        let claimed = intake.claim(Claim::new(1_000, LONG_LEASE.min(t.caps().lease_max))).await.expect("a claim");
-        t.complete(backend, queue, &claimed.deliveries).await;
-        buried += claimed.buried;
-        if !claimed.deliveries.is_empty() || claimed.buried > 0 {
-            taken.extend(claimed.deliveries);
-            ends = Instant::now() + t.units(1);
-            continue;
-        }
-        let left = ends.saturating_duration_since(Instant::now());
-        match claimed.next_due_in {
-            Some(Duration::ZERO) => {}
-            None if !t.is_virtual() && !left.is_zero() => intake.wait(left).await,
-            Some(_) | None => return (taken, buried),
-        }
-    }
-}
-
 /// Checks that the dead letters, where they can be seen, are there because they had expired.
 async fn assert_buried(t: &Trial, backend: &Arc<dyn DelayBackend>, queue: &QueueName) {
     if Need::DeadLetters.is_met(t.caps()) {
@@ -381,11 +344,6 @@ async fn assert_buried(t: &Trial, backend: &Arc<dyn DelayBackend>, queue: &Queue
         let letters = backend.dead_letters(queue, list).await.unwrap().letters;
         assert!(!letters.is_empty() && letters.iter().all(|letter| letter.cause == BuryCause::Expired), "{letters:?}");
     }
-}
-
-/// How late a waiting consumer may be.
-fn late_max(t: &Trial) -> Duration {
-    t.caps().resolution + t.caps().lateness
 }
 
 /// A consumer in a task of its own.

@@ -9,7 +9,7 @@ use delayline_core::{
 use tokio::time::Instant;
 
 use super::super::order::{number_of, numbered_one};
-use super::{claim_all, late_max, take_after};
+use super::takes::{claim_all, late_max, take_after};
 use crate::need::Need;
 use crate::trial::{LONG_LEASE, Trial};
 

@@ -3,49 +3,23 @@
 //! The counting allocator counts the whole process, so tests that look at the heap run alone in theirs
 //! ([`leak_suite!`](crate::leak_suite!)).
 
-use std::alloc::{GlobalAlloc, Layout, System};
+mod counting;
+
 use std::fmt;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use self::counting::{BLOCKS, BYTES};
 use crate::harness::Resources;
 use crate::trial::Trial;
 
+pub use self::counting::{Counting, is_counting};
+
 /// How long what was let go of may take to end.
 const SETTLED_MAX: Duration = Duration::from_secs(20);
-
-static BLOCKS: AtomicI64 = AtomicI64::new(0);
-static BYTES: AtomicI64 = AtomicI64::new(0);
-
-/// The system's allocator, counting what is alive.
-#[derive(Debug)]
-pub struct Counting;
-
-// SAFETY: every call is passed on to the system's allocator unchanged; the counters are beside the point of safety.
-// `realloc` is left to the trait's default, which allocates and frees through these two.
-#[allow(unsafe_code, reason = "an allocator can't be written without")]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        BLOCKS.fetch_add(1, Ordering::Relaxed);
-        BYTES.fetch_add(layout.size() as i64, Ordering::Relaxed);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        BLOCKS.fetch_sub(1, Ordering::Relaxed);
-        BYTES.fetch_sub(layout.size() as i64, Ordering::Relaxed);
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-/// Whether the counting allocator is this process's.
-#[must_use]
-pub fn is_counting() -> bool {
-    BLOCKS.load(Ordering::Relaxed) != 0
-}
 
 /// What is alive at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
