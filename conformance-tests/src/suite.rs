@@ -249,6 +249,7 @@ macro_rules! __tests {
         cancel_shift::cancel_10_a_shift_out_of_range_refuses_that_task_alone [Reschedule]
         cancel_groups::cancel_10_a_group_counts_what_a_shift_out_of_range_refuses [Reschedule Groups]
         cancel_shift::cancel_11_what_is_declared_absent_answers_unsupported []
+        cancel_shift::cancel_11_every_operation_of_what_is_declared_is_there []
         cancel_shift::cancel_12_deleting_a_queue_removes_all_that_is_in_it [Delete]
         // drop
         drop::drop_1_a_dropped_call_has_done_each_item_or_not []

@@ -60,6 +60,8 @@ mod client;
 mod codec;
 mod consume;
 mod error;
+#[doc(hidden)]
+pub mod every;
 #[cfg(delayline_interleaved)]
 pub mod faults;
 mod hidden;

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use delayline_core::{
-    Action, Capabilities, Change, ChangeOutcome, Changed, Claim, Claimed, Error, Lease, NewTask, OperationId, Page,
-    QueueName, Result, Scheduled, Select, Shift, Support, TaskRef, TaskState, TaskView,
+    Action, Capabilities, Change, ChangeOutcome, Changed, Claim, Claimed, DeadLetterOp, DeadLetters, DeadSelect, Error,
+    Lease, NewTask, OperationId, Page, QueueName, Result, Scheduled, Select, Shift, Support, TaskRef, TaskState,
+    TaskView,
 };
 use parking_lot::Mutex;
 
@@ -200,6 +201,20 @@ impl Defect for DeniedCancel {
         let is_cancel = change.action == Action::Cancel;
         let changed = inner.change(queue, select, change).await?;
         if is_cancel { Err(Error::unsupported("cancel")) } else { Ok(changed) }
+    }
+}
+
+/// Of what it declares it knows one operation less: as a backend would that met a new one with an arm for the rest.
+#[derive(Default)]
+pub(super) struct OneOperationLess;
+
+#[async_trait]
+impl Defect for OneOperationLess {
+    async fn dead_letters(&self, inner: &Inner, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
+        match op {
+            DeadLetterOp::Purge { select: DeadSelect::Ids(_) } => Err(Error::unsupported("this operation")),
+            op => inner.dead_letters(queue, op).await,
+        }
     }
 }
 

@@ -217,6 +217,14 @@ pub const MUTANTS: &[Mutant] = &[
         like: None,
     },
     Mutant {
+        name: "does_not_know_an_operation_of_what_it_declares",
+        fault: made::<cancel::OneOperationLess>,
+        breaks: "CANCEL-11",
+        caught_by: "cancel_11_every_operation_of_what_is_declared_is_there",
+        what: "Dead letters are declared, and purging some of them by id answers `Unsupported`.",
+        like: None,
+    },
+    Mutant {
         name: "loses_the_claim_of_a_dropped_future",
         fault: made::<live::LostClaim>,
         breaks: "DROP-2",

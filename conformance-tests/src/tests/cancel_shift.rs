@@ -1,10 +1,11 @@
 //! CANCEL, continued: where a shift leads, what is out of range, which task a reference means, deleting a queue.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
 use delayline_core::{
     AdminOp, Bytes, Capabilities, Change, ChangeOutcome, ClaimedTask, DeadLetterOp, DeadSelect, Due, ErrorKind,
-    NewTask, Outcome, Page, Receipt, Select, Shift, Support, TaskRef, Timestamp, Verdict,
+    NewTask, Outcome, Page, Receipt, Result, Select, Shift, Support, TaskRef, Timestamp, Verdict, every,
 };
 use tokio::time::sleep;
 
@@ -198,6 +199,32 @@ pub async fn cancel_11_what_is_declared_absent_answers_unsupported(t: &Trial) {
         }
     }
     assert_sound(t.caps());
+}
+
+pub async fn cancel_11_every_operation_of_what_is_declared_is_there(t: &Trial) {
+    let (backend, queue, caps) = (t.backend(), t.queue("every"), t.caps());
+    let there: TaskRef = t.put(&backend, &queue, NewTask::new(FAR, "x").id(t.id("anna"))).await.into();
+    for (change, declared) in every::changes(caps) {
+        let one = Select::Tasks(vec![there.clone()]);
+        assert_declared(t, declared, &change, backend.change(&queue, one, change.clone()).await);
+        if declared != Support::Unsupported {
+            let group = Select::Group("room".parse().expect("a short name"));
+            assert_declared(t, caps.groups, &change, backend.change(&queue, group, change.clone()).await);
+        }
+    }
+    for (op, declared) in every::dead_letter_ops(caps, &t.id("anna")) {
+        assert_declared(t, declared, &op, backend.dead_letters(&queue, op.clone()).await);
+    }
+    for (op, declared) in every::admin_ops(caps) {
+        assert_declared(t, declared, &op, backend.administer(&queue, op).await);
+    }
+}
+
+/// Checks that an operation answers `Unsupported` exactly where what it belongs to is declared so.
+fn assert_declared<T: Debug>(t: &Trial, declared: Support, operation: &impl Debug, answer: Result<T>) {
+    let lacks = answer.as_ref().is_err_and(|e| e.kind() == ErrorKind::Unsupported);
+    assert_eq!(lacks, declared == Support::Unsupported, "{operation:?} is {declared:?} and answered {answer:?}");
+    t.checked(1);
 }
 
 /// Checks that what is declared is there: a plain call does not answer `Unsupported`.

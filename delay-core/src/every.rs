@@ -1,0 +1,82 @@
+//! Every operation that a call of the trait can carry, with what declares it: what the conformance suite asks of each backend.
+//!
+//! [`AdminOp`], [`DeadLetterOp`], [`DeadSelect`](crate::DeadSelect) and [`Change`] may grow, so another crate matches them with
+//! an arm for the rest, which answers `Unsupported`. A backend of ours must not answer a new operation so because nobody
+//! thought of it. Here the match is exhaustive: what is added to one of them and not to its list does not compile, and
+//! once it is listed, the suite asks every backend for it (`cancel_11_every_operation_of_what_is_declared_is_there`).
+
+use std::time::Duration;
+
+use crate::{
+    Action, AdminOp, Capabilities, Change, DeadLetterOp, DeadSelect, Due, OperationId, Shift, Support, TaskId,
+};
+
+/// Values of a type, each beside the pattern that it matches: together these patterns have to cover the type.
+macro_rules! every {
+    ($type:ty; $($pattern:pat => $value:expr, $declared:expr;)+) => {{
+        let covered = |value: &$type| match value {
+            $($pattern => {})+
+        };
+        let listed = vec![$({
+            let value: $type = $value;
+            assert!(matches!(value, $pattern), "{value:?} stands beside the pattern of another");
+            covered(&value);
+            (value, $declared)
+        }),+];
+        listed
+    }};
+}
+
+/// Every operation of [`administer`](crate::DelayBackend::administer), and what the backend declares of it.
+#[must_use]
+pub fn admin_ops(caps: &Capabilities) -> Vec<(AdminOp, Support)> {
+    every! { AdminOp;
+        AdminOp::Pause => AdminOp::Pause, caps.pause;
+        AdminOp::Resume => AdminOp::Resume, caps.pause;
+        AdminOp::Delete => AdminOp::Delete, caps.delete;
+    }
+}
+
+/// Every operation of [`dead_letters`](crate::DelayBackend::dead_letters), and what the backend declares of it.
+#[must_use]
+pub fn dead_letter_ops(caps: &Capabilities, id: &TaskId) -> Vec<(DeadLetterOp, Support)> {
+    let (has, limit, rate) = (caps.dead_letters, 1, Some(1000.0));
+    let one = || DeadSelect::Ids(vec![id.clone()]);
+    every! { DeadLetterOp;
+        DeadLetterOp::List { after: None, limit: _ } => DeadLetterOp::List { after: None, limit }, has;
+        DeadLetterOp::List { after: Some(_), limit: _ } => DeadLetterOp::List { after: Some(0), limit }, has;
+        DeadLetterOp::Redrive { select: DeadSelect::All, rate: None } =>
+            DeadLetterOp::Redrive { select: DeadSelect::All, rate: None }, has;
+        DeadLetterOp::Redrive { select: DeadSelect::All, rate: Some(_) } =>
+            DeadLetterOp::Redrive { select: DeadSelect::All, rate }, has;
+        DeadLetterOp::Redrive { select: DeadSelect::Ids(_), rate: None } =>
+            DeadLetterOp::Redrive { select: one(), rate: None }, has;
+        DeadLetterOp::Redrive { select: DeadSelect::Ids(_), rate: Some(_) } =>
+            DeadLetterOp::Redrive { select: one(), rate }, has;
+        DeadLetterOp::Purge { select: DeadSelect::All } => DeadLetterOp::Purge { select: DeadSelect::All }, has;
+        DeadLetterOp::Purge { select: DeadSelect::Ids(_) } => DeadLetterOp::Purge { select: one() }, has;
+    }
+}
+
+/// Every change that [`change`](crate::DelayBackend::change) can be asked for, and what the backend declares of it for named
+/// tasks; none of them moves a task by more than a second.
+#[must_use]
+pub fn changes(caps: &Capabilities) -> Vec<(Change, Support)> {
+    let (cancel, reschedule, second) = (caps.cancel, caps.reschedule, Duration::from_secs(1));
+    let change = |action| Change { action, operation: None };
+    let repeatable = |action| Change { action, operation: Some(OperationId::random()) };
+    every! { Change;
+        Change { action: Action::MoveTo(Due::After(_)), operation: None } =>
+            change(Action::MoveTo(Due::After(second))), reschedule;
+        Change { action: Action::MoveTo(Due::At(_)), operation: None } =>
+            change(Action::MoveTo(Due::At(crate::Timestamp::UNIX_EPOCH))), reschedule;
+        Change { action: Action::Shift(Shift::Later(_)), operation: None } =>
+            change(Action::Shift(Shift::Later(second))), reschedule;
+        Change { action: Action::Shift(Shift::Sooner(_)), operation: None } =>
+            change(Action::Shift(Shift::Sooner(second))), reschedule;
+        Change { action: Action::MoveTo(_) | Action::Shift(_), operation: Some(_) } =>
+            repeatable(Action::MoveTo(Due::After(second))), reschedule;
+        Change { action: Action::Cancel, operation: Some(_) } => repeatable(Action::Cancel), cancel;
+        Change { action: Action::Cancel, operation: None } => change(Action::Cancel), cancel;
+    }
+}
