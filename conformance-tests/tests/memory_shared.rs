@@ -74,6 +74,7 @@ fn is_open(closed: &CancellationToken) -> Result<()> {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl DelayBackend for Client {
     fn capabilities(&self) -> &Capabilities {
         &self.caps
@@ -141,6 +142,7 @@ struct ClientIntake {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl Intake for ClientIntake {
     async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
         is_open(&self.closed)?;

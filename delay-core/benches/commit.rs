@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    Bytes, Capabilities, DelayBackend, Intake, IntakeOptions, Lease, NewTask, Queue, QueueName, Raw, Result, Scheduled,
-    Task, Verdict, Worker, async_trait,
+    AdminOp, Bytes, Capabilities, Change, Changed, DeadLetterOp, DeadLetters, DelayBackend, Intake, IntakeOptions,
+    Lease, NewTask, Page, Queue, QueueName, QueueStats, Raw, Result, Scheduled, Select, Task, TaskId, TaskView,
+    Verdict, Worker, async_trait,
 };
 use delayline_memory::MemoryBackend;
 use tokio::time::Instant;
@@ -137,6 +138,7 @@ async fn ran(worker: Worker, tasks: u32) -> f64 {
 struct Slow(MemoryBackend);
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl DelayBackend for Slow {
     fn capabilities(&self) -> &Capabilities {
         self.0.capabilities()
@@ -154,6 +156,38 @@ impl DelayBackend for Slow {
     async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
         tokio::time::sleep(Duration::from_millis(1)).await;
         self.0.settle(queue, verdicts).await
+    }
+
+    async fn extend(&self, queue: &QueueName, leases: Vec<Lease>, by: Duration) -> Result<Vec<Result<Lease>>> {
+        self.0.extend(queue, leases, by).await
+    }
+
+    async fn change(&self, queue: &QueueName, select: Select, change: Change) -> Result<Changed> {
+        self.0.change(queue, select, change).await
+    }
+
+    async fn find(&self, queue: &QueueName, id: &TaskId) -> Result<Option<TaskView>> {
+        self.0.find(queue, id).await
+    }
+
+    async fn list(&self, queue: &QueueName, page: Page) -> Result<Vec<TaskView>> {
+        self.0.list(queue, page).await
+    }
+
+    async fn dead_letters(&self, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
+        self.0.dead_letters(queue, op).await
+    }
+
+    async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
+        self.0.stats(queue).await
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueName>> {
+        self.0.queues().await
+    }
+
+    async fn administer(&self, queue: &QueueName, op: AdminOp) -> Result<()> {
+        self.0.administer(queue, op).await
     }
 
     async fn ping(&self) -> Result<()> {

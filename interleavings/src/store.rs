@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use delayline_core::{
-    Capabilities, Change, Changed, Claim, Claimed, DelayBackend, Intake, IntakeOptions, Lease, NewTask, Queue,
-    QueueName, Result, Scheduled, Select, TestClock, Timestamp, Verdict, async_trait, owned,
+    AdminOp, Capabilities, Change, Changed, Claim, Claimed, DeadLetterOp, DeadLetters, DelayBackend, Intake,
+    IntakeOptions, Lease, NewTask, Page, Queue, QueueName, QueueStats, Result, Scheduled, Select, TaskId, TaskView,
+    TestClock, Timestamp, Verdict, async_trait, owned,
 };
 use delayline_memory::{MemoryBackend, MemoryConfig};
 use tokio::sync::{Semaphore, watch};
@@ -61,6 +62,7 @@ impl Remote {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl DelayBackend for Remote {
     fn capabilities(&self) -> &Capabilities {
         self.memory.capabilities()
@@ -106,6 +108,30 @@ impl DelayBackend for Remote {
         self.memory.change(queue, select, change).await
     }
 
+    async fn find(&self, queue: &QueueName, id: &TaskId) -> Result<Option<TaskView>> {
+        self.memory.find(queue, id).await
+    }
+
+    async fn list(&self, queue: &QueueName, page: Page) -> Result<Vec<TaskView>> {
+        self.memory.list(queue, page).await
+    }
+
+    async fn dead_letters(&self, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
+        self.memory.dead_letters(queue, op).await
+    }
+
+    async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
+        self.memory.stats(queue).await
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueName>> {
+        self.memory.queues().await
+    }
+
+    async fn administer(&self, queue: &QueueName, op: AdminOp) -> Result<()> {
+        self.memory.administer(queue, op).await
+    }
+
     async fn ping(&self) -> Result<()> {
         self.memory.ping().await
     }
@@ -126,6 +152,7 @@ struct RemoteIntake {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl Intake for RemoteIntake {
     async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
         self.given_back.borrow_and_update();

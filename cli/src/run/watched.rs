@@ -48,6 +48,7 @@ enum Fate {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl DelayBackend for Watched {
     fn capabilities(&self) -> &Capabilities {
         self.inner.capabilities()
@@ -129,6 +130,7 @@ struct WatchedIntake {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl Intake for WatchedIntake {
     async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
         let claimed = self.inner.claim(claim).await?;

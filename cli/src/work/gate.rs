@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use delayline::{
-    Capabilities, Claim, Claimed, DelayBackend, Intake, IntakeOptions, Lease, NewTask, QueueName, Result, Scheduled,
-    Verdict, async_trait,
+    AdminOp, Capabilities, Change, Changed, Claim, Claimed, DeadLetterOp, DeadLetters, DelayBackend, Intake,
+    IntakeOptions, Lease, NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, TaskId, TaskView, Verdict,
+    async_trait,
 };
 use tokio::sync::watch;
 
@@ -52,6 +53,7 @@ impl Shared {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl DelayBackend for Gate {
     fn capabilities(&self) -> &Capabilities {
         self.inner.capabilities()
@@ -77,6 +79,34 @@ impl DelayBackend for Gate {
         self.inner.extend(queue, leases, by).await
     }
 
+    async fn change(&self, queue: &QueueName, select: Select, change: Change) -> Result<Changed> {
+        self.inner.change(queue, select, change).await
+    }
+
+    async fn find(&self, queue: &QueueName, id: &TaskId) -> Result<Option<TaskView>> {
+        self.inner.find(queue, id).await
+    }
+
+    async fn list(&self, queue: &QueueName, page: Page) -> Result<Vec<TaskView>> {
+        self.inner.list(queue, page).await
+    }
+
+    async fn dead_letters(&self, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
+        self.inner.dead_letters(queue, op).await
+    }
+
+    async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
+        self.inner.stats(queue).await
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueName>> {
+        self.inner.queues().await
+    }
+
+    async fn administer(&self, queue: &QueueName, op: AdminOp) -> Result<()> {
+        self.inner.administer(queue, op).await
+    }
+
     async fn ping(&self) -> Result<()> {
         self.inner.ping().await
     }
@@ -98,6 +128,7 @@ struct Gated {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl Intake for Gated {
     async fn claim(&mut self, mut claim: Claim) -> Result<Claimed> {
         let shared = self.shared.clone();

@@ -43,6 +43,7 @@ impl Yielding {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl DelayBackend for Yielding {
     fn capabilities(&self) -> &Capabilities {
         self.inner.capabilities()
@@ -112,6 +113,7 @@ struct YieldingIntake {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl Intake for YieldingIntake {
     async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
         turns(self.backend.turns).await;

@@ -112,6 +112,7 @@ impl Drop for Call {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl DelayBackend for Recorded {
     fn capabilities(&self) -> &Capabilities {
         self.inner.capabilities()
@@ -234,6 +235,7 @@ struct RecordedIntake {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl Intake for RecordedIntake {
     async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
         let op = Op::Claim { max: claim.max, max_bytes: claim.max_bytes, lease_us: micros(claim.lease) };

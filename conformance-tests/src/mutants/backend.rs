@@ -29,6 +29,7 @@ impl MutantBackend {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl DelayBackend for MutantBackend {
     fn capabilities(&self) -> &Capabilities {
         &self.caps

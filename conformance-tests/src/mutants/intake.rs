@@ -24,6 +24,7 @@ impl MutantIntake {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl Intake for MutantIntake {
     async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
         let Some(opened) = &mut self.opened else {

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use delayline_core::{
-    Attempts, BuryCause, Bytes, CancellationToken, Capabilities, Change, Claim, Context, DeadLetter, DeadLetterOp,
-    DelayBackend, Due, ErrorKind, Headers, Intake, IntakeOptions, Lease, NewTask, Page, Queue, QueueName, Raw, Reason,
-    Result, Scheduled, Select, Task, TaskRef, Verdict, Worker, async_trait, limits,
+    AdminOp, Attempts, BuryCause, Bytes, CancellationToken, Capabilities, Change, Changed, Claim, Context, DeadLetter,
+    DeadLetterOp, DeadLetters, DelayBackend, Due, ErrorKind, Headers, Intake, IntakeOptions, Lease, NewTask, Page,
+    Queue, QueueName, QueueStats, Raw, Reason, Result, Scheduled, Select, Task, TaskId, TaskRef, TaskView, Verdict,
+    Worker, async_trait, limits,
 };
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
@@ -241,6 +242,7 @@ pub async fn bound_8_single_calls_travel_in_calls_that_are_not_too_large(t: &Tri
 struct Unhurried(Arc<dyn DelayBackend>);
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl DelayBackend for Unhurried {
     fn capabilities(&self) -> &Capabilities {
         self.0.capabilities()
@@ -257,6 +259,38 @@ impl DelayBackend for Unhurried {
 
     async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
         self.0.settle(queue, verdicts).await
+    }
+
+    async fn extend(&self, queue: &QueueName, leases: Vec<Lease>, by: Duration) -> Result<Vec<Result<Lease>>> {
+        self.0.extend(queue, leases, by).await
+    }
+
+    async fn change(&self, queue: &QueueName, select: Select, change: Change) -> Result<Changed> {
+        self.0.change(queue, select, change).await
+    }
+
+    async fn find(&self, queue: &QueueName, id: &TaskId) -> Result<Option<TaskView>> {
+        self.0.find(queue, id).await
+    }
+
+    async fn list(&self, queue: &QueueName, page: Page) -> Result<Vec<TaskView>> {
+        self.0.list(queue, page).await
+    }
+
+    async fn dead_letters(&self, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
+        self.0.dead_letters(queue, op).await
+    }
+
+    async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
+        self.0.stats(queue).await
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueName>> {
+        self.0.queues().await
+    }
+
+    async fn administer(&self, queue: &QueueName, op: AdminOp) -> Result<()> {
+        self.0.administer(queue, op).await
     }
 
     async fn ping(&self) -> Result<()> {

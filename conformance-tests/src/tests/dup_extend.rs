@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use delayline_core::{
-    Bytes, CancellationToken, Capabilities, Context, DelayBackend, Due, Error, ErrorKind, Handled, Intake,
-    IntakeOptions, Lease, NewTask, Queue, QueueName, Raw, Result, Scheduled, Verdict, Worker, WorkerBuilder,
-    WorkerReport, async_trait,
+    AdminOp, Bytes, CancellationToken, Capabilities, Change, Changed, Context, DeadLetterOp, DeadLetters, DelayBackend,
+    Due, Error, ErrorKind, Handled, Intake, IntakeOptions, Lease, NewTask, Page, Queue, QueueName, QueueStats, Raw,
+    Result, Scheduled, Select, TaskId, TaskView, Verdict, Worker, WorkerBuilder, WorkerReport, async_trait,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
@@ -272,6 +272,7 @@ impl Lossy {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl DelayBackend for Lossy {
     fn capabilities(&self) -> &Capabilities {
         self.inner.capabilities()
@@ -301,6 +302,34 @@ impl DelayBackend for Lossy {
             return Err(Error::new(ErrorKind::Unavailable, "the store can't be reached"));
         }
         self.inner.extend(queue, leases, by).await
+    }
+
+    async fn change(&self, queue: &QueueName, select: Select, change: Change) -> Result<Changed> {
+        self.inner.change(queue, select, change).await
+    }
+
+    async fn find(&self, queue: &QueueName, id: &TaskId) -> Result<Option<TaskView>> {
+        self.inner.find(queue, id).await
+    }
+
+    async fn list(&self, queue: &QueueName, page: Page) -> Result<Vec<TaskView>> {
+        self.inner.list(queue, page).await
+    }
+
+    async fn dead_letters(&self, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
+        self.inner.dead_letters(queue, op).await
+    }
+
+    async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
+        self.inner.stats(queue).await
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueName>> {
+        self.inner.queues().await
+    }
+
+    async fn administer(&self, queue: &QueueName, op: AdminOp) -> Result<()> {
+        self.inner.administer(queue, op).await
     }
 
     async fn ping(&self) -> Result<()> {

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use delayline_core::{
-    Capabilities, Claim, Claimed, DelayBackend, Error, ErrorKind, Intake, IntakeOptions, Lease, NewTask, QueueName,
-    Result, Scheduled, Support, Verdict,
+    AdminOp, Capabilities, Change, Changed, Claim, Claimed, DeadLetterOp, DeadLetters, DelayBackend, Error, ErrorKind,
+    Intake, IntakeOptions, Lease, NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, TaskId, TaskView,
+    Verdict,
 };
 use parking_lot::Mutex;
 use tokio::time::sleep;
@@ -44,16 +45,10 @@ pub(super) struct Front {
 }
 
 impl Front {
-    /// With the sweep given, and without what the wrapper does not pass on.
+    /// With the sweep given.
     pub(super) fn new(inner: Arc<dyn DelayBackend>, hints: Hints, sweep: Duration) -> Arc<Self> {
         let mut caps = inner.capabilities().clone();
         caps.sweep = sweep;
-        for absent in [&mut caps.cancel, &mut caps.reschedule, &mut caps.inspect, &mut caps.dead_letters] {
-            *absent = Support::Unsupported;
-        }
-        for absent in [&mut caps.groups, &mut caps.pause, &mut caps.delete, &mut caps.stats] {
-            *absent = Support::Unsupported;
-        }
         Arc::new(Self { inner, caps, mood: Arc::new(Mutex::new(Mood::Works)), hints })
     }
 
@@ -72,6 +67,7 @@ async fn pass(mood: &Mutex<Mood>) -> Result<()> {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl DelayBackend for Front {
     fn capabilities(&self) -> &Capabilities {
         &self.caps
@@ -98,6 +94,41 @@ impl DelayBackend for Front {
         self.inner.extend(queue, leases, by).await
     }
 
+    async fn change(&self, queue: &QueueName, select: Select, change: Change) -> Result<Changed> {
+        pass(&self.mood).await?;
+        self.inner.change(queue, select, change).await
+    }
+
+    async fn find(&self, queue: &QueueName, id: &TaskId) -> Result<Option<TaskView>> {
+        pass(&self.mood).await?;
+        self.inner.find(queue, id).await
+    }
+
+    async fn list(&self, queue: &QueueName, page: Page) -> Result<Vec<TaskView>> {
+        pass(&self.mood).await?;
+        self.inner.list(queue, page).await
+    }
+
+    async fn dead_letters(&self, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
+        pass(&self.mood).await?;
+        self.inner.dead_letters(queue, op).await
+    }
+
+    async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
+        pass(&self.mood).await?;
+        self.inner.stats(queue).await
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueName>> {
+        pass(&self.mood).await?;
+        self.inner.queues().await
+    }
+
+    async fn administer(&self, queue: &QueueName, op: AdminOp) -> Result<()> {
+        pass(&self.mood).await?;
+        self.inner.administer(queue, op).await
+    }
+
     async fn ping(&self) -> Result<()> {
         pass(&self.mood).await?;
         self.inner.ping().await
@@ -118,6 +149,7 @@ struct FrontIntake {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl Intake for FrontIntake {
     async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
         pass(&self.mood).await?;

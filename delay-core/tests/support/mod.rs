@@ -148,6 +148,7 @@ impl Probe {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl DelayBackend for Probe {
     fn capabilities(&self) -> &Capabilities {
         &self.caps
@@ -243,6 +244,7 @@ impl ProbedIntake {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl Intake for ProbedIntake {
     async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
         self.on.clone().claim.pass(claim.max).await?;
