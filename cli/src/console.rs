@@ -100,6 +100,12 @@ impl Console {
 }
 
 impl Console {
+    /// [`leave`](Self::leave), for later.
+    pub(crate) fn leaving(self: &Arc<Self>) -> impl Fn() + Send + use<> {
+        let console = self.clone();
+        move || console.leave()
+    }
+
     /// Takes the bar off, when the program is about to be gone. It does not wait for a terminal that hangs.
     pub(crate) fn leave(self: &Arc<Self>) {
         let (done, wait) = sync_channel(1);

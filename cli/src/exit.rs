@@ -7,6 +7,27 @@ use std::process::ExitCode;
 
 use nix::sys::signal::Signal;
 
+// Hand-wrapped, so that they look right on 80 columns: no line is longer than 79.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes:
+  0    everything was delivered or completed
+  1    it could not start (file, backend), or broke off (output closed, I/O)
+  2    the command line is wrong
+  3    lines of the input were bad; the others ran (with --strict, none ran)
+  4    some tasks ended as dead letters, which are listed (comes before 3)
+  5    `conform`, `bench`: a promise does not hold
+  6    a task that was named is not there (comes before 8)
+  7    the backend can't do that; `memory:` keeps nothing beyond one command
+  8    a task was in flight: `cancel` marked it, `move` left it alone
+  9    `bench --against`: a figure is worse, beyond noise
+  130  interrupted by Ctrl-C (143 by SIGTERM, 129 by SIGHUP)
+
+Environment:
+  DELAYLINE_BACKEND  the backend's URL, where --backend does not say it
+  DELAYLINE_LOG      what is logged, such as info or delayline_core=debug;
+                     comes before -v
+  NO_COLOR           no colours in help and logs";
+
 /// The way a command ended. Usage errors end with 2 inside the argument parser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {

@@ -10,8 +10,8 @@ use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 use crate::console::Console;
-use crate::run::ledger::{Counts, Ledger};
-use crate::run::words::{many, span};
+use crate::tally::{Counts, Ledger};
+use crate::words::{many, span};
 
 const REDRAW_EVERY: Duration = Duration::from_millis(100);
 

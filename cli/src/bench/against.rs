@@ -8,7 +8,7 @@ use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
-use super::figures::{Better, find};
+use super::kinds::{Better, find};
 use super::report::table::shown;
 use super::report::{FORMAT, Figure, Report, Verdict};
 use crate::exit::Failure;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use crate::args::some_time;
+use crate::parse::some_time;
 
 const EXAMPLES: &str = r#"Examples:
   Backends side by side, each server a private one from the programs found:

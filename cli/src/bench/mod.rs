@@ -13,6 +13,7 @@ mod against;
 pub(crate) mod args;
 mod drive;
 mod figures;
+mod kinds;
 mod late;
 mod ledger;
 mod measure;
@@ -39,31 +40,23 @@ use self::report::{Machine, Outcome, Report, Settings, Verdict, page, table};
 use self::scenario::{Scene, lacks};
 use self::show::Show;
 use self::store::{Store, Wanted};
-use crate::args::Global;
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
-use crate::logging;
-use crate::signal::{Cause, Stop, listen};
+use crate::global::Global;
+use crate::signal::{Cause, Stop};
+use crate::start::{self, Logs, Started, Threads};
 
 /// Runs the command.
 pub(crate) fn main(global: &Global, args: BenchArgs) -> Result<Exit, Failure> {
-    let console = Arc::new(Console::new(args.quiet));
-    logging::start(global.verbose, console.clone())?;
+    let console = start::console(global, args.quiet, Logs::Usual)?;
     let before = args.against.as_deref().map(against::read).transpose()?;
     if let Some(directory) = &args.report {
         // What can't be written is told before, not after a quarter of an hour.
         fs::create_dir_all(directory)
             .map_err(|e| Failure::io(format_args!("cannot make the directory {}", directory.display()), &e))?;
     }
-    let stop = Stop::new()?;
-    listen(stop.clone(), {
-        let console = console.clone();
-        move || console.leave()
-    })?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::io("cannot start the runtime", &e))?;
+    let leave = console.leaving();
+    let Started { console, stop, runtime } = Started::new(console, Threads::Cores, leave)?;
     let played = runtime.block_on(bench(global, &args, &console, &stop));
     // Servers that are left end with what holds them, here.
     drop(runtime);
@@ -208,7 +201,7 @@ async fn repeat(args: &BenchArgs, store: &Store, scenario: Scenario, show: &Show
     for number in 1..=args.repeats {
         show.begin(format_args!("{backend} {name}, run {number} of {}", args.repeats));
         let meter = Meter::start(store.pid());
-        let played = scene.play().await;
+        let played = scenario::play(&scene).await;
         let measured = meter.map(Meter::end).unwrap_or_default();
         let mut run: Run = played?;
         run.add_measured(&measured);

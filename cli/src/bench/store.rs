@@ -10,8 +10,8 @@ use tokio::time::timeout;
 
 use super::args::Spawn;
 use super::report::Backend;
-use crate::demo::heap;
 use crate::exit::Failure;
+use crate::heap;
 use crate::redact::redacted;
 use crate::scratch::{For, Scratch};
 

@@ -24,31 +24,25 @@ use tokio::runtime::Runtime;
 
 use self::args::ConformArgs;
 use self::report::Report;
-use crate::args::Global;
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
+use crate::global::Global;
 use crate::progress::bar;
 use crate::scratch::{For, Opener, Scratch, left};
-use crate::signal::{Cause, Stop, listen};
-use crate::{logging, signal};
+use crate::signal::{Cause, Stop};
+use crate::start::{self, Logs, Started, Threads};
 
 /// How often the bar is drawn and a signal is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Runs the command.
 pub(crate) fn main(global: &Global, args: &ConformArgs) -> Result<Exit, Failure> {
-    let console = Arc::new(Console::new(false));
-    logging::start_silent(global.verbose, console.clone())?;
+    let console = start::console(global, false, Logs::Silent)?;
     if let Some(file) = &args.check {
         return check_again(file, args.json);
     }
-    let stop = Stop::new()?;
-    listen(stop.clone(), {
-        let console = console.clone();
-        move || console.leave()
-    })?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let runtime = runtime.map_err(|e| Failure::io("cannot start the runtime", &e))?;
+    let leave = console.leaving();
+    let Started { console, stop, runtime } = Started::new(console, Threads::Few(1), leave)?;
     if args.remove_left {
         return remove_left(&runtime, &global.backend, args.json, &stop);
     }
@@ -155,7 +149,7 @@ fn run_all(
     jobs: u16,
     seed: u64,
     bar: Option<&ProgressBar>,
-    stop: &signal::Stop,
+    stop: &Stop,
 ) -> Vec<Tested> {
     let waiting = Arc::new(Mutex::new(tests.iter().copied().enumerate().collect::<VecDeque<_>>()));
     let (done, reports) = sync_channel(tests.len().max(1));
@@ -188,13 +182,7 @@ fn run_all(
 
 type Waiting = Mutex<VecDeque<(usize, &'static Test)>>;
 
-fn work(
-    harness: &Arc<InScratch>,
-    seed: u64,
-    waiting: &Waiting,
-    done: &SyncSender<(usize, Tested)>,
-    stop: &signal::Stop,
-) {
+fn work(harness: &Arc<InScratch>, seed: u64, waiting: &Waiting, done: &SyncSender<(usize, Tested)>, stop: &Stop) {
     while !stop.is_stopped() {
         let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let Some((place, test)) = next else { return };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use delayline::QueueName;
 
-use crate::args::{duration, queue_name};
+use crate::parse::{duration, queue_name};
 
 /// Longer makes no demo.
 const TIME_MAX: Duration = Duration::from_secs(86_400);

@@ -18,7 +18,7 @@ use super::panics::panic_on_purpose;
 use super::plan::{FirstAttempt, Plan, Visit};
 use super::show::{Show, count};
 use crate::exit::Failure;
-use crate::run::words::span;
+use crate::words::span;
 
 /// So many calls of single candidates are under way at once.
 const LANES: usize = 8;

@@ -1,13 +1,12 @@
 //! `delayline demo`: the exam that this project comes from, played in seconds, and what it proves.
 //!
 //! [`plan`] draws who does what and when, [`exam`] plays it through the library as an application would, [`checks`] keeps
-//! books beside it that find what was lost, came twice or came early, and [`heap`] counts the bytes. [`show`] says how it
+//! books beside it that find what was lost, came twice or came early, and [`heap`](crate::heap) counts the bytes. [`show`] says how it
 //! goes, [`report`] how it went.
 
 pub(crate) mod args;
 mod checks;
 mod exam;
-pub(crate) mod heap;
 mod panics;
 mod plan;
 mod report;
@@ -26,12 +25,13 @@ use self::exam::Exam;
 use self::plan::{Plan, Steps};
 use self::report::{Heap, Report};
 use self::show::Show;
-use crate::args::Global;
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
-use crate::logging;
+use crate::global::Global;
+use crate::heap;
 use crate::scratch::{For, Scratch};
-use crate::signal::{Cause, Stop, listen};
+use crate::signal::{Cause, Stop};
+use crate::start::{self, Logs, Started, Threads};
 
 /// What has ended is freed by then.
 const SETTLED: Duration = Duration::from_millis(50);
@@ -39,21 +39,11 @@ const SETTLED: Duration = Duration::from_millis(50);
 /// Runs the command.
 pub(crate) fn main(global: &Global, args: DemoArgs) -> Result<Exit, Failure> {
     heap::start();
-    let console = Arc::new(Console::new(args.quiet));
-    logging::start(global.verbose, console.clone())?;
-    let stop = Stop::new()?;
-    listen(stop.clone(), {
-        let console = console.clone();
-        move || console.leave()
-    })?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::io("cannot start the runtime", &e))?;
+    let console = start::console(global, args.quiet, Logs::Usual)?;
+    let started = Started::new(console.clone(), Threads::Cores, console.leaving())?;
     let _silence = panics::Silence::new();
-    let exit = runtime.block_on(demo(global, args, console, stop));
-    runtime.shutdown_background();
-    exit
+    let stop = started.stop.clone();
+    started.run(demo(global, args, console, stop))
 }
 
 /// In a namespace of its own, unless a queue is given.

@@ -12,7 +12,7 @@ use super::checks::Verdict;
 use super::show::count;
 use crate::console::Console;
 use crate::exit::Failure;
-use crate::run::words::span;
+use crate::words::span;
 
 /// So many candidates are named where something went wrong.
 const NAMED_MAX: usize = 5;

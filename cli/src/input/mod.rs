@@ -2,9 +2,11 @@
 
 mod batch;
 mod csv;
+pub(crate) mod format;
 mod ids;
 mod jsonl;
 mod lines;
+mod opening;
 mod reader;
 mod task;
 
@@ -19,8 +21,10 @@ use std::thread;
 use tokio::sync::mpsc;
 
 pub(crate) use self::batch::Batch;
+use self::format::Format;
+use self::opening::Opening;
+pub(crate) use self::opening::Options;
 pub(crate) use self::task::Rules;
-use crate::args::Format;
 use crate::console::Console;
 use crate::exit::Failure;
 use crate::signal::Stop;
@@ -59,15 +63,6 @@ impl fmt::Display for Source {
             Self::Stdin => f.write_str("stdin"),
         }
     }
-}
-
-/// How an input is to be read.
-#[derive(Debug)]
-pub(crate) struct Options {
-    pub(crate) format: Format,
-    pub(crate) rules: Rules,
-    /// Read a file to its end even when the run is stopped, because its tasks are to be saved.
-    pub(crate) to_the_end: bool,
 }
 
 /// An input that is being read.
@@ -111,9 +106,4 @@ pub(crate) fn open(source: &Source, options: Options, console: Arc<Console>, sto
         .spawn(move || reading.run(opening))
         .map_err(|e| Failure::io("cannot start a thread", &e))?;
     Ok(Input { name, is_stream, batches })
-}
-
-enum Opening {
-    Open(File),
-    Later(PathBuf),
 }

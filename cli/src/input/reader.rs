@@ -10,11 +10,12 @@ use tokio::sync::mpsc;
 
 use super::batch::{Batch, Batcher};
 use super::csv::{Quotes, Table};
+use super::format::Format;
 use super::ids::Ids;
+use super::jsonl;
 use super::lines::{Found, LINE_BYTES_MAX, Lines, Watchful};
+use super::opening::{Opening, Options};
 use super::task::Fields;
-use super::{Opening, Options, jsonl};
-use crate::args::Format;
 use crate::console::Console;
 use crate::exit::Failure;
 use crate::signal::Stop;

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use delayline::{Attempts, QueueName};
 
-use crate::args::{Format, attempts, queue_name};
+use crate::input::format::Format;
+use crate::parse::{attempts, queue_name};
 
 const DETAILS: &str = r#"Input: what `run` reads; `delayline run --help` lists the fields. Tasks without
 an id are given one, a UUID. An id that is in the queue already stays as it is

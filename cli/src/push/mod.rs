@@ -18,17 +18,17 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use self::args::PushArgs;
-use crate::args::Global;
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
+use crate::global::Global;
 use crate::input::{self, Batch, Input, Rules, Source};
-use crate::logging;
 use crate::output::{Ended, Lines, Output};
 use crate::run::accept::count_from_before;
-use crate::run::words::{many, span};
-use crate::signal::{Cause, Stop, listen};
+use crate::signal::{Cause, Stop};
+use crate::start::{self, Logs, Started, Threads};
 use crate::store::refs;
 use crate::store::session::{Session, hinted};
+use crate::words::{many, span};
 
 /// The most tasks and bytes of payload in one call: what one answer's loss leaves in doubt.
 const CALL_TASKS_MAX: usize = 1_000;
@@ -53,18 +53,10 @@ struct Line<'a> {
 
 /// Runs the command.
 pub(crate) fn main(global: &Global, args: PushArgs) -> Result<Exit, Failure> {
-    let console = Arc::new(Console::new(args.quiet));
-    logging::start(global.verbose, console.clone())?;
-    let stop = Stop::new()?;
-    listen(stop.clone(), || {})?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::io("cannot start the runtime", &e))?;
-    let exit = runtime.block_on(push(global, args, console, stop));
-    runtime.shutdown_background();
-    exit
+    let console = start::console(global, args.quiet, Logs::Usual)?;
+    let started = Started::new(console.clone(), Threads::Few(2), || {})?;
+    let stop = started.stop.clone();
+    started.run(push(global, args, console, stop))
 }
 
 async fn push(global: &Global, args: PushArgs, console: Arc<Console>, stop: Stop) -> Result<Exit, Failure> {

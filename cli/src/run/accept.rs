@@ -6,7 +6,7 @@ use std::time::Duration;
 use delayline::{Change, Due, ErrorKind, NewTask, Outcome, Result, Scheduled, Select, TaskRef};
 use tokio::time::Instant;
 
-use super::Run;
+use super::state::Run;
 use crate::exit::Failure;
 use crate::input::{Batch, Input};
 
@@ -218,7 +218,9 @@ impl<'a> Accepter<'a> {
         run.ledger.accepted(accepted);
         run.ledger.begin();
         match &run.to_be_saved {
-            Some(to_be_saved) => to_be_saved.keep(run, ids).await,
+            Some(to_be_saved) => {
+                to_be_saved.keep(ids, run.ledger.counts().outstanding(), &run.queue, &*run.backend).await
+            }
             None => Ok(()),
         }
     }

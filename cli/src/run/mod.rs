@@ -5,65 +5,51 @@
 //! when all is done; a [`Stop`] ends them earlier, and then [`rest`] gathers what is left.
 
 pub(crate) mod accept;
-pub(crate) mod exec;
-pub(crate) mod ledger;
+pub(crate) mod args;
+mod exec;
+mod ids;
 mod next_due;
 mod report;
 mod rest;
+mod state;
 mod stdout;
 mod watched;
-pub(crate) mod words;
 
 use std::sync::Arc;
 
-use delayline::{Attempts, DelayBackend, Durability, QueueName};
+use delayline::{Attempts, DelayBackend, Durability};
 
 use self::accept::{Rest, Strict};
-use self::exec::Groups;
-use self::ledger::Ledger;
+use self::args::RunArgs;
+use self::ids::Ids;
 use self::rest::{Left, Target};
+use self::state::Run;
 use self::watched::Watched;
-use crate::args::{Global, RunArgs};
 use crate::console::Console;
+use crate::exec::Groups;
 use crate::exit::{Exit, Failure};
+use crate::global::Global;
 use crate::input::{self, Input, Rules, Source};
-use crate::logging;
 use crate::progress::Progress;
-use crate::signal::{Cause, Stop, listen};
-
-/// What every part of a run shares.
-#[derive(Debug)]
-pub(crate) struct Run {
-    backend: Arc<dyn DelayBackend>,
-    queue: QueueName,
-    ledger: Arc<Ledger>,
-    console: Arc<Console>,
-    stop: Stop,
-    /// Where what is left is to be saved, and would be lost.
-    to_be_saved: Option<rest::Ids>,
-}
+use crate::signal::{Cause, Stop};
+use crate::start::{self, Logs, Started, Threads};
+use crate::tally::Ledger;
+use crate::words::many;
 
 /// Runs the command.
 pub(crate) fn main(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
-    let console = Arc::new(Console::new(args.quiet));
-    logging::start(global.verbose, console.clone())?;
-    let stop = Stop::new()?;
+    let console = start::console(global, args.quiet, Logs::Usual)?;
     let groups = Arc::new(Groups::new());
-    listen(stop.clone(), {
-        let (groups, console) = (groups.clone(), console.clone());
+    let at_once = {
+        let (groups, leave) = (groups.clone(), console.leaving());
         move || {
             groups.kill_all();
-            console.leave();
+            leave();
         }
-    })?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::io("cannot start the runtime", &e))?;
-    let exit = runtime.block_on(run(global, args, console, stop, groups));
-    // What still hangs in a pipe keeps nobody here.
-    runtime.shutdown_background();
-    exit
+    };
+    let started = Started::new(console.clone(), Threads::Cores, at_once)?;
+    let stop = started.stop.clone();
+    started.run(run(global, args, console, stop, groups))
 }
 
 async fn run(
@@ -79,7 +65,7 @@ async fn run(
     let backend = Arc::new(Watched::new(inner, ledger.clone(), max_attempts));
     let target = args.save_rest.clone().map(Target::new).transpose()?;
     let is_lost = backend.capabilities().durability == Durability::Process;
-    let to_be_saved = (target.is_some() && is_lost).then(rest::Ids::default);
+    let to_be_saved = (target.is_some() && is_lost).then(Ids::default);
     let run = Arc::new(Run { backend, queue: args.queue.clone(), ledger, console, stop, to_be_saved });
     let source = Source::named(args.file.clone());
     // Nobody wants a bar where they are typing.
@@ -102,7 +88,7 @@ async fn run(
 
     let rest = match rest {
         Worked::Refused => {
-            let bad = words::many(run.console.bad_lines(), "bad line", "bad lines");
+            let bad = many(run.console.bad_lines(), "bad line", "bad lines");
             run.console.say(format_args!("{name}: {bad}, so nothing was run (--strict)"));
             return Ok(Exit::BadLines);
         }

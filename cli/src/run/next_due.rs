@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use delayline::{Clock, Page, Support, SystemClock};
 
-use super::Run;
+use super::state::Run;
 use crate::exit::Failure;
 
 /// How often is looked, for the progress bar. A listing looks at every task.

@@ -4,12 +4,12 @@ use delayline::limits::PAGE_MAX;
 use delayline::{BuryCause, DeadLetter, DeadLetterOp, Durability};
 use nix::sys::signal::Signal;
 
-use super::Run;
 use super::rest::{Left, Target};
-use super::words::{many, span};
+use super::state::Run;
 use crate::console::printable;
 use crate::exit::{Exit, Failure};
 use crate::signal::Cause;
+use crate::words::{many, span};
 
 /// Says what is left of a run that was cut short, and where it is.
 pub(crate) fn left(run: &Run, cause: &Cause, left: Left, target: Option<&Target>) {

@@ -4,7 +4,6 @@ use std::fs::{File, Permissions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use delayline::{Clock, Due, GroupName, NewTask, SystemClock, TaskId, TaskView, Timestamp};
@@ -12,9 +11,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tempfile::NamedTempFile;
 
-use super::Run;
 use super::accept::Rest;
+use super::ids::Ids;
 use super::next_due::next_due_in;
+use super::state::Run;
 use crate::exit::Failure;
 use crate::input::Batch;
 
@@ -23,44 +23,6 @@ const INPUT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Saving so many tasks takes long enough for somebody to wonder.
 const TAKES_A_WHILE: u64 = 200_000;
-/// Ids of tasks that are gone are looked for when there may be so many of them.
-const GONE_MAX: usize = 1_000_000;
-
-/// The ids of tasks that would be lost with this process, in the order in which they were accepted. For going through
-/// many tasks, finding each is quicker than listing them page by page, where every page looks at all of them.
-#[derive(Debug, Default)]
-pub(crate) struct Ids(Mutex<Vec<TaskId>>);
-
-impl Ids {
-    /// Keeps more ids, and forgets those of tasks that are gone once they are the larger part.
-    pub(crate) async fn keep(&self, run: &Run, more: impl IntoIterator<Item = TaskId>) -> Result<(), Failure> {
-        let outstanding = usize::try_from(run.ledger.counts().outstanding()).unwrap_or(usize::MAX);
-        let may_be_gone = {
-            let mut ids = self.lock();
-            ids.extend(more);
-            if ids.len() < outstanding.saturating_mul(2).saturating_add(GONE_MAX) {
-                return Ok(());
-            }
-            std::mem::take(&mut *ids)
-        };
-        let mut there = Vec::new();
-        for id in may_be_gone {
-            if run.backend.find(&run.queue, &id).await?.is_some() {
-                there.push(id);
-            }
-        }
-        *self.lock() = there;
-        Ok(())
-    }
-
-    fn all(&self) -> Vec<TaskId> {
-        std::mem::take(&mut self.lock())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<TaskId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// What is left of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use delayline::{Queue, Raw, Verdict};
 
-use super::Run;
+use super::state::Run;
 use crate::exit::Failure;
 use crate::output::{Ended, Lines, Output};
 use crate::signal::Cause;

@@ -11,7 +11,7 @@ use delayline::{
     async_trait,
 };
 
-use super::ledger::Ledger;
+use crate::tally::Ledger;
 
 pub(crate) struct Watched {
     inner: Arc<dyn DelayBackend>,

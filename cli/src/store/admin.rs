@@ -9,7 +9,7 @@ use super::look::now;
 use super::session::Session;
 use super::show::{LetterShown, json, letter_table, out, out_json, write};
 use crate::exit::{Exit, Failure};
-use crate::run::words::many;
+use crate::words::many;
 
 #[derive(Serialize)]
 struct Done<'a> {

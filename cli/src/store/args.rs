@@ -7,7 +7,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use delayline::{Due, GroupName, QueueName, Shift, TaskId, TaskRef, Timestamp};
 
 use super::refs;
-use crate::args::{duration, queue_name, some_time};
+use crate::parse::{duration, queue_name, some_time};
 
 /// The most tasks that `list` shows.
 const LIST_MAX: u32 = 1_000_000;

@@ -11,7 +11,7 @@ use super::session::Session;
 use super::show::{out, out_json};
 use crate::console::printable;
 use crate::exit::{Exit, Failure};
-use crate::run::words::many;
+use crate::words::many;
 
 /// A change whose answer was lost is repeated under its operation id so often.
 const TRIES: u32 = 3;

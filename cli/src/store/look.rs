@@ -9,10 +9,10 @@ use tokio::time::{Instant, timeout};
 use super::args::{FindArgs, ListArgs, PingArgs, QueuesArgs, StatsArgs};
 use super::session::{Session, connect, hinted};
 use super::show::{StatsShown, TaskShown, json, millis, out, out_json, stats_table, task_table, write};
-use crate::args::Global;
 use crate::console::printable;
 use crate::exit::{Exit, Failure};
-use crate::run::words::span;
+use crate::global::Global;
+use crate::words::span;
 
 pub(super) async fn stats(session: &Session, args: StatsArgs) -> Result<Exit, Failure> {
     session.needs(session.backend.capabilities().stats, "count tasks")?;

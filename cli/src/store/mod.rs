@@ -23,24 +23,16 @@ pub(crate) mod refs;
 pub(crate) mod session;
 pub(crate) mod show;
 
-use std::sync::Arc;
-
 use self::args::{DeadCommand, StoreCommand};
 use self::session::Session;
-use crate::args::Global;
-use crate::console::Console;
 use crate::exit::{Exit, Failure};
-use crate::logging;
+use crate::global::Global;
+use crate::start::{self, Logs, Threads};
 
 /// Runs one of the commands.
 pub(crate) fn main(global: &Global, command: StoreCommand) -> Result<Exit, Failure> {
-    let console = Arc::new(Console::new(false));
-    logging::start(global.verbose, console.clone())?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::io("cannot start the runtime", &e))?;
-    runtime.block_on(async {
+    let console = start::console(global, false, Logs::Usual)?;
+    start::runtime(Threads::None)?.block_on(async {
         if let StoreCommand::Ping(args) = &command {
             return look::ping(global, args).await;
         }

@@ -9,9 +9,9 @@ use super::args::RemoveArgs;
 use super::confirm::confirm;
 use super::session::hinted;
 use super::show::{out, out_json};
-use crate::args::Global;
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
+use crate::global::Global;
 
 /// Without a session, which would make the name space anew.
 pub(super) async fn remove(global: &Global, args: &RemoveArgs, console: &Arc<Console>) -> Result<Exit, Failure> {

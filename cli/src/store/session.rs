@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use delayline::{DelayBackend, Durability, ErrorKind, QueueName, Support};
 
-use crate::args::Global;
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
+use crate::global::Global;
 
 /// What every command on a store works with.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use super::refs;
 use crate::console::printable;
 use crate::exit::Failure;
 use crate::output::Payload;
-use crate::run::words::span;
+use crate::words::span;
 
 /// So much of a payload is shown in a table.
 const PAYLOAD_CHARS_MAX: usize = 40;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use delayline::QueueName;
 
-use crate::args::{queue_name, some_time};
+use crate::parse::{queue_name, some_time};
 
 const DETAILS: &str = r#"Keys: up and down select a queue, p pauses or resumes it, q ends.
 

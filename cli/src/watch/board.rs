@@ -1,12 +1,12 @@
 //! What is known of each queue, and how it changes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use delayline::{QueueName, QueueStats};
 use tokio::time::Instant;
 
-use super::scrape::{Quantiles, Sample};
+use super::scrape::{Quantiles, Sample, Told};
 
 /// Changes are looked at over this time.
 pub(super) const OVER: Duration = Duration::from_secs(10);
@@ -78,9 +78,6 @@ impl Past<u64> {
         Some((*last as f64 - *first as f64) / seconds)
     }
 }
-
-/// What each worker told of each queue.
-pub(super) type Told = HashMap<QueueName, Sample>;
 
 /// What workers handed out of a queue, all together. A worker that was started again counts from its beginning.
 pub(super) fn out<'a>(workers: impl Iterator<Item = &'a Past<Told>>, queue: &QueueName) -> Option<Out> {

@@ -10,7 +10,7 @@ use ratatui::widgets::{Cell, Row, Table, TableState};
 use super::board::{self, Board, Out};
 use super::scrape::Late;
 use crate::console::printable;
-use crate::run::words::span;
+use crate::words::span;
 
 /// What is not known.
 const UNKNOWN: &str = "-";

@@ -27,11 +27,10 @@ use self::args::WatchArgs;
 use self::board::Board;
 use self::draw::View;
 use self::poll::Poller;
-use crate::args::Global;
-use crate::console::Console;
 use crate::exit::{Exit, Failure};
-use crate::logging;
-use crate::signal::{Cause, Stop, listen};
+use crate::global::Global;
+use crate::signal::{Cause, Stop};
+use crate::start::{self, Logs, Threads};
 use crate::store::session::Session;
 
 /// The store is asked no more often than that.
@@ -49,20 +48,12 @@ pub(crate) fn main(global: &Global, args: &WatchArgs) -> Result<Exit, Failure> {
     if args.every < EVERY_MIN {
         return Err(Failure::new("--every: the store is asked no more often than every 100ms").exit(Exit::Usage));
     }
-    let console = Arc::new(Console::new(false));
-    // What is logged to the same terminal would tear the view.
-    if !console.is_terminal() {
-        logging::start(global.verbose, console.clone())?;
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::io("cannot start the runtime", &e))?;
+    let console = start::console(global, false, Logs::BesideScreen)?;
+    let runtime = start::runtime(Threads::Few(1))?;
     let session = Arc::new(runtime.block_on(Session::open(global, "watch", console))?);
     session.needs(session.backend.capabilities().stats, "count tasks")?;
-    let stop = Stop::new()?;
-    listen(stop.clone(), ratatui::restore)?;
+    // Not before: while it connects, the first Ctrl-C ends it.
+    let stop = start::signals(ratatui::restore)?;
     let (poller, boards) = Poller::new(session.clone(), args.clone());
     let again = poller.again();
     runtime.spawn(poller.run());

@@ -10,8 +10,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::args::WatchArgs;
-use super::board::{Board, Past, Row, Told, out, tasks};
-use super::scrape;
+use super::board::{Board, Past, Row, out, tasks};
+use super::scrape::{self, Told};
 use crate::store::session::Session;
 
 /// How often is asked which queues there are: a store may have to look through all its keys for that.

@@ -1,6 +1,6 @@
 //! Reading what a worker serves with `--metrics`: hand-outs and their lateness, which the store does not know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::time::Duration;
 
@@ -9,11 +9,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::board::Told;
-
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Nobody's metrics are longer.
 const BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// What each worker told of each queue.
+pub(super) type Told = HashMap<QueueName, Sample>;
 
 /// What a worker has counted of one queue since it began.
 #[derive(Clone, Debug, Default, PartialEq)]

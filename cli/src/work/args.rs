@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use delayline::QueueName;
 
-use crate::args::{ExecArgs, queue_name, some_time};
+use crate::exec::args::ExecArgs;
+use crate::parse::{queue_name, some_time};
 
 const DETAILS: &str = r#"Any number of `work` processes may share a queue: each task goes to one of
 them. One that dies leaves its tasks to the others when their leases end.

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use delayline::{CancellationToken, Context, Handled, Queue, Raw, RetryPolicy, Worker};
 
-use super::Work;
+use super::state::Work;
 use crate::console::printable;
+use crate::exec::{Groups, RETRY_DELAY_MAX, Runner, concurrency};
 use crate::exit::Failure;
-use crate::run::exec::{Groups, RETRY_DELAY_MAX, Runner, concurrency};
-use crate::run::words::{many, span};
 use crate::signal::Cause;
+use crate::words::{many, span};
 
 /// Runs a command for each task when it is due, until that is to end. Commands that run then have the grace time to end;
 /// what is unfinished after it is killed and given back.

@@ -11,68 +11,38 @@ mod exec;
 mod gate;
 mod health;
 mod http;
+mod state;
 mod stdout;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use delayline::{Capabilities, DelayBackend, Lease, Queue, Raw};
+use delayline::{Queue, Raw};
 
 use self::args::WorkArgs;
 use self::gate::Gate;
-use crate::args::Global;
+use self::state::Work;
 use crate::console::Console;
+use crate::exec::Groups;
 use crate::exit::{Exit, Failure};
-use crate::logging;
-use crate::run::exec::Groups;
-use crate::run::ledger::Ledger;
-use crate::run::words::{many, span};
-use crate::signal::{Cause, Stop, listen};
+use crate::global::Global;
+use crate::signal::{Cause, Stop};
+use crate::start::{self, Logs, Started, Threads};
 use crate::store::session::Session;
-
-/// What the parts of it share.
-pub(crate) struct Work {
-    args: WorkArgs,
-    gate: Arc<Gate>,
-    ledger: Arc<Ledger>,
-    console: Arc<Console>,
-    stop: Stop,
-    given_back: AtomicU64,
-}
-
-impl Work {
-    fn gate_capabilities(&self) -> &Capabilities {
-        self.gate.capabilities()
-    }
-
-    /// Makes leases last as long again from now; one that was lost is noticed when its task is settled.
-    async fn extend(&self, leases: Vec<Lease>) -> delayline::Result<()> {
-        self.gate.extend(&self.args.queue, leases, self.args.lease).await.map(drop)
-    }
-
-    fn given_back(&self, tasks: u64) {
-        self.given_back.fetch_add(tasks, Ordering::Relaxed);
-    }
-}
+use crate::tally::Ledger;
+use crate::words::{many, span};
 
 /// Runs the command.
 pub(crate) fn main(global: &Global, args: WorkArgs) -> Result<Exit, Failure> {
-    let console = Arc::new(Console::new(args.quiet));
-    logging::start(global.verbose, console.clone())?;
-    let stop = Stop::new()?;
+    let console = start::console(global, args.quiet, Logs::Usual)?;
     let groups = Arc::new(Groups::new());
-    listen(stop.clone(), {
+    let at_once = {
         let groups = groups.clone();
         move || groups.kill_all()
-    })?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::io("cannot start the runtime", &e))?;
-    let exit = runtime.block_on(run(global, args, console, stop, groups));
-    // What still hangs in a pipe keeps nobody here.
-    runtime.shutdown_background();
-    exit
+    };
+    let started = Started::new(console.clone(), Threads::Cores, at_once)?;
+    let stop = started.stop.clone();
+    started.run(run(global, args, console, stop, groups))
 }
 
 async fn run(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use delayline::{Consumer, Delivery, Lease, Queue, Raw, Support, Verdict};
 use tokio::time::{Instant, sleep};
 
-use super::Work;
+use super::state::Work;
 use crate::exit::Failure;
 use crate::output::{Ended, Lines, Output, Written};
 use crate::signal::Cause;

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use super::plot::{Axis, Bars, COLOURS, Colour, Line, SERIES_MAX, bars, bars_alone, lines};
 use super::table::{cell, scenarios, shown, verdict};
 use super::{Figure, Outcome, Report, Verdict};
-use crate::bench::figures::KINDS;
+use crate::bench::kinds::KINDS;
 use crate::exit::Failure;
 
 const STYLE: &str = include_str!("page.css");

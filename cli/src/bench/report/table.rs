@@ -5,7 +5,7 @@ use comfy_table::{CellAlignment, Table};
 use indicatif::HumanCount;
 
 use super::{Figure, Outcome, Report, Verdict};
-use crate::bench::figures::KINDS;
+use crate::bench::kinds::KINDS;
 
 /// The result as text.
 pub(in crate::bench) fn table(report: &Report) -> String {

@@ -8,12 +8,12 @@ use delayline::Outcome;
 use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Scene, per_second, take_lateness};
+use super::scene::{Scene, per_second, take_lateness};
 use crate::bench::drive::{BATCH, Crew, Drive, LEAD, PATIENCE, Pace, When};
 use crate::bench::figures::Run;
 use crate::bench::late::{Bare, quantile_ms};
-use crate::demo::heap;
 use crate::exit::Failure;
+use crate::heap;
 
 /// The tasks for later are due within these hours.
 const LATER: Duration = Duration::from_secs(3_600);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{Scene, bare_at, per_second, take_lateness};
+use super::scene::{Scene, bare_at, per_second, take_lateness};
 use crate::bench::drive::{BATCH, Crew, When, claim_then_complete};
 use crate::bench::figures::Run;
 use crate::exit::Failure;

@@ -8,7 +8,7 @@ use delayline::{ChangeOutcome, TaskRef};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Scene, take_lateness};
+use super::scene::{Scene, take_lateness};
 use crate::bench::drive::{Crew, Drive, Pace};
 use crate::bench::figures::Run;
 use crate::bench::late::{Bare, Micros, histogram, quantile_ms};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::sleep_until;
 
-use super::{Scene, bare_at, per_second, take_lateness};
+use super::scene::{Scene, bare_at, per_second, take_lateness};
 use crate::bench::drive::{Crew, PATIENCE, When};
 use crate::bench::figures::Run;
 use crate::exit::Failure;

@@ -9,11 +9,11 @@ use delayline::{Change, ChangeOutcome, Outcome, Select, TaskId, TaskRef};
 use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
-use super::{Scene, per_second};
+use super::scene::{Scene, per_second};
 use crate::bench::drive::{BATCH, Crew, Drive, When};
 use crate::bench::figures::Run;
-use crate::demo::heap;
 use crate::exit::Failure;
+use crate::heap;
 
 /// A session's life, longer than the run.
 const LIFE: Duration = Duration::from_secs(600);

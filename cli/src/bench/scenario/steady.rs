@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::HumanCount;
 use tokio::time::{Instant, sleep};
 
-use super::{Scene, take_lateness};
+use super::scene::{Scene, take_lateness};
 use crate::bench::drive::{Crew, Drive, LEAD, Pace, When};
 use crate::bench::figures::Run;
 use crate::bench::late::{Bare, quantile_ms};

@@ -1,9 +1,5 @@
 //! Handing tasks out to commands: a worker of the library, whose handler runs one command for each task.
 
-mod command;
-mod groups;
-mod pump;
-
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,16 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use delayline::{CancellationToken, Context, Queue, Raw, RetryPolicy, Worker};
 
-pub(crate) use self::command::Runner;
-pub(crate) use self::groups::Groups;
-use super::Run;
-use super::words::{many, span};
-use crate::args::ExecArgs;
+use super::state::Run;
+use crate::exec::args::ExecArgs;
+use crate::exec::{Groups, RETRY_DELAY_MAX, Runner, concurrency};
 use crate::exit::Failure;
 use crate::signal::Cause;
-
-/// No wait between two attempts is longer.
-pub(crate) const RETRY_DELAY_MAX: Duration = Duration::from_secs(3600);
+use crate::words::{many, span};
 
 /// Runs a command for each task when it is due, until all are done or the run is stopped. Commands that run then have
 /// the grace time to end; what is unfinished after it is killed and given back.
@@ -62,9 +54,4 @@ fn announce_grace(run: &Run, grace: Duration) {
         let grace = span(grace);
         run.console.say(format_args!("waiting up to {grace} for {commands} to end; Ctrl-C again kills what runs"));
     }
-}
-
-/// Two commands for each core.
-pub(crate) fn concurrency() -> usize {
-    std::thread::available_parallelism().map_or(4, |cores| 2 * cores.get())
 }

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::groups::{Group, Groups};
 use super::pump::{Tail, To, pump};
 use crate::console::Console;
-use crate::run::words::span;
+use crate::words::span;
 
 /// A command that is told to end because its time is up is killed when it has not by then.
 const KILL_AFTER: Duration = Duration::from_secs(2);

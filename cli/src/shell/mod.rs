@@ -1,45 +1,17 @@
 //! `completions` and `man`: what a package installs beside the program.
 
+pub(crate) mod args;
+
 use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::CommandFactory;
-use clap_complete::Shell;
 use clap_mangen::Man;
 
+use self::args::{CompletionsArgs, ManArgs};
 use crate::args::Args;
 use crate::exit::{Exit, Failure};
-
-/// Writes a completion script for a shell to stdout.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  delayline completions bash > /etc/bash_completion.d/delayline
-  delayline completions zsh > \"${fpath[1]}/_delayline\"
-  delayline completions fish > ~/.config/fish/completions/delayline.fish")]
-pub(crate) struct CompletionsArgs {
-    /// The shell.
-    #[arg(value_name = "SHELL", value_enum)]
-    shell: Shell,
-}
-
-/// Writes the manual to stdout, or a page for each command into a folder.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  delayline man | man -l -
-  delayline man work | man -l -
-  delayline man --dir /usr/local/share/man/man1")]
-pub(crate) struct ManArgs {
-    /// The command that the page is about; several words for `dead list`. The program itself unless told.
-    #[arg(value_name = "COMMAND", conflicts_with = "dir")]
-    command: Vec<String>,
-
-    /// Writes all pages into this folder, which is made if it is not there.
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
-}
 
 pub(crate) fn completions(args: &CompletionsArgs) -> Result<Exit, Failure> {
     let mut script = Vec::new();

@@ -1,0 +1,52 @@
+//! The ids of what would be lost with this process.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use delayline::{DelayBackend, QueueName, TaskId};
+
+use crate::exit::Failure;
+
+/// Ids of tasks that are gone are looked for when there may be so many of them.
+const GONE_MAX: usize = 1_000_000;
+
+/// The ids of tasks that would be lost with this process, in the order in which they were accepted. For going through
+/// many tasks, finding each is quicker than listing them page by page, where every page looks at all of them.
+#[derive(Debug, Default)]
+pub(crate) struct Ids(Mutex<Vec<TaskId>>);
+
+impl Ids {
+    /// Keeps more ids, and forgets those of tasks that are gone once they are the larger part.
+    pub(crate) async fn keep(
+        &self,
+        more: impl IntoIterator<Item = TaskId>,
+        outstanding: u64,
+        queue: &QueueName,
+        backend: &dyn DelayBackend,
+    ) -> Result<(), Failure> {
+        let outstanding = usize::try_from(outstanding).unwrap_or(usize::MAX);
+        let may_be_gone = {
+            let mut ids = self.lock();
+            ids.extend(more);
+            if ids.len() < outstanding.saturating_mul(2).saturating_add(GONE_MAX) {
+                return Ok(());
+            }
+            std::mem::take(&mut *ids)
+        };
+        let mut there = Vec::new();
+        for id in may_be_gone {
+            if backend.find(queue, &id).await?.is_some() {
+                there.push(id);
+            }
+        }
+        *self.lock() = there;
+        Ok(())
+    }
+
+    pub(super) fn all(&self) -> Vec<TaskId> {
+        std::mem::take(&mut self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<TaskId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
