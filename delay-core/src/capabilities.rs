@@ -191,6 +191,18 @@ pub enum Support {
     Unsupported,
 }
 
+impl Support {
+    /// As one lower-case word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Definite => "definite",
+            Self::Requested => "requested",
+            Self::Unsupported => "unsupported",
+        }
+    }
+}
+
 /// What an accepted task survives (LOSS).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -203,6 +215,18 @@ pub enum Durability {
     Disk,
 }
 
+impl Durability {
+    /// As one lower-case word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Server => "server",
+            Self::Disk => "disk",
+        }
+    }
+}
+
 /// What a lease hangs on beside its time (DUP).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -213,6 +237,17 @@ pub enum LeaseHold {
     /// The connection of the client that claimed (DUP-16): only this client can settle and extend it, it is lost when the
     /// connection is, and its end is final.
     Connection,
+}
+
+impl LeaseHold {
+    /// As one lower-case word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Connection => "connection",
+        }
+    }
 }
 
 /// How exact the order of hand-out is (ORDER).

@@ -95,6 +95,19 @@ pub enum ChangeOutcome {
     Requested,
 }
 
+impl ChangeOutcome {
+    /// As one lower-case word, such as `in_flight`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Changed => "changed",
+            Self::InFlight => "in_flight",
+            Self::NotFound => "not_found",
+            Self::Requested => "requested",
+        }
+    }
+}
+
 /// The answer to a change.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]

@@ -428,6 +428,18 @@ pub enum Outcome {
     Replaced,
 }
 
+impl Outcome {
+    /// As one lower-case word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Existing => "existing",
+            Self::Replaced => "replaced",
+        }
+    }
+}
+
 /// What the store knows of a task that is pending or in flight.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -501,6 +513,18 @@ pub enum TaskState {
     InFlight,
     /// Under a lease, and cancelled: it is not delivered again.
     Cancelling,
+}
+
+impl TaskState {
+    /// As one lower-case word, such as `in_flight`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::InFlight => "in_flight",
+            Self::Cancelling => "cancelling",
+        }
+    }
 }
 
 #[cfg(test)]

@@ -305,17 +305,23 @@ impl Pusher {
     }
 
     fn there(&mut self, scheduled: &Scheduled, line: u64, lines: &mut Lines) -> Result<(), Failure> {
-        let (outcome, count) = match scheduled.outcome {
-            Outcome::Existing => ("existing", &mut self.counts.existing),
-            Outcome::Replaced => ("replaced", &mut self.counts.replaced),
-            _ => ("created", &mut self.counts.created),
+        let count = match scheduled.outcome {
+            Outcome::Existing => &mut self.counts.existing,
+            Outcome::Replaced => &mut self.counts.replaced,
+            _ => &mut self.counts.created,
         };
         *count += 1;
         self.counts.last_line = self.counts.last_line.max(line);
         let id = scheduled.id();
         if self.args.json {
             let due_at = scheduled.task.due_at;
-            return lines.json(&Line { line, id, outcome, due_at, r#ref: refs::text(&scheduled.task) });
+            return lines.json(&Line {
+                line,
+                id,
+                outcome: scheduled.outcome.as_str(),
+                due_at,
+                r#ref: refs::text(&scheduled.task),
+            });
         }
         lines.text(&id.to_text());
         Ok(())

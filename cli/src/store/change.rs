@@ -183,11 +183,7 @@ impl Answer {
 
 fn one(id: String, outcome: &CoreResult<ChangeOutcome>) -> One {
     let (outcome, error) = match outcome {
-        Ok(ChangeOutcome::Changed) => ("changed", None),
-        Ok(ChangeOutcome::InFlight) => ("in_flight", None),
-        Ok(ChangeOutcome::NotFound) => ("not_found", None),
-        Ok(ChangeOutcome::Requested) => ("requested", None),
-        Ok(_) => ("other", None),
+        Ok(outcome) => (outcome.as_str(), None),
         Err(e) => ("refused", Some(e.message().to_owned())),
     };
     One { id, outcome, error }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
-use delayline::{DeadLetter, GroupName, Headers, QueueName, QueueStats, TaskId, TaskState, TaskView, Timestamp};
+use delayline::{DeadLetter, GroupName, Headers, QueueName, QueueStats, TaskId, TaskView, Timestamp};
 use serde::Serialize;
 
 use super::refs;
@@ -46,7 +46,7 @@ impl<'a> TaskShown<'a> {
         Self {
             id: &view.task.id,
             queue,
-            state: state(view.state),
+            state: view.state.as_str(),
             due_at: view.task.due_at,
             visible_at: view.visible_at,
             attempt: view.attempt,
@@ -94,15 +94,6 @@ impl<'a> TaskShown<'a> {
     }
 }
 
-fn state(state: TaskState) -> &'static str {
-    match state {
-        TaskState::Pending => "pending",
-        TaskState::InFlight => "in_flight",
-        TaskState::Cancelling => "cancelling",
-        _ => "other",
-    }
-}
-
 fn headers(headers: &Headers) -> BTreeMap<&str, &str> {
     headers.iter().collect()
 }
@@ -116,7 +107,7 @@ pub(super) fn task_table(tasks: &[TaskView], now: Timestamp) -> String {
             view.visible_at.to_string(),
             from_now(view.visible_at, now),
             printable(&view.task.id.to_text()),
-            state(view.state).replace('_', " "),
+            view.state.as_str().replace('_', " "),
             format!("{}/{}", view.attempt, view.max_attempts),
             view.group.as_ref().map(|group| printable(group.as_str())).unwrap_or_default(),
             cut(&view.payload),

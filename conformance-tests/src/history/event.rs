@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use delayline_core as core;
 use delayline_core::{
-    Bytes, ChangeOutcome, ClaimedTask, ErrorKind, GroupName, Headers, Lease, NewTask, OnConflict, Outcome, QueueName,
-    Select, Shift, TaskId, TaskRef, Timestamp,
+    Bytes, ChangeOutcome, ClaimedTask, ErrorKind, GroupName, Headers, Lease, NewTask, OnConflict, QueueName, Select,
+    Shift, TaskId, TaskRef, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -412,13 +412,7 @@ impl From<&NewTask> for Planned {
 
 impl From<&core::Scheduled> for Accepted {
     fn from(scheduled: &core::Scheduled) -> Self {
-        let outcome = match scheduled.outcome {
-            Outcome::Created => "created",
-            Outcome::Existing => "existing",
-            Outcome::Replaced => "replaced",
-            _ => "another outcome",
-        };
-        Self { task: scheduled.task.clone(), outcome: outcome.into() }
+        Self { task: scheduled.task.clone(), outcome: scheduled.outcome.as_str().into() }
     }
 }
 
@@ -488,16 +482,7 @@ impl Op {
 
 impl From<&core::Changed> for Answer {
     fn from(changed: &core::Changed) -> Self {
-        let word = |outcome: &ChangeOutcome| {
-            match outcome {
-                ChangeOutcome::Changed => "changed",
-                ChangeOutcome::InFlight => "in_flight",
-                ChangeOutcome::NotFound => "not_found",
-                ChangeOutcome::Requested => "requested",
-                _ => "another outcome",
-            }
-            .to_string()
-        };
+        let word = |outcome: &ChangeOutcome| outcome.as_str().to_string();
         Self::Change {
             outcomes: changed.outcomes.iter().map(|outcome| Item::of(outcome, word)).collect(),
             tally: Tally {

@@ -8,7 +8,7 @@ pub(super) mod tests;
 
 use std::collections::BTreeMap;
 
-use delayline::{Capabilities, Durability, LeaseHold, Order, Support};
+use delayline::{Capabilities, Order};
 use serde::{Deserialize, Serialize};
 
 use super::args::BenchArgs;
@@ -167,32 +167,20 @@ impl Machine {
 
 impl Backend {
     pub(super) fn new(caps: &Capabilities, url: String, version: Option<String>, private: bool) -> Self {
-        let has = |support: Support| match support {
-            Support::Definite => "definite",
-            Support::Requested => "requested",
-            _ => "unsupported",
-        };
-        let durability = match caps.durability {
-            Durability::Process => "process",
-            Durability::Server => "server",
-            Durability::Disk => "disk",
-            _ => "unknown",
-        };
         let order = match caps.order {
             Order::Exact => "exact".to_owned(),
             Order::PerShard(shards) => format!("exact in each of {shards} shards"),
             Order::Within(window) => format!("within {}", humantime::format_duration(window)),
             _ => "any".to_owned(),
         };
-        let lease_hold = if caps.lease_hold == LeaseHold::Store { "store" } else { "connection" };
         let capabilities = [
-            ("durability", durability),
+            ("durability", caps.durability.as_str()),
             ("order", &order),
-            ("lease_hold", lease_hold),
-            ("cancel", has(caps.cancel)),
-            ("reschedule", has(caps.reschedule)),
-            ("replace", has(caps.replace)),
-            ("groups", has(caps.groups)),
+            ("lease_hold", caps.lease_hold.as_str()),
+            ("cancel", caps.cancel.as_str()),
+            ("reschedule", caps.reschedule.as_str()),
+            ("replace", caps.replace.as_str()),
+            ("groups", caps.groups.as_str()),
         ];
         let capabilities = capabilities.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         Self { name: caps.name.to_owned(), url, version, private, capabilities }
