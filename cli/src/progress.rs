@@ -10,7 +10,7 @@ use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 use crate::console::Console;
-use crate::tally::{Counts, Ledger};
+use crate::tally::{Counts, Tally};
 use crate::words::{many, span};
 
 const REDRAW_EVERY: Duration = Duration::from_millis(100);
@@ -27,13 +27,13 @@ pub(crate) struct Progress {
 
 impl Progress {
     /// Shows a bar; none if standard error is no terminal, or can't have one.
-    pub(crate) fn start(console: &Console, ledger: Arc<Ledger>, done: &'static str) -> Option<Self> {
+    pub(crate) fn start(console: &Console, tally: Arc<Tally>, done: &'static str) -> Option<Self> {
         let bar = bar(console)?;
         let (end, ended) = sync_channel(0);
         let drawn = bar.clone();
         let draw = move || {
             loop {
-                show(&drawn, ledger.counts(), ledger.next_due_in(), done);
+                show(&drawn, tally.counts(), tally.next_due_in(), done);
                 if !matches!(ended.recv_timeout(REDRAW_EVERY), Err(RecvTimeoutError::Timeout)) {
                     return;
                 }

@@ -1,7 +1,11 @@
-//! What a run knows of its tasks: how many were accepted, and what became of them. The one place that says when all
-//! are done.
+//! What a `run` or a `work` has done so far, in numbers. The one place that says when all of a run is done.
 //!
-//! It counts, because a memory backend holds nobody else's tasks. A queue that is shared will need it to tell its own
+//! It counts, and judges nothing: what was lost, came twice or came early is decided by the ledger of the conformance suite,
+//! for the commands that prove something. That one wants to know beforehand how many tasks there are, and a number for each;
+//! here they come as they are read, without an end, under ids of any length, and to keep those would cost more than keeping
+//! the tasks.
+//!
+//! Counting is enough where a memory backend holds nobody else's tasks. A queue that is shared will need it to tell its own
 //! ids from others'; then this file changes, and no other.
 
 use std::fmt;
@@ -18,7 +22,7 @@ use tokio::time::Instant;
 const SHOWN_TOLERANCE: Duration = Duration::from_millis(10);
 
 /// Counts that every part of a run shares.
-pub(crate) struct Ledger {
+pub(crate) struct Tally {
     accepted: AtomicU64,
     completed: AtomicU64,
     retried: AtomicU64,
@@ -62,7 +66,7 @@ impl Counts {
     }
 }
 
-impl Ledger {
+impl Tally {
     pub(crate) fn new() -> Self {
         Self {
             accepted: AtomicU64::new(0),
@@ -228,8 +232,8 @@ impl Ledger {
     }
 }
 
-impl fmt::Debug for Ledger {
+impl fmt::Debug for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ledger").field("counts", &self.counts()).finish_non_exhaustive()
+        f.debug_struct("Tally").field("counts", &self.counts()).finish_non_exhaustive()
     }
 }

@@ -17,6 +17,7 @@
 //! | [`trial`] | what a test works with |
 //! | [`history`] | every call as it was seen, in memory and in a file |
 //! | [`check`](mod@check) | pure checkers over a history |
+//! | [`ledger`] | the same of a run of millions of tasks, while it is under way |
 //! | [`tests`] | the tests, by promise |
 //! | [`heap`], [`dropping`] | probes: what is alive, and futures dropped half-way |
 //! | [`mutants`] | broken backends, each caught by a test: the proof that the tests can fail |
@@ -27,6 +28,7 @@ pub mod harness;
 pub mod heap;
 pub mod history;
 mod leak_main;
+pub mod ledger;
 pub mod mutants;
 pub mod need;
 #[cfg(feature = "servers")]

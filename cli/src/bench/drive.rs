@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use delayline::{Bytes, CancellationToken, Consumer, Delivery, Outcome, Queue, Raw, Task, TaskRef, Verdict};
+use delayline_conformance::ledger::Ledger;
 use futures_util::future::try_join_all;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::books::Books;
 use super::late::Late;
-use super::ledger::Ledger;
 use crate::exit::Failure;
 
 /// How many tasks travel in a batch.
@@ -32,7 +33,7 @@ type Verdicts = Vec<(Delivery<Bytes>, Verdict)>;
 #[derive(Debug)]
 pub(super) struct Drive {
     pub(super) queue: Queue<Bytes>,
-    pub(super) ledger: Ledger,
+    pub(super) books: Books,
     pub(super) late: Late,
     pub(super) lease: Duration,
     /// Bytes of a payload.
@@ -64,7 +65,7 @@ impl Drive {
     pub(super) fn new(queue: Queue<Bytes>, tasks: u32, payload: u32) -> Self {
         let lease = Duration::from_secs(60).min(queue.backend().capabilities().lease_max);
         Self {
-            ledger: Ledger::new(tasks, 1, lease),
+            books: Books::new(tasks, 1, lease),
             late: Late::new(),
             payload: payload as usize,
             lease,
@@ -77,13 +78,17 @@ impl Drive {
 
     /// Each task fails so often, and is tried again after this time.
     pub(super) fn failing(mut self, failures: u32, retry_after: Duration) -> Self {
-        self.ledger = Ledger::new(self.ledger.len(), failures + 1, self.lease);
+        self.books = Books::new(self.ledger().len(), failures + 1, self.lease);
         Self { failures, retry_after, ..self }
     }
 
     /// Tasks have ids of their own.
     pub(super) fn named(self) -> Self {
         Self { named: true, ..self }
+    }
+
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.books.ledger
     }
 
     pub(super) fn task(&self, number: u32, after: Duration) -> Task<Bytes> {
@@ -98,7 +103,7 @@ impl Drive {
         let (number, rest) = payload.split_first_chunk::<4>()?;
         let number = u32::from_be_bytes(*number);
         let intact = payload.len() == self.payload && rest.iter().all(|byte| *byte == b'.');
-        (intact && number < self.ledger.len()).then_some(number)
+        (intact && number < self.ledger().len()).then_some(number)
     }
 
     /// Schedules tasks in one call; they are to be new, or to replace.
@@ -109,7 +114,7 @@ impl Drive {
         let describe = |&number: &u32| {
             // A task that takes another's place may come at the time of either, until the answer is there.
             if new {
-                self.ledger.due(number, sent + after);
+                self.ledger().due(number, sent + after);
             }
             let task = self.task(number, after);
             if new { task } else { task.replace() }
@@ -124,9 +129,9 @@ impl Drive {
                 return Err(Failure::new(format!("task {number} was to be {outcome:?} and is {:?}", answer.outcome)));
             }
             if new {
-                self.ledger.accepted(number);
+                self.ledger().accepted(number);
             } else {
-                self.ledger.due(number, sent + after);
+                self.ledger().due(number, sent + after);
             }
             if let Some(due_at) = answer.task.due_at {
                 self.late.scheduled(sent, answered, after, due_at);
@@ -180,10 +185,10 @@ impl Drive {
                     }
                     let sent = Instant::now();
                     let after = when.after(sent);
-                    drive.ledger.due(number, sent + after);
+                    drive.ledger().due(number, sent + after);
                     let payload = drive.task(number, after);
                     drive.queue.schedule(payload.payload()).after(after).await?;
-                    drive.ledger.accepted(number);
+                    drive.ledger().accepted(number);
                 }
             });
         }
@@ -238,7 +243,7 @@ impl Drive {
         self.late.delivered(now, batch.iter().map(Delivery::due_at));
         let decide = |delivery: Delivery<Bytes>| match self.arrived(&delivery, now) {
             Some(number) if delivery.attempt() <= self.failures => {
-                self.ledger.retried(number, Instant::now() + self.retry_after);
+                self.ledger().given_back(number, Instant::now() + self.retry_after);
                 (None, (delivery, Verdict::Retry { after: self.retry_after, reason: "it is to fail".into() }))
             }
             number => (number, (delivery, Verdict::Complete)),
@@ -250,9 +255,9 @@ impl Drive {
     fn settled(&self, complete: Vec<Option<u32>>, answers: Vec<delayline::Result<()>>) {
         for (number, answer) in complete.into_iter().zip(answers) {
             match (number, answer) {
-                (Some(number), Ok(())) => self.ledger.complete(number),
+                (Some(number), Ok(())) => self.ledger().completed(number),
                 (None, Ok(())) => {}
-                (_, Err(e)) => self.ledger.refused(e),
+                (_, Err(e)) => self.books.refused(e),
             }
         }
     }
@@ -260,8 +265,8 @@ impl Drive {
     fn arrived(&self, delivery: &Delivery<Bytes>, at: Instant) -> Option<u32> {
         let number = self.number(delivery.payload());
         match number {
-            Some(number) => self.ledger.delivered(number, at),
-            None => self.ledger.strange(),
+            Some(number) => drop(self.ledger().delivered(number, at)),
+            None => self.books.strange(),
         }
         number
     }
@@ -334,7 +339,7 @@ impl Crew {
                 Some(Err(e)) => Err(Failure::new(format!("a consumer died: {e}"))),
                 Some(Ok(Ok(()))) | None => Err(Failure::new("a consumer ended by itself")),
             },
-            () = drive.ledger.drained(PATIENCE) => {}
+            () = drive.ledger().drained(PATIENCE) => {}
         }
         sleep(LINGER).await;
         self.end.cancel();

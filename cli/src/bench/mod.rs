@@ -5,17 +5,17 @@
 //! | [`store`] | a store under measurement, and a private server where one is asked for |
 //! | [`scenario`] | what is played |
 //! | [`drive`] | callers that schedule, claim and settle |
-//! | [`ledger`] | the books that find what was lost, came twice or came early |
+//! | [`books`] | what was lost, came twice or came early, in sentences |
 //! | [`late`], [`measure`], [`figures`] | lateness, processor time and memory, and how runs become a result |
 //! | [`report`], [`against`] | JSON, table and page; comparing with an earlier report |
 
 mod against;
 pub(crate) mod args;
+mod books;
 mod drive;
 mod figures;
 mod kinds;
 mod late;
-mod ledger;
 mod measure;
 mod report;
 mod scenario;

@@ -97,7 +97,8 @@ impl Show {
 
 impl Now {
     fn message(&self) -> String {
-        let watched = self.watched.as_ref().and_then(|(drive, of)| Some((drive.upgrade()?.ledger.completed(), *of)));
+        let watched =
+            self.watched.as_ref().and_then(|(drive, of)| Some((drive.upgrade()?.ledger().completed_count(), *of)));
         let how_far = watched.or(self.counted).map(|(done, of)| format!(" {}/{}", HumanCount(done), HumanCount(of)));
         format!("{}: {}{}", self.what, self.step, how_far.unwrap_or_default())
     }

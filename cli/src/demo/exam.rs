@@ -13,7 +13,7 @@ use tokio::task::{JoinError, JoinSet, yield_now};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::args::DemoArgs;
-use super::checks::Ledger;
+use super::books::Books;
 use super::panics::panic_on_purpose;
 use super::plan::{FirstAttempt, Plan, Visit};
 use super::show::{Show, count};
@@ -44,7 +44,7 @@ pub(super) struct Exam {
     pub(super) args: DemoArgs,
     pub(super) plan: Plan,
     pub(super) queue: Queue<u32>,
-    pub(super) ledger: Ledger,
+    pub(super) books: Books,
     pub(super) show: Show,
     /// Unlike that of any other run.
     pub(super) run: String,
@@ -140,7 +140,7 @@ impl Exam {
 
     async fn schedule(&self, begun: Instant) -> Result<Vec<TaskRef>, Failure> {
         let end = begun + self.args.exam;
-        self.ledger.everyone_until(end);
+        self.books.everyone_until(end);
         let tasks = (0..self.args.candidates).map(|candidate| {
             self.show.one_more();
             // Read when the task is about to be sent, so that whoever waits for its turn is due with the others.
@@ -149,7 +149,7 @@ impl Exam {
             if self.plan.steps.groups { task.group(EXAM) } else { task }
         });
         let refs = created(self.queue.schedule_all(tasks).await?)?;
-        (0..self.args.candidates).for_each(|candidate| self.ledger.accepted(candidate));
+        (0..self.args.candidates).for_each(|candidate| self.books.accepted(candidate));
         let (scheduled, exam, took) = (count(refs.len() as u64), span(self.args.exam), span(begun.elapsed()));
         self.show.tell(
             begun.elapsed(),
@@ -181,7 +181,7 @@ impl Exam {
         let announce = async {
             all(extra_time).await?;
             if !self.plan.extra.is_empty() {
-                let (counts, by) = (self.ledger.counts(), span(self.args.extra_time));
+                let (counts, by) = (self.books.counts(), span(self.args.extra_time));
                 let (some, have) = if steps.asks { (counts.asked, "asked for") } else { (counts.moved, "got") };
                 let some = count(some);
                 self.show.tell(
@@ -237,12 +237,12 @@ impl Exam {
     }
 
     async fn extra_time(&self, mut candidates: Vec<u32>, refs: &[TaskRef], begun: Instant) -> Result<(), Failure> {
-        candidates.retain(|candidate| self.ledger.is_writing(*candidate));
+        candidates.retain(|candidate| self.books.is_writing(*candidate));
         let until = begun + self.args.exam + self.args.extra_time;
         let left = until.saturating_duration_since(Instant::now());
         for (candidate, answer) in self.change(candidates, refs, Change::move_to(left)).await? {
             if let Some(answer) = answer {
-                self.ledger.moved(candidate, answer, until);
+                self.books.moved(candidate, answer, until);
             }
         }
         Ok(())
@@ -250,7 +250,7 @@ impl Exam {
 
     async fn hand_in(&self, candidates: Vec<u32>, refs: &[TaskRef]) -> Result<(), Failure> {
         for (candidate, answer) in self.change(candidates, refs, Change::cancel()).await? {
-            self.ledger.cancelled(candidate, answer);
+            self.books.cancelled(candidate, answer);
         }
         Ok(())
     }
@@ -279,7 +279,7 @@ impl Exam {
         let shifted = self.queue.shift_group(&GroupName::new(EXAM)?, Shift::Later(self.args.more_time)).await?;
         let now = Instant::now();
         if shifted.refused == 0 && shifted.requested == 0 {
-            self.ledger.shifted(self.args.more_time, now, shifted.changed);
+            self.books.shifted(self.args.more_time, now, shifted.changed);
         }
         let (by, changed, took) = (span(self.args.more_time), count(shifted.changed), span(now - asked));
         self.show.tell(
@@ -294,12 +294,12 @@ impl Exam {
 
     async fn time_is_up(&self, begun: Instant, end: Instant) {
         sleep_until(end).await;
-        let due = self.ledger.whose_time_is_up(Instant::now());
+        let due = self.books.whose_time_is_up(Instant::now());
         self.show.tell(begun.elapsed(), format_args!("time is up: {} still write, and are handed in", count(due)));
-        let counts = self.ledger.counts();
+        let counts = self.books.counts();
         if counts.moved + counts.asked > 0 {
             sleep_until(end + self.args.extra_time).await;
-            let more = self.ledger.whose_time_is_up(Instant::now()).saturating_sub(due);
+            let more = self.books.whose_time_is_up(Instant::now()).saturating_sub(due);
             self.show.tell(begun.elapsed(), format_args!("extra time is up: {} more are handed in", count(more)));
         }
     }
@@ -327,20 +327,20 @@ impl Exam {
         let Some(&first_attempt) = self.plan.first_attempt.get(candidate as usize) else {
             return Handled::retry("no candidate of this exam");
         };
-        self.ledger.begins(candidate, Instant::now(), context.lateness());
+        self.books.begins(candidate, Instant::now(), context.lateness());
         // Where a real one would wait for the archive: others run meanwhile.
         yield_now().await;
         match first_attempt {
             FirstAttempt::Fails if context.attempt() == 1 => {
-                self.ledger.fails(candidate, Instant::now() + RETRY_AFTER);
+                self.books.fails(candidate, Instant::now() + RETRY_AFTER);
                 Handled::retry("the archive does not answer")
             }
             FirstAttempt::Panics if context.attempt() == 1 => {
-                self.ledger.fails(candidate, Instant::now() + RETRY_AFTER);
+                self.books.fails(candidate, Instant::now() + RETRY_AFTER);
                 panic_on_purpose()
             }
             FirstAttempt::Works | FirstAttempt::Fails | FirstAttempt::Panics => {
-                self.ledger.completes(candidate);
+                self.books.completes(candidate);
                 Handled::Complete
             }
         }
@@ -374,9 +374,9 @@ impl Exam {
     async fn quiet(&self, begun: Instant) {
         sleep_until(begun + self.args.exam + self.args.extra_time).await;
         loop {
-            let before = self.ledger.counts();
+            let before = self.books.counts();
             sleep(QUIET).await;
-            if self.ledger.counts() == before && self.ledger.is_through() {
+            if self.books.counts() == before && self.books.is_through() {
                 return;
             }
         }
@@ -397,9 +397,9 @@ impl Exam {
     async fn standstill(&self, begun: Instant) {
         sleep_until(begun + self.args.exam + self.args.extra_time + self.args.more_time).await;
         loop {
-            let before = self.ledger.counts();
+            let before = self.books.counts();
             sleep(PATIENCE).await;
-            if self.ledger.counts() == before {
+            if self.books.counts() == before {
                 return;
             }
         }

@@ -1,11 +1,11 @@
 //! `delayline demo`: the exam that this project comes from, played in seconds, and what it proves.
 //!
-//! [`plan`] draws who does what and when, [`exam`] plays it through the library as an application would, [`checks`] keeps
+//! [`plan`] draws who does what and when, [`exam`] plays it through the library as an application would, [`books`] keeps
 //! books beside it that find what was lost, came twice or came early, and [`heap`](crate::heap) counts the bytes. [`show`] says how it
 //! goes, [`report`] how it went.
 
 pub(crate) mod args;
-mod checks;
+mod books;
 mod exam;
 mod panics;
 mod plan;
@@ -20,7 +20,7 @@ use delayline::{Durability, Queue, QueueName, Support};
 use tokio::time::{Instant, sleep};
 
 use self::args::DemoArgs;
-use self::checks::Ledger;
+use self::books::Books;
 use self::exam::Exam;
 use self::plan::{Plan, Steps};
 use self::report::{Heap, Report};
@@ -79,7 +79,7 @@ async fn play_in(
 async fn watched(exam: &Arc<Exam>, scratch: Option<&Scratch>, console: &Console, stop: &Stop) -> Result<Exit, Failure> {
     let played = tokio::select! {
         played = play(exam) => Some(played),
-        () = exam.show.draw(&exam.ledger, exam.args.candidates) => unreachable!("it goes on for ever"),
+        () = exam.show.draw(&exam.books, exam.args.candidates) => unreachable!("it goes on for ever"),
         () = stop.stopped() => None,
     };
     exam.show.end();
@@ -114,12 +114,12 @@ async fn prepare(
     let queue = Queue::new(backend, name)?;
     expect_empty(&queue).await?;
     let plan = Plan::new(&args, Steps::of(queue.backend().capabilities()));
-    let ledger = Ledger::new(args.candidates, Instant::now());
+    let books = Books::new(args.candidates, Instant::now());
     // A program that reads the result has no use for the story.
     let speaks = !args.quiet && (!args.json || io::stderr().is_terminal());
     let show = Show::new(console.clone(), speaks, speaks && !args.no_progress);
     let run = uuid::Uuid::new_v4().simple().to_string();
-    Ok(Exam { args, plan, queue, ledger, show, run })
+    Ok(Exam { args, plan, queue, books, show, run })
 }
 
 async fn expect_empty(queue: &Queue<u32>) -> Result<(), Failure> {
@@ -154,7 +154,7 @@ async fn play(exam: &Arc<Exam>) -> Result<Played, Failure> {
 }
 
 fn finish(exam: &Exam, console: &Console, played: &Played) -> Result<Exit, Failure> {
-    let verdict = exam.ledger.verdict();
+    let verdict = exam.books.verdict();
     let report = Report::new(exam.args.candidates, &verdict, played.heap, played.took);
     report.write(exam.args.json)?;
     if verdict.is_clean() {

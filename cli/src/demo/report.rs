@@ -5,17 +5,15 @@ use std::time::Duration;
 
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
+use delayline_conformance::ledger::Tally;
 use indicatif::HumanBytes;
 use serde::Serialize;
 
-use super::checks::Verdict;
+use super::books::Verdict;
 use super::show::count;
 use crate::console::Console;
 use crate::exit::Failure;
 use crate::words::span;
-
-/// So many candidates are named where something went wrong.
-const NAMED_MAX: usize = 5;
 
 /// What the demo found. Written as JSON it is a promise: `docs/cli.md` lists its fields, and none goes away.
 #[derive(Debug, Serialize)]
@@ -27,9 +25,9 @@ pub(super) struct Report {
     shifted: u64,
     delivered: u64,
     retried: u64,
-    lost: usize,
-    duplicated: usize,
-    early: usize,
+    lost: u64,
+    duplicated: u64,
+    early: u64,
     lateness_ms: Lateness,
     heap_bytes: Heap,
     seconds: f64,
@@ -63,9 +61,9 @@ impl Report {
             shifted: counts.shifted,
             delivered: counts.delivered,
             retried: counts.retried,
-            lost: verdict.lost.len(),
-            duplicated: verdict.twice.len(),
-            early: verdict.early.len(),
+            lost: verdict.lost.count,
+            duplicated: verdict.twice.count,
+            early: verdict.early.count,
             lateness_ms: Lateness { p50, p99, max },
             heap_bytes,
             seconds: (took.as_secs_f64() * 1000.0).round() / 1000.0,
@@ -91,7 +89,7 @@ impl Report {
             table.add_row([what.to_owned(), number, remark]);
         };
         let number = |number: u64| count(number).to_string();
-        let must_be_none = |number: usize| if number == 0 { "as promised" } else { "must be 0" }.to_owned();
+        let must_be_none = |number: u64| if number == 0 { "as promised" } else { "must be 0" }.to_owned();
         row("scheduled", number(self.scheduled), "hand-ins, for the end of the exam".to_owned());
         let too_late = match self.too_late {
             0 => String::new(),
@@ -102,9 +100,9 @@ impl Report {
         row("shifted", number(self.shifted), "more time for everyone, by one call".to_owned());
         row("handed in", number(self.delivered), "by the worker, at the end".to_owned());
         row("retried", number(self.retried), "after an error or a panic".to_owned());
-        row("lost", number(self.lost as u64), must_be_none(self.lost));
-        row("twice", number(self.duplicated as u64), must_be_none(self.duplicated));
-        row("early", number(self.early as u64), must_be_none(self.early));
+        row("lost", number(self.lost), must_be_none(self.lost));
+        row("twice", number(self.duplicated), must_be_none(self.duplicated));
+        row("early", number(self.early), must_be_none(self.early));
         let Lateness { p50, p99, max } = self.lateness_ms;
         row("lateness p50", format!("{p50:.1} ms"), "of first attempts, the wait for a slot included".to_owned());
         row("lateness p99", format!("{p99:.1} ms"), "a retry is due at a time of its own".to_owned());
@@ -135,16 +133,16 @@ pub(super) fn accuse(console: &Console, verdict: &Verdict) {
     for (what, who) in
         [("lost", &verdict.lost), ("delivered twice", &verdict.twice), ("delivered early", &verdict.early)]
     {
-        if !who.is_empty() {
+        if who.count > 0 {
             console.say(format_args!("{what}: {}", names(who)));
         }
     }
 }
 
-fn names(who: &[u32]) -> String {
-    let named: Vec<_> = who.iter().take(NAMED_MAX).map(|candidate| format!("exam-1/{candidate}")).collect();
-    let more = who.len().saturating_sub(NAMED_MAX);
-    let and_more = if more > 0 { format!(" and {} more", count(more as u64)) } else { String::new() };
+fn names(who: &Tally) -> String {
+    let named: Vec<_> = who.first.iter().map(|candidate| format!("exam-1/{candidate}")).collect();
+    let more = who.count - named.len() as u64;
+    let and_more = if more > 0 { format!(" and {} more", count(more)) } else { String::new() };
     named.join(", ") + &and_more
 }
 
@@ -154,8 +152,11 @@ mod tests {
 
     #[test]
     fn the_first_that_went_wrong_are_named() {
-        assert_eq!(names(&[7]), "exam-1/7");
-        assert_eq!(names(&[1, 2, 3, 4, 5, 6, 7]), "exam-1/1, exam-1/2, exam-1/3, exam-1/4, exam-1/5 and 2 more");
+        assert_eq!(names(&Tally { count: 1, first: vec![7] }), "exam-1/7");
+        assert_eq!(
+            names(&Tally { count: 7, first: vec![1, 2, 3, 4, 5] }),
+            "exam-1/1, exam-1/2, exam-1/3, exam-1/4, exam-1/5 and 2 more"
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use indicatif::{HumanCount, ProgressBar};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::checks::Ledger;
+use super::books::Books;
 use crate::console::Console;
 use crate::progress::bar;
 
@@ -49,14 +49,14 @@ impl Show {
     }
 
     /// Keeps the bar up to date, for ever.
-    pub(super) async fn draw(&self, ledger: &Ledger, candidates: u32) {
+    pub(super) async fn draw(&self, books: &Books, candidates: u32) {
         let Some(bar) = &self.bar else { return pending().await };
         bar.set_length(candidates.into());
         let mut ticks = interval(REDRAW_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let counts = ledger.counts();
+            let counts = books.counts();
             if counts.scheduled == 0 {
                 let sent = self.handed_to_backend.load(Ordering::Relaxed);
                 bar.set_position(sent);

@@ -47,7 +47,7 @@ pub(crate) async fn as_it_comes(run: &Run, mut input: Input) -> Result<Rest, Fai
             batch = input.batches.recv() => batch,
         };
         let Some(batch) = batch.transpose()? else {
-            run.ledger.input_ended();
+            run.tally.input_ended();
             break;
         };
         accepter.accept(batch).await?;
@@ -91,7 +91,7 @@ pub(crate) async fn strictly(run: &Run, input: &mut Input) -> Result<Strict, Fai
         accepter.accept(batch).await?;
     }
     if run.console.bad_lines() == 0 {
-        run.ledger.input_ended();
+        run.tally.input_ended();
         return Ok(Strict::Accepted);
     }
     accepter.take_back().await?;
@@ -145,7 +145,7 @@ impl<'a> Accepter<'a> {
             tokio::select! {
                 biased;
                 () = self.run.stop.stopped() => return Ok(()),
-                () = self.run.ledger.less_than(self.full_at) => {}
+                () = self.run.tally.less_than(self.full_at) => {}
                 () = tokio::time::sleep(ROOM_PATIENCE) => {}
             }
             self.try_again().await?;
@@ -171,7 +171,7 @@ impl<'a> Accepter<'a> {
     /// One call of the backend. What it is too full for goes to `waiting`.
     async fn call(&mut self, mut tasks: Vec<NewTask>, lines: Vec<u64>) -> Result<(), Failure> {
         let run = self.run;
-        let there = run.ledger.counts().outstanding();
+        let there = run.tally.counts().outstanding();
         let may_wait = !self.all_or_nothing && (tasks.len() <= KEPT_MAX || there > 0);
         let kept = if may_wait { tasks.clone() } else { Vec::new() };
         match self.from {
@@ -215,11 +215,11 @@ impl<'a> Accepter<'a> {
             }
         }
         self.full_at = there + accepted;
-        run.ledger.accepted(accepted);
-        run.ledger.begin();
+        run.tally.accepted(accepted);
+        run.tally.begin();
         match &run.to_be_saved {
             Some(to_be_saved) => {
-                to_be_saved.keep(ids, run.ledger.counts().outstanding(), &run.queue, &*run.backend).await
+                to_be_saved.keep(ids, run.tally.counts().outstanding(), &run.queue, &*run.backend).await
             }
             None => Ok(()),
         }
@@ -248,7 +248,7 @@ impl<'a> Accepter<'a> {
             run.backend.change(&run.queue, Select::Tasks(accepted), Change::cancel()).await?;
             accepted = rest;
         }
-        run.ledger.taken_back();
+        run.tally.taken_back();
         Ok(())
     }
 }

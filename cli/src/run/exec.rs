@@ -19,12 +19,12 @@ use crate::words::{many, span};
 pub(crate) async fn deliver(run: &Run, command: &str, args: &ExecArgs, groups: Arc<Groups>) -> Result<(), Failure> {
     let queue = Queue::with_codec(run.backend.clone(), &run.queue, Raw)?;
     let runner = Arc::new(Runner::new(command.to_owned(), args.timeout, run.console.clone(), groups));
-    let ledger = run.ledger.clone();
+    let tally = run.tally.clone();
     let handler = move |payload: Bytes, context: Context| {
-        let (runner, ledger) = (runner.clone(), ledger.clone());
+        let (runner, tally) = (runner.clone(), tally.clone());
         async move {
-            let _running = ledger.running();
-            ledger.late([(context.due_at(), context.lateness())]);
+            let _running = tally.running();
+            tally.late([(context.due_at(), context.lateness())]);
             runner.run(&payload, &context).await
         }
     };
@@ -40,7 +40,7 @@ pub(crate) async fn deliver(run: &Run, command: &str, args: &ExecArgs, groups: A
     tokio::select! {
         biased;
         () = run.stop.stopped() => announce_grace(run, args.grace),
-        () = run.ledger.all_done() => {}
+        () = run.tally.all_done() => {}
         ended = &mut working => return Ok(ended.map(|_| ())?),
     }
     shutdown.cancel();
@@ -48,7 +48,7 @@ pub(crate) async fn deliver(run: &Run, command: &str, args: &ExecArgs, groups: A
 }
 
 fn announce_grace(run: &Run, grace: Duration) {
-    let running = run.ledger.counts().running;
+    let running = run.tally.counts().running;
     if running > 0 && matches!(run.stop.cause(), Some(Cause::Signal(_))) {
         let commands = many(running, "command", "commands");
         let grace = span(grace);

@@ -1,7 +1,7 @@
 //! `delayline run`: reads tasks, passes them to a backend, and hands each out when it is due.
 //!
 //! Three things run at the same time: a thread reads the input ([`crate::input`]), a task passes what was read to the
-//! backend ([`accept`]), and another hands out what is due ([`stdout`] or [`exec`]). The [`ledger`] counts, and knows
+//! backend ([`accept`]), and another hands out what is due ([`stdout`] or [`exec`]). The [`tally`](crate::tally) counts, and knows
 //! when all is done; a [`Stop`] ends them earlier, and then [`rest`] gathers what is left.
 
 pub(crate) mod accept;
@@ -33,7 +33,7 @@ use crate::input::{self, Input, Rules, Source};
 use crate::progress::Progress;
 use crate::signal::{Cause, Stop};
 use crate::start::{self, Logs, Started, Threads};
-use crate::tally::Ledger;
+use crate::tally::Tally;
 use crate::words::many;
 
 /// Runs the command.
@@ -60,13 +60,13 @@ async fn run(
     groups: Arc<Groups>,
 ) -> Result<Exit, Failure> {
     let max_attempts = if args.exec.exec.is_some() { args.max_attempts } else { Attempts::default() };
-    let ledger = Arc::new(Ledger::new());
+    let tally = Arc::new(Tally::new());
     let inner = delayline::connect(&global.backend).await?;
-    let backend = Arc::new(Watched::new(inner, ledger.clone(), max_attempts));
+    let backend = Arc::new(Watched::new(inner, tally.clone(), max_attempts));
     let target = args.save_rest.clone().map(Target::new).transpose()?;
     let is_lost = backend.capabilities().durability == Durability::Process;
     let to_be_saved = (target.is_some() && is_lost).then(Ids::default);
-    let run = Arc::new(Run { backend, queue: args.queue.clone(), ledger, console, stop, to_be_saved });
+    let run = Arc::new(Run { backend, queue: args.queue.clone(), tally, console, stop, to_be_saved });
     let source = Source::named(args.file.clone());
     // Nobody wants a bar where they are typing.
     let is_typed = source == Source::Stdin && std::io::IsTerminal::is_terminal(&std::io::stdin());
@@ -78,7 +78,7 @@ async fn run(
 
     let progress = match args.quiet || args.no_progress || is_typed {
         true => None,
-        false => Progress::start(&run.console, run.ledger.clone(), done(&args)),
+        false => Progress::start(&run.console, run.tally.clone(), done(&args)),
     };
     let rest = tokio::select! {
         rest = work(&run, input, &args, groups) => rest,
@@ -147,7 +147,7 @@ async fn work(run: &Arc<Run>, mut input: Input, args: &RunArgs, groups: Arc<Grou
 async fn deliver(run: &Arc<Run>, args: &RunArgs, groups: Arc<Groups>) {
     tokio::select! {
         () = run.stop.stopped() => return,
-        () = run.ledger.begun() => {}
+        () = run.tally.begun() => {}
     }
     let delivered = match &args.exec.exec {
         Some(command) => exec::deliver(run, command, &args.exec, groups).await,
@@ -171,7 +171,7 @@ async fn finish(
         if let Cause::Failed(failure) = cause {
             run.console.say(failure);
         }
-        let input_ended = run.ledger.has_input_ended();
+        let input_ended = run.tally.has_input_ended();
         let left = match rest::gather(run, rest, target).await {
             Ok(left) => left,
             Err(failure) => {
@@ -188,12 +188,12 @@ async fn finish(
                 Cause::OutputClosed | Cause::Failed(_) => Exit::Failed,
             };
         }
-    } else if run.ledger.counts().accepted == 0 && run.console.bad_lines() == 0 {
+    } else if run.tally.counts().accepted == 0 && run.console.bad_lines() == 0 {
         run.console.note(format_args!("{name} holds no tasks, so there is nothing to do"));
         return Ok(exit);
     }
     report::dead_letters(run).await?;
-    if run.ledger.counts().accepted > 0 || run.console.bad_lines() > 0 {
+    if run.tally.counts().accepted > 0 || run.console.bad_lines() > 0 {
         report::summary(run, done(args));
     }
     Ok(exit)

@@ -23,19 +23,19 @@ pub(crate) async fn next_due_in(run: &Run) -> Result<Option<Duration>, Failure> 
     Ok(first.first().map(|task| task.visible_at.saturating_since(SystemClock::new().wall())))
 }
 
-/// Keeps the ledger's note of it right, for ever.
+/// Keeps the tally's note of it right, for ever.
 pub(crate) async fn follow(run: &Run) {
     let mut known = None;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let told = run.ledger.told_next_due();
-        if told == known || run.ledger.next_due_in().is_none_or(|wait| wait < NEAR) {
+        let told = run.tally.told_next_due();
+        if told == known || run.tally.next_due_in().is_none_or(|wait| wait < NEAR) {
             continue;
         }
         known = told;
         // Where there is no listing, what the claim told has to do.
         if let Ok(found @ Some(_)) = next_due_in(run).await {
-            run.ledger.found_next_due(told, found);
+            run.tally.found_next_due(told, found);
         }
     }
 }

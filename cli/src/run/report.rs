@@ -59,7 +59,7 @@ fn how_many(left: Left) -> String {
 
 /// Lists the tasks that will not run any more.
 pub(crate) async fn dead_letters(run: &Run) -> Result<(), Failure> {
-    let dead = run.ledger.counts().dead;
+    let dead = run.tally.counts().dead;
     if dead == 0 {
         return Ok(());
     }
@@ -96,11 +96,11 @@ fn dead_letter(letter: &DeadLetter) -> String {
 
 /// One line with what was done.
 pub(crate) fn summary(run: &Run, done: &str) {
-    let counts = run.ledger.counts();
+    let counts = run.tally.counts();
     let bad = run.console.bad_lines();
     let mut text = match counts.accepted {
         0 => "nothing was run".to_owned(),
-        _ => format!("{} {done} in {}", counts.completed, span(run.ledger.elapsed())),
+        _ => format!("{} {done} in {}", counts.completed, span(run.tally.elapsed())),
     };
     for (number, one, more) in [
         (counts.retried, "retry", "retries"),
@@ -111,7 +111,7 @@ pub(crate) fn summary(run: &Run, done: &str) {
             text.push_str(&format!(", {}", many(number, one, more)));
         }
     }
-    if let Some([median, high, max]) = run.ledger.lateness() {
+    if let Some([median, high, max]) = run.tally.lateness() {
         text.push_str(&format!("; lateness p50 {}, p99 {}, max {}", span(median), span(high), span(max)));
     }
     run.console.note(text);
@@ -119,7 +119,7 @@ pub(crate) fn summary(run: &Run, done: &str) {
 
 /// The exit code of a run that came to its own end.
 pub(crate) fn exit(run: &Run) -> Exit {
-    if run.ledger.counts().dead > 0 {
+    if run.tally.counts().dead > 0 {
         Exit::DeadLetters
     } else if run.console.bad_lines() > 0 {
         Exit::BadLines

@@ -96,7 +96,7 @@ impl Target {
 /// Finds out what is left, and saves it if there is a target. Tasks that stay in a store which outlives this process
 /// are counted, and not saved.
 pub(crate) async fn gather(run: &Run, rest: Option<Rest>, target: Option<&Target>) -> Result<Left, Failure> {
-    let mut left = Left { accepted: run.ledger.counts().outstanding(), ..Left::default() };
+    let mut left = Left { accepted: run.tally.counts().outstanding(), ..Left::default() };
     if left.accepted > 0 {
         left.next_due_in = next_due_in(run).await?;
     }

@@ -25,13 +25,13 @@ pub(crate) async fn deliver(run: &Run) -> Result<(), Failure> {
         let batch = tokio::select! {
             biased;
             () = run.stop.stopped() => break,
-            () = run.ledger.all_done() => break,
+            () = run.tally.all_done() => break,
             batch = consumer.next_batch(BATCH) => batch?,
         };
         let mut lines = Lines::default();
         batch.iter().try_for_each(|delivery| lines.push(delivery))?;
         let written = output.write(lines).await;
-        run.ledger.late(batch.iter().take(written.lines).map(|task| (task.due_at(), task.lateness())));
+        run.tally.late(batch.iter().take(written.lines).map(|task| (task.due_at(), task.lateness())));
         let verdict = |at| if at < written.lines { Verdict::Complete } else { Verdict::Release };
         let settled = batch.into_iter().enumerate().map(|(at, delivery)| (delivery, verdict(at))).collect();
         for unsettled in consumer.settle_all(settled).await?.into_iter().filter_map(Result::err) {

@@ -1,4 +1,4 @@
-//! A backend that is watched: what is claimed, completed, retried and buried through it goes into the ledger, whether
+//! A backend that is watched: what is claimed, completed, retried and buried through it goes into the tally, whether
 //! a consumer, a worker or this program's own code makes the call.
 
 use std::fmt;
@@ -11,25 +11,25 @@ use delayline::{
     async_trait,
 };
 
-use crate::tally::Ledger;
+use crate::tally::Tally;
 
 pub(crate) struct Watched {
     inner: Arc<dyn DelayBackend>,
-    ledger: Arc<Ledger>,
+    tally: Arc<Tally>,
     max_attempts: Attempts,
 }
 
 impl Watched {
     /// Watches a backend through which tasks of so many attempts each are run.
-    pub(crate) fn new(inner: Arc<dyn DelayBackend>, ledger: Arc<Ledger>, max_attempts: Attempts) -> Self {
-        Self { inner, ledger, max_attempts }
+    pub(crate) fn new(inner: Arc<dyn DelayBackend>, tally: Arc<Tally>, max_attempts: Attempts) -> Self {
+        Self { inner, tally, max_attempts }
     }
 
     fn fate(&self, lease: &Lease, verdict: &Verdict) -> Fate {
         match verdict {
             Verdict::Complete => Fate::Completed,
             // The memory backend buries it there and then. One that leaves it to the next claim counts it as buried
-            // there, too, and will need a ledger of ids.
+            // there, too, and will need a list of ids.
             Verdict::Retry { .. } if lease.attempt >= self.max_attempts.get() => Fate::Dead,
             Verdict::Retry { .. } => Fate::Retried,
             Verdict::Bury { .. } => Fate::Dead,
@@ -60,7 +60,7 @@ impl DelayBackend for Watched {
 
     async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
         let inner = self.inner.intake(queue, options).await?;
-        Ok(Box::new(WatchedIntake { inner, ledger: self.ledger.clone() }))
+        Ok(Box::new(WatchedIntake { inner, tally: self.tally.clone() }))
     }
 
     async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
@@ -70,9 +70,9 @@ impl DelayBackend for Watched {
             let met = fates.iter().zip(&answers).filter(|(fate, answer)| **fate == wanted && answer.is_ok());
             met.count() as u64
         };
-        self.ledger.retried(count(Fate::Retried));
-        self.ledger.completed(count(Fate::Completed));
-        self.ledger.dead(count(Fate::Dead));
+        self.tally.retried(count(Fate::Retried));
+        self.tally.completed(count(Fate::Completed));
+        self.tally.dead(count(Fate::Dead));
         Ok(answers)
     }
 
@@ -126,7 +126,7 @@ impl fmt::Debug for Watched {
 #[derive(Debug)]
 struct WatchedIntake {
     inner: Box<dyn Intake>,
-    ledger: Arc<Ledger>,
+    tally: Arc<Tally>,
 }
 
 #[async_trait]
@@ -134,8 +134,8 @@ struct WatchedIntake {
 impl Intake for WatchedIntake {
     async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
         let claimed = self.inner.claim(claim).await?;
-        self.ledger.tell_next_due(claimed.next_due_in);
-        self.ledger.dead(claimed.buried);
+        self.tally.tell_next_due(claimed.next_due_in);
+        self.tally.dead(claimed.buried);
         Ok(claimed)
     }
 

@@ -20,13 +20,13 @@ pub(super) async fn deliver(work: &Work, command: &str, groups: Arc<Groups>) -> 
     let queue = Queue::with_codec(work.gate.clone(), &work.args.queue, Raw)?;
     let runner = Arc::new(Runner::new(command.to_owned(), args.timeout, work.console.clone(), groups));
     let slots = args.concurrency.map_or_else(concurrency, |n| n as usize);
-    let (ledger, console, shared) = (work.ledger.clone(), work.console.clone(), work.gate.shared());
+    let (tally, console, shared) = (work.tally.clone(), work.console.clone(), work.gate.shared());
     shared.claims.slots(slots);
     let handler = move |payload: Bytes, context: Context| {
-        let (runner, ledger, console, shared) = (runner.clone(), ledger.clone(), console.clone(), shared.clone());
+        let (runner, tally, console, shared) = (runner.clone(), tally.clone(), console.clone(), shared.clone());
         async move {
             let _running = shared.claims.running();
-            ledger.late([(context.due_at(), context.lateness())]);
+            tally.late([(context.due_at(), context.lateness())]);
             let handled = runner.run(&payload, &context).await;
             if let Handled::Retry { reason, .. } = &handled
                 && context.attempt() >= context.max_attempts()
@@ -60,9 +60,9 @@ pub(super) async fn deliver(work: &Work, command: &str, groups: Arc<Groups>) -> 
             working.await?
         }
     };
-    work.ledger.completed(report.completed);
-    work.ledger.retried(report.retried);
-    work.ledger.dead(report.buried);
+    work.tally.completed(report.completed);
+    work.tally.retried(report.retried);
+    work.tally.dead(report.buried);
     work.given_back(report.released);
     if report.lease_lost + report.unsettled > 0 {
         let lost = many(report.lease_lost + report.unsettled, "task", "tasks");

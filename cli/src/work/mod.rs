@@ -29,7 +29,7 @@ use crate::global::Global;
 use crate::signal::{Cause, Stop};
 use crate::start::{self, Logs, Started, Threads};
 use crate::store::session::Session;
-use crate::tally::Ledger;
+use crate::tally::Tally;
 use crate::words::{many, span};
 
 /// Runs the command.
@@ -76,8 +76,8 @@ async fn run(
         None => None,
     };
     let command = args.exec.exec.clone();
-    let ledger = Arc::new(Ledger::new());
-    let work = Arc::new(Work { args, gate, ledger, console, stop, given_back: AtomicU64::new(0) });
+    let tally = Arc::new(Tally::new());
+    let work = Arc::new(Work { args, gate, tally, console, stop, given_back: AtomicU64::new(0) });
     tokio::spawn({
         let work = work.clone();
         async move {
@@ -96,9 +96,9 @@ async fn run(
 
 /// Says how it went, and finds the exit code.
 fn finish(work: &Work, delivered: Result<(), Failure>) -> Result<Exit, Failure> {
-    let counts = work.ledger.counts();
+    let counts = work.tally.counts();
     let done = if work.args.exec.exec.is_some() { "completed" } else { "delivered" };
-    let mut text = format!("{} {done} in {}", counts.completed, span(work.ledger.elapsed()));
+    let mut text = format!("{} {done} in {}", counts.completed, span(work.tally.elapsed()));
     for (number, one, more) in [
         (counts.retried, "retry", "retries"),
         (counts.dead, "dead letter", "dead letters"),
@@ -108,7 +108,7 @@ fn finish(work: &Work, delivered: Result<(), Failure>) -> Result<Exit, Failure> 
             text.push_str(&format!(", {}", many(number, one, more)));
         }
     }
-    if let Some([median, high, max]) = work.ledger.lateness() {
+    if let Some([median, high, max]) = work.tally.lateness() {
         text.push_str(&format!("; lateness p50 {}, p99 {}, max {}", span(median), span(high), span(max)));
     }
     let cause = work.stop.cause();

@@ -9,13 +9,13 @@ use super::args::WorkArgs;
 use super::gate::Gate;
 use crate::console::Console;
 use crate::signal::Stop;
-use crate::tally::Ledger;
+use crate::tally::Tally;
 
 /// One `work` that is under way.
 pub(crate) struct Work {
     pub(super) args: WorkArgs,
     pub(super) gate: Arc<Gate>,
-    pub(super) ledger: Arc<Ledger>,
+    pub(super) tally: Arc<Tally>,
     pub(super) console: Arc<Console>,
     pub(super) stop: Stop,
     pub(super) given_back: AtomicU64,

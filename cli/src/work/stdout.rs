@@ -32,8 +32,8 @@ pub(super) async fn deliver(work: &Work) -> Result<(), Failure> {
         let mut lines = Lines::default();
         batch.iter().try_for_each(|delivery| lines.push(delivery))?;
         let written = write(work, &output, lines, &batch).await;
-        let ledger = &work.ledger;
-        ledger.late(batch.iter().take(written.lines).map(|task| (task.due_at(), task.lateness())));
+        let tally = &work.tally;
+        tally.late(batch.iter().take(written.lines).map(|task| (task.due_at(), task.lateness())));
         settle(work, &consumer, batch, written.lines).await?;
         match written.ended {
             None | Some(Ended::Stopped) => {}
@@ -76,7 +76,7 @@ async fn settle(
     let answers = consumer.settle_all(settled).await?;
     for (at, answer) in answers.into_iter().enumerate() {
         match answer {
-            Ok(()) if at < written => work.ledger.completed(1),
+            Ok(()) if at < written => work.tally.completed(1),
             Ok(()) => {}
             // It was written, and will be again.
             Err(e) => tracing::warn!(error = %e, "a task that was delivered could not be completed"),

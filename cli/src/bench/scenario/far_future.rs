@@ -64,7 +64,7 @@ async fn fill(scene: &Scene<'_>, run: &mut Run, queue: &Drive) -> Result<(), Fai
 }
 
 async fn until_full(scene: &Scene<'_>, drive: &Drive, until: Instant) -> Result<u32, Failure> {
-    let tasks = drive.ledger.len();
+    let tasks = drive.ledger().len();
     let (next, done) = (AtomicU32::new(0), AtomicU32::new(0));
     let caller = || async {
         loop {
@@ -104,7 +104,7 @@ async fn near(scene: &Scene<'_>, run: &mut Run, queue: &Drive) -> Result<(f64, f
     let instant = scene.instant_for(many);
     herd.schedule(0..many, scene.args.producers, When::At(instant)).await?;
     sleep_until(instant).await;
-    herd.ledger.drained(PATIENCE).await;
+    herd.ledger().drained(PATIENCE).await;
     let rate = per_second(many, instant.elapsed());
     crew.finish(&herd).await?;
     scene.judge(&herd, run);

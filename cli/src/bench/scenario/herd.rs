@@ -38,7 +38,7 @@ async fn stampede(scene: &Scene<'_>, run: &mut Run) -> Result<(), Failure> {
     scene.show.step("waiting for the instant");
     sleep_until(instant).await;
     scene.show.watch("completing", &drive, u64::from(tasks));
-    drive.ledger.drained(crate::bench::drive::PATIENCE).await;
+    drive.ledger().drained(crate::bench::drive::PATIENCE).await;
     let took = instant.elapsed();
     crew.finish(&drive).await?;
     run.figure("to_last", took.as_secs_f64());

@@ -50,7 +50,7 @@ pub(super) async fn play(scene: &Scene<'_>) -> Result<Run, Failure> {
         run.figure("cancel_p50", quantile_ms(&took, 0.5));
         run.figure("cancel_p99", quantile_ms(&took, 0.99));
     }
-    run.figure("cancelled", drive.ledger.verdict().cancelled.count as f64);
+    run.figure("cancelled", drive.ledger().verdict().cancelled.count as f64);
     take_lateness(&mut run, &drive, bare).await;
     scene.end(&drive, &mut run).await?;
     Ok(run)
@@ -66,7 +66,7 @@ fn pay(
 ) -> JoinSet<Result<Micros, Failure>> {
     let mut rng = fastrand::Rng::with_seed(SEED);
     let mut payments = Vec::new();
-    for order in 0..drive.ledger.len() {
+    for order in 0..drive.ledger().len() {
         if rng.f64() < PAID {
             let after = time_out.mul_f64(PAID_WITHIN.0 + (PAID_WITHIN.1 - PAID_WITHIN.0) * rng.f64());
             payments.push((pace.begins + Duration::from_secs_f64(f64::from(order) / f64::from(RATE)) + after, order));
@@ -88,7 +88,7 @@ fn pay(
                 let begun = Instant::now();
                 let answer: ChangeOutcome = drive.queue.cancel(task).await?;
                 took.saturating_record(begun.elapsed().as_micros() as u64);
-                drive.ledger.cancelled(order, answer);
+                drive.books.cancelled(order, answer);
             }
             Ok(took)
         });

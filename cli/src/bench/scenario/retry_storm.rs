@@ -24,7 +24,7 @@ pub(super) async fn play(scene: &Scene<'_>) -> Result<Run, Failure> {
     let bare = bare_at(instant);
     sleep_until(instant).await;
     scene.show.watch("completed", &drive, u64::from(tasks));
-    drive.ledger.drained(PATIENCE).await;
+    drive.ledger().drained(PATIENCE).await;
     let took = instant.elapsed();
     crew.finish(&drive).await?;
     run.figure("to_last", took.as_secs_f64());

@@ -75,9 +75,9 @@ impl Scene<'_> {
     }
 
     pub(super) fn judge(&self, drive: &Drive, run: &mut Run) {
-        let verdict = drive.ledger.verdict();
-        run.problems.extend(verdict.problems());
-        run.remarks.extend(verdict.remarks());
+        let verdict = drive.ledger().verdict();
+        run.problems.extend(drive.books.problems(&verdict));
+        run.remarks.extend(drive.books.remarks(&verdict));
     }
 
     /// An instant by which so many tasks are scheduled, as far as the warm-up tells.

@@ -69,7 +69,7 @@ enum Touch {
 
 /// Touches all sessions, round after round, until a time; each at least once. How many touches that were.
 async fn touch_all(scene: &Scene<'_>, drive: &Drive, touch: Touch, until: Instant) -> Result<u64, Failure> {
-    let (next, touches, tasks) = (AtomicU64::new(0), AtomicU64::new(0), drive.ledger.len());
+    let (next, touches, tasks) = (AtomicU64::new(0), AtomicU64::new(0), drive.ledger().len());
     let batches = u64::from(tasks.div_ceil(BATCH as u32));
     let caller = || async {
         loop {
@@ -96,12 +96,12 @@ async fn touch_all(scene: &Scene<'_>, drive: &Drive, touch: Touch, until: Instan
 async fn move_to(drive: &Drive, sessions: &[u32], after: Duration) -> Result<(), Failure> {
     let not_before = Instant::now() + after;
     if after < LIFE {
-        sessions.iter().for_each(|&session| drive.ledger.due(session, not_before));
+        sessions.iter().for_each(|&session| drive.ledger().due(session, not_before));
     }
     let changed = drive.queue.change(Select::Tasks(refs(sessions)?), Change::move_to(after)).await?;
     for (&session, outcome) in sessions.iter().zip(changed.outcomes) {
         match outcome? {
-            ChangeOutcome::Changed => drive.ledger.due(session, not_before),
+            ChangeOutcome::Changed => drive.ledger().due(session, not_before),
             other => return Err(Failure::new(format!("a move of session {session} answered {other:?}"))),
         }
     }
@@ -110,7 +110,7 @@ async fn move_to(drive: &Drive, sessions: &[u32], after: Duration) -> Result<(),
 
 /// Lets a few sessions end by themselves, and closes all others.
 async fn close(scene: &Scene<'_>, drive: &Drive) -> Result<Duration, Failure> {
-    let tasks = drive.ledger.len();
+    let tasks = drive.ledger().len();
     let ending: Vec<u32> = (0..tasks).step_by(ENDING as usize).collect();
     for some in ending.chunks(BATCH) {
         move_to(drive, some, ENDS_AFTER).await?;
@@ -126,7 +126,7 @@ async fn close(scene: &Scene<'_>, drive: &Drive) -> Result<Duration, Failure> {
             let closed: Vec<u32> = (from..tasks.min(from + BATCH as u32)).filter(|n| n % ENDING != 0).collect();
             let changed = drive.queue.change(Select::Tasks(refs(&closed)?), Change::cancel()).await?;
             for (&session, outcome) in closed.iter().zip(changed.outcomes) {
-                drive.ledger.cancelled(session, outcome?);
+                drive.books.cancelled(session, outcome?);
             }
         }
     };

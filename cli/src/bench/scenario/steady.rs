@@ -66,9 +66,9 @@ async fn steady(scene: &Scene<'_>, run: &mut Run) -> Result<Arc<Drive>, Failure>
     let crew = Crew::begin(&drive, scene.args.producers).await?;
     let pace = Pace { begins: Instant::now() + SETTLED, rate: RATE, ahead: LEAD };
     let mut bare = Bare::default();
-    bare.sleep(pace.instants(drive.ledger.len()));
-    scene.show.watch("200 a second", &drive, u64::from(drive.ledger.len()));
-    drive.stream(0..drive.ledger.len(), pace, scene.args.producers, |_, _| {}).await?;
+    bare.sleep(pace.instants(drive.ledger().len()));
+    scene.show.watch("200 a second", &drive, u64::from(drive.ledger().len()));
+    drive.stream(0..drive.ledger().len(), pace, scene.args.producers, |_, _| {}).await?;
     crew.finish(&drive).await?;
     take_lateness(run, &drive, bare).await;
     scene.judge(&drive, run);

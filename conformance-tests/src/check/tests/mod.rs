@@ -4,6 +4,7 @@
 mod delivery;
 mod ids;
 mod leases;
+mod ledger;
 mod loss;
 mod order;
 mod real;
