@@ -37,6 +37,7 @@ mod run;
 #[cfg(feature = "servers")]
 pub mod servers;
 pub mod suite;
+mod targets;
 pub mod tests;
 pub mod trial;
 

@@ -1,4 +1,4 @@
-//! The list of tests, and the macros that make named tests of it.
+//! The list of tests, as a macro that hands it to another, and as a value.
 //!
 //! A test's name begins with the number of the promise that it checks: `dup_3_...` checks DUP-3 of `docs/semantics.md`.
 
@@ -34,10 +34,10 @@ impl fmt::Debug for Test {
 }
 
 /// Every test that may run beside others, by family.
-pub static TESTS: &[Test] = crate::__tests!(registry);
+pub static TESTS: &[Test] = crate::__tests!(__register);
 
 /// Every test that measures the heap of its process, and so runs alone in it.
-pub static LEAK_TESTS: &[Test] = crate::__leak_tests!(registry);
+pub static LEAK_TESTS: &[Test] = crate::__leak_tests!(__register);
 
 /// The test of this name.
 #[must_use]
@@ -45,45 +45,10 @@ pub fn find(name: &str) -> Option<&'static Test> {
     TESTS.iter().chain(LEAK_TESTS).find(|test| test.name == name)
 }
 
-/// Makes a named `#[test]` of every test of the suite, each with a harness of its own.
-///
-/// ```ignore
-/// delayline_conformance::suite!(MyHarness::new());
-/// ```
-///
-/// The expression is evaluated anew for each test, in the test's own thread and outside any runtime.
-#[macro_export]
-macro_rules! suite {
-    ($make:expr) => {
-        $crate::__tests!(define($make));
-    };
-}
-
-/// Makes the `main` of a test target that runs the LEAK tests one after the other, and the allocator that counts for them. The
-/// target needs `harness = false` in `Cargo.toml`.
-///
-/// ```ignore
-/// delayline_conformance::leak_suite!(MyHarness::new());
-/// ```
-#[macro_export]
-macro_rules! leak_suite {
-    ($make:expr) => {
-        #[global_allocator]
-        static ALLOCATOR: $crate::heap::Counting = $crate::heap::Counting;
-
-        fn main() {
-            $crate::leak_main(|| ::std::sync::Arc::new($make));
-        }
-    };
-}
-
 #[doc(hidden)]
 #[macro_export]
-macro_rules! __apply {
-    (define ($make:expr) => $($module:ident::$name:ident [$($need:ident)*])*) => {
-        $(#[test] fn $name() { $crate::run(stringify!($name), || ::std::sync::Arc::new($make)); })*
-    };
-    (registry => $($module:ident::$name:ident [$($need:ident)*])*) => {
+macro_rules! __register {
+    ($($module:ident::$name:ident [$($need:ident)*])*) => {
         &[$($crate::Test {
             name: stringify!($name),
             needs: &[$($crate::Need::$need),*],
@@ -95,7 +60,7 @@ macro_rules! __apply {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __tests {
-    ($($head:tt)*) => { $crate::__apply! { $($head)* =>
+    ($each:ident $($head:tt)*) => { $crate::$each! { $($head)*
         // time
         time::time_1_a_task_is_never_handed_out_early []
         time::time_2_beyond_the_largest_delay_is_an_error_and_never_clamped []
@@ -365,7 +330,7 @@ macro_rules! __tests {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __leak_tests {
-    ($($head:tt)*) => { $crate::__apply! { $($head)* =>
+    ($each:ident $($head:tt)*) => { $crate::$each! { $($head)*
         leak::leak_2_thirty_thousand_tasks_leave_nothing []
         leak::leak_2_a_burst_gives_its_memory_back []
         leak::leak_3_takes_that_time_out_or_are_dropped_leave_nothing []

@@ -468,7 +468,8 @@ pub struct TaskView {
 
 impl fmt::Debug for TaskView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { task, state, visible_at, attempt, max_attempts, expires_at, group, headers, payload, last_failure } = self;
+        let Self { task, state, visible_at, attempt, max_attempts, expires_at, group, headers, payload, last_failure } =
+            self;
         f.debug_struct("TaskView")
             .field("task", task)
             .field("state", state)
