@@ -2,15 +2,21 @@
 
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "lab")]
 use crate::bench::args::BenchArgs;
+#[cfg(feature = "lab")]
 use crate::conform::args::ConformArgs;
+#[cfg(feature = "lab")]
 use crate::demo::args::DemoArgs;
 use crate::exit::EXIT_CODES;
 use crate::global::Global;
+#[cfg(not(all(feature = "lab", feature = "tui")))]
+use crate::missing::Missing;
 use crate::push::args::PushArgs;
 use crate::run::args::RunArgs;
 use crate::shell::args::{CompletionsArgs, ManArgs};
 use crate::store::args::StoreCommand;
+#[cfg(feature = "tui")]
 use crate::watch::args::WatchArgs;
 use crate::work::args::WorkArgs;
 
@@ -37,14 +43,21 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     Push(Box<PushArgs>),
     Work(Box<WorkArgs>),
+    #[cfg(feature = "tui")]
     Watch(WatchArgs),
     #[command(flatten)]
     Store(StoreCommand),
+    #[cfg(feature = "lab")]
     Demo(Box<DemoArgs>),
+    #[cfg(feature = "lab")]
     Conform(Box<ConformArgs>),
+    #[cfg(feature = "lab")]
     Bench(Box<BenchArgs>),
     #[cfg(feature = "postgres")]
     Schema(crate::schema::SchemaArgs),
+    #[cfg(not(all(feature = "lab", feature = "tui")))]
+    #[command(flatten)]
+    Missing(Missing),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }

@@ -1,16 +1,26 @@
 //! The command line of delayline. Standard output carries what programs read; everything for people goes to standard error.
 
+#![cfg_attr(
+    not(all(feature = "lab", feature = "tui", feature = "metrics-server")),
+    allow(dead_code, reason = "what commands share is there whichever of them are built")
+)]
+
 mod args;
+#[cfg(feature = "lab")]
 mod bench;
+#[cfg(feature = "lab")]
 mod conform;
 mod console;
+#[cfg(feature = "lab")]
 mod demo;
 mod exec;
 mod exit;
 mod global;
+#[cfg(feature = "lab")]
 mod heap;
 mod input;
 mod logging;
+mod missing;
 mod output;
 mod parse;
 mod progress;
@@ -19,12 +29,14 @@ mod redact;
 mod run;
 #[cfg(feature = "postgres")]
 mod schema;
+#[cfg(feature = "lab")]
 mod scratch;
 mod shell;
 mod signal;
 mod start;
 mod store;
 mod tally;
+#[cfg(feature = "tui")]
 mod watch;
 mod words;
 mod work;
@@ -41,15 +53,21 @@ fn main() -> ExitCode {
         Command::Run(run) => run::main(&args.global, *run),
         Command::Push(push) => push::main(&args.global, *push),
         Command::Work(work) => work::main(&args.global, *work),
+        #[cfg(feature = "tui")]
         Command::Watch(watch) => watch::main(&args.global, &watch),
         Command::Store(command) => store::main(&args.global, command),
         Command::Completions(completions) => shell::completions(&completions),
         Command::Man(man) => shell::man(&man),
+        #[cfg(feature = "lab")]
         Command::Conform(conform) => conform::main(&args.global, &conform),
         #[cfg(feature = "postgres")]
         Command::Schema(schema) => schema::main(&schema),
+        #[cfg(feature = "lab")]
         Command::Bench(bench) => bench::main(&args.global, *bench),
+        #[cfg(feature = "lab")]
         Command::Demo(demo) => demo::main(&args.global, *demo),
+        #[cfg(not(all(feature = "lab", feature = "tui")))]
+        Command::Missing(missing) => missing.main(),
     };
     match done {
         Ok(exit) => exit.into(),

@@ -10,6 +10,7 @@ pub(crate) mod args;
 mod exec;
 mod gate;
 mod health;
+#[cfg_attr(not(feature = "metrics-server"), path = "no_http.rs")]
 mod http;
 mod state;
 mod stdout;
@@ -66,7 +67,8 @@ async fn run(
         session.needs_for("--until-empty", stats, "tell when no task is left")?;
     }
     let gate = Arc::new(Gate::new(session.backend.clone(), args.max, args.until_empty));
-    let served = match recorder {
+    // Until it ends.
+    let _served = match recorder {
         Some((address, handle)) => {
             let queue = Queue::with_codec(session.backend.clone(), &args.queue, Raw)?;
             let (served, bound) = http::serve(address, handle, queue, gate.shared()).await?;
@@ -90,7 +92,6 @@ async fn run(
         None => stdout::deliver(&work).await,
     };
     session.close().await;
-    drop(served);
     finish(&work, delivered)
 }
 

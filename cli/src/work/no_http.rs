@@ -1,0 +1,28 @@
+//! In the place of `http` where the program is built without it: `--metrics` is refused.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use delayline::Queue;
+
+use super::gate;
+use crate::exit::Failure;
+use crate::missing::not_built;
+
+/// There is none.
+pub(super) struct Served(Infallible);
+
+pub(super) fn record() -> Result<Infallible, Failure> {
+    Err(not_built("`--metrics`", "metrics-server"))
+}
+
+pub(super) async fn serve(
+    _: SocketAddr,
+    handle: Infallible,
+    _: Queue<Bytes>,
+    _: Arc<gate::Shared>,
+) -> Result<(Served, SocketAddr), Failure> {
+    match handle {}
+}
