@@ -12,7 +12,7 @@ use delayline_core::{
 use crate::config::RabbitConfig;
 use crate::consuming::lines::Lines;
 use crate::ops::{admin, change, claim, dead, schedule, settle};
-use crate::shared::Shared;
+use crate::store::Store;
 use crate::{start, topology};
 
 /// Delay queues in RabbitMQ, shared by every process that connects to the same name space.
@@ -20,7 +20,7 @@ use crate::{start, topology};
 /// Sharing it within a process is done in an `Arc`.
 #[derive(Debug)]
 pub struct RabbitBackend {
-    shared: Arc<Shared>,
+    store: Arc<Store>,
     lines: Arc<Lines>,
 }
 
@@ -33,9 +33,9 @@ impl RabbitBackend {
     /// [`Unavailable`](delayline_core::ErrorKind::Unavailable): each says what to do.
     pub async fn connect(config: RabbitConfig) -> Result<Self> {
         config.check()?;
-        let shared = Arc::new(Shared::new(config));
-        start::check(&shared).await?;
-        Ok(Self { shared, lines: Arc::default() })
+        let store = Arc::new(Store::new(config));
+        start::check(&store).await?;
+        Ok(Self { store, lines: Arc::default() })
     }
 
     /// Removes every queue and exchange of a name space, with all tasks and dead letters that are in them.
@@ -57,45 +57,45 @@ impl RabbitBackend {
 #[async_trait]
 impl DelayBackend for RabbitBackend {
     fn capabilities(&self) -> &Capabilities {
-        &self.shared.caps
+        &self.store.caps
     }
 
     async fn schedule(&self, queue: &QueueName, tasks: Vec<NewTask>) -> Result<Vec<Result<Scheduled>>> {
-        schedule::schedule(&self.shared, queue, tasks).await
+        schedule::schedule(&self.store, queue, tasks).await
     }
 
     async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
-        claim::intake(&self.shared, &self.lines, queue, options).await
+        claim::intake(&self.store, &self.lines, queue, options).await
     }
 
     async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
-        settle::settle(&self.shared, &self.lines, queue, verdicts).await
+        settle::settle(&self.store, &self.lines, queue, verdicts).await
     }
 
     async fn extend(&self, queue: &QueueName, leases: Vec<Lease>, by: Duration) -> Result<Vec<Result<Lease>>> {
-        settle::extend(&self.shared, &self.lines, queue, leases, by)
+        settle::extend(&self.store, &self.lines, queue, leases, by)
     }
 
     async fn change(&self, queue: &QueueName, select: Select, change: Change) -> Result<Changed> {
-        change::change(&self.shared, queue, select, change).await
+        change::change(&self.store, queue, select, change).await
     }
 
     async fn dead_letters(&self, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
-        dead::dead_letters(&self.shared, queue, op).await
+        dead::dead_letters(&self.store, queue, op).await
     }
 
     async fn ping(&self) -> Result<()> {
-        admin::ping(&self.shared).await
+        admin::ping(&self.store).await
     }
 
     async fn close(&self) -> Result<()> {
-        admin::close(&self.shared, &self.lines).await
+        admin::close(&self.store, &self.lines).await
     }
 }
 
 impl Drop for RabbitBackend {
     fn drop(&mut self) {
         // The pumps hold what they need to give back; this lets them end.
-        self.shared.lifecycle.close();
+        self.store.lifecycle.close();
     }
 }

@@ -2,10 +2,10 @@
 
 use delayline_core::Result;
 
-use crate::shared::Shared;
+use crate::store::Store;
 
 /// Connects twice, and makes sure of what all queues share.
-pub(crate) async fn check(shared: &Shared) -> Result<()> {
-    tokio::try_join!(shared.consuming.connection(), shared.publishing.connection())?;
-    shared.topology.base().await
+pub(crate) async fn check(store: &Store) -> Result<()> {
+    tokio::try_join!(store.consuming.connection(), store.publishing.connection())?;
+    store.topology.base().await
 }

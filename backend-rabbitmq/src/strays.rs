@@ -33,7 +33,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use crate::codec::message::{self, Message};
 use crate::limits::NAME;
 use crate::names::Part;
-use crate::shared::Shared;
+use crate::store::Store;
 use crate::transport::asking::{answered, close, look_for_exchange};
 use crate::transport::greeting::Version;
 use crate::transport::{driver, failure};
@@ -63,10 +63,10 @@ pub(crate) type Place = Mutex<Weak<Strays>>;
 
 impl Strays {
     /// The one that there is, or a new one.
-    pub(crate) fn of(place: &Place, shared: &Arc<Shared>) -> Arc<Self> {
+    pub(crate) fn of(place: &Place, store: &Arc<Store>) -> Arc<Self> {
         let mut place = place.lock();
         place.upgrade().unwrap_or_else(|| {
-            let strays = Arc::new(Self(tokio::spawn(run(shared.clone()))));
+            let strays = Arc::new(Self(tokio::spawn(run(store.clone()))));
             *place = Arc::downgrade(&strays);
             strays
         })
@@ -83,13 +83,13 @@ impl Drop for Strays {
 /// How long after a repair a stray is taken for one from before it.
 const REPAIR_AGAIN: Duration = Duration::from_secs(5);
 
-async fn run(shared: Arc<Shared>) {
+async fn run(store: Arc<Store>) {
     let mut backoff = Backoff::new();
     loop {
-        let e = match open(&shared).await {
+        let e = match open(&store).await {
             Ok((channel, consumer)) => {
                 backoff.succeeded();
-                serve(&shared, &channel, consumer).await
+                serve(&store, &channel, consumer).await
             }
             Err(e) => e,
         };
@@ -101,42 +101,42 @@ async fn run(shared: Arc<Shared>) {
     }
 }
 
-async fn open(shared: &Shared) -> Result<(Channel, Consumer)> {
+async fn open(store: &Store) -> Result<(Channel, Consumer)> {
     let doing = "consuming what could not be routed";
-    shared.lifecycle.open()?;
-    shared.topology.base().await?;
-    let channel = shared.consuming.channel().await?;
+    store.lifecycle.open()?;
+    store.topology.base().await?;
+    let channel = store.consuming.channel().await?;
     meter::round_trip(NAME);
     let opened = async {
         channel.basic_qos(WINDOW, BasicQosOptions::default()).await?;
-        driver::consume(&channel, &shared.names.unroutable(), shared.consuming.consumer_arguments()).await
+        driver::consume(&channel, &store.names.unroutable(), store.consuming.consumer_arguments()).await
     };
-    match timeout(shared.config.response_timeout, opened).await {
+    match timeout(store.config.response_timeout, opened).await {
         Ok(Ok(consumer)) => Ok((channel, consumer)),
         Ok(Err(e)) => {
-            shared.topology.forget().await;
+            store.topology.forget().await;
             Err(failure::failed(doing, &e, false))
         }
-        Err(_) => Err(failure::silent(doing, &shared.config, false)),
+        Err(_) => Err(failure::silent(doing, &store.config, false)),
     }
 }
 
 /// Goes on until something fails.
-async fn serve(shared: &Shared, channel: &Channel, mut consumer: Consumer) -> Error {
+async fn serve(store: &Store, channel: &Channel, mut consumer: Consumer) -> Error {
     let doing = "looking after strays";
     // One repair is enough for all that strayed before it.
     let mut repaired: Option<(QueueName, Instant)> = None;
-    let levels = shared.config.levels;
-    let others = [shared.names.gates(), shared.names.unroutable()];
-    let mut exchanges = (0..=levels).map(|level| shared.names.level(level)).chain(others).cycle();
-    let mut sweeps = interval_at(Instant::now() + shared.config.sweep, shared.config.sweep);
+    let levels = store.config.levels;
+    let others = [store.names.gates(), store.names.unroutable()];
+    let mut exchanges = (0..=levels).map(|level| store.names.level(level)).chain(others).cycle();
+    let mut sweeps = interval_at(Instant::now() + store.config.sweep, store.config.sweep);
     sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let next = tokio::select! {
             next = consumer.next() => next,
             _ = sweeps.tick() => {
                 let Some(exchange) = exchanges.next() else { continue };
-                match look_for(shared, channel, exchange).await {
+                match look_for(store, channel, exchange).await {
                     Ok(()) => continue,
                     Err(e) => return e,
                 }
@@ -147,7 +147,7 @@ async fn serve(shared: &Shared, channel: &Channel, mut consumer: Consumer) -> Er
             Some(Err(e)) => return failure::failed(doing, &e, false),
             None => return Error::new(ErrorKind::Unavailable, format!("{doing}: the queue is gone")),
         };
-        while !put_on_its_way(shared, &delivery, &mut repaired).await {
+        while !put_on_its_way(store, &delivery, &mut repaired).await {
             sleep(PAUSE).await;
         }
         // Not by the delivery's own acker: one that is asked as the connection ends may never answer.
@@ -159,30 +159,30 @@ async fn serve(shared: &Shared, channel: &Channel, mut consumer: Consumer) -> Er
 
 /// Makes sure of an exchange that nobody may publish to for long. If it is missing, the channel is gone, and everything is made
 /// again with the next one.
-async fn look_for(shared: &Shared, channel: &Channel, exchange: String) -> Result<()> {
+async fn look_for(store: &Store, channel: &Channel, exchange: String) -> Result<()> {
     meter::round_trip(NAME);
-    match timeout(shared.config.response_timeout, look_for_exchange(channel, &exchange)).await {
+    match timeout(store.config.response_timeout, look_for_exchange(channel, &exchange)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(e)) => {
             if failure::is_not_found(&e) {
                 tracing::warn!(exchange, "an exchange is missing: it is made again with its bindings");
             }
-            shared.topology.forget().await;
+            store.topology.forget().await;
             Err(failure::failed(&format!("looking for exchange `{exchange}`"), &e, false))
         }
-        Err(_) => Err(failure::silent("looking for an exchange", &shared.config, false)),
+        Err(_) => Err(failure::silent("looking for an exchange", &store.config, false)),
     }
 }
 
 /// Handles what is there now, where no process with a gate may be: after something was taken from a queue that its user looks at.
-pub(crate) async fn put_all_on_their_way(shared: &Shared) -> Result<()> {
+pub(crate) async fn put_all_on_their_way(store: &Store) -> Result<()> {
     let doing = "looking after strays";
-    let channel = shared.consuming.channel().await?;
+    let channel = store.consuming.channel().await?;
     let mut repaired = None;
     for _ in 0..AT_ONCE_MAX {
-        let asked = channel.basic_get(shared.names.unroutable().into(), BasicGetOptions::default());
-        let Some(got) = answered(&shared.config, doing, false, asked).await? else { break };
-        if !put_on_its_way(shared, &got.delivery, &mut repaired).await {
+        let asked = channel.basic_get(store.names.unroutable().into(), BasicGetOptions::default());
+        let Some(got) = answered(&store.config, doing, false, asked).await? else { break };
+        if !put_on_its_way(store, &got.delivery, &mut repaired).await {
             break;
         }
         let done = channel.basic_ack(got.delivery.delivery_tag, BasicAckOptions::default()).await;
@@ -194,75 +194,75 @@ pub(crate) async fn put_all_on_their_way(shared: &Shared) -> Result<()> {
 }
 
 /// Whether it may be acknowledged.
-async fn put_on_its_way(shared: &Shared, delivery: &Delivery, repaired: &mut Option<(QueueName, Instant)>) -> bool {
+async fn put_on_its_way(store: &Store, delivery: &Delivery, repaired: &mut Option<(QueueName, Instant)>) -> bool {
     let key = delivery.routing_key.as_str();
-    if key == shared.names.registry() {
+    if key == store.names.registry() {
         let queue = str::from_utf8(&delivery.data).ok().and_then(|name| QueueName::new(name).ok());
         return match queue {
-            Some(queue) => shared.topology.register(&queue).await.is_ok(),
-            None => set_aside(shared, delivery, "it is no queue's name").await,
+            Some(queue) => store.topology.register(&queue).await.is_ok(),
+            None => set_aside(store, delivery, "it is no queue's name").await,
         };
     }
-    match (shared.names.part(key), Message::read(&delivery.properties, Bytes::from(delivery.data.clone()))) {
-        (Some((queue, part)), Ok(message)) => let_go_of(shared, delivery, queue, part, message).await,
+    match (store.names.part(key), Message::read(&delivery.properties, Bytes::from(delivery.data.clone()))) {
+        (Some((queue, part)), Ok(message)) => let_go_of(store, delivery, queue, part, message).await,
         (None, Ok(message)) => match Way::queue_of(&delivery.properties) {
-            Some(queue) => not_routed(shared, queue, message, repaired).await,
-            None => set_aside(shared, delivery, "it does not say which way it was on").await,
+            Some(queue) => not_routed(store, queue, message, repaired).await,
+            None => set_aside(store, delivery, "it does not say which way it was on").await,
         },
-        (_, Err(foreign)) => set_aside(shared, delivery, foreign.0).await,
+        (_, Err(foreign)) => set_aside(store, delivery, foreign.0).await,
     }
 }
 
-async fn set_aside(shared: &Shared, delivery: &Delivery, why: &str) -> bool {
+async fn set_aside(store: &Store, delivery: &Delivery, why: &str) -> bool {
     let payload = Bytes::from(delivery.data.clone());
-    shared.outbox.set_aside(&shared.names.unroutable(), why, &delivery.properties, payload).await
+    store.outbox.set_aside(&store.names.unroutable(), why, &delivery.properties, payload).await
 }
 
 /// No exchange knew where to: the queue is made again.
 async fn not_routed(
-    shared: &Shared,
+    store: &Store,
     queue: QueueName,
     message: Message,
     repaired: &mut Option<(QueueName, Instant)>,
 ) -> bool {
     if repaired.as_ref().is_none_or(|(of, at)| *of != queue || at.elapsed() > REPAIR_AGAIN) {
         tracing::warn!(%queue, "a task found no way to its gate: the queue and its bindings are made again");
-        shared.topology.forget().await;
-        if shared.topology.ensure(&queue).await.is_err() {
+        store.topology.forget().await;
+        if store.topology.ensure(&queue).await.is_err() {
             return false;
         }
         *repaired = Some((queue.clone(), Instant::now()));
     }
-    let published = shared.outbox.publish(&queue, vec![shared.outbox.route(&queue, &message)]).await;
+    let published = store.outbox.publish(&queue, vec![store.outbox.route(&queue, &message)]).await;
     published.iter().all(Result::is_ok)
 }
 
 /// A queue has let go of it.
-async fn let_go_of(shared: &Shared, delivery: &Delivery, queue: QueueName, part: Part, mut message: Message) -> bool {
+async fn let_go_of(store: &Store, delivery: &Delivery, queue: QueueName, part: Part, mut message: Message) -> bool {
     let reason = message::death_reason(&delivery.properties).unwrap_or_default();
     if message.is_marker() || (part == Part::Dead && reason == "maxlen") {
         return true;
     }
     tracing::warn!(%queue, ?part, reason, "a policy took a message from its queue: it goes on its way again");
     let out = match part {
-        Part::Dead => shared.outbox.to_queue(shared.names.dead(&queue), &message),
+        Part::Dead => store.outbox.to_queue(store.names.dead(&queue), &message),
         Part::Ready if reason == "delivery_limit" => {
-            message.attempts = message.attempts.saturating_add(counted(shared, &delivery.properties));
-            shared.outbox.route(&queue, &message)
+            message.attempts = message.attempts.saturating_add(counted(store, &delivery.properties));
+            store.outbox.route(&queue, &message)
         }
         Part::Ready | Part::Gate => {
             // The queue may still be as full as it was, and let go of the next one for it.
             sleep(LET_GO_PAUSE).await;
-            shared.outbox.route(&queue, &message)
+            store.outbox.route(&queue, &message)
         }
     };
-    shared.outbox.publish(&queue, vec![out]).await.iter().all(Result::is_ok)
+    store.outbox.publish(&queue, vec![out]).await.iter().all(Result::is_ok)
 }
 
 /// How many attempts the broker counted before it let go of a task, of which there was one at least: RabbitMQ 3.10 does not say,
 /// 4.0 only where a holder was gone. From 4.3 on, what is returned here is counted as well.
-fn counted(shared: &Shared, properties: &BasicProperties) -> u32 {
-    match shared.consuming.version() {
+fn counted(store: &Store, properties: &BasicProperties) -> u32 {
+    match store.consuming.version() {
         Some(version) if version >= TELLS_COUNT => message::delivery_count(properties).max(1),
         Some(_) | None => 1,
     }

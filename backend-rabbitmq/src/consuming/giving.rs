@@ -11,18 +11,18 @@ use tokio::time::timeout;
 use super::line::{Held, Line};
 use crate::codec::kind::Kind;
 use crate::codec::message::Message;
-use crate::shared::Shared;
+use crate::store::Store;
 use crate::transport::asking::answered;
 use crate::transport::driver;
 use crate::transport::publisher::NotPublished;
 
 /// Publishes messages to where they belong by their due times and acknowledges what they replace. What can't be published is
 /// left to the broker: it comes again when the channel ends.
-pub(crate) async fn give_back(shared: &Arc<Shared>, line: &Line, mut held: Vec<Held>) {
+pub(crate) async fn give_back(store: &Arc<Store>, line: &Line, mut held: Vec<Held>) {
     held.sort_unstable_by_key(|held| (held.message.due_ms, held.message.seq));
-    let ready = shared.names.ready(&line.queue);
-    let outgoing = held.iter().map(|held| shared.outbox.to_queue(ready.clone(), &held.message)).collect();
-    let answers = shared.outbox.publish(&line.queue, outgoing).await;
+    let ready = store.names.ready(&line.queue);
+    let outgoing = held.iter().map(|held| store.outbox.to_queue(ready.clone(), &held.message)).collect();
+    let answers = store.outbox.publish(&line.queue, outgoing).await;
     let mut done = Vec::with_capacity(held.len());
     for (held, answer) in held.iter().zip(answers) {
         match answer {
@@ -32,18 +32,18 @@ pub(crate) async fn give_back(shared: &Arc<Shared>, line: &Line, mut held: Vec<H
             }
         }
     }
-    acknowledge(shared, line, &done).await;
+    acknowledge(store, line, &done).await;
 }
 
 /// Moves tasks to the dead letters, and answers how many arrived there.
-pub(crate) async fn bury(shared: &Arc<Shared>, line: &Line, doomed: Vec<(Held, BuryCause)>) -> u64 {
-    let dead = shared.names.dead(&line.queue);
+pub(crate) async fn bury(store: &Arc<Store>, line: &Line, doomed: Vec<(Held, BuryCause)>) -> u64 {
+    let dead = store.names.dead(&line.queue);
     let outgoing = doomed.iter().map(|(held, cause)| {
         let reason = held.message.failure.clone().unwrap_or_default();
-        shared.outbox.to_queue(dead.clone(), &as_dead(shared, &held.message, held.attempts, *cause, reason))
+        store.outbox.to_queue(dead.clone(), &as_dead(store, &held.message, held.attempts, *cause, reason))
     });
     let outgoing = outgoing.collect();
-    let answers = shared.outbox.publish(&line.queue, outgoing).await;
+    let answers = store.outbox.publish(&line.queue, outgoing).await;
     let mut done = Vec::with_capacity(doomed.len());
     for ((held, _), answer) in doomed.iter().zip(answers) {
         match answer {
@@ -53,33 +53,33 @@ pub(crate) async fn bury(shared: &Arc<Shared>, line: &Line, doomed: Vec<(Held, B
             }
         }
     }
-    acknowledge(shared, line, &done).await;
+    acknowledge(store, line, &done).await;
     line.ended(doomed.len());
     done.len() as u64
 }
 
 /// A task as a dead letter. Its sequence is the place in the list of dead letters.
-pub(crate) fn as_dead(shared: &Shared, message: &Message, attempts: u32, cause: BuryCause, reason: String) -> Message {
+pub(crate) fn as_dead(store: &Store, message: &Message, attempts: u32, cause: BuryCause, reason: String) -> Message {
     Message {
         attempts,
-        seq: shared.counters.sequences(1),
+        seq: store.counters.sequences(1),
         failure: Some(reason),
-        kind: Kind::Dead { cause, buried_ms: shared.time.now_ms() },
+        kind: Kind::Dead { cause, buried_ms: store.time.now_ms() },
         ..message.clone()
     }
 }
 
 /// Tells the broker that messages are done with. If that gets lost, the channel is lost too, and they come again.
-async fn acknowledge(shared: &Shared, line: &Line, held: &[&Held]) {
+async fn acknowledge(store: &Store, line: &Line, held: &[&Held]) {
     let _turn = line.acknowledges.read().await;
-    send(shared, line, held).await;
+    send(store, line, held).await;
 }
 
 /// Sends acknowledgements, and answers which were sent.
-async fn send(shared: &Shared, line: &Line, held: &[&Held]) -> Vec<bool> {
+async fn send(store: &Store, line: &Line, held: &[&Held]) -> Vec<bool> {
     held.iter().for_each(|held| line.acknowledging(held.consumer()));
     let sending = driver::send_all(held.iter().map(|held| held.acknowledge()));
-    match timeout(shared.config.response_timeout, sending).await {
+    match timeout(store.config.response_timeout, sending).await {
         Ok(sent) => sent.iter().map(Result::is_ok).collect(),
         // Any of them may have been.
         Err(_) => vec![true; held.len()],
@@ -89,13 +89,13 @@ async fn send(shared: &Shared, line: &Line, held: &[&Held]) -> Vec<bool> {
 /// Acknowledges messages and makes sure that the broker knows: an answer to a request that follows on the same channel
 /// shows that what went before has been processed.
 pub(crate) async fn acknowledge_for_certain(
-    shared: &Shared,
+    store: &Store,
     line: &Line,
     channels: Vec<Channel>,
     held: &[&Held],
 ) -> Vec<Result<(), Option<Error>>> {
     let turn = line.acknowledges.read().await;
-    let sent = send(shared, line, held).await;
+    let sent = send(store, line, held).await;
     drop(turn);
     let unclear = |e: Error| sent.iter().map(|sent| Err(sent.then(|| e.clone()))).collect();
     let doing = "acknowledging";
@@ -104,7 +104,7 @@ pub(crate) async fn acknowledge_for_certain(
     }
     // Nothing is published on these channels: it is sent for its answer.
     let asked = try_join_all(channels.iter().map(|channel| channel.confirm_select(ConfirmSelectOptions::default())));
-    match answered(&shared.config, doing, true, asked).await {
+    match answered(&store.config, doing, true, asked).await {
         Ok(_) => sent.iter().map(|sent| if *sent { Ok(()) } else { Err(None) }).collect(),
         Err(e) => unclear(e),
     }

@@ -34,7 +34,7 @@ use self::hold::{Arrived, Hold, Leaving, Tag};
 use crate::codec::kind::Kind;
 use crate::codec::message::Message;
 use crate::limits::{LEVEL_MS, NAME};
-use crate::shared::Shared;
+use crate::store::Store;
 use crate::transport::asking::{answered, in_time, settle_down};
 use crate::transport::publisher::Publisher;
 use crate::transport::{driver, failure};
@@ -70,10 +70,10 @@ pub(crate) struct Gate {
 
 impl Gate {
     /// Takes its place in the line of those who may be served.
-    pub(crate) fn start(shared: Arc<Shared>, queue: QueueName) -> Self {
+    pub(crate) fn start(store: Arc<Store>, queue: QueueName) -> Self {
         let (stop, stopped) = watch::channel(false);
         let (begins, begun) = watch::channel(false);
-        let work = tokio::spawn(Work::new(shared, queue, begins).run(stopped));
+        let work = tokio::spawn(Work::new(store, queue, begins).run(stopped));
         Self { stop, begun, waited: false, work: Some(work) }
     }
 
@@ -109,7 +109,7 @@ impl fmt::Debug for Gate {
 
 /// A gate over all its channels.
 struct Work {
-    shared: Arc<Shared>,
+    store: Arc<Store>,
     queue: QueueName,
     /// Its own: a herd must not wait for those who schedule.
     publisher: Publisher,
@@ -119,20 +119,20 @@ struct Work {
 }
 
 impl Work {
-    fn new(shared: Arc<Shared>, queue: QueueName, begins: watch::Sender<bool>) -> Self {
-        let publisher = Publisher::new(shared.config.clone(), shared.publishing.clone());
-        Self { shared, queue, publisher, confirmed: HashSet::new(), begins }
+    fn new(store: Arc<Store>, queue: QueueName, begins: watch::Sender<bool>) -> Self {
+        let publisher = Publisher::new(store.config.clone(), store.publishing.clone());
+        Self { store, queue, publisher, confirmed: HashSet::new(), begins }
     }
 
     async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let (mut backoff, mut failing) = (Backoff::new(), false);
-        let mut closing = self.shared.lifecycle.closing();
+        let mut closing = self.store.lifecycle.closing();
         loop {
             let served = tokio::select! {
                 biased;
                 () = told(&mut stop) => return,
                 () = told(&mut closing) => return,
-                opened = Session::open(&self.shared, &self.queue) => opened,
+                opened = Session::open(&self.store, &self.queue) => opened,
             };
             let e = match served {
                 Ok(mut session) => {
@@ -177,7 +177,7 @@ async fn told(stop: &mut watch::Receiver<bool>) {
 
 /// The gate on one channel: what it holds is given back when the channel ends.
 struct Session {
-    shared: Arc<Shared>,
+    store: Arc<Store>,
     queue: QueueName,
     /// The name of the gate's queue at the broker.
     name: String,
@@ -193,22 +193,22 @@ struct Session {
 }
 
 impl Session {
-    async fn open(shared: &Arc<Shared>, queue: &QueueName) -> Result<Self> {
-        shared.topology.ensure(queue).await?;
-        let channel = shared.consuming.channel().await?;
-        let hold_max = shared.config.hold_max;
+    async fn open(store: &Arc<Store>, queue: &QueueName) -> Result<Self> {
+        store.topology.ensure(queue).await?;
+        let channel = store.consuming.channel().await?;
+        let hold_max = store.config.hold_max;
         let asked = channel.basic_qos(hold_max, BasicQosOptions::default());
-        answered(&shared.config, "opening a gate", false, asked).await?;
-        let margin_ms = i64::try_from(shared.config.margin.as_millis()).unwrap_or(i64::MAX);
+        answered(&store.config, "opening a gate", false, asked).await?;
+        let margin_ms = i64::try_from(store.config.margin.as_millis()).unwrap_or(i64::MAX);
         let far_ms = margin_ms.saturating_add(2 * LEVEL_MS.cast_signed());
-        let name = shared.names.gate(queue);
+        let name = store.names.gate(queue);
         Ok(Self {
-            consumer: consume(shared, &channel, &name).await?,
+            consumer: consume(store, &channel, &name).await?,
             name,
-            shared: shared.clone(),
+            store: store.clone(),
             queue: queue.clone(),
             channel,
-            hold: Hold::new(hold_max.into(), shared.config.hold_bytes_max, far_ms),
+            hold: Hold::new(hold_max.into(), store.config.hold_bytes_max, far_ms),
             acks: Acks::default(),
             leaving: Vec::new(),
             backoff: Backoff::new(),
@@ -226,7 +226,7 @@ impl Session {
         self.let_go(work, stop).await?;
         work.begins.send_replace(true);
         loop {
-            let mut wait = self.hold.next_ms().map_or(SLEEP_MAX, |ms| self.shared.time.until(ms)).min(SLEEP_MAX);
+            let mut wait = self.hold.next_ms().map_or(SLEEP_MAX, |ms| self.store.time.until(ms)).min(SLEEP_MAX);
             if let Some(until) = self.backoff.not_before() {
                 wait = until.saturating_duration_since(Instant::now());
             }
@@ -244,7 +244,7 @@ impl Session {
                     }
                 }
             }
-            let ended = self.hold.ended(self.shared.time.now_ms());
+            let ended = self.hold.ended(self.store.time.now_ms());
             self.acknowledge(work, ended, STEPS_MAX).await?;
             self.let_go(work, stop).await?;
         }
@@ -252,7 +252,7 @@ impl Session {
 
     /// Takes in what was there before anything of it goes on, so that what is overdue goes in its order.
     async fn gather(&mut self, work: &mut Work) -> Result<()> {
-        answered(&self.shared.config, "opening a gate", false, settle_down(&self.channel, &self.name)).await?;
+        answered(&self.store.config, "opening a gate", false, settle_down(&self.channel, &self.name)).await?;
         while let Some(came) = self.consumer.next().now_or_never() {
             self.take_in(work, came).await?;
         }
@@ -268,7 +268,7 @@ impl Session {
                 Some(Ok(delivery)) => delivery,
                 Some(Err(e)) => return Err(failure::failed("holding tasks", &e, false)),
                 None => {
-                    self.shared.topology.forget().await;
+                    self.store.topology.forget().await;
                     return Err(Error::new(ErrorKind::Unavailable, format!("the queue `{}` is gone", self.name)));
                 }
             };
@@ -289,7 +289,7 @@ impl Session {
             Ok(message) if !matches!(message.kind, Kind::Dead { .. }) => message,
             other => {
                 let why = other.err().map_or("it is a dead letter", |foreign| foreign.0);
-                if self.shared.outbox.set_aside(&self.name, why, &delivery.properties, payload).await {
+                if self.store.outbox.set_aside(&self.name, why, &delivery.properties, payload).await {
                     return Ok(vec![tag]);
                 }
                 return Err(Error::new(ErrorKind::Unavailable, "a foreign message could not be set aside"));
@@ -298,7 +298,7 @@ impl Session {
         if delivery.redelivered && work.confirmed.remove(&copied(&message)) {
             return Ok(vec![tag]);
         }
-        Ok(match self.hold.arrived(tag, message, self.shared.time.now_ms()) {
+        Ok(match self.hold.arrived(tag, message, self.store.time.now_ms()) {
             Arrived::Held => Vec::new(),
             Arrived::Done(tags) => tags,
             Arrived::Leaves(leaving) => {
@@ -318,7 +318,7 @@ impl Session {
             return Ok(());
         }
         loop {
-            let now_ms = self.shared.time.now_ms();
+            let now_ms = self.store.time.now_ms();
             let mut wave = std::mem::take(&mut self.leaving);
             let due = self.hold.due(now_ms, WAVE_MAX.saturating_sub(wave.len()));
             wave.extend(due.leaving);
@@ -336,12 +336,12 @@ impl Session {
     }
 
     async fn wave(&mut self, work: &mut Work, wave: Vec<Leaving>) -> Result<()> {
-        let shared = &self.shared;
+        let store = &self.store;
         let out = wave.iter().map(|leaving| match leaving.due {
-            true => shared.outbox.to_queue(shared.names.ready(&self.queue), &leaving.message),
-            false => shared.outbox.route(&self.queue, &leaving.message),
+            true => store.outbox.to_queue(store.names.ready(&self.queue), &leaving.message),
+            false => store.outbox.route(&self.queue, &leaving.message),
         });
-        let answers = shared.outbox.publish_by(&work.publisher, &self.queue, out.collect()).await;
+        let answers = store.outbox.publish_by(&work.publisher, &self.queue, out.collect()).await;
         let mut failed = None;
         for (leaving, answer) in wave.into_iter().zip(answers) {
             match answer {
@@ -375,7 +375,7 @@ impl Session {
         let acknowledged =
             round.tags.into_iter().map(|(tag, multiple)| self.channel.basic_ack(tag, BasicAckOptions { multiple }));
         let sending = async { driver::send_all(acknowledged).await.into_iter().collect::<lapin::Result<()>>() };
-        let sent = in_time(&self.shared.config, "acknowledging at the gate", false, sending).await;
+        let sent = in_time(&self.store.config, "acknowledging at the gate", false, sending).await;
         if sent.is_err() {
             work.remember(round.copies);
         }
@@ -388,7 +388,7 @@ impl Session {
             self.acks.recalled(tag);
             let options = BasicNackOptions { multiple: false, requeue: true };
             let giving = self.channel.basic_nack(tag, options);
-            in_time(&self.shared.config, "recalling a task", false, giving).await?;
+            in_time(&self.store.config, "recalling a task", false, giving).await?;
         }
         Ok(())
     }
@@ -403,18 +403,18 @@ impl Session {
     }
 }
 
-async fn consume(shared: &Shared, channel: &Channel, name: &str) -> Result<Consumer> {
+async fn consume(store: &Store, channel: &Channel, name: &str) -> Result<Consumer> {
     let doing = "consuming from a gate";
     meter::round_trip(NAME);
-    let asked = driver::consume(channel, name, shared.consuming.consumer_arguments());
-    match timeout(shared.config.response_timeout, asked).await {
+    let asked = driver::consume(channel, name, store.consuming.consumer_arguments());
+    match timeout(store.config.response_timeout, asked).await {
         Ok(Ok(consumer)) => Ok(consumer),
         Ok(Err(e)) => {
             // An operator may have deleted it.
-            shared.topology.forget().await;
+            store.topology.forget().await;
             Err(failure::failed(doing, &e, false))
         }
-        Err(_) => Err(failure::silent(doing, &shared.config, false)),
+        Err(_) => Err(failure::silent(doing, &store.config, false)),
     }
 }
 

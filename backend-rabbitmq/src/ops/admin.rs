@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::consuming::lines::Lines;
 use crate::limits::NAME;
-use crate::shared::Shared;
+use crate::store::Store;
 use crate::transport::asking::look_for_queue;
 use crate::transport::failure;
 
@@ -17,32 +17,32 @@ use crate::transport::failure;
 const CLOSE_MAX: Duration = Duration::from_secs(2);
 
 /// Asks whether the broker answers on both connections.
-pub(crate) async fn ping(shared: &Shared) -> Result<()> {
+pub(crate) async fn ping(store: &Store) -> Result<()> {
     let doing = "asking whether the broker is there";
-    shared.lifecycle.open()?;
-    for link in [&shared.consuming, &shared.publishing] {
+    store.lifecycle.open()?;
+    for link in [&store.consuming, &store.publishing] {
         let channel = link.channel().await?;
         meter::round_trip(NAME);
-        match timeout(shared.config.response_timeout, look_for_queue(&channel, &shared.names.registry())).await {
+        match timeout(store.config.response_timeout, look_for_queue(&channel, &store.names.registry())).await {
             Ok(Ok(_)) => {}
             Ok(Err(e)) if failure::is_not_found(&e) => {
-                shared.topology.forget().await;
-                shared.topology.base().await?;
+                store.topology.forget().await;
+                store.topology.base().await?;
             }
             Ok(Err(e)) => return Err(failure::failed(doing, &e, false)),
-            Err(_) => return Err(failure::silent(doing, &shared.config, false)),
+            Err(_) => return Err(failure::silent(doing, &store.config, false)),
         }
     }
     Ok(())
 }
 
-pub(crate) async fn close(shared: &Arc<Shared>, lines: &Arc<Lines>) -> Result<()> {
-    shared.lifecycle.close();
-    let (shared, lines) = (shared.clone(), lines.clone());
+pub(crate) async fn close(store: &Arc<Store>, lines: &Arc<Lines>) -> Result<()> {
+    store.lifecycle.close();
+    let (store, lines) = (store.clone(), lines.clone());
     let closing = async move {
         let _ = timeout(CLOSE_MAX, lines.ended()).await;
-        shared.outbox.publisher.close();
-        tokio::join!(shared.consuming.close(), shared.publishing.close());
+        store.outbox.publisher.close();
+        tokio::join!(store.consuming.close(), store.publishing.close());
         Ok(())
     };
     owned(closing, |()| async {}).await

@@ -16,14 +16,14 @@ use delayline_core::{
 use crate::codec::kind::{Kind, TombstoneAction};
 use crate::codec::message::Message;
 use crate::codec::receipt::read_receipt;
-use crate::shared::Shared;
+use crate::store::Store;
 
-pub(crate) async fn change(shared: &Arc<Shared>, queue: &QueueName, select: Select, change: Change) -> Result<Changed> {
-    shared.lifecycle.open()?;
+pub(crate) async fn change(store: &Arc<Store>, queue: &QueueName, select: Select, change: Change) -> Result<Changed> {
+    store.lifecycle.open()?;
     let Select::Tasks(tasks) = select else { return Err(Error::unsupported("group")) };
-    shared.caps.check_batch(tasks.len())?;
-    let (shared, queue) = (shared.clone(), queue.clone());
-    let changing = async move { request(&shared, &queue, tasks, change.action).await };
+    store.caps.check_batch(tasks.len())?;
+    let (store, queue) = (store.clone(), queue.clone());
+    let changing = async move { request(&store, &queue, tasks, change.action).await };
     owned(changing, |_| async {}).await
 }
 
@@ -33,21 +33,16 @@ pub(crate) async fn change(shared: &Arc<Shared>, queue: &QueueName, select: Sele
 /// Of a task: [`Invalid`](ErrorKind::Invalid) without the receipt that `schedule` gave,
 /// [`OutOfRange`](ErrorKind::OutOfRange) for a shift, and what stands in the way of publishing. Of all:
 /// [`OutOfRange`](ErrorKind::OutOfRange) for a move.
-pub(crate) async fn request(
-    shared: &Shared,
-    queue: &QueueName,
-    tasks: Vec<TaskRef>,
-    action: Action,
-) -> Result<Changed> {
+pub(crate) async fn request(store: &Store, queue: &QueueName, tasks: Vec<TaskRef>, action: Action) -> Result<Changed> {
     let move_to = match action {
-        Action::MoveTo(due) => Some(due_at_ms(shared, due)?),
+        Action::MoveTo(due) => Some(due_at_ms(store, due)?),
         Action::Cancel | Action::Shift(_) => None,
     };
-    let first = shared.counters.sequences(tasks.len());
+    let first = store.counters.sequences(tasks.len());
     let tombstones: Vec<Result<Message>> =
-        tasks.into_iter().zip(first..).map(|(task, seq)| tombstone(shared, task, seq, action, move_to)).collect();
-    let sent = tombstones.iter().flatten().map(|message| shared.outbox.route(queue, message)).collect();
-    let mut answers = shared.outbox.publish(queue, sent).await.into_iter();
+        tasks.into_iter().zip(first..).map(|(task, seq)| tombstone(store, task, seq, action, move_to)).collect();
+    let sent = tombstones.iter().flatten().map(|message| store.outbox.route(queue, message)).collect();
+    let mut answers = store.outbox.publish(queue, sent).await.into_iter();
     let mut changed = Changed::default();
     for tombstone in tombstones {
         let outcome = tombstone.and_then(|_| match answers.next() {
@@ -65,42 +60,42 @@ pub(crate) async fn request(
 ///
 /// # Errors
 /// [`OutOfRange`](ErrorKind::OutOfRange).
-pub(crate) fn due_at_ms(shared: &Shared, due: Due) -> Result<i64> {
-    shared.caps.check_delay(due)?;
-    let now = shared.time.now();
+pub(crate) fn due_at_ms(store: &Store, due: Due) -> Result<i64> {
+    store.caps.check_delay(due)?;
+    let now = store.time.now();
     let at = match due {
         Due::After(delay) => now.saturating_add(delay),
         Due::At(at) => at,
     };
-    if at.saturating_since(now) > shared.caps.delay_max {
-        return Err(shared.caps.out_of_range());
+    if at.saturating_since(now) > store.caps.delay_max {
+        return Err(store.caps.out_of_range());
     }
     Ok(at.unix_millis_ceil())
 }
 
-fn tombstone(shared: &Shared, task: TaskRef, seq: u64, action: Action, move_to: Option<i64>) -> Result<Message> {
+fn tombstone(store: &Store, task: TaskRef, seq: u64, action: Action, move_to: Option<i64>) -> Result<Message> {
     let Some((due_ms, target)) = read_receipt(&task.receipt) else {
         return Err(Error::new(ErrorKind::Invalid, "a task is changed here by the receipt that `schedule` gave"));
     };
     let action = match (action, move_to) {
         (Action::Cancel, _) => TombstoneAction::Cancel,
-        (Action::MoveTo(due), None) => TombstoneAction::MoveTo(due_at_ms(shared, due)?),
+        (Action::MoveTo(due), None) => TombstoneAction::MoveTo(due_at_ms(store, due)?),
         (Action::MoveTo(_), Some(ms)) => TombstoneAction::MoveTo(ms),
-        (Action::Shift(by), _) => TombstoneAction::Shift(shifted(shared, due_ms, by)?),
+        (Action::Shift(by), _) => TombstoneAction::Shift(shifted(store, due_ms, by)?),
     };
     let none = NewTask::new(Due::NOW, Bytes::new());
-    let message = Message::new(none, task.id, shared.ids.number(), due_ms, seq, None);
+    let message = Message::new(none, task.id, store.ids.number(), due_ms, seq, None);
     Ok(Message { kind: Kind::Tombstone { target, action }, ..message })
 }
 
 /// By how many milliseconds: later rounded up, sooner down, so that no task is early by it.
-fn shifted(shared: &Shared, due_ms: i64, by: Shift) -> Result<i64> {
+fn shifted(store: &Store, due_ms: i64, by: Shift) -> Result<i64> {
     match by {
         Shift::Later(by) => {
             let by_ms = i64::try_from(millis_ceil(by)).unwrap_or(i64::MAX);
-            let delay_max_ms = i64::try_from(shared.caps.delay_max.as_millis()).unwrap_or(i64::MAX);
-            if due_ms.saturating_add(by_ms) > shared.time.now_ms().saturating_add(delay_max_ms) {
-                return Err(shared.caps.out_of_range());
+            let delay_max_ms = i64::try_from(store.caps.delay_max.as_millis()).unwrap_or(i64::MAX);
+            if due_ms.saturating_add(by_ms) > store.time.now_ms().saturating_add(delay_max_ms) {
+                return Err(store.caps.out_of_range());
             }
             Ok(by_ms)
         }

@@ -13,24 +13,24 @@ use crate::consuming::line::{Found, Line};
 use crate::consuming::lines::Lines;
 use crate::consuming::{giving, pump};
 use crate::ops::settle;
-use crate::shared::Shared;
+use crate::store::Store;
 
 pub(crate) async fn intake(
-    shared: &Arc<Shared>,
+    store: &Arc<Store>,
     lines: &Arc<Lines>,
     queue: &QueueName,
     options: IntakeOptions,
 ) -> Result<Box<dyn Intake>> {
-    shared.lifecycle.open()?;
-    shared.topology.ensure(queue).await?;
-    let (shared, lines) = (shared.clone(), lines.clone());
-    let start = |line| tokio::spawn(pump::run(shared.clone(), lines.clone(), line));
+    store.lifecycle.open()?;
+    store.topology.ensure(queue).await?;
+    let (store, lines) = (store.clone(), lines.clone());
+    let start = |line| tokio::spawn(pump::run(store.clone(), lines.clone(), line));
     let (line, number, hints) = lines.enter(queue, start);
-    Ok(Box::new(RabbitIntake { shared, lines, line, number, hints, consumer: options.consumer }))
+    Ok(Box::new(RabbitIntake { store, lines, line, number, hints, consumer: options.consumer }))
 }
 
 struct RabbitIntake {
-    shared: Arc<Shared>,
+    store: Arc<Store>,
     lines: Arc<Lines>,
     line: Arc<Line>,
     number: u64,
@@ -43,11 +43,11 @@ impl RabbitIntake {
     async fn look(&mut self, claim: &Claim) -> Found {
         // What comes from here on wakes the next wait.
         self.hints.borrow_and_update();
-        let early = self.line.until_due(&self.shared);
+        let early = self.line.until_due(&self.store);
         if !early.is_zero() {
             sleep(early).await;
         }
-        self.line.claim(&self.shared, self.number, claim)
+        self.line.claim(&self.store, self.number, claim)
     }
 
     /// What a claim tells beside the tasks.
@@ -56,30 +56,30 @@ impl RabbitIntake {
         claimed.deliveries = tasks;
         claimed.next_due_in = next_in;
         claimed.buried = buried;
-        claimed.set_aside = self.shared.outbox.take_set_aside();
+        claimed.set_aside = self.store.outbox.take_set_aside();
         claimed
     }
 }
 
 /// Takes what a claim found and nobody received back to where it was.
-async fn release(shared: Arc<Shared>, lines: Arc<Lines>, line: Arc<Line>, tasks: Vec<ClaimedTask>) {
+async fn release(store: Arc<Store>, lines: Arc<Lines>, line: Arc<Line>, tasks: Vec<ClaimedTask>) {
     let verdicts = tasks.into_iter().map(|task| (task.lease, Verdict::Release)).collect();
     // What can't be given back now comes again when its lease ends.
-    let _ = settle::end(&shared, &lines, &line.queue, verdicts).await;
+    let _ = settle::end(&store, &lines, &line.queue, verdicts).await;
 }
 
 #[async_trait]
 impl Intake for RabbitIntake {
     async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
-        self.shared.lifecycle.open()?;
-        self.shared.caps.check_lease(claim.lease)?;
+        self.store.lifecycle.open()?;
+        self.store.caps.check_lease(claim.lease)?;
         if claim.max == 0 {
             return Ok(Claimed::default());
         }
         let mut found = self.look(&claim).await;
         if found.is_empty() {
-            self.line.ask(self.shared.config.response_timeout).await;
-            self.shared.lifecycle.open()?;
+            self.line.ask(self.store.config.response_timeout).await;
+            self.store.lifecycle.open()?;
             found = self.look(&claim).await;
             if let Some(trouble) = self.line.trouble()
                 && found.is_empty()
@@ -91,10 +91,10 @@ impl Intake for RabbitIntake {
         if doomed.is_empty() {
             return Ok(self.claimed(tasks, next_in, 0));
         }
-        let (shared, line) = (self.shared.clone(), self.line.clone());
-        let (orphaned, lines, orphans_line) = (shared.clone(), self.lines.clone(), line.clone());
+        let (store, line) = (self.store.clone(), self.line.clone());
+        let (orphaned, lines, orphans_line) = (store.clone(), self.lines.clone(), line.clone());
         let bury = async move {
-            let buried = giving::bury(&shared, &line, doomed).await;
+            let buried = giving::bury(&store, &line, doomed).await;
             Ok((tasks, buried))
         };
         let (tasks, buried) =
@@ -103,7 +103,7 @@ impl Intake for RabbitIntake {
     }
 
     async fn wait(&mut self, at_most: Duration) {
-        if self.shared.lifecycle.open().is_err() {
+        if self.store.lifecycle.open().is_err() {
             return;
         }
         // The sender lives as long as the line, which this holds.

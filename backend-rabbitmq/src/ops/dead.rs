@@ -26,7 +26,7 @@ use tokio::time::{sleep, timeout};
 use crate::codec::kind::Kind;
 use crate::codec::message::{self, Message};
 use crate::limits::NAME;
-use crate::shared::Shared;
+use crate::store::Store;
 use crate::strays;
 use crate::transport::asking::{answered, close, in_time, look_for_queue};
 use crate::transport::{driver, failure};
@@ -49,28 +49,28 @@ const BACK_PAUSES: [Duration; 7] = [
     Duration::from_millis(160),
 ];
 
-pub(crate) async fn dead_letters(shared: &Arc<Shared>, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
-    shared.lifecycle.open()?;
-    let (shared, queue) = (shared.clone(), queue.clone());
-    owned(async move { run(&shared, &queue, op).await }, |_| async {}).await
+pub(crate) async fn dead_letters(store: &Arc<Store>, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
+    store.lifecycle.open()?;
+    let (store, queue) = (store.clone(), queue.clone());
+    owned(async move { run(&store, &queue, op).await }, |_| async {}).await
 }
 
-async fn run(shared: &Arc<Shared>, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
+async fn run(store: &Arc<Store>, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
     match op {
-        DeadLetterOp::List { after, limit } => list(shared, queue, after, limit.min(PAGE_MAX)).await,
-        DeadLetterOp::Redrive { select, rate } => redrive(shared, queue, select, Pace::new(rate)?).await,
-        DeadLetterOp::Purge { select: DeadSelect::All } => purge(shared, queue).await,
-        DeadLetterOp::Purge { select } => end_selected(shared, queue, select, None).await,
+        DeadLetterOp::List { after, limit } => list(store, queue, after, limit.min(PAGE_MAX)).await,
+        DeadLetterOp::Redrive { select, rate } => redrive(store, queue, select, Pace::new(rate)?).await,
+        DeadLetterOp::Purge { select: DeadSelect::All } => purge(store, queue).await,
+        DeadLetterOp::Purge { select } => end_selected(store, queue, select, None).await,
         _ => Err(Error::unsupported("this operation on dead letters")),
     }
 }
 
-async fn list(shared: &Arc<Shared>, queue: &QueueName, after: Option<u64>, limit: usize) -> Result<DeadLetters> {
+async fn list(store: &Arc<Store>, queue: &QueueName, after: Option<u64>, limit: usize) -> Result<DeadLetters> {
     let mut answer = DeadLetters::default();
     if limit == 0 {
         return Ok(answer);
     }
-    let mut reader = Reader::open(shared, queue).await?;
+    let mut reader = Reader::open(store, queue).await?;
     let mut page = BTreeMap::new();
     // One more than are asked for.
     while let Some((_, letter)) = reader.next().await? {
@@ -94,18 +94,18 @@ async fn list(shared: &Arc<Shared>, queue: &QueueName, after: Option<u64>, limit
     Ok(answer)
 }
 
-async fn redrive(shared: &Arc<Shared>, queue: &QueueName, select: DeadSelect, pace: Pace) -> Result<DeadLetters> {
+async fn redrive(store: &Arc<Store>, queue: &QueueName, select: DeadSelect, pace: Pace) -> Result<DeadLetters> {
     // They are counted only where it can matter.
-    if pace.check(shared.config.dead_letters_max.into(), &shared.caps).is_err() {
+    if pace.check(store.config.dead_letters_max.into(), &store.caps).is_err() {
         let mut letters = 0;
-        let mut reader = Reader::open(shared, queue).await?;
+        let mut reader = Reader::open(store, queue).await?;
         while let Some((_, letter)) = reader.next().await? {
             letters += u64::from(selects(&select, &letter)?);
         }
         reader.close().await;
-        pace.check(letters, &shared.caps)?;
+        pace.check(letters, &store.caps)?;
     }
-    end_selected(shared, queue, select, Some(pace.gap())).await
+    end_selected(store, queue, select, Some(pace.gap())).await
 }
 
 fn selects(select: &DeadSelect, letter: &Message) -> Result<bool> {
@@ -117,13 +117,13 @@ fn selects(select: &DeadSelect, letter: &Message) -> Result<bool> {
 }
 
 /// Removes all letters at once.
-async fn purge(shared: &Arc<Shared>, queue: &QueueName) -> Result<DeadLetters> {
-    shared.topology.ensure(queue).await?;
-    let channel = shared.consuming.channel().await?;
+async fn purge(store: &Arc<Store>, queue: &QueueName) -> Result<DeadLetters> {
+    store.topology.ensure(queue).await?;
+    let channel = store.consuming.channel().await?;
     let doing = "purging dead letters";
-    let name = shared.names.dead(queue);
+    let name = store.names.dead(queue);
     let purged = channel.queue_purge(name.into(), QueuePurgeOptions::default());
-    let n = answered(&shared.config, doing, true, purged).await?;
+    let n = answered(&store.config, doing, true, purged).await?;
     let mut answer = DeadLetters::default();
     answer.affected = n.into();
     Ok(answer)
@@ -131,7 +131,7 @@ async fn purge(shared: &Arc<Shared>, queue: &QueueName) -> Result<DeadLetters> {
 
 /// Takes the selected letters away; redriven, each is a task again before it is taken away.
 async fn end_selected(
-    shared: &Arc<Shared>,
+    store: &Arc<Store>,
     queue: &QueueName,
     select: DeadSelect,
     apart: Option<Duration>,
@@ -142,9 +142,9 @@ async fn end_selected(
         _ => return Err(Error::unsupported("this selection of dead letters")),
     };
     let mut answer = DeadLetters::default();
-    let mut reader = Reader::open(shared, queue).await?;
+    let mut reader = Reader::open(store, queue).await?;
     let mut turn = Duration::ZERO;
-    let from = shared.time.now();
+    let from = store.time.now();
     let mut batch: Vec<(Delivery, Message)> = Vec::new();
     loop {
         let next = reader.next().await?;
@@ -158,7 +158,7 @@ async fn end_selected(
             let batch = std::mem::take(&mut batch);
             let n = batch.len() as u64;
             if let Some(apart) = apart {
-                publish_again(shared, queue, &batch, from, &mut turn, apart).await?;
+                publish_again(store, queue, &batch, from, &mut turn, apart).await?;
             }
             reader.take_away(batch).await?;
             answer.affected += n;
@@ -172,14 +172,14 @@ async fn end_selected(
 }
 
 async fn publish_again(
-    shared: &Arc<Shared>,
+    store: &Arc<Store>,
     queue: &QueueName,
     batch: &[(Delivery, Message)],
     from: delayline_core::Timestamp,
     turn: &mut Duration,
     apart: Duration,
 ) -> Result<()> {
-    let first = shared.counters.sequences(batch.len());
+    let first = store.counters.sequences(batch.len());
     let tasks = (first..).zip(batch).map(|(seq, (_, letter))| {
         let due_ms = from.saturating_add(*turn).unix_millis_ceil();
         *turn = turn.saturating_add(apart);
@@ -189,14 +189,14 @@ async fn publish_again(
             attempts: 0,
             expires_ms: None,
             failure: None,
-            number: shared.ids.number(),
+            number: store.ids.number(),
             kind: Kind::Task,
             ..letter.clone()
         }
     });
     let tasks: Vec<Message> = tasks.collect();
-    let outgoing = tasks.iter().map(|task| shared.outbox.route(queue, task)).collect();
-    for answer in shared.outbox.publish(queue, outgoing).await {
+    let outgoing = tasks.iter().map(|task| store.outbox.route(queue, task)).collect();
+    for answer in store.outbox.publish(queue, outgoing).await {
         answer.map_err(|e| e.into_error("redriving"))?;
     }
     Ok(())
@@ -204,7 +204,7 @@ async fn publish_again(
 
 /// Reads the letters that are there when it begins, the oldest first: up to a marker that it puts behind them.
 struct Reader<'s> {
-    shared: &'s Arc<Shared>,
+    store: &'s Arc<Store>,
     /// One at a time in this process: what one has taken, another does not find.
     _turn: MutexGuard<'s, ()>,
     channel: Channel,
@@ -223,17 +223,17 @@ struct Reader<'s> {
 }
 
 impl<'s> Reader<'s> {
-    async fn open(shared: &'s Arc<Shared>, queue: &QueueName) -> Result<Self> {
-        shared.topology.ensure(queue).await?;
-        let turn = shared.reading.lock().await;
-        let (name, marker) = (shared.names.dead(queue), shared.ids.number());
-        let message = Message::marker(marker, shared.ids.task_id());
-        for answer in shared.outbox.publish(queue, vec![shared.outbox.to_queue(name.clone(), &message)]).await {
+    async fn open(store: &'s Arc<Store>, queue: &QueueName) -> Result<Self> {
+        store.topology.ensure(queue).await?;
+        let turn = store.reading.lock().await;
+        let (name, marker) = (store.names.dead(queue), store.ids.number());
+        let message = Message::marker(marker, store.ids.task_id());
+        for answer in store.outbox.publish(queue, vec![store.outbox.to_queue(name.clone(), &message)]).await {
             answer.map_err(|e| e.into_error("reading dead letters"))?;
         }
-        let channel = shared.consuming.channel().await?;
+        let channel = store.consuming.channel().await?;
         Ok(Self {
-            shared,
+            store,
             _turn: turn,
             channel,
             queue: name,
@@ -253,19 +253,19 @@ impl<'s> Reader<'s> {
         while !self.ended {
             if self.left.is_empty() && self.room == 0 {
                 // One that is asked as the connection ends may never be answered.
-                let shared = self.shared;
-                in_time(&shared.config, doing, false, self.consume()).await?;
+                let store = self.store;
+                in_time(&store.config, doing, false, self.consume()).await?;
             }
             let delivery = if let Some(left) = self.left.pop_front() {
                 left
             } else {
                 let Some(consumer) = &mut self.consumer else { break };
                 self.room -= 1;
-                match timeout(self.shared.config.response_timeout, consumer.next()).await {
+                match timeout(self.store.config.response_timeout, consumer.next()).await {
                     Ok(Some(Ok(delivery))) => delivery,
                     Ok(Some(Err(e))) => return Err(failure::failed(doing, &e, false)),
                     Ok(None) => return Err(Error::new(ErrorKind::Unavailable, format!("{doing}: the queue is gone"))),
-                    Err(_) => return Err(failure::silent(doing, &self.shared.config, false)),
+                    Err(_) => return Err(failure::silent(doing, &self.store.config, false)),
                 }
             };
             let payload = Bytes::from(delivery.data.clone());
@@ -281,7 +281,7 @@ impl<'s> Reader<'s> {
                 }
                 foreign => {
                     let why = foreign.err().map_or("it is no dead letter", |foreign| foreign.0);
-                    if !self.shared.outbox.set_aside(&self.queue, why, &delivery.properties, payload).await {
+                    if !self.store.outbox.set_aside(&self.queue, why, &delivery.properties, payload).await {
                         continue;
                     }
                 }
@@ -309,7 +309,7 @@ impl<'s> Reader<'s> {
         meter::round_trip(NAME);
         self.channel.basic_qos(self.room, BasicQosOptions::default()).await?;
         self.consumer =
-            Some(driver::consume(&self.channel, &self.queue, self.shared.consuming.consumer_arguments()).await?);
+            Some(driver::consume(&self.channel, &self.queue, self.store.consuming.consumer_arguments()).await?);
         Ok(())
     }
 
@@ -321,7 +321,7 @@ impl<'s> Reader<'s> {
             self.acknowledge(&delivery).await.map_err(|e| failure::failed(doing, &e, true))?;
         }
         let asked = self.channel.confirm_select(ConfirmSelectOptions::default());
-        answered(&self.shared.config, doing, true, asked).await
+        answered(&self.store.config, doing, true, asked).await
     }
 
     /// Puts back what was read, in its order.
@@ -342,10 +342,10 @@ impl<'s> Reader<'s> {
             self.channel.close(200, "done".into()).await
         };
         // The end of the channel puts it back as well.
-        let _ = timeout(self.shared.config.response_timeout, back).await;
+        let _ = timeout(self.store.config.response_timeout, back).await;
         if self.returned {
-            let (shared, taken) = (self.shared, self.taken.len());
-            if let Err(e) = wait_for_all(shared, &self.queue, taken).await {
+            let (store, taken) = (self.store, self.taken.len());
+            if let Err(e) = wait_for_all(store, &self.queue, taken).await {
                 tracing::debug!(queue = self.queue, error = %e, "what a policy took away comes back later");
             }
         }
@@ -354,15 +354,15 @@ impl<'s> Reader<'s> {
 
 /// Makes sure that so many letters are back: with a delivery limit in a policy, the broker has let go of some, and there may be nobody
 /// who looks after strays.
-async fn wait_for_all(shared: &Arc<Shared>, queue: &str, letters: usize) -> Result<()> {
+async fn wait_for_all(store: &Arc<Store>, queue: &str, letters: usize) -> Result<()> {
     let doing = "putting dead letters back";
-    let channel = shared.consuming.channel().await?;
+    let channel = store.consuming.channel().await?;
     for pause in BACK_PAUSES {
-        let there = answered(&shared.config, doing, false, look_for_queue(&channel, queue)).await?.message_count();
+        let there = answered(&store.config, doing, false, look_for_queue(&channel, queue)).await?.message_count();
         if usize::try_from(there).is_ok_and(|there| there >= letters) {
             break;
         }
-        strays::put_all_on_their_way(shared).await?;
+        strays::put_all_on_their_way(store).await?;
         sleep(pause).await;
     }
     close(channel).await;

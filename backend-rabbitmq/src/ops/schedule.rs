@@ -8,35 +8,35 @@ use delayline_core::{
 
 use crate::codec::message::Message;
 use crate::codec::receipt::receipt;
-use crate::shared::Shared;
+use crate::store::Store;
 use crate::transport::publisher::NotPublished;
 
 pub(crate) async fn schedule(
-    shared: &Arc<Shared>,
+    store: &Arc<Store>,
     queue: &QueueName,
     tasks: Vec<NewTask>,
 ) -> Result<Vec<Result<Scheduled>>> {
-    shared.lifecycle.open()?;
-    shared.caps.check_batch(tasks.len())?;
+    store.lifecycle.open()?;
+    store.caps.check_batch(tasks.len())?;
     if tasks.is_empty() {
         return Ok(Vec::new());
     }
-    let (shared, queue) = (shared.clone(), queue.clone());
+    let (store, queue) = (store.clone(), queue.clone());
     let scheduling = async move {
-        shared.topology.ensure(&queue).await?;
-        all_answered(send(&shared, &queue, tasks).await)
+        store.topology.ensure(&queue).await?;
+        all_answered(send(&store, &queue, tasks).await)
     };
     owned(scheduling, |_| async {}).await
 }
 
 /// Accepts tasks, and publishes them.
-async fn send(shared: &Shared, queue: &QueueName, tasks: Vec<NewTask>) -> Vec<Result<Scheduled>> {
-    let (now, first) = (shared.time.now(), shared.counters.sequences(tasks.len().max(1)));
+async fn send(store: &Store, queue: &QueueName, tasks: Vec<NewTask>) -> Vec<Result<Scheduled>> {
+    let (now, first) = (store.time.now(), store.counters.sequences(tasks.len().max(1)));
     let accepted: Vec<Result<Message>> =
-        (first..).zip(tasks).map(|(seq, task)| accept(shared, task, now, seq)).collect();
+        (first..).zip(tasks).map(|(seq, task)| accept(store, task, now, seq)).collect();
     let messages = accepted.iter().filter_map(|accepted| accepted.as_ref().ok());
-    let outgoing = messages.map(|message| shared.outbox.route(queue, message)).collect();
-    let mut answers = shared.outbox.publish(queue, outgoing).await.into_iter();
+    let outgoing = messages.map(|message| store.outbox.route(queue, message)).collect();
+    let mut answers = store.outbox.publish(queue, outgoing).await.into_iter();
     let scheduled = accepted.into_iter().map(|accepted| {
         let message = accepted?;
         let answer = answers.next().unwrap_or(Err(NotPublished::Refused));
@@ -49,29 +49,29 @@ async fn send(shared: &Shared, queue: &QueueName, tasks: Vec<NewTask>) -> Vec<Re
 }
 
 /// The message of a task that is accepted at this instant.
-fn accept(shared: &Shared, task: NewTask, now: Timestamp, seq: u64) -> Result<Message> {
-    shared.caps.check(&task)?;
+fn accept(store: &Store, task: NewTask, now: Timestamp, seq: u64) -> Result<Message> {
+    store.caps.check(&task)?;
     let ms = |due: Due| match due {
         Due::After(delay) => now.saturating_add(delay).unix_millis_ceil(),
         Due::At(at) => at.unix_millis_ceil(),
     };
     let due_ms = ms(task.due);
-    let delay_max = i64::try_from(shared.caps.delay_max.as_millis()).unwrap_or(i64::MAX);
+    let delay_max = i64::try_from(store.caps.delay_max.as_millis()).unwrap_or(i64::MAX);
     // An instant is measured from the millisecond that has begun.
     if matches!(task.due, Due::At(_)) && due_ms > now.unix_millis_floor().saturating_add(delay_max) {
-        return Err(shared.caps.out_of_range());
+        return Err(store.caps.out_of_range());
     }
     if let Some(Due::After(expires)) = task.expires
-        && expires > shared.caps.delay_max
+        && expires > store.caps.delay_max
     {
-        return Err(shared.caps.out_of_range());
+        return Err(store.caps.out_of_range());
     }
     let expires_ms = task.expires.map(ms);
     if expires_ms.is_some_and(|expires| expires < due_ms) {
         return Err(Error::new(ErrorKind::Invalid, "the task expires before it is due"));
     }
-    let id = task.id.clone().unwrap_or_else(|| shared.ids.task_id());
-    Ok(Message::new(task, id, shared.ids.number(), due_ms, seq, expires_ms))
+    let id = task.id.clone().unwrap_or_else(|| store.ids.task_id());
+    Ok(Message::new(task, id, store.ids.number(), due_ms, seq, expires_ms))
 }
 
 /// One answer for each item; if all failed alike and none can have taken effect, that of the whole call.

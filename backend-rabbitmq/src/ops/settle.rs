@@ -10,7 +10,7 @@ use crate::codec::message::Message;
 use crate::consuming::giving;
 use crate::consuming::line::{Held, Leased, Line, Looked, unclear};
 use crate::consuming::lines::Lines;
-use crate::shared::Shared;
+use crate::store::Store;
 use crate::transport::publisher::Outgoing;
 
 /// A verdict on its way.
@@ -25,34 +25,34 @@ struct Ending {
 }
 
 pub(crate) async fn settle(
-    shared: &Arc<Shared>,
+    store: &Arc<Store>,
     lines: &Arc<Lines>,
     queue: &QueueName,
     verdicts: Vec<(Lease, Verdict)>,
 ) -> Result<Vec<Result<()>>> {
-    shared.lifecycle.open()?;
-    shared.caps.check_batch(verdicts.len())?;
+    store.lifecycle.open()?;
+    store.caps.check_batch(verdicts.len())?;
     if verdicts.is_empty() {
         return Ok(Vec::new());
     }
-    let (shared, lines, queue) = (shared.clone(), lines.clone(), queue.clone());
-    let settling = async move { Ok(end(&shared, &lines, &queue, verdicts).await) };
+    let (store, lines, queue) = (store.clone(), lines.clone(), queue.clone());
+    let settling = async move { Ok(end(&store, &lines, &queue, verdicts).await) };
     owned(settling, |_| async {}).await
 }
 
 pub(crate) fn extend(
-    shared: &Shared,
+    store: &Store,
     lines: &Lines,
     queue: &QueueName,
     leases: Vec<Lease>,
     by: Duration,
 ) -> Result<Vec<Result<Lease>>> {
-    shared.lifecycle.open()?;
-    shared.caps.check_batch(leases.len())?;
-    shared.caps.check_lease(by)?;
+    store.lifecycle.open()?;
+    store.caps.check_batch(leases.len())?;
+    store.caps.check_lease(by)?;
     let line = lines.get(queue);
     let extended = |mut lease: Lease| {
-        let looked = line.as_ref().map_or(Looked::Lost, |line| line.extend(shared, &lease, by));
+        let looked = line.as_ref().map_or(Looked::Lost, |line| line.extend(store, &lease, by));
         match looked {
             Looked::Live(Some(expires_at)) => {
                 lease.expires_at = expires_at;
@@ -60,7 +60,7 @@ pub(crate) fn extend(
             }
             Looked::Live(None) => Err(Error::new(
                 ErrorKind::OutOfRange,
-                format!("a lease lasts {:?} at the most, extensions included", shared.config.hold_time_max()),
+                format!("a lease lasts {:?} at the most, extensions included", store.config.hold_time_max()),
             )),
             Looked::Lost => Err(Error::lease_lost()),
             Looked::Unclear => Err(unclear()),
@@ -74,38 +74,38 @@ pub(crate) fn extend(
 /// # Cancel safety
 /// Dropped, a verdict may be half done, and its task come twice: call it from what is not dropped.
 pub(crate) async fn end(
-    shared: &Arc<Shared>,
+    store: &Arc<Store>,
     lines: &Lines,
     queue: &QueueName,
     verdicts: Vec<(Lease, Verdict)>,
 ) -> Vec<Result<()>> {
     let mut results: Vec<Result<()>> = verdicts.iter().map(|_| Err(Error::lease_lost())).collect();
     let Some(line) = lines.get(queue) else {
-        if let Err(closed) = shared.lifecycle.open() {
+        if let Err(closed) = store.lifecycle.open() {
             results.fill_with(|| Err(closed.clone()));
         }
         return results;
     };
     let mut endings = Vec::with_capacity(verdicts.len());
     for (at, (lease, verdict)) in verdicts.into_iter().enumerate() {
-        match begin(shared, &line, at, &lease, verdict) {
+        match begin(store, &line, at, &lease, verdict) {
             Ok(ending) => endings.push(ending),
             Err(e) => results[at] = Err(e),
         }
     }
     // In the order of hand-out, so that what is given back stands in it.
     endings.sort_by_key(|ending| ending.instead.as_ref().map(|instead| (instead.due_ms, instead.seq)));
-    let published = publish(shared, &line, endings, &mut results).await;
+    let published = publish(store, &line, endings, &mut results).await;
     let held: Vec<&Held> = published.iter().map(|ending| &ending.leased.held).collect();
     if held.is_empty() {
         return results;
     }
-    let acknowledged = giving::acknowledge_for_certain(shared, &line, line.channels(), &held).await;
+    let acknowledged = giving::acknowledge_for_certain(store, &line, line.channels(), &held).await;
     for (ending, acknowledged) in published.iter().zip(acknowledged) {
         results[ending.at] = match (acknowledged, &ending.instead) {
             (Ok(()), _) => Ok(()),
             // It was not sent: the channel is gone, and the lease with it.
-            (Err(None), None) => Err(shared.lifecycle.open().err().unwrap_or_else(Error::lease_lost)),
+            (Err(None), None) => Err(store.lifecycle.open().err().unwrap_or_else(Error::lease_lost)),
             (Err(Some(e)), None) => {
                 line.note_unclear(ending.fence);
                 Err(e)
@@ -122,30 +122,30 @@ pub(crate) async fn end(
 }
 
 /// Takes the lease, and makes what takes the task's place.
-fn begin(shared: &Shared, line: &Line, at: usize, lease: &Lease, verdict: Verdict) -> Result<Ending> {
+fn begin(store: &Store, line: &Line, at: usize, lease: &Lease, verdict: Verdict) -> Result<Ending> {
     let leased = match line.take(lease) {
         Looked::Live(leased) => leased,
         Looked::Lost => {
             // Closing has ended all leases.
-            shared.lifecycle.open()?;
+            store.lifecycle.open()?;
             return Err(Error::lease_lost());
         }
         Looked::Unclear => return Err(unclear()),
     };
     let message = Message { fence: lease.fence, ..leased.held.message.clone() };
     let given_back = leased.held.attempts;
-    let dead = || Some(shared.names.dead(&line.queue));
+    let dead = || Some(store.names.dead(&line.queue));
     let (instead, to) = match verdict {
         Verdict::Complete => (None, None),
         Verdict::Retry { reason, .. } if leased.attempt >= message.max_attempts => {
             let cause = BuryCause::AttemptsUsedUp;
-            (Some(giving::as_dead(shared, &message, leased.attempt, cause, reason.as_str().to_owned())), dead())
+            (Some(giving::as_dead(store, &message, leased.attempt, cause, reason.as_str().to_owned())), dead())
         }
         Verdict::Bury { reason } => {
             let cause = BuryCause::Buried;
-            (Some(giving::as_dead(shared, &message, leased.attempt, cause, reason.as_str().to_owned())), dead())
+            (Some(giving::as_dead(store, &message, leased.attempt, cause, reason.as_str().to_owned())), dead())
         }
-        Verdict::Retry { after, reason } => match due_in(shared, after) {
+        Verdict::Retry { after, reason } => match due_in(store, after) {
             Ok(due_ms) => {
                 let failure = Some(reason.as_str().to_owned());
                 (Some(Message { due_ms, attempts: leased.attempt, failure, ..message }), None)
@@ -155,7 +155,7 @@ fn begin(shared: &Shared, line: &Line, at: usize, lease: &Lease, verdict: Verdic
                 return Err(e);
             }
         },
-        Verdict::Snooze { after } => match due_in(shared, after) {
+        Verdict::Snooze { after } => match due_in(store, after) {
             Ok(due_ms) => (Some(Message { due_ms, attempts: given_back, ..message }), None),
             Err(e) => {
                 line.put_back(lease.fence, leased);
@@ -167,31 +167,31 @@ fn begin(shared: &Shared, line: &Line, at: usize, lease: &Lease, verdict: Verdic
     Ok(Ending { at, fence: lease.fence, leased, instead, to })
 }
 
-fn due_in(shared: &Shared, after: Duration) -> Result<i64> {
-    shared.caps.check_delay(Due::After(after))?;
-    Ok(shared.time.now().saturating_add(after).unix_millis_ceil())
+fn due_in(store: &Store, after: Duration) -> Result<i64> {
+    store.caps.check_delay(Due::After(after))?;
+    Ok(store.time.now().saturating_add(after).unix_millis_ceil())
 }
 
 /// Publishes what takes the tasks' places, and answers those that can be acknowledged now.
-async fn publish(shared: &Arc<Shared>, line: &Line, endings: Vec<Ending>, results: &mut [Result<()>]) -> Vec<Ending> {
+async fn publish(store: &Arc<Store>, line: &Line, endings: Vec<Ending>, results: &mut [Result<()>]) -> Vec<Ending> {
     let outgoing: Vec<Outgoing> = endings
         .iter()
         .filter_map(|ending| {
             let instead = ending.instead.as_ref()?;
             Some(match &ending.to {
-                Some(name) => shared.outbox.to_queue(name.clone(), instead),
-                None => shared.outbox.route(&line.queue, instead),
+                Some(name) => store.outbox.to_queue(name.clone(), instead),
+                None => store.outbox.route(&line.queue, instead),
             })
         })
         .collect();
     // Before it is sent: it may be back before that is confirmed.
-    let now_ms = shared.time.now_ms();
+    let now_ms = store.time.now_ms();
     let comes_at = |ending: &Ending| {
         let instead = ending.instead.as_ref().filter(|_| ending.to.is_none())?;
         Some(instead.due_ms).filter(|due_ms| *due_ms > now_ms)
     };
     endings.iter().filter_map(comes_at).for_each(|due_ms| line.expect(due_ms));
-    let mut answers = shared.outbox.publish(&line.queue, outgoing).await.into_iter();
+    let mut answers = store.outbox.publish(&line.queue, outgoing).await.into_iter();
     let mut done = Vec::with_capacity(endings.len());
     for ending in endings {
         let answer = if ending.instead.is_some() { answers.next().unwrap_or(Ok(())) } else { Ok(()) };

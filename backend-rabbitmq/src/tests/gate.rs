@@ -16,13 +16,13 @@ use crate::codec::receipt::receipt;
 use crate::config::RabbitConfig;
 use crate::gate::Gate;
 use crate::ops::change::{due_at_ms, request};
-use crate::shared::Shared;
+use crate::store::Store;
 
 /// Longer than a defect would let a test wait in vain, and than a busy machine needs.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Bench {
-    shared: Arc<Shared>,
+    store: Arc<Store>,
     queue: QueueName,
     ready: Option<(Channel, Consumer)>,
 }
@@ -33,22 +33,22 @@ async fn bench(name_space: &str, set: impl FnOnce(RabbitConfig) -> RabbitConfig)
     let url = server.lock().url();
     let config =
         RabbitConfig::from_url(&url).unwrap().name_space(name_space).levels(3).margin(Duration::from_millis(500));
-    let shared = Arc::new(Shared::new(set(config)));
+    let store = Arc::new(Store::new(set(config)));
     let queue = QueueName::new("exam.hand-in").unwrap();
-    shared.topology.ensure(&queue).await.unwrap();
-    Bench { shared, queue, ready: None }
+    store.topology.ensure(&queue).await.unwrap();
+    Bench { store, queue, ready: None }
 }
 
 impl Bench {
     fn task(&self, number: u128, after: Duration) -> Message {
         let id = TaskId::new(format!("task-{number}")).unwrap();
-        let due_ms = due_at_ms(&self.shared, Due::After(after)).unwrap();
-        Message::new(NewTask::new(after, "payload"), id, number, due_ms, self.shared.counters.sequences(1), None)
+        let due_ms = due_at_ms(&self.store, Due::After(after)).unwrap();
+        Message::new(NewTask::new(after, "payload"), id, number, due_ms, self.store.counters.sequences(1), None)
     }
 
     async fn send(&self, messages: &[Message]) {
-        let out = messages.iter().map(|message| self.shared.outbox.route(&self.queue, message)).collect();
-        for answer in self.shared.outbox.publish(&self.queue, out).await {
+        let out = messages.iter().map(|message| self.store.outbox.route(&self.queue, message)).collect();
+        for answer in self.store.outbox.publish(&self.queue, out).await {
             answer.unwrap();
         }
     }
@@ -56,15 +56,15 @@ impl Bench {
     async fn change(&self, task: &Message, action: Action) {
         let mut reference = TaskRef::from(&task.id);
         reference.receipt = receipt(task.due_ms, task.number);
-        let changed = request(&self.shared, &self.queue, vec![reference], action).await.unwrap();
+        let changed = request(&self.store, &self.queue, vec![reference], action).await.unwrap();
         assert_eq!((changed.requested, changed.refused), (1, 0));
     }
 
     /// The next in the ready queue, and how many milliseconds after its due time it came.
     async fn next(&mut self) -> (Message, i64) {
         if self.ready.is_none() {
-            let channel = self.shared.consuming.channel().await.unwrap();
-            let name = self.shared.names.ready(&self.queue);
+            let channel = self.store.consuming.channel().await.unwrap();
+            let name = self.store.names.ready(&self.queue);
             let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
             let consumer = channel.basic_consume(name.into(), "".into(), options, FieldTable::default()).await.unwrap();
             self.ready = Some((channel, consumer));
@@ -72,7 +72,7 @@ impl Bench {
         let (_, consumer) = self.ready.as_mut().unwrap();
         let delivery = timeout(PATIENCE, consumer.next()).await.expect("a task within patience").unwrap().unwrap();
         let message = Message::read(&delivery.properties, delivery.data.into()).unwrap();
-        let late_ms = self.shared.time.now_ms() - message.due_ms;
+        let late_ms = self.store.time.now_ms() - message.due_ms;
         assert!(late_ms >= 0, "task {} came {} ms early", message.number, -late_ms);
         (message, late_ms)
     }
@@ -94,14 +94,14 @@ impl Bench {
     }
 
     fn gate(&self) -> Gate {
-        Gate::start(self.shared.clone(), self.queue.clone())
+        Gate::start(self.store.clone(), self.queue.clone())
     }
 
     async fn end(self) {
         drop(self.ready);
-        self.shared.lifecycle.close();
-        self.shared.publishing.close().await;
-        self.shared.consuming.close().await;
+        self.store.lifecycle.close();
+        self.store.publishing.close().await;
+        self.store.consuming.close().await;
     }
 }
 
@@ -166,7 +166,7 @@ async fn loss_1_a_gate_whose_connection_is_cut_is_followed_by_the_next() {
     let tasks: Vec<Message> = (1..=200).map(|n| second.task(n, Duration::from_millis(900 + n as u64))).collect();
     second.send(&tasks).await;
     // Nothing is due yet: whoever is cut off holds all of it.
-    first.shared.consuming.close().await;
+    first.store.consuming.close().await;
     drop(one);
     let mut heir = Bench { ready: None, ..second };
     assert_eq!(heir.numbers(200).await, (1..=200).collect::<Vec<_>>());
@@ -183,7 +183,7 @@ async fn loss_1_a_gate_that_lost_its_channel_goes_on() {
     let gate = bench.gate();
     let tasks: Vec<Message> = (1..=100).map(|n| bench.task(n, Duration::from_millis(1_000 + n as u64))).collect();
     bench.send(&tasks).await;
-    let connection = bench.shared.consuming.connection().await.unwrap();
+    let connection = bench.store.consuming.connection().await.unwrap();
     connection.close(200, "cut by the test".into()).await.unwrap();
     assert_eq!(bench.numbers(100).await, (1..=100).collect::<Vec<_>>());
     gate.close().await;
@@ -207,16 +207,16 @@ async fn bound_15_a_gate_holds_no_more_bytes_than_it_may() {
 async fn clear_7_a_foreign_message_is_set_aside_and_holds_nothing_up() {
     let mut bench = bench("gate-foreign", |config| config).await;
     let task = bench.task(1, Duration::from_millis(200));
-    let mut foreign = bench.shared.outbox.to_queue(bench.shared.names.gate(&bench.queue), &task);
+    let mut foreign = bench.store.outbox.to_queue(bench.store.names.gate(&bench.queue), &task);
     foreign.properties = lapin::BasicProperties::default();
-    for answer in bench.shared.outbox.publish(&bench.queue, vec![foreign]).await {
+    for answer in bench.store.outbox.publish(&bench.queue, vec![foreign]).await {
         answer.unwrap();
     }
     bench.send(std::slice::from_ref(&task)).await;
     let gate = bench.gate();
     assert_eq!(bench.next().await.0, task);
-    let channel = bench.shared.consuming.channel().await.unwrap();
-    let set_aside = channel.basic_get(bench.shared.names.set_aside().into(), BasicGetOptions::default()).await.unwrap();
+    let channel = bench.store.consuming.channel().await.unwrap();
+    let set_aside = channel.basic_get(bench.store.names.set_aside().into(), BasicGetOptions::default()).await.unwrap();
     assert!(set_aside.is_some());
     drop(channel);
     gate.close().await;

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout};
 
 use super::state::{Held, Line, State, WANT_MAX};
 use crate::limits::SOON_MS;
-use crate::shared::Shared;
+use crate::store::Store;
 
 /// The most by which a due time is rounded up.
 const SOON: Duration = Duration::from_millis(SOON_MS.cast_unsigned());
@@ -38,8 +38,8 @@ impl Found {
 
 impl Line {
     /// Takes what has arrived, the earliest first, and notes how much more is wanted.
-    pub(crate) fn claim(&self, shared: &Shared, intake: u64, claim: &Claim) -> Found {
-        let now_ms = shared.time.now_ms();
+    pub(crate) fn claim(&self, store: &Store, intake: u64, claim: &Claim) -> Found {
+        let now_ms = store.time.now_ms();
         let (now, mut bytes) = (Instant::now(), 0);
         let mut found = Found::default();
         let mut state = self.state.lock();
@@ -58,10 +58,10 @@ impl Line {
             }
             bytes += size;
             let held = first.remove().task;
-            found.tasks.push(state.lease(shared, held, claim.lease, now));
+            found.tasks.push(state.lease(store, held, claim.lease, now));
         }
         let more = !state.pool.is_empty();
-        found.next_in = if more { Some(Duration::ZERO) } else { state.next_expected(shared, now) };
+        found.next_in = if more { Some(Duration::ZERO) } else { state.next_expected(store, now) };
         let wanted = if more { 0 } else { (claim.max - found.tasks.len()).min(WANT_MAX) };
         if let Some(want) = state.intakes.get_mut(&intake) {
             *want = wanted;
@@ -86,10 +86,10 @@ impl Line {
 
     /// How long until the first that has arrived is due, where its time was rounded up; what is due later than that came by
     /// another clock, and is due.
-    pub(crate) fn until_due(&self, shared: &Shared) -> Duration {
+    pub(crate) fn until_due(&self, store: &Store) -> Duration {
         let state = self.state.lock();
         let Some((first_ms, ..)) = state.pool.keys().next() else { return Duration::ZERO };
-        let left = shared.time.until(*first_ms);
+        let left = store.time.until(*first_ms);
         if left <= SOON { left } else { Duration::ZERO }
     }
 
@@ -125,11 +125,11 @@ impl Held {
 }
 
 impl State {
-    fn next_expected(&mut self, shared: &Shared, now: Instant) -> Option<Duration> {
-        let late_ms = shared.time.now_ms() - EXPECTED_LATE_MS;
+    fn next_expected(&mut self, store: &Store, now: Instant) -> Option<Duration> {
+        let late_ms = store.time.now_ms() - EXPECTED_LATE_MS;
         self.expected = self.expected.split_off(&late_ms);
         let (first_ms, _) = self.expected.first_key_value()?;
-        let left = Some(shared.time.until(*first_ms)).filter(|left| !left.is_zero()).unwrap_or(LATE_AGAIN);
+        let left = Some(store.time.until(*first_ms)).filter(|left| !left.is_zero()).unwrap_or(LATE_AGAIN);
         // The task of a lease that ends comes, too.
         let lease = self.ends.first().map(|(ends, _)| ends.saturating_duration_since(now).max(LATE_AGAIN));
         Some(lease.map_or(left, |lease| lease.min(left)))

@@ -6,7 +6,7 @@ use delayline_core::{ClaimedTask, Error, ErrorKind, Lease, Receipt, Timestamp};
 use tokio::time::Instant;
 
 use super::state::{Held, Leased, Line, State};
-use crate::shared::Shared;
+use crate::store::Store;
 
 /// The most verdicts whose outcome is unknown that are remembered.
 const UNCLEAR_MAX: usize = 4_096;
@@ -65,13 +65,13 @@ impl Line {
     }
 
     /// Makes a lease end later, and answers when; `None` if that were later than the broker lets it.
-    pub(crate) fn extend(&self, shared: &Shared, lease: &Lease, by: Duration) -> Looked<Option<Timestamp>> {
+    pub(crate) fn extend(&self, store: &Store, lease: &Lease, by: Duration) -> Looked<Option<Timestamp>> {
         let mut state = self.state.lock();
         let state = &mut *state;
         let Some(leased) = state.leases.get_mut(&lease.fence).filter(|leased| leased.is(lease)) else {
             return if state.unclear.contains(&lease.fence) { Looked::Unclear } else { Looked::Lost };
         };
-        let (ends, expires_at) = shared.time.end_of_lease(Instant::now(), by);
+        let (ends, expires_at) = store.time.end_of_lease(Instant::now(), by);
         if ends > leased.ends_max {
             return Looked::Live(None);
         }
@@ -108,21 +108,21 @@ impl Line {
 
 impl State {
     /// Puts a task under lease.
-    pub(super) fn lease(&mut self, shared: &Shared, held: Held, lease: Duration, now: Instant) -> ClaimedTask {
+    pub(super) fn lease(&mut self, store: &Store, held: Held, lease: Duration, now: Instant) -> ClaimedTask {
         let message = &held.message;
-        let fence = shared.counters.fence_above(message.fence);
-        let (ends, expires_at) = shared.time.end_of_lease(now, lease);
+        let fence = store.counters.fence_above(message.fence);
+        let (ends, expires_at) = store.time.end_of_lease(now, lease);
         let attempt = held.attempts + 1;
-        let receipt = Receipt::from_words([shared.instance, fence]);
+        let receipt = Receipt::from_words([store.instance, fence]);
         let given = Lease::new(message.id.clone(), fence, attempt, expires_at, receipt);
         let due_at = Timestamp::from_unix_millis(message.due_ms);
-        let lateness = shared.time.now().saturating_since(due_at);
+        let lateness = store.time.now().saturating_since(due_at);
         let mut task = ClaimedTask::new(given, due_at, lateness, message.payload.clone());
         task.max_attempts = message.max_attempts;
         task.expires_at = message.expires_ms.map(Timestamp::from_unix_millis);
         task.headers = message.headers.clone();
         self.ends.insert((ends, fence));
-        let ends_max = now + shared.config.hold_time_max();
+        let ends_max = now + store.config.hold_time_max();
         self.leases.insert(fence, Leased { held, attempt, ends, ends_max, expires_at });
         task
     }

@@ -16,7 +16,7 @@ use crate::consuming::giving;
 use crate::consuming::line::{Came, Held, Line};
 use crate::consuming::lines::Lines;
 use crate::gate::Gate;
-use crate::shared::Shared;
+use crate::store::Store;
 use crate::strays::Strays;
 use crate::transport::driver;
 
@@ -27,7 +27,7 @@ pub(super) const NO_CONSUMER: u64 = u64::MAX;
 pub(super) type FromBroker = (u64, Option<lapin::Result<Delivery>>);
 
 pub(super) struct Pump {
-    pub(super) shared: Arc<Shared>,
+    pub(super) store: Arc<Store>,
     pub(super) lines: Arc<Lines>,
     pub(super) line: Arc<Line>,
     pub(super) channel: Channel,
@@ -56,9 +56,9 @@ pub(super) struct Pump {
 pub(super) type Nothing = (Channel, DeliveryTag, u64);
 
 impl Pump {
-    pub(super) fn new(shared: Arc<Shared>, lines: Arc<Lines>, line: Arc<Line>, channel: Channel) -> Self {
+    pub(super) fn new(store: Arc<Store>, lines: Arc<Lines>, line: Arc<Line>, channel: Channel) -> Self {
         Self {
-            shared,
+            store,
             lines,
             line,
             channel,
@@ -110,7 +110,7 @@ impl Pump {
 
     pub(super) fn take_in_from(&mut self, channel: Channel, consumer: u64, delivery: Delivery) {
         let tag = delivery.delivery_tag;
-        let (shared, line) = (self.shared.clone(), self.line.clone());
+        let (store, line) = (self.store.clone(), self.line.clone());
         match self.line.arrive(delivery, channel.clone(), consumer) {
             Came::Task => self.fresh = true,
             Came::Marker => {
@@ -119,9 +119,9 @@ impl Pump {
             }
             Came::Foreign(delivery, Foreign(why)) => {
                 self.leaving.spawn(async move {
-                    let found_in = shared.names.ready(&line.queue);
+                    let found_in = store.names.ready(&line.queue);
                     let payload = delivery.data.into();
-                    if shared.outbox.set_aside(&found_in, why, &delivery.properties, payload).await {
+                    if store.outbox.set_aside(&found_in, why, &delivery.properties, payload).await {
                         done_with(&line, vec![(channel, tag, consumer)]).await;
                     }
                 });
@@ -133,8 +133,8 @@ impl Pump {
         if held.is_empty() {
             return;
         }
-        let (shared, line) = (self.shared.clone(), self.line.clone());
-        self.leaving.spawn(async move { giving::give_back(&shared, &line, held).await });
+        let (store, line) = (self.store.clone(), self.line.clone());
+        self.leaving.spawn(async move { giving::give_back(&store, &line, held).await });
     }
 
     /// Notes a delivery.

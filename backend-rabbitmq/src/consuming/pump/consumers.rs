@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::arrivals::{NO_CONSUMER, Pump};
 use crate::codec::message::Message;
 use crate::consuming::line::Line;
-use crate::shared::Shared;
+use crate::store::Store;
 use crate::transport::asking::{answered, settle_down};
 use crate::transport::driver;
 use crate::transport::publisher::Outgoing;
@@ -54,18 +54,18 @@ impl Pump {
             let _no_acknowledgements = line.acknowledges.write().await;
             self.cancel(&full(&line)).await?;
         }
-        let (channel, queue) = (self.channel.clone(), self.shared.names.ready(&self.line.queue));
+        let (channel, queue) = (self.channel.clone(), self.store.names.ready(&self.line.queue));
         let prefetch = u16::try_from(room).unwrap_or(u16::MAX);
-        let shared = self.shared.clone();
-        let started = answered(&shared.config, "consuming", false, async {
+        let store = self.store.clone();
+        let started = answered(&store.config, "consuming", false, async {
             channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-            driver::consume(&channel, &queue, shared.consuming.consumer_arguments()).await
+            driver::consume(&channel, &queue, store.consuming.consumer_arguments()).await
         });
         let stream = match started.await {
             Ok(stream) => stream,
             Err(e) => {
                 // An operator may have deleted the queue.
-                self.shared.topology.forget().await;
+                self.store.topology.forget().await;
                 return Err(e);
             }
         };
@@ -114,7 +114,7 @@ impl Pump {
             }
             let n = n.min(FILL_MAX);
             sent += n;
-            match timeout_at(ends, publish_markers(&self.shared, &self.line.queue, n)).await {
+            match timeout_at(ends, publish_markers(&self.store, &self.line.queue, n)).await {
                 Ok(true) => {}
                 // The broker takes no messages now.
                 Ok(false) | Err(_) => return Ok(false),
@@ -125,9 +125,9 @@ impl Pump {
     async fn cancel(&mut self, consumers: &[u64]) -> Result<()> {
         for number in consumers {
             let Some(tag) = self.tags.remove(number) else { continue };
-            let (shared, channel) = (self.shared.clone(), self.channel.clone());
+            let (store, channel) = (self.store.clone(), self.channel.clone());
             answered(
-                &shared.config,
+                &store.config,
                 "cancelling a consumer",
                 false,
                 channel.basic_cancel(tag, BasicCancelOptions::default()),
@@ -141,9 +141,9 @@ impl Pump {
 
     /// Waits until whatever the queue had sent has come, and answers how many consumers it has.
     pub(super) async fn settle_down(&mut self) -> Result<u32> {
-        let (shared, channel) = (self.shared.clone(), self.channel.clone());
-        let queue = shared.names.ready(&self.line.queue);
-        Ok(answered(&shared.config, "asking", false, settle_down(&channel, &queue)).await?.consumer_count())
+        let (store, channel) = (self.store.clone(), self.channel.clone());
+        let queue = store.names.ready(&self.line.queue);
+        Ok(answered(&store.config, "asking", false, settle_down(&channel, &queue)).await?.consumer_count())
     }
 
     /// Takes in what the queue holds for us: one message by asking for it, and what comes by consumers. The queue does this
@@ -153,25 +153,25 @@ impl Pump {
         let getting = match &self.getting {
             Some(getting) => getting.clone(),
             None => {
-                let getting = self.shared.consuming.channel().await?;
+                let getting = self.store.consuming.channel().await?;
                 self.line.set_getting(getting.clone());
                 self.getting.insert(getting).clone()
             }
         };
-        let (shared, channel) = (self.shared.clone(), self.channel.clone());
-        let ready = shared.names.ready(&self.line.queue);
+        let (store, channel) = (self.store.clone(), self.channel.clone());
+        let ready = store.names.ready(&self.line.queue);
         let asked = async {
             let got = getting.basic_get(ready.into(), BasicGetOptions::default()).await?;
             // What consumers got before that has come when this is answered.
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
             Ok(got)
         };
-        let got = answered(&shared.config, "asking", false, asked).await?;
+        let got = answered(&store.config, "asking", false, asked).await?;
         if let Some(got) = got {
-            if shared.consuming.counts_no_returns() {
+            if store.consuming.counts_no_returns() {
                 // A lease on it would end when a policy says. Given back it comes by a consumer, and that costs no attempt.
                 let back = getting.basic_nack(got.delivery_tag, BasicNackOptions { multiple: false, requeue: true });
-                answered(&shared.config, "asking", false, back).await?;
+                answered(&store.config, "asking", false, back).await?;
                 if self.line.short().is_none() {
                     self.settle_down().await?;
                 }
@@ -189,17 +189,17 @@ impl Pump {
     /// ends without sending them. A message that is asked for comes after what was sent; what was kept is sent before the answer
     /// to the next request. If there is one, it goes back as well.
     pub(super) async fn see_off_acknowledgements(&mut self) -> Result<()> {
-        let (shared, channel) = (self.shared.clone(), self.channel.clone());
-        let ready = shared.names.ready(&self.line.queue);
+        let (store, channel) = (self.store.clone(), self.channel.clone());
+        let ready = store.names.ready(&self.line.queue);
         let asked = channel.basic_get(ready.into(), BasicGetOptions::default());
-        if let Some(got) = answered(&shared.config, "asking", false, asked).await? {
+        if let Some(got) = answered(&store.config, "asking", false, asked).await? {
             self.take_in_from(channel.clone(), NO_CONSUMER, got.delivery);
             self.be_done_with_nothing();
             let got = self.line.take_pool();
             self.give_back(got);
             while self.leaving.join_next().await.is_some() {}
         }
-        answered(&shared.config, "asking", false, channel.confirm_select(ConfirmSelectOptions::default())).await
+        answered(&store.config, "asking", false, channel.confirm_select(ConfirmSelectOptions::default())).await
     }
 
     /// Gives back what came after a consumer was cancelled, which the driver drops: a message from elsewhere shows how many
@@ -215,14 +215,14 @@ impl Pump {
         if !missed.is_empty() {
             tracing::warn!(queue = %self.line.queue, n = missed.len(), "deliveries that came after the end of their consumer go back");
         }
-        let (shared, channel) = (self.shared.clone(), self.channel.clone());
+        let (store, channel) = (self.store.clone(), self.channel.clone());
         let back = async {
             for tag in missed {
                 channel.basic_nack(tag, BasicNackOptions { multiple: false, requeue: true }).await?;
             }
             channel.basic_nack(marker, BasicNackOptions { multiple: false, requeue: true }).await
         };
-        answered(&shared.config, "giving back missed deliveries", false, back).await?;
+        answered(&store.config, "giving back missed deliveries", false, back).await?;
         if marker > self.known {
             self.came = self.came.split_off(&(marker + 1));
             self.known = marker;
@@ -233,11 +233,11 @@ impl Pump {
 
     /// The number of a delivery that is taken from the registry, and is to be given back.
     async fn marker(&mut self) -> Result<Option<DeliveryTag>> {
-        let (shared, channel) = (self.shared.clone(), self.channel.clone());
+        let (store, channel) = (self.store.clone(), self.channel.clone());
         for pause in MARKER_PAUSES {
-            let registry = shared.names.registry();
+            let registry = store.names.registry();
             let asked = channel.basic_get(registry.into(), BasicGetOptions::default());
-            if let Some(marker) = answered(&shared.config, "looking for missed deliveries", false, asked).await? {
+            if let Some(marker) = answered(&store.config, "looking for missed deliveries", false, asked).await? {
                 return Ok(Some(marker.delivery_tag));
             }
             // Somebody else has it, for a moment.
@@ -249,13 +249,13 @@ impl Pump {
 
 /// Puts so many messages that mean nothing into a queue's ready queue, and answers whether that was done. What nobody takes is
 /// gone after a while.
-async fn publish_markers(shared: &Shared, queue: &QueueName, n: usize) -> bool {
+async fn publish_markers(store: &Store, queue: &QueueName, n: usize) -> bool {
     let marker = |_| {
-        let message = Message::marker(shared.ids.number(), shared.ids.task_id());
-        let mut outgoing = shared.outbox.to_queue(shared.names.ready(queue), &message);
+        let message = Message::marker(store.ids.number(), store.ids.task_id());
+        let mut outgoing = store.outbox.to_queue(store.names.ready(queue), &message);
         outgoing.properties = outgoing.properties.with_expiration(MARKER_MS.to_string().into());
         outgoing
     };
     let markers: Vec<Outgoing> = (0..n).map(marker).collect();
-    shared.outbox.publisher.publish(&markers).await.iter().all(Result::is_ok)
+    store.outbox.publisher.publish(&markers).await.iter().all(Result::is_ok)
 }

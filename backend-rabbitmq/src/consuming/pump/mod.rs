@@ -20,7 +20,7 @@ use self::arrivals::Pump;
 use crate::consuming::line::Line;
 use crate::consuming::lines::Lines;
 use crate::gate::Gate;
-use crate::shared::Shared;
+use crate::store::Store;
 use crate::strays::Strays;
 use crate::transport::driver;
 
@@ -40,18 +40,18 @@ enum Over {
     Lost,
 }
 
-pub(crate) async fn run(shared: Arc<Shared>, lines: Arc<Lines>, line: Arc<Line>) {
+pub(crate) async fn run(store: Arc<Store>, lines: Arc<Lines>, line: Arc<Line>) {
     let (mut backoff, mut failed) = (Backoff::new(), false);
-    let mut closing = shared.lifecycle.closing();
+    let mut closing = store.lifecycle.closing();
     loop {
-        let over = match open(&shared, &line).await {
+        let over = match open(&store, &line).await {
             Ok(channel) => {
                 backoff.succeeded();
                 if std::mem::take(&mut failed) {
                     // Whoever waits looks again.
                     line.hint();
                 }
-                let mut pump = Pump::new(shared.clone(), lines.clone(), line.clone(), channel);
+                let mut pump = Pump::new(store.clone(), lines.clone(), line.clone(), channel);
                 let over = pump.work().await;
                 pump.end(&over).await;
                 over
@@ -67,7 +67,7 @@ pub(crate) async fn run(shared: Arc<Shared>, lines: Arc<Lines>, line: Arc<Line>)
             Over::Closed => break,
             Over::Unneeded if lines.end(&line) => break,
             Over::Unneeded => {}
-            Over::Lost if shared.lifecycle.open().is_err() => break,
+            Over::Lost if store.lifecycle.open().is_err() => break,
             Over::Lost if !line.is_needed() && lines.end(&line) => break,
             Over::Lost => {
                 failed = true;
@@ -83,21 +83,21 @@ pub(crate) async fn run(shared: Arc<Shared>, lines: Arc<Lines>, line: Arc<Line>)
 
 /// Waits until the backend is closed.
 async fn closed(closing: &mut watch::Receiver<bool>) {
-    // The sender lives as long as the backend's shared part, which this task holds.
+    // The sender lives as long as the store, which this task holds.
     let _ = closing.wait_for(|closed| *closed).await;
 }
 
-async fn open(shared: &Arc<Shared>, line: &Line) -> Result<Channel> {
-    shared.lifecycle.open()?;
-    shared.topology.ensure(&line.queue).await?;
-    let channel = shared.consuming.channel().await?;
+async fn open(store: &Arc<Store>, line: &Line) -> Result<Channel> {
+    store.lifecycle.open()?;
+    store.topology.ensure(&line.queue).await?;
+    let channel = store.consuming.channel().await?;
     line.set_channel(channel.clone());
     Ok(channel)
 }
 
 impl Pump {
     async fn work(&mut self) -> Over {
-        let mut closing = self.shared.lifecycle.closing();
+        let mut closing = self.store.lifecycle.closing();
         loop {
             if let Err(e) = self.tend().await {
                 tracing::debug!(queue = %self.line.queue, error = %e, "consuming failed");
@@ -127,7 +127,7 @@ impl Pump {
                     self.tell();
                     if lost {
                         // The broker has ended the consumer, its queue being gone, or the channel is.
-                        self.shared.topology.forget().await;
+                        self.store.topology.forget().await;
                         return Over::Lost;
                     }
                 }
@@ -192,8 +192,8 @@ impl Pump {
         let wanted = self.line.intakes() > 0;
         match (wanted, self.gate.take()) {
             (true, None) => {
-                self.strays = Some(Strays::of(&self.lines.strays, &self.shared));
-                self.gate = Some(Gate::start(self.shared.clone(), self.line.queue.clone()));
+                self.strays = Some(Strays::of(&self.lines.strays, &self.store));
+                self.gate = Some(Gate::start(self.store.clone(), self.line.queue.clone()));
             }
             (false, Some(gate)) => {
                 gate.close().await;
@@ -208,7 +208,7 @@ impl Pump {
         let gate = self.gate.take();
         let at_most = match over {
             // What is left unacknowledged would cost an attempt, and nobody waits for this.
-            Over::Unneeded => self.shared.config.response_timeout,
+            Over::Unneeded => self.store.config.response_timeout,
             Over::Closed | Over::Lost => LEAVING_MAX,
         };
         if !matches!(over, Over::Lost) {

@@ -17,7 +17,7 @@ use crate::transport::connection::Link;
 use crate::transport::publisher::Publisher;
 
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct Store {
     pub(crate) config: Arc<RabbitConfig>,
     pub(crate) caps: Capabilities,
     pub(crate) lifecycle: Arc<Lifecycle>,
@@ -37,7 +37,7 @@ pub(crate) struct Shared {
     pub(crate) reading: Mutex<()>,
 }
 
-impl Shared {
+impl Store {
     pub(crate) fn new(config: RabbitConfig) -> Self {
         let config = Arc::new(config);
         let names = Names::new(&config.name_space);
