@@ -324,7 +324,9 @@ impl Ledger {
         let open = i64::from(after.is_open()) - i64::from(before.is_open());
         let unsure = i64::from(is_unsure(after)) - i64::from(is_unsure(before));
         if open != 0 || unsure != 0 {
-            self.unsure.fetch_add(unsure, Ordering::AcqRel);
+            if unsure != 0 {
+                self.unsure.fetch_add(unsure, Ordering::AcqRel);
+            }
             let open = self.open.fetch_add(open, Ordering::AcqRel) + open;
             // Whoever waits looks again now and then; telling of each task would cost more than the task.
             if open <= self.unsure.load(Ordering::Acquire) || open % 1024 == 0 {
