@@ -45,6 +45,7 @@ impl Default for MemoryBackend {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl DelayBackend for MemoryBackend {
     fn capabilities(&self) -> &Capabilities {
         &self.queues.caps

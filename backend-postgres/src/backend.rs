@@ -92,6 +92,7 @@ impl PostgresBackend {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl DelayBackend for PostgresBackend {
     fn capabilities(&self) -> &Capabilities {
         &self.store.caps

@@ -38,6 +38,7 @@ impl RedisBackend {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl DelayBackend for RedisBackend {
     fn capabilities(&self) -> &Capabilities {
         &self.store.caps
