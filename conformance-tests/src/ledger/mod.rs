@@ -24,6 +24,9 @@
 //!    answered, so that a delivery which met the call on its way is judged by the former.
 //! 2. A task is held from its delivery until it is completed or given back, and no longer than its lease.
 //! 3. A call whose answer was lost, and a cancel that could only be asked for, excuse either outcome.
+//!
+//! What is called for each task is `inline`: a release build of the program compiles this crate without optimizations, and the
+//! bench would measure that.
 
 #[cfg(test)]
 mod tests;
@@ -90,24 +93,28 @@ pub struct Standing(u32);
 impl Standing {
     /// The store has accepted it.
     #[must_use]
+    #[inline]
     pub fn is_accepted(self) -> bool {
         self.has(ACCEPTED)
     }
 
     /// It was completed.
     #[must_use]
+    #[inline]
     pub fn is_completed(self) -> bool {
         self.has(COMPLETED)
     }
 
     /// It was delivered, and neither completed nor given back since.
     #[must_use]
+    #[inline]
     pub fn is_held(self) -> bool {
         self.has(HELD)
     }
 
     /// A cancel was answered so that it need not come any more: cancelled, marked in flight, or asked for.
     #[must_use]
+    #[inline]
     pub fn may_be_gone(self) -> bool {
         self.has(CANCELLED | MARKED | ASKED)
     }
@@ -118,10 +125,12 @@ impl Standing {
         self.0 / ONE_DELIVERY
     }
 
+    #[inline]
     fn has(self, any: u32) -> bool {
         self.0 & any != 0
     }
 
+    #[inline]
     fn is_open(self) -> bool {
         self.is_accepted() && !self.has(COMPLETED | CANCELLED)
     }
@@ -171,23 +180,27 @@ impl Ledger {
 
     /// How many were completed.
     #[must_use]
+    #[inline]
     pub fn completed_count(&self) -> u64 {
         self.completed.load(Ordering::Relaxed)
     }
 
     /// How a task stands.
     #[must_use]
+    #[inline]
     pub fn look(&self, task: u32) -> Standing {
         Standing(self.entry(task).state.load(Ordering::Acquire))
     }
 
     /// Whether a task's time has come, as far as is known.
     #[must_use]
+    #[inline]
     pub fn is_due(&self, task: u32, at: Instant) -> bool {
         self.entry(task).not_before.load(Ordering::Acquire) <= self.at(at)
     }
 
     /// A task is about to be scheduled, or was moved: it must not come before then.
+    #[inline]
     pub fn due(&self, task: u32, not_before: Instant) {
         self.entry(task).not_before.store(self.at(not_before), Ordering::Release);
     }
@@ -203,11 +216,13 @@ impl Ledger {
     }
 
     /// The store has accepted it.
+    #[inline]
     pub fn accepted(&self, task: u32) {
         self.change(task, |state| state | ACCEPTED);
     }
 
     /// A task was handed out, at this instant; how often it was, with this time.
+    #[inline]
     pub fn delivered(&self, task: u32, at: Instant) -> u32 {
         let (entry, at) = (self.entry(task), self.at(at));
         let early = if at < entry.not_before.load(Ordering::Acquire) { EARLY } else { 0 };
@@ -230,6 +245,7 @@ impl Ledger {
     }
 
     /// Its holder is about to give it back, for a retry that must not come before then.
+    #[inline]
     pub fn given_back(&self, task: u32, not_before: Instant) {
         let entry = self.entry(task);
         entry.not_before.fetch_max(self.at(not_before), Ordering::AcqRel);
@@ -238,6 +254,7 @@ impl Ledger {
     }
 
     /// It is complete.
+    #[inline]
     pub fn completed(&self, task: u32) {
         let (before, _) = self.change(task, |state| state & !HELD | COMPLETED);
         self.entry(task).held_since.store(FREE, Ordering::Release);
@@ -311,6 +328,7 @@ impl Ledger {
     }
 
     /// Changes how a task stands, and tells how it stood and stands now.
+    #[inline]
     fn change(&self, task: u32, how: impl Fn(u32) -> u32) -> (Standing, Standing) {
         let state = &self.entry(task).state;
         let mut after = 0;
@@ -336,20 +354,24 @@ impl Ledger {
         (before, after)
     }
 
+    #[inline]
     fn is_overheld(&self, held_since: u64, at: u64) -> bool {
         held_since != FREE && at.saturating_sub(held_since) >= self.lease_ns
     }
 
+    #[inline]
     fn entry(&self, task: u32) -> &Entry {
         &self.tasks[task as usize]
     }
 
+    #[inline]
     fn at(&self, at: Instant) -> u64 {
         nanos(at.saturating_duration_since(self.origin))
     }
 }
 
 /// Nanoseconds, below the number that means something else.
+#[inline]
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).map_or(FREE - 1, |nanos| nanos.min(FREE - 1))
 }
