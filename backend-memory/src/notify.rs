@@ -32,7 +32,7 @@ impl Listener {
         self.0.borrow_and_update();
     }
 
-    /// Returns at the first notification that it has not seen. Its queue must still be there.
+    /// Waits for a notification that this listener has not seen. The queue must exist.
     pub(crate) async fn notified(&mut self) {
         let _ = self.0.changed().await;
     }

@@ -78,8 +78,8 @@ impl Store {
         self.db.rows(what, effect, sql, bind).await
     }
 
-    /// Tells those who wait that something was placed there, if that matters to them. Once something was committed, a
-    /// failure of this is no failure of what was done: whoever was not told looks for itself at its next sweep.
+    /// Tells those who wait that something was placed there, if that matters to them. The tasks are
+    /// committed by then, so a failed notification fails nothing: who was not told looks at its next sweep.
     pub(crate) async fn placed(&self, queue: &QueueName, least_ms: Option<i64>) {
         let Some(least_ms) = least_ms else { return };
         let (name, channel) = (queue.as_str().to_string(), self.db.schema().channel(queue));

@@ -162,9 +162,13 @@ impl<C: Claims, S: Source> Intake for ListeningIntake<C, S> {
     }
 
     async fn close(mut self: Box<Self>) -> Result<()> {
+        let cleaned = {
+            let mut state = self.state.lock().await;
+            self.claims.clean_up(&mut state).await
+        };
+        // Not before: dropped while it cleans up, `Drop` does what is left.
         self.closed = true;
-        let mut state = self.state.lock().await;
-        match self.claims.clean_up(&mut state).await {
+        match cleaned {
             Err(e) if e.kind() == ErrorKind::Closed => Ok(()),
             left => left,
         }

@@ -34,6 +34,8 @@ struct Inside {
     answers: Answering,
     lateness: Mutex<Duration>,
     lost: Mutex<bool>,
+    /// Whether cleaning up waits for ever.
+    stuck: Mutex<bool>,
     fences: AtomicU64,
     poll: Mutex<Option<Duration>>,
 }
@@ -118,6 +120,10 @@ impl Claims for Store {
 
     async fn clean_up(&self, state: &mut Lost) -> Result<()> {
         self.lifecycle.open()?;
+        if *self.seen.0.stuck.lock() {
+            self.seen.note("stuck");
+            std::future::pending::<()>().await;
+        }
         self.seen.note("clean up");
         state.0 = false;
         Ok(())
@@ -189,6 +195,20 @@ async fn drop_a_clean_intake_leaves_nothing_to_do() {
     drop(intake);
     assert_eq!(alive(), 0);
     assert!(!seen.log().contains(&"clean up".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn drop_a_close_that_is_dropped_leaves_its_work_to_the_drop() {
+    let (mut intake, seen) = open(&local());
+    *seen.0.lost.lock() = true;
+    seen.answer();
+    assert_eq!(intake.claim(claim()).await.unwrap_err().kind(), ErrorKind::Ambiguous);
+    *seen.0.stuck.lock() = true;
+    tokio::select! {
+        _ = intake.close() => panic!("it is stuck"),
+        () = seen.until("stuck") => *seen.0.stuck.lock() = false,
+    }
+    timeout(Duration::from_secs(600), seen.until("clean up")).await.expect("it is cleaned up");
 }
 
 #[tokio::test(start_paused = true)]

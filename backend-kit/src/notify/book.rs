@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::source::Notification;
 
-/// What one listener was told and its owner has not yet taken.
+/// The notifications of one listener that its owner has not taken.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     told: Mutex<Option<Notification>>,

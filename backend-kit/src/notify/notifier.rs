@@ -15,7 +15,7 @@ use super::source::{Notification, Source};
 pub struct Notifier<S: Source> {
     shared: Arc<Shared<S::Key>>,
     service: Option<Arc<Service<S>>>,
-    /// Whether nobody else publishes, where there is no service.
+    /// This process is the only publisher, so there is nothing to miss.
     alone: bool,
 }
 

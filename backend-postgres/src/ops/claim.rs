@@ -1,8 +1,9 @@
 //! Claims from the rows of a queue, which are found again when their answer is lost.
 //!
 //! 1. A claim whose answer was lost is remembered by its number. The next ones give back what it took before they claim anew.
-//! 2. What an intake knows of the index (`Known`) spares it the dead entries there. It only ever skips what is not there: all
-//!    that is placed below it is notified of, after its commit, and whoever may have missed a notification forgets what it knows.
+//! 2. What an intake knows of the index (`Known`) spares it the dead entries there. A claim skips only what is not there:
+//!    every transaction that places a task below the known floor notifies after its commit, and an intake that may have missed a
+//!    notification forgets what it knows.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Receipts: what a caller shows when a task is to be changed.
+//! Receipts: the caller presents one to change a task.
 
 use delayline_core::Receipt;
 

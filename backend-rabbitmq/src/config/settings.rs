@@ -41,7 +41,7 @@ const PUBLISH_CHANNELS_MAX: u16 = 64;
 const PAYLOAD_BYTES_MAX: usize = 15 << 20;
 
 impl RabbitConfig {
-    /// Everything but the address as it is unless set.
+    /// The defaults, for this address.
     pub(super) fn of(uri: AMQPUri) -> Self {
         Self {
             uri,

@@ -40,6 +40,7 @@ impl RabbitConfig {
     /// written as `%2f` and so on; without a virtual host, or with an empty one, it is `/`.
     ///
     /// The options are named as the methods here. Times are written as `500ms`, `5s` or `1m`, the others as whole numbers.
+    /// In a value, `%3A` and so on are read.
     ///
     /// # Errors
     /// [`Config`](delayline_core::ErrorKind::Config) for anything else.

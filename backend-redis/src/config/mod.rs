@@ -66,6 +66,7 @@ impl RedisConfig {
     /// `%3F` and so on.
     ///
     /// The options are named as the methods here. Times are written as `500ms`, `5s` or `1m`, the others as whole numbers.
+    /// In a value, `%3A` and so on are read.
     ///
     /// # Errors
     /// [`Config`](delayline_core::ErrorKind::Config) for anything else.
