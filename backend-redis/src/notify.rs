@@ -39,20 +39,20 @@ impl Channels {
 }
 
 /// One connection that receives.
-pub(crate) struct Subscription {
+pub(crate) struct ChannelSubscriber {
     sink: PubSubSink,
     stream: PubSubStream,
 }
 
 impl Source for Channels {
     type Key = Vec<u8>;
-    type Subscriber = Subscription;
+    type Subscriber = ChannelSubscriber;
 
-    async fn connect(&self) -> Result<Subscription> {
+    async fn connect(&self) -> Result<ChannelSubscriber> {
         match timeout(self.connect_timeout, self.client.get_async_pubsub()).await {
             Ok(Ok(connection)) => {
                 let (sink, stream) = connection.split();
-                Ok(Subscription { sink, stream })
+                Ok(ChannelSubscriber { sink, stream })
             }
             Ok(Err(e)) => Err(connecting_failed(&self.server, &e)),
             Err(_) => Err(unavailable(format!("{} did not answer while connecting", self.server))),
@@ -60,7 +60,7 @@ impl Source for Channels {
     }
 }
 
-impl Subscriber for Subscription {
+impl Subscriber for ChannelSubscriber {
     type Key = Vec<u8>;
 
     async fn subscribe(&mut self, channels: Vec<Vec<u8>>) -> Result<()> {

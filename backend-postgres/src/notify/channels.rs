@@ -49,7 +49,7 @@ pub(crate) struct Channels {
 
 /// One connection that listens.
 #[derive(Debug)]
-pub(crate) struct Subscription {
+pub(crate) struct ChannelSubscriber {
     ear: Ear,
     schema: Schema,
     /// Of how many queues each channel is that is listened to.
@@ -58,15 +58,15 @@ pub(crate) struct Subscription {
 
 impl Source for Channels {
     type Key = QueueName;
-    type Subscriber = Subscription;
+    type Subscriber = ChannelSubscriber;
 
-    async fn connect(&self) -> Result<Subscription> {
+    async fn connect(&self) -> Result<ChannelSubscriber> {
         let ear = Ear::open(&self.server, self.connect_timeout).await?;
-        Ok(Subscription { ear, schema: self.schema.clone(), channels: HashMap::new() })
+        Ok(ChannelSubscriber { ear, schema: self.schema.clone(), channels: HashMap::new() })
     }
 }
 
-impl Subscriber for Subscription {
+impl Subscriber for ChannelSubscriber {
     type Key = QueueName;
 
     async fn subscribe(&mut self, queues: Vec<QueueName>) -> Result<()> {
