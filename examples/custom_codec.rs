@@ -50,10 +50,10 @@ async fn main() -> Result<()> {
     assert_eq!(*task.payload(), Refund { order: 7, cents: 1995 });
     task.complete().await?;
 
-    // What can't be read is buried with the reason, and can be redriven after an upgrade.
+    // What can't be read is dead-lettered with the reason, and can be redriven after an upgrade.
     assert!(consumer.try_next_batch(10).await?.is_empty());
     let dead = refunds.dead_letters(None, 10).await?.letters;
-    println!("buried: {}", dead[0].reason);
+    println!("dead-lettered: {}", dead[0].reason);
     assert!(dead[0].reason.as_str().contains("unknown version 2"));
     Ok(())
 }

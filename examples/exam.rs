@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use delayline::{ChangeOutcome, Context, Handled, Queue, RetryPolicy, Shift, Task, TaskId, Worker, connect};
+use delayline::{ChangeOutcome, Context, HandlerOutcome, Queue, RetryPolicy, Shift, Task, TaskId, Worker, connect};
 
 const CANDIDATES: u32 = 1_000;
 const EXAM: Duration = Duration::from_millis(800);
@@ -32,18 +32,18 @@ async fn main() -> delayline::Result<()> {
     let shifted = hand_ins.shift_group(&room, Shift::Later(Duration::from_millis(200))).await?;
     println!("{} of {CANDIDATES} are still writing", shifted.changed);
 
-    let handed_in = Arc::new(AtomicU32::new(0));
-    let count = handed_in.clone();
+    let scheduled = Arc::new(AtomicU32::new(0));
+    let count = scheduled.clone();
     let report = Worker::builder()
         .queue(&hand_ins, move |candidate: u32, context: Context| {
             let count = count.clone();
             async move {
                 // The archive is away when candidate 11 is handed in first: the worker tries again.
                 if candidate == 11 && context.attempt() == 1 {
-                    return Handled::retry("the archive does not answer");
+                    return HandlerOutcome::retry("the archive does not answer");
                 }
                 count.fetch_add(1, Ordering::Relaxed);
-                Handled::Complete
+                HandlerOutcome::Complete
             }
         })
         .concurrency(64)
@@ -53,6 +53,6 @@ async fn main() -> delayline::Result<()> {
         .run()
         .await?;
     println!("{} handed in by us, {} of them at the second attempt", report.completed, report.retried);
-    assert_eq!(handed_in.load(Ordering::Relaxed), CANDIDATES / 4);
+    assert_eq!(scheduled.load(Ordering::Relaxed), CANDIDATES / 4);
     Ok(())
 }

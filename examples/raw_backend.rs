@@ -1,9 +1,9 @@
-//! The trait by itself, for a scheduler of one's own: batches of bytes, claims, leases, verdicts.
+//! The trait by itself, for a scheduler of one's own: batches of bytes, claims, leases, dispositions.
 //! `cargo run --example raw_backend`
 
 use std::time::Duration;
 
-use delayline::{Claim, IntakeOptions, NewTask, QueueName, Result, Verdict, connect};
+use delayline::{Claim, Disposition, NewTask, QueueName, Result, SubscriptionOptions, connect};
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -14,23 +14,23 @@ async fn main() -> Result<()> {
     let accepted = backend.schedule(&queue, batch).await?.iter().filter(|result| result.is_ok()).count();
 
     let lease = Duration::from_secs(30);
-    let mut intake = backend.intake(&queue, IntakeOptions::default()).await?;
+    let mut subscription = backend.subscribe(&queue, SubscriptionOptions::default()).await?;
     let mut done = 0;
     while done < accepted {
         // A claim never waits; it says how long nothing will be due.
-        let claimed = intake.claim(Claim::new(16, lease)).await?;
+        let claimed = subscription.claim(Claim::new(16, lease)).await?;
         if claimed.deliveries.is_empty() {
-            let sweep = backend.capabilities().sweep;
-            intake.wait(claimed.next_due_in.unwrap_or(sweep).min(sweep)).await;
+            let fallback_poll_interval = backend.capabilities().fallback_poll_interval;
+            subscription.wait(claimed.next_due_in.unwrap_or(fallback_poll_interval).min(fallback_poll_interval)).await;
             continue;
         }
         let leases: Vec<_> = claimed.deliveries.into_iter().map(|task| task.lease).collect();
         // A batch takes longer than a lease? Then it is extended, and tells which tasks were cancelled meanwhile.
         let leases = backend.extend(&queue, leases, lease).await?.into_iter().collect::<Result<Vec<_>>>()?;
-        let verdicts = leases.into_iter().map(|lease| (lease, Verdict::Complete)).collect();
-        done += backend.settle(&queue, verdicts).await?.into_iter().filter(Result::is_ok).count();
+        let dispositions = leases.into_iter().map(|lease| (lease, Disposition::Complete)).collect();
+        done += backend.settle(&queue, dispositions).await?.into_iter().filter(Result::is_ok).count();
     }
     println!("{done} done");
-    intake.close().await?;
+    subscription.close().await?;
     backend.close().await
 }

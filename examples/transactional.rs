@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline::postgres::{PostgresBackend, PostgresConfig};
-use delayline::{Claim, DelayBackend, IntakeOptions, NewTask, QueueName, TaskId};
+use delayline::{Claim, DelayBackend, NewTask, QueueName, SubscriptionOptions, TaskId};
 use sqlx::PgPool;
 
 type Failure = Box<dyn std::error::Error>;
@@ -75,12 +75,12 @@ async fn order(
 
 /// Closes the orders whose time is up. If this program dies at any moment, each is closed once.
 async fn close_unpaid(pool: &PgPool, backend: &PostgresBackend, queue: &QueueName) -> Result<(), Failure> {
-    let mut intake = backend.intake(queue, IntakeOptions::default()).await?;
+    let mut subscription = backend.subscribe(queue, SubscriptionOptions::default()).await?;
     loop {
-        let claimed = intake.claim(Claim::new(10, Duration::from_secs(30))).await?;
+        let claimed = subscription.claim(Claim::new(10, Duration::from_secs(30))).await?;
         if claimed.deliveries.is_empty() {
-            let sweep = backend.capabilities().sweep;
-            intake.wait(claimed.next_due_in.unwrap_or(sweep).min(sweep)).await;
+            let fallback_poll_interval = backend.capabilities().fallback_poll_interval;
+            subscription.wait(claimed.next_due_in.unwrap_or(fallback_poll_interval).min(fallback_poll_interval)).await;
             continue;
         }
         for task in claimed.deliveries {
@@ -100,7 +100,7 @@ async fn close_unpaid(pool: &PgPool, backend: &PostgresBackend, queue: &QueueNam
                 println!("{id}: closed");
             }
         }
-        intake.close().await?;
+        subscription.close().await?;
         return Ok(());
     }
 }

@@ -20,7 +20,7 @@ const RABBITMQ: Family = Family { schemes: &["amqp", "amqps"], feature: "rabbitm
 /// - `memory:` makes a new, empty store in this process; each call makes another.
 /// - `redis://` and `rediss://` (TLS) connect to a server, and check that it can be worked with.
 /// - `postgres://` and `postgresql://` do so too, and make the tables unless they are there.
-/// - `amqp://` and `amqps://` (TLS) connect to RabbitMQ, and make the queues that all of a name space share.
+/// - `amqp://` and `amqps://` (TLS) connect to RabbitMQ, and make the queues that all of a namespace share.
 ///
 /// # Errors
 /// [`Config`](ErrorKind::Config) for a malformed URL, an unknown scheme, or one whose Cargo feature is not compiled in,

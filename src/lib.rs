@@ -28,7 +28,26 @@ mod connect;
 struct Readme;
 
 pub use connect::connect;
-pub use delayline_core::*;
+pub use delayline_core::{
+    Action, Attempts, Bytes, CancellationToken, Capabilities, Change, ChangeOutcome, Changed, Clock, Codec, Consumer,
+    ConsumerBuilder, Context, Cursor, DeadLetter, DeadLetterCause, DeadLetterSelect, DeadLetters, DelayBackend,
+    Delivery, Disposition, Due, DueWithin, Durability, Error, ErrorKind, GroupName, HandlerOutcome, Headers, Json,
+    Lease, LeaseHold, NewTask, OnConflict, OperationId, Order, Page, Queue, QueueName, QueueStats, Raw, Reason,
+    Receipt, Result, RetryPolicy, Schedule, ScheduleOutcome, Scheduled, Scheduling, Select, Shift, Stream, Support,
+    SystemClock, TRACEPARENT, TRACESTATE, Task, TaskId, TaskRef, TaskState, TaskView, TestClock, Timestamp,
+    TraceContext, Uuid, Worker, WorkerBuilder, WorkerReport,
+};
+pub use delayline_core::{limits, meter, testing};
+
+/// What a backend implements, and what applications can do without: the store's side of [`DelayBackend`].
+///
+/// A new backend depends on `delayline-core`, which has all of this at its root.
+pub mod backend {
+    pub use delayline_core::{
+        AdminOp, Claim, Claimed, ClaimedTask, DeadLetterOp, DelayBackend, NewTask, Subscription, SubscriptionOptions,
+        async_trait, owned,
+    };
+}
 
 /// The in-memory backend, for what a URL can't say, such as another clock.
 #[cfg(feature = "memory")]

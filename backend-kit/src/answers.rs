@@ -42,8 +42,8 @@ impl<T> Answers<T> {
 
     /// Notes what a piece was answered, item by item, or why it failed as a whole.
     ///
-    /// `piece` are the places of its items in the call. What a piece did whose answer has another length is not known: its items
-    /// answer [`Ambiguous`](ErrorKind::Ambiguous).
+    /// `piece` are the places of its items in the call. What a piece did whose answer has another length is not known: its
+    /// items answer [`Ambiguous`](ErrorKind::Ambiguous).
     ///
     /// # Panics
     /// If there is no such item.

@@ -12,7 +12,8 @@ const FIRST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(2);
 
 /// Exponential back-off with jitter: up to 50 ms after the first failure, doubled with each further one up to 2 s, unless
-/// [`between`](Self::between) says otherwise. Half of each pause is left to chance, so that many clients do not come back at once.
+/// [`between`](Self::between) says otherwise. Half of each pause is left to chance, so that many clients do not come back
+/// at once.
 ///
 /// After a success the next attempt may be made at once.
 #[derive(Debug)]
@@ -30,8 +31,8 @@ impl Backoff {
         Self::between(FIRST, LONGEST)
     }
 
-    /// With other pauses, each the half of it to the whole: `first` after the first failure, doubled with each further one up to
-    /// `longest`.
+    /// With other pauses, each the half of it to the whole: `first` after the first failure, doubled with each further one
+    /// up to `longest`.
     #[must_use]
     pub fn between(first: Duration, longest: Duration) -> Self {
         Self { first, longest, pauses: pauses(first, longest), not_before: None }

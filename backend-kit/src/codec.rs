@@ -1,7 +1,7 @@
 //! Ids, headers and numbers as bytes, in the form that stores keep. The form must never change: it is on disk.
 
 use bytes::Bytes;
-use delayline_core::{BuryCause, Headers, TaskId};
+use delayline_core::{DeadLetterCause, Headers, TaskId};
 use uuid::Uuid;
 
 /// An id as bytes: `u` and the 16 bytes of a UUID, or `k` and the caller's text.
@@ -69,11 +69,11 @@ pub fn read_headers(stored: Bytes) -> Option<Headers> {
 
 /// Reads the number by which scripts and statements tell why a task is a dead letter; `None` for a number that is not used.
 #[must_use]
-pub fn read_cause(stored: u64) -> Option<BuryCause> {
+pub fn read_cause(stored: u64) -> Option<DeadLetterCause> {
     match stored {
-        1 => Some(BuryCause::AttemptsUsedUp),
-        2 => Some(BuryCause::Expired),
-        3 => Some(BuryCause::Buried),
+        1 => Some(DeadLetterCause::AttemptsUsedUp),
+        2 => Some(DeadLetterCause::Expired),
+        3 => Some(DeadLetterCause::Requested),
         _ => None,
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`claims`] | [`ListeningIntake`]: one claim at a time, waiting for notifications, and what nobody received is given back |
+//! | [`claims`] | [`ListeningSubscription`]: one claim at a time, waiting for notifications, and what nobody received is given back |
 //! | [`notify`] | [`Notifier`], [`Listener`]: notifications over one connection that is watched and restored |
 //! | [`reconnect`] | [`Reconnect`]: one connection that many callers share, made anew when it has broken |
 //! | [`backoff`] | [`Backoff`]: how long to wait between attempts |
@@ -30,7 +30,7 @@ pub mod times;
 
 pub use answers::{Answers, PieceMax};
 pub use backoff::Backoff;
-pub use claims::{Claims, ListeningIntake};
+pub use claims::{Claims, ListeningSubscription};
 pub use ids::Ids;
 pub use lifecycle::{Entered, Lifecycle};
 pub use notify::{Listener, Local, Notification, Notifier, Source, Subscriber};

@@ -9,23 +9,23 @@ use delayline_core::{Error, ErrorKind, QueueName, Result};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// One for each backend; its intakes share it.
+/// One for each backend; its subscriptions share it.
 pub struct Lifecycle {
     /// The backend's name for people.
     title: &'static str,
     closed: AtomicBool,
     /// The same, for those who wait for it.
     closing: watch::Sender<bool>,
-    /// How many intakes each queue has.
-    intakes: Mutex<BTreeMap<QueueName, usize>>,
+    /// How many subscriptions each queue has.
+    subscriptions: Mutex<BTreeMap<QueueName, usize>>,
 }
 
 impl Lifecycle {
     /// An open one. `title` is the backend's name for people, such as `Redis`.
     #[must_use]
     pub fn new(title: &'static str) -> Arc<Self> {
-        let (closed, closing, intakes) = (AtomicBool::new(false), watch::Sender::new(false), Mutex::default());
-        Arc::new(Self { title, closed, closing, intakes })
+        let (closed, closing, subscriptions) = (AtomicBool::new(false), watch::Sender::new(false), Mutex::default());
+        Arc::new(Self { title, closed, closing, subscriptions })
     }
 
     /// Every call begins with it.
@@ -70,15 +70,15 @@ impl Lifecycle {
         self.closing.subscribe()
     }
 
-    /// Counts an intake of a queue until what it returns is dropped.
+    /// Counts a subscription of a queue until what it returns is dropped.
     pub fn enter(self: &Arc<Self>, queue: &QueueName) -> Entered {
-        *self.intakes.lock().entry(queue.clone()).or_default() += 1;
+        *self.subscriptions.lock().entry(queue.clone()).or_default() += 1;
         Entered { lifecycle: self.clone(), queue: queue.clone() }
     }
 
-    /// The queues that have an intake.
+    /// The queues that have a subscription.
     pub fn entered(&self) -> Vec<QueueName> {
-        self.intakes.lock().keys().cloned().collect()
+        self.subscriptions.lock().keys().cloned().collect()
     }
 }
 
@@ -88,9 +88,9 @@ impl fmt::Debug for Lifecycle {
     }
 }
 
-/// An intake that counts for its queue.
+/// A subscription that counts for its queue.
 #[derive(Debug)]
-#[must_use = "dropped, the intake counts no more"]
+#[must_use = "dropped, the subscription counts no more"]
 pub struct Entered {
     lifecycle: Arc<Lifecycle>,
     queue: QueueName,
@@ -98,11 +98,11 @@ pub struct Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let mut intakes = self.lifecycle.intakes.lock();
-        if let Some(n) = intakes.get_mut(&self.queue) {
+        let mut subscriptions = self.lifecycle.subscriptions.lock();
+        if let Some(n) = subscriptions.get_mut(&self.queue) {
             *n -= 1;
             if *n == 0 {
-                intakes.remove(&self.queue);
+                subscriptions.remove(&self.queue);
             }
         }
     }
@@ -113,14 +113,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn intakes_count_until_they_are_dropped() {
+    fn subscriptions_count_until_they_are_dropped() {
         let lifecycle = Lifecycle::new("Test");
         let queue = QueueName::new("exam").unwrap();
         let (first, second) = (lifecycle.enter(&queue), lifecycle.enter(&queue));
         drop(first);
         assert_eq!(lifecycle.entered(), [queue]);
         drop(second);
-        assert!(lifecycle.entered().is_empty() && lifecycle.intakes.lock().is_empty());
+        assert!(lifecycle.entered().is_empty() && lifecycle.subscriptions.lock().is_empty());
     }
 
     #[test]

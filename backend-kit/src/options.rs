@@ -1,7 +1,7 @@
 //! A store's URL: its place, which the driver reads, and its options, which are ours.
 //!
-//! No error repeats what may be a part of a password: one with a `?` in it that is not written as `%3F` would be cut in two, and
-//! its end be taken for an option.
+//! No error repeats what may be a part of a password: one with a `?` in it that is not written as `%3F` would be cut in
+//! two, and its end be taken for an option.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -19,6 +19,8 @@ pub struct UrlForm {
     pub options: &'static [&'static str],
     /// Those whose values may hold an `@`.
     pub options_with_at: &'static [&'static str],
+    /// Former names that are still read, each with the option's name of today.
+    pub aliases: &'static [(&'static str, &'static str)],
 }
 
 /// One `name=value` of a URL.
@@ -68,7 +70,8 @@ impl UrlForm {
 
     fn option<'u>(&self, option: &'u str) -> Result<UrlOption<'u>> {
         let (name, value) = parts(option);
-        let known = self.options.iter().find(|known| **known == name);
+        let today = self.aliases.iter().find(|(former, _)| *former == name).map_or(name, |(_, today)| *today);
+        let known = self.options.iter().find(|known| **known == today);
         if option.contains('@') && !known.is_some_and(|name| self.options_with_at.contains(name)) {
             return Err(bad(format!("a `?` in the password of {} is written as `%3F`", self.what)));
         }
@@ -198,21 +201,28 @@ mod tests {
     const FORM: UrlForm = UrlForm {
         what: "a Test URL",
         schemes: &["test", "tests"],
-        options: &["size", "sweep", "listen", "other"],
+        options: &["size", "fallback_poll_interval", "listen", "other"],
         options_with_at: &["other"],
+        aliases: &[("length", "size")],
     };
 
     #[test]
     fn a_url_is_taken_apart_and_its_options_are_read() {
-        let url = "TESTS://me@host:1/x?size=7&&sweep=1m&listen=off&other=test%3A//me@h%C3%BC+";
+        let url = "TESTS://me@host:1/x?size=7&&fallback_poll_interval=1m&listen=off&other=test%3A//me@h%C3%BC+";
         let (place, options) = FORM.split(url).unwrap();
         assert_eq!(place, "TESTS://me@host:1/x");
         let names: Vec<_> = options.iter().map(UrlOption::name).collect();
-        assert_eq!(names, ["size", "sweep", "listen", "other"]);
+        assert_eq!(names, ["size", "fallback_poll_interval", "listen", "other"]);
         assert_eq!(options[0].whole::<u8>().unwrap(), 7);
         assert_eq!(options[1].time().unwrap(), Duration::from_secs(60));
         assert!(!options[2].switch().unwrap());
         assert_eq!(options[3].text(), "test://me@hü+");
+    }
+
+    #[test]
+    fn a_former_name_of_an_option_is_read_as_that_of_today() {
+        let (_, options) = FORM.split("test://host?length=7").unwrap();
+        assert_eq!((options[0].name(), options[0].whole::<u8>().unwrap()), ("size", 7));
     }
 
     #[test]
@@ -230,10 +240,10 @@ mod tests {
             ("redis://host", "a Test URL begins with `test://` or `tests://`"),
             ("test:", "begins with"),
             ("test://host#x", "has no `#`"),
-            ("test://host?sise=1", "has no option `sise`; there are size, sweep, listen, other"),
+            ("test://host?sise=1", "has no option `sise`; there are size, fallback_poll_interval, listen, other"),
             ("test://host?size", "option `size` of a Test URL takes a whole number"),
             ("test://host?size=256", "takes a smaller number"),
-            ("test://host?sweep=soon", "such as `500ms`"),
+            ("test://host?fallback_poll_interval=soon", "such as `500ms`"),
             ("test://host?listen=maybe", "`on` or `off`"),
             ("test://host?other=%4", "two digits"),
             ("test://host?other=%ff", "not UTF-8"),
@@ -241,7 +251,7 @@ mod tests {
             let read = FORM.split(url).and_then(|(_, options)| {
                 let read = |option: &UrlOption<'_>| match option.name() {
                     "size" => option.whole::<u8>().map(drop),
-                    "sweep" => option.time().map(drop),
+                    "fallback_poll_interval" => option.time().map(drop),
                     "listen" => option.switch().map(drop),
                     _ => Ok(()),
                 };

@@ -1,7 +1,8 @@
 //! One connection that many callers share, made anew when it has broken.
 //!
 //! 1. One attempt to connect is under way at a time. Who comes meanwhile waits for it and shares what comes of it.
-//! 2. Failed attempts are followed by pauses ([`Backoff`]); who comes during one waits for its end and for the attempt after it.
+//! 2. Failed attempts are followed by pauses ([`Backoff`]); who comes during one waits for its end and for the attempt
+//!    after it.
 //! 3. A connection that was given up is never returned again.
 
 use std::fmt;

@@ -3,7 +3,7 @@
 //! - schedule, cancel, and the full cycle (schedule, claim, complete) in batches of 1,000 at N pending tasks, due evenly
 //!   over an hour of simulated time, with ids that the backend gives and with callers' keys;
 //! - heap bytes for each pending task beside its payload;
-//! - one million tasks due in one tick: how long until all are handed out, and the longest time that another thread
+//! - one million tasks due in one tick: how long until all are delivered, and the longest time that another thread
 //!   waited for a single schedule meanwhile.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark")]
@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use delayline_core::{
-    Change, Claim, DelayBackend, Intake, IntakeOptions, NewTask, QueueName, Select, TaskId, TaskRef, Verdict,
+    Change, Claim, DelayBackend, Disposition, NewTask, QueueName, Select, Subscription, SubscriptionOptions, TaskId,
+    TaskRef,
 };
 use delayline_memory::{MemoryBackend, MemoryConfig};
 
@@ -35,7 +36,7 @@ const LEASE: Duration = Duration::from_secs(30);
 struct Bench {
     clock: Arc<SimulatedClock>,
     backend: Arc<dyn DelayBackend>,
-    intake: Box<dyn Intake>,
+    subscription: Box<dyn Subscription>,
     queue: QueueName,
     rng: fastrand::Rng,
     named: bool,
@@ -48,8 +49,8 @@ impl Bench {
         let config = MemoryConfig::default().clock(clock.clone()).max_tasks(100_000_000).max_bytes(1 << 40);
         let backend: Arc<dyn DelayBackend> = Arc::new(MemoryBackend::with_config(config));
         let queue = QueueName::new("bench").unwrap();
-        let intake = backend.intake(&queue, IntakeOptions::default()).await.unwrap();
-        Self { clock, backend, intake, queue, rng: fastrand::Rng::with_seed(seed), named, next: 0 }
+        let subscription = backend.subscribe(&queue, SubscriptionOptions::default()).await.unwrap();
+        Self { clock, backend, subscription, queue, rng: fastrand::Rng::with_seed(seed), named, next: 0 }
     }
 
     /// A batch of tasks, made beforehand: what is measured is the backend.
@@ -92,13 +93,13 @@ async fn measure(pending: usize, named: bool, seed: u64) -> [f64; 7] {
     while done < cycles {
         bench.clock.advance(step);
         let began = clock();
-        let claimed = bench.intake.claim(Claim::new(2 * BATCH, LEASE)).await.unwrap().deliveries;
+        let claimed = bench.subscription.claim(Claim::new(2 * BATCH, LEASE)).await.unwrap().deliveries;
         spent[0] += began.elapsed();
         let fired = claimed.len();
-        let verdicts = claimed.into_iter().map(|task| (task.lease, Verdict::Complete)).collect();
+        let dispositions = claimed.into_iter().map(|task| (task.lease, Disposition::Complete)).collect();
         let batch = bench.batch(fired);
         let began = clock();
-        assert!(bench.backend.settle(&bench.queue, verdicts).await.unwrap().iter().all(Result::is_ok));
+        assert!(bench.backend.settle(&bench.queue, dispositions).await.unwrap().iter().all(Result::is_ok));
         spent[1] += began.elapsed();
         let began = clock();
         std::hint::black_box(bench.backend.schedule(&bench.queue, batch).await.unwrap());
@@ -128,7 +129,7 @@ async fn measure(pending: usize, named: bool, seed: u64) -> [f64; 7] {
     [schedules, cycled, pending as f64 / spent.as_secs_f64(), bytes, parts[0], parts[1], parts[2]]
 }
 
-/// Seconds until a million tasks of one tick are handed out; then what single schedules of another thread take meanwhile,
+/// Seconds until a million tasks of one tick are delivered; then what single schedules of another thread take meanwhile,
 /// and what they take with nothing else going on.
 async fn herd() -> [f64; 7] {
     let mut bench = Bench::new(false, 1).await;
@@ -142,15 +143,15 @@ async fn herd() -> [f64; 7] {
     let began = clock();
     let mut left = 1_000_000;
     while left > 0 {
-        let claimed = bench.intake.claim(Claim::new(4_096, LEASE)).await.unwrap().deliveries;
+        let claimed = bench.subscription.claim(Claim::new(4_096, LEASE)).await.unwrap().deliveries;
         left -= claimed.iter().filter(|task| task.payload == "x").count();
-        let verdicts = claimed.into_iter().map(|task| (task.lease, Verdict::Complete)).collect();
-        bench.backend.settle(&bench.queue, verdicts).await.unwrap();
+        let dispositions = claimed.into_iter().map(|task| (task.lease, Disposition::Complete)).collect();
+        bench.backend.settle(&bench.queue, dispositions).await.unwrap();
     }
-    let handed_out = began.elapsed().as_secs_f64();
+    let delivered = began.elapsed().as_secs_f64();
     stop.store(true, Ordering::Relaxed);
     let meanwhile = other.join().unwrap();
-    [handed_out, meanwhile[0], meanwhile[1], meanwhile[2], alone[0], alone[1], alone[2]]
+    [delivered, meanwhile[0], meanwhile[1], meanwhile[2], alone[0], alone[1], alone[2]]
 }
 
 /// Schedules single tasks for later until told to stop; answers what one took, in milliseconds: the median, the 99th

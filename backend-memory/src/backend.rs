@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use delayline_core::{
-    AdminOp, Capabilities, Change, Changed, DeadLetterOp, DeadLetters, DelayBackend, Intake, IntakeOptions, Lease,
-    NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, TaskId, TaskView, Verdict,
+    AdminOp, Capabilities, Change, Changed, DeadLetterOp, DeadLetters, DelayBackend, Disposition, Lease, NewTask, Page,
+    QueueName, QueueStats, Result, Scheduled, Select, Subscription, SubscriptionOptions, TaskId, TaskView,
 };
 
 use crate::config::MemoryConfig;
 use crate::operations::Operations;
-use crate::ops::claim::MemoryIntake;
+use crate::ops::claim::MemorySubscription;
 use crate::ops::{admin, change, dead, look, schedule, settle};
 use crate::queues::Queues;
 
@@ -55,12 +55,12 @@ impl DelayBackend for MemoryBackend {
         schedule::schedule(&self.queues, queue, tasks).await
     }
 
-    async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
-        Ok(Box::new(MemoryIntake::open(self.queues.clone(), queue, options)?))
+    async fn subscribe(&self, queue: &QueueName, options: SubscriptionOptions) -> Result<Box<dyn Subscription>> {
+        Ok(Box::new(MemorySubscription::open(self.queues.clone(), queue, options)?))
     }
 
-    async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
-        settle::settle(&self.queues, queue, verdicts).await
+    async fn settle(&self, queue: &QueueName, dispositions: Vec<(Lease, Disposition)>) -> Result<Vec<Result<()>>> {
+        settle::settle(&self.queues, queue, dispositions).await
     }
 
     async fn extend(&self, queue: &QueueName, leases: Vec<Lease>, by: Duration) -> Result<Vec<Result<Lease>>> {

@@ -140,8 +140,8 @@ impl MemoryConfig {
         caps.lease_hold = LeaseHold::Store;
         caps.payload_bytes_max = self.payload_bytes_max;
         caps.batch_max = 1_000_000;
-        // No hint is ever lost within a process; tasks that wait for the wall clock are looked at every 30 s.
-        caps.sweep = Duration::from_secs(3600);
+        // No notification is ever lost within a process; tasks that wait for the wall clock are looked at every 30 s.
+        caps.fallback_poll_interval = Duration::from_secs(3600);
         caps.operation_window = operations::WINDOW;
         caps.extend = Support::Definite;
         caps.cancel = Support::Definite;

@@ -3,7 +3,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use delayline_core::{Claim, DelayBackend, IntakeOptions, NewTask, QueueName, Verdict};
+//! use delayline_core::{Claim, DelayBackend, SubscriptionOptions, NewTask, QueueName, Disposition};
 //! use delayline_memory::MemoryBackend;
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> delayline_core::Result<()> {
@@ -11,16 +11,16 @@
 //! let queue = QueueName::new("exam.hand-in")?;
 //! backend.schedule(&queue, vec![NewTask::new(Duration::from_millis(5), "candidate 17")]).await?;
 //!
-//! let mut intake = backend.intake(&queue, IntakeOptions::default()).await?;
+//! let mut subscription = backend.subscribe(&queue, SubscriptionOptions::default()).await?;
 //! let task = loop {
-//!     let mut claimed = intake.claim(Claim::new(1, Duration::from_secs(30))).await?;
+//!     let mut claimed = subscription.claim(Claim::new(1, Duration::from_secs(30))).await?;
 //!     match claimed.deliveries.pop() {
 //!         Some(task) => break task,
-//!         None => intake.wait(claimed.next_due_in.unwrap_or(Duration::MAX)).await,
+//!         None => subscription.wait(claimed.next_due_in.unwrap_or(Duration::MAX)).await,
 //!     }
 //! };
 //! assert_eq!(task.payload, "candidate 17");
-//! backend.settle(&queue, vec![(task.lease, Verdict::Complete)]).await?;
+//! backend.settle(&queue, vec![(task.lease, Disposition::Complete)]).await?;
 //! # Ok(()) }
 //! ```
 //!
@@ -29,7 +29,7 @@
 //! | `backend` | the trait, thin |
 //! | `config` | limits and clock, and what a backend with these can do |
 //! | `ops` | what each method does: checks, then bounded pieces of work under a queue's lock |
-//! | `notify` | what wakes the intakes of a queue |
+//! | `notify` | what wakes the subscriptions of a queue |
 //! | `queues` | all queues, and their locks |
 //! | `room` | how much they may hold, and hold |
 //! | `store` | one queue as a synchronous state machine, given the time |

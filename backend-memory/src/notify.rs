@@ -1,4 +1,4 @@
-//! How a queue wakes the intakes that wait for it. A notification that comes between a claim and its wait is kept.
+//! How a queue wakes the subscriptions that wait for it. A notification that comes between a claim and its wait is kept.
 
 use tokio::sync::watch;
 
@@ -6,7 +6,7 @@ use tokio::sync::watch;
 #[derive(Debug)]
 pub(crate) struct Notifier(watch::Sender<()>);
 
-/// An intake's end. Remembers the last notification that it has seen.
+/// A subscription's end. Remembers the last notification that it has seen.
 #[derive(Debug)]
 pub(crate) struct Listener(watch::Receiver<()>);
 

@@ -92,6 +92,8 @@ impl What {
                 tasks.iter().for_each(|task| (&task.id, &task.receipt).hash(&mut hasher));
                 tasks.len()
             }
+            // It is refused before it begins.
+            _ => 0,
         };
         Self { queue: queue.clone(), action: change.action, selected: hasher.finish(), answers }
     }

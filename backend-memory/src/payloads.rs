@@ -7,7 +7,7 @@
 
 use crate::arena::{NONE, Page, Pages};
 
-/// The largest payload kept here. Copying one this large at hand-out costs less than sharing it.
+/// The largest payload kept here. Copying one this large at delivery costs less than sharing it.
 pub(crate) const SMALL_BYTES_MAX: usize = 1024;
 
 const ROUND: usize = 8;

@@ -1,4 +1,4 @@
-//! All queues of a backend, which its intakes share with it: their locks, and the time they go by.
+//! All queues of a backend, which its subscriptions share with it: their locks, and the time they go by.
 //!
 //! Locks are taken in one order, the registry before a queue, and none is held over an await point or while waking
 //! anybody. A queue that holds nothing is forgotten, so that names used once cost nothing for ever.
@@ -35,7 +35,7 @@ struct Registry {
     rng: fastrand::Rng,
 }
 
-/// One queue, and what wakes its intakes.
+/// One queue, and what wakes its subscriptions.
 pub(crate) struct QueueSlot {
     pub(crate) name: QueueName,
     store: Mutex<Store>,
@@ -97,14 +97,14 @@ impl Queues {
         }
     }
 
-    /// Runs `work` on the queue of an intake, which is there for as long as the intake.
+    /// Runs `work` on the queue of a subscription, which is there for as long as the subscription.
     pub(crate) fn on_slot<R>(&self, slot: &QueueSlot, work: impl FnOnce(&mut Store) -> R) -> R {
         self.work_on(slot, slot.store.lock(), work)
     }
 
     fn work_on<R>(&self, slot: &QueueSlot, mut store: MutexGuard<'_, Store>, work: impl FnOnce(&mut Store) -> R) -> R {
         let done = work(&mut store);
-        let (hint, moved, idle) = (store.take_hint(), store.take_moved(), store.is_idle());
+        let (notification, moved, idle) = (store.take_notification(), store.take_moved(), store.is_idle());
         if store.take_long() {
             // In the plain way a thread that does one long piece of work after another can keep others out for long.
             MutexGuard::unlock_fair(store);
@@ -112,7 +112,7 @@ impl Queues {
             drop(store);
         }
         self.room.moved(moved);
-        if hint {
+        if notification {
             slot.notifier.notify();
         }
         if idle {
@@ -121,13 +121,13 @@ impl Queues {
         done
     }
 
-    /// Opens an intake on a queue.
+    /// Opens a subscription on a queue.
     pub(crate) fn enter(&self, name: &QueueName) -> Result<(Arc<QueueSlot>, Listener)> {
         loop {
             let slot = self.slot(name)?;
             let mut store = slot.store.lock();
             if !store.retired {
-                store.intakes += 1;
+                store.subscriptions += 1;
                 drop(store);
                 let listener = slot.notifier.listen();
                 return Ok((slot, listener));
@@ -135,9 +135,9 @@ impl Queues {
         }
     }
 
-    /// Closes an intake.
+    /// Closes a subscription.
     pub(crate) fn leave(&self, slot: &QueueSlot) {
-        self.on_slot(slot, |store| store.intakes -= 1);
+        self.on_slot(slot, |store| store.subscriptions -= 1);
     }
 
     /// The queues that hold or are something, by name.
@@ -164,7 +164,7 @@ impl Queues {
         Ok(())
     }
 
-    /// Closes everything: intakes wake and find it closed, and the tasks are freed.
+    /// Closes everything: subscriptions wake and find it closed, and the tasks are freed.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         let queues = std::mem::take(&mut self.registry.write().queues);

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use delayline_core::{
-    Change, Claim, DelayBackend, Due, Intake, IntakeOptions, Lease, NewTask, QueueName, Select, TaskRef, Verdict,
+    Change, Claim, DelayBackend, Disposition, Due, Lease, NewTask, QueueName, Select, Subscription,
+    SubscriptionOptions, TaskRef,
 };
 use delayline_memory::MemoryBackend;
 
@@ -58,15 +59,15 @@ fn assert_back(before: (i64, i64), what: &str) {
 async fn leak_2_the_heap_is_back_at_its_baseline() {
     let backend = MemoryBackend::new();
     let queue = QueueName::new("exam").unwrap();
-    let mut intake = backend.intake(&queue, IntakeOptions::default()).await.unwrap();
+    let mut subscription = backend.subscribe(&queue, SubscriptionOptions::default()).await.unwrap();
     // What is allocated once (levels, tables, the runtime's timers) is there after a first round.
-    run(&backend, &queue, &mut *intake, 1_000).await;
+    run(&backend, &queue, &mut *subscription, 1_000).await;
     let before = live();
 
-    run(&backend, &queue, &mut *intake, 30_000).await;
+    run(&backend, &queue, &mut *subscription, 30_000).await;
     assert_back(before, "30,000 tasks scheduled, taken and completed");
 
-    run(&backend, &queue, &mut *intake, 1_000_000).await;
+    run(&backend, &queue, &mut *subscription, 1_000_000).await;
     assert_back(before, "a burst of 1,000,000");
 
     cancelled(&backend, &queue, 1_000_000).await;
@@ -80,22 +81,22 @@ async fn leak_2_the_heap_is_back_at_its_baseline() {
 
     let one = backend.schedule(&queue, vec![NewTask::new(Duration::from_secs(86_400 * 365), "far")]).await.unwrap();
     let before_takes = live();
-    timed_out(&mut *intake, 1_000_000).await;
+    timed_out(&mut *subscription, 1_000_000).await;
     assert_back(before_takes, "1,000,000 takes that timed out");
-    dropped(&mut *intake, 1_000_000).await;
+    dropped(&mut *subscription, 1_000_000).await;
     assert_back(before_takes, "1,000,000 takes that were dropped");
     let one = Select::Tasks(vec![one[0].as_ref().unwrap().into()]);
     assert_eq!(backend.change(&queue, one, Change::cancel()).await.unwrap().changed, 1);
 
     let before_queues = live();
-    queues_and_intakes(&backend, 10_000).await;
-    assert_back(before_queues, "10,000 queues and intakes opened and left");
-    drop(intake);
+    queues_and_subscriptions(&backend, 10_000).await;
+    assert_back(before_queues, "10,000 queues and subscriptions opened and left");
+    drop(subscription);
     drop(backend);
 }
 
 /// Schedules tasks over a minute, half of them by name and in groups, takes and completes them.
-async fn run(backend: &MemoryBackend, queue: &QueueName, intake: &mut dyn Intake, tasks: u64) {
+async fn run(backend: &MemoryBackend, queue: &QueueName, subscription: &mut dyn Subscription, tasks: u64) {
     for chunk in 0..tasks.div_ceil(10_000) {
         let batch = (chunk * 10_000..tasks.min((chunk + 1) * 10_000)).map(|i| {
             let task = NewTask::new(Duration::from_millis(i * 7 % 60_000), format!("candidate {i}").repeat(8));
@@ -110,15 +111,15 @@ async fn run(backend: &MemoryBackend, queue: &QueueName, intake: &mut dyn Intake
     }
     let mut done = 0;
     while done < tasks {
-        let claimed = intake.claim(Claim::new(1_000, Duration::from_secs(30))).await.unwrap();
+        let claimed = subscription.claim(Claim::new(1_000, Duration::from_secs(30))).await.unwrap();
         if claimed.deliveries.is_empty() {
-            intake.wait(claimed.next_due_in.expect("tasks are left")).await;
+            subscription.wait(claimed.next_due_in.expect("tasks are left")).await;
             continue;
         }
         done += claimed.deliveries.len() as u64;
-        let verdicts: Vec<(Lease, Verdict)> =
-            claimed.deliveries.into_iter().map(|task| (task.lease, Verdict::Complete)).collect();
-        for settled in backend.settle(queue, verdicts).await.unwrap() {
+        let dispositions: Vec<(Lease, Disposition)> =
+            claimed.deliveries.into_iter().map(|task| (task.lease, Disposition::Complete)).collect();
+        for settled in backend.settle(queue, dispositions).await.unwrap() {
             settled.unwrap();
         }
     }
@@ -134,20 +135,20 @@ async fn cancelled(backend: &MemoryBackend, queue: &QueueName, tasks: u64) {
     assert_eq!(changed.changed, tasks);
 }
 
-async fn timed_out(intake: &mut dyn Intake, takes: u64) {
+async fn timed_out(subscription: &mut dyn Subscription, takes: u64) {
     for _ in 0..takes {
-        let claimed = intake.claim(Claim::new(1, Duration::from_secs(30))).await.unwrap();
+        let claimed = subscription.claim(Claim::new(1, Duration::from_secs(30))).await.unwrap();
         assert!(claimed.deliveries.is_empty());
-        intake.wait(Duration::from_millis(1)).await;
+        subscription.wait(Duration::from_millis(1)).await;
     }
 }
 
 /// Takes that somebody gives up while they wait.
-async fn dropped(intake: &mut dyn Intake, takes: u64) {
+async fn dropped(subscription: &mut dyn Subscription, takes: u64) {
     for _ in 0..takes {
         let mut take = Box::pin(async {
-            intake.claim(Claim::new(1, Duration::from_secs(30))).await.unwrap();
-            intake.wait(Duration::from_secs(3600)).await;
+            subscription.claim(Claim::new(1, Duration::from_secs(30))).await.unwrap();
+            subscription.wait(Duration::from_secs(3600)).await;
         });
         assert!(
             std::future::Future::poll(take.as_mut(), &mut std::task::Context::from_waker(std::task::Waker::noop()))
@@ -156,11 +157,11 @@ async fn dropped(intake: &mut dyn Intake, takes: u64) {
     }
 }
 
-async fn queues_and_intakes(backend: &MemoryBackend, queues: u64) {
+async fn queues_and_subscriptions(backend: &MemoryBackend, queues: u64) {
     for i in 0..queues {
         let queue = QueueName::new(format!("once-{i}")).unwrap();
-        let mut intake = backend.intake(&queue, IntakeOptions::default()).await.unwrap();
-        run(backend, &queue, &mut *intake, 1).await;
+        let mut subscription = backend.subscribe(&queue, SubscriptionOptions::default()).await.unwrap();
+        run(backend, &queue, &mut *subscription, 1).await;
     }
     assert_eq!(backend.queues().await.unwrap().len(), 1, "queues that are empty and unused are forgotten");
 }

@@ -17,8 +17,8 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table, presets};
 use delayline_conformance::servers::{Kind, Postgres, Release, Server};
 use delayline_core::{
-    Bytes, Claim, Clock, Context, DelayBackend, GroupName, Intake, IntakeOptions, Lease, NewTask, Queue, QueueName,
-    Raw, SystemClock, Task, TaskId, Timestamp, Verdict, Worker,
+    Bytes, Claim, Clock, Context, DelayBackend, Disposition, GroupName, Lease, NewTask, Queue, QueueName, Raw,
+    Subscription, SubscriptionOptions, SystemClock, Task, TaskId, Timestamp, Worker,
 };
 use delayline_postgres::{PostgresBackend, PostgresConfig};
 use futures_util::future::join_all;
@@ -87,10 +87,10 @@ impl Bench {
         }
     }
 
-    async fn claim(&self, intake: &mut Box<dyn Intake>, max: usize) -> Vec<Lease> {
+    async fn claim(&self, subscription: &mut Box<dyn Subscription>, max: usize) -> Vec<Lease> {
         let mut leases = Vec::new();
         while leases.len() < max {
-            let claimed = intake.claim(Claim::new(max - leases.len(), LEASE)).await.unwrap().deliveries;
+            let claimed = subscription.claim(Claim::new(max - leases.len(), LEASE)).await.unwrap().deliveries;
             leases.extend(claimed.into_iter().map(|task| task.lease));
         }
         leases
@@ -129,7 +129,7 @@ async fn batches() {
     const DEAD: &str = "SELECT n_tup_upd + n_tup_del FROM pg_stat_user_tables WHERE relname = 'task'";
     let mut bench = Bench::new().await;
     bench.fill(Shape::Plain, 100_000).await;
-    let mut intake = bench.backend.intake(&bench.queue, IntakeOptions::default()).await.unwrap();
+    let mut subscription = bench.backend.subscribe(&bench.queue, SubscriptionOptions::default()).await.unwrap();
     let mut rates = [[0.0; SIZES.len()]; NAMES.len()];
     let (mut lives, before) = (0, bench.number(DEAD));
     for (column, size) in SIZES.into_iter().enumerate() {
@@ -140,10 +140,10 @@ async fn batches() {
             let began = clock();
             bench.schedule(batch).await;
             let scheduled = clock();
-            let leases = bench.claim(&mut intake, size).await;
+            let leases = bench.claim(&mut subscription, size).await;
             let claimed = clock();
-            let verdicts = leases.iter().map(|lease| (lease.clone(), Verdict::Complete)).collect();
-            assert!(bench.backend.settle(&bench.queue, verdicts).await.unwrap().iter().all(Result::is_ok));
+            let dispositions = leases.iter().map(|lease| (lease.clone(), Disposition::Complete)).collect();
+            assert!(bench.backend.settle(&bench.queue, dispositions).await.unwrap().iter().all(Result::is_ok));
             let steps = [scheduled - began, claimed - scheduled, claimed.elapsed()];
             spent.iter_mut().zip(steps).for_each(|(spent, step)| *spent += step);
         }

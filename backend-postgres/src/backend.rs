@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use delayline_core::{
-    AdminOp, Capabilities, Change, Changed, DeadLetterOp, DeadLetters, DelayBackend, Intake, IntakeOptions, Lease,
-    NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, TaskId, TaskView, Verdict,
+    AdminOp, Capabilities, Change, Changed, DeadLetterOp, DeadLetters, DelayBackend, Disposition, Lease, NewTask, Page,
+    QueueName, QueueStats, Result, Scheduled, Select, Subscription, SubscriptionOptions, TaskId, TaskView,
 };
 use sqlx::PgConnection;
 
@@ -45,7 +45,8 @@ impl PostgresBackend {
     ///
     /// # Errors
     /// [`Config`](delayline_core::ErrorKind::Config), [`Denied`](delayline_core::ErrorKind::Denied),
-    /// [`Incompatible`](delayline_core::ErrorKind::Incompatible), [`Unavailable`](delayline_core::ErrorKind::Unavailable): each says what to do.
+    /// [`Incompatible`](delayline_core::ErrorKind::Incompatible), [`Unavailable`](delayline_core::ErrorKind::Unavailable):
+    /// each says what to do.
     pub async fn connect(config: PostgresConfig) -> Result<Self> {
         let opened = start::open(&config).await?;
         Ok(Self { store: Arc::new(Store::new(opened.db, opened.notifier, config, opened.durability)) })
@@ -76,8 +77,8 @@ impl PostgresBackend {
     /// Until the commit, the leases run on: extend them before, not meanwhile, because the rows are locked.
     ///
     /// # Errors
-    /// Of an item: [`LeaseLost`](delayline_core::ErrorKind::LeaseLost), after which the transaction should be rolled back. An outer error
-    /// has aborted the transaction.
+    /// Of an item: [`LeaseLost`](delayline_core::ErrorKind::LeaseLost), after which the transaction should be rolled back.
+    /// An outer error has aborted the transaction.
     ///
     /// # Cancel safety
     /// Dropped, roll the transaction back: what was sent may have been done.
@@ -103,13 +104,13 @@ impl DelayBackend for PostgresBackend {
         to_the_end(|caller| async move { schedule::schedule(&store, &queue, tasks, &caller).await }).await
     }
 
-    async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
-        Ok(Box::new(claim::intake(self.store.clone(), queue, options)?))
+    async fn subscribe(&self, queue: &QueueName, options: SubscriptionOptions) -> Result<Box<dyn Subscription>> {
+        Ok(Box::new(claim::subscribe(self.store.clone(), queue, options)?))
     }
 
-    async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
+    async fn settle(&self, queue: &QueueName, dispositions: Vec<(Lease, Disposition)>) -> Result<Vec<Result<()>>> {
         let (store, queue) = (self.store.clone(), queue.clone());
-        to_the_end(|_| async move { settle::settle(&store, &queue, &verdicts).await }).await
+        to_the_end(|_| async move { settle::settle(&store, &queue, &dispositions).await }).await
     }
 
     async fn extend(&self, queue: &QueueName, leases: Vec<Lease>, by: Duration) -> Result<Vec<Result<Lease>>> {

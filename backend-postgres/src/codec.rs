@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use delayline_backend_kit::codec as packed;
 use delayline_backend_kit::times::micros_ceil;
-use delayline_core::{BuryCause, Due, Error, ErrorKind, GroupName, Headers, Receipt, Result, TaskId, Timestamp};
+use delayline_core::{DeadLetterCause, Due, Error, ErrorKind, GroupName, Headers, Receipt, Result, TaskId, Timestamp};
 use sqlx::postgres::PgRow;
 use sqlx::{Decode, Postgres, Row, Type};
 
@@ -40,7 +40,7 @@ pub(crate) fn text(stored: &[u8]) -> Result<String> {
     String::from_utf8(stored.to_vec()).map_err(|_| corrupt())
 }
 
-pub(crate) fn read_cause(stored: i16) -> Result<BuryCause> {
+pub(crate) fn read_cause(stored: i16) -> Result<DeadLetterCause> {
     u64::try_from(stored).ok().and_then(packed::read_cause).ok_or_else(corrupt)
 }
 
@@ -59,11 +59,15 @@ pub(crate) fn seq_of(receipt: &Receipt) -> Option<i64> {
 }
 
 /// A due time as `schedule.sql` reads it.
-pub(crate) fn due_number(due: Due) -> i64 {
+///
+/// # Errors
+/// [`Unsupported`](delayline_core::ErrorKind::Unsupported) for a kind of due time that this version does not know.
+pub(crate) fn due_number(due: Due) -> Result<i64> {
     match due {
-        Due::After(delay) => micros_ceil(delay),
+        Due::After(delay) => Ok(micros_ceil(delay)),
         // Beyond the largest delay is beyond, however far.
-        Due::At(at) => -1 - at.unix_millis_ceil().clamp(0, 1 << 52),
+        Due::At(at) => Ok(-1 - at.unix_millis_ceil().clamp(0, 1 << 52)),
+        _ => Err(Error::unsupported("this kind of due time")),
     }
 }
 

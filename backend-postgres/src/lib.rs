@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `backend` | the trait, thin: each method hands on to its room in `ops` |
 //! | `ops` | `schedule`, `claim`, `settle`, `change`, `dead`, `admin`, `look`: the trait's methods; and what they have in common |
-//! | `store` | what a backend and its intakes share |
+//! | `store` | what a backend and its subscriptions share |
 //! | `notify` | notifications by LISTEN and NOTIFY |
 //! | `transport` | connections, calls on them that nothing cuts short and that end in time, what failures mean |
 //! | `codec` | what is in the columns |

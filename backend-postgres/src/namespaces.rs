@@ -1,7 +1,7 @@
 //! Namespaces below one of a database: for tests and benchmarks, which work in one of their own and remove it.
 //!
-//! A namespace is a schema. The one below `delayline` that is called `conform-1f2e` is the schema `delayline_conform_1f2e`. A user who
-//! may not make schemas has none.
+//! A namespace is a schema. The one below `delayline` that is called `conform-1f2e` is the schema `delayline_conform_1f2e`.
+//! A user who may not make schemas has none.
 
 use std::time::Duration;
 
@@ -93,8 +93,8 @@ impl PostgresBackend {
     /// Nobody should be using it: their calls fail.
     ///
     /// # Errors
-    /// As of [`may_make_namespaces`](Self::may_make_namespaces); [`Ambiguous`](delayline_core::ErrorKind::Ambiguous) for an answer that was
-    /// lost.
+    /// As of [`may_make_namespaces`](Self::may_make_namespaces); [`Ambiguous`](delayline_core::ErrorKind::Ambiguous) for an
+    /// answer that was lost.
     ///
     /// # Cancel safety
     /// Dropped, it goes on.

@@ -12,7 +12,7 @@ use crate::config::PostgresConfig;
 use crate::config::server::place;
 use crate::migrate::migrate;
 use crate::notify::channels::{Notifier, notifier};
-use crate::notify::ear::Ear;
+use crate::notify::connection::ListenConnection;
 use crate::transport::db::Db;
 use crate::transport::failure::{Effect, failed};
 
@@ -143,8 +143,9 @@ async fn check_rights(db: &Db, user: &str) -> Result<()> {
 /// Whether what is sent on one connection is heard on another, as it is not through a pooler.
 async fn check_listening(db: &Db, at: &PgConnectOptions, config: &PostgresConfig) -> Result<()> {
     let at_place = place(at);
-    let mut ear = Ear::open(at, config.connect_timeout).await.map_err(|e| e.context("listening"))?;
-    if hears(db, &mut ear, config.response_timeout.min(LISTEN_MAX)).await.map_err(|e| e.context("listening"))? {
+    let mut connection =
+        ListenConnection::open(at, config.connect_timeout).await.map_err(|e| e.context("listening"))?;
+    if hears(db, &mut connection, config.response_timeout.min(LISTEN_MAX)).await.map_err(|e| e.context("listening"))? {
         return Ok(());
     }
     Err(Error::new(
@@ -159,14 +160,14 @@ async fn check_listening(db: &Db, at: &PgConnectOptions, config: &PostgresConfig
 /// How long it may take until what was sent is heard.
 const LISTEN_MAX: Duration = Duration::from_secs(5);
 
-async fn hears(db: &Db, ear: &mut Ear, limit: Duration) -> Result<bool> {
+async fn hears(db: &Db, connection: &mut ListenConnection, limit: Duration) -> Result<bool> {
     // A channel of this call alone.
     let channel = format!("{}.#{:016x}", db.schema().name(), Ids::new().positive());
     let hearing = async {
         let failed = |e| failed("LISTEN", Effect::Read, e);
-        ear.listener().listen(&channel).await.map_err(failed)?;
+        connection.listener().listen(&channel).await.map_err(failed)?;
         notify(db, channel.clone()).await?;
-        while let Some(heard) = ear.listener().try_recv().await.map_err(failed)? {
+        while let Some(heard) = connection.listener().try_recv().await.map_err(failed)? {
             if heard.channel() == channel {
                 return Ok(true);
             }

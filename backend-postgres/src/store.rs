@@ -1,4 +1,4 @@
-//! What a backend and its intakes share.
+//! What a backend and its subscriptions share.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub(crate) struct Store {
     pub(crate) ids: Ids,
     pub(crate) vacuum: Vacuum,
     /// Dead letters that this process has made since it last counted them.
-    pub(crate) buried: Mutex<BTreeMap<QueueName, u64>>,
+    pub(crate) dead_lettered: Mutex<BTreeMap<QueueName, u64>>,
     /// When this process's last operation may be forgotten; what comes then does it.
     pub(crate) forget_at: Mutex<Option<Instant>>,
 }
@@ -51,7 +51,7 @@ impl Store {
             db,
             notifier,
             config,
-            buried: Mutex::default(),
+            dead_lettered: Mutex::default(),
             forget_at: Mutex::default(),
         }
     }
@@ -79,7 +79,7 @@ impl Store {
     }
 
     /// Tells those who wait that something was placed there, if that matters to them. The tasks are
-    /// committed by then, so a failed notification fails nothing: who was not told looks at its next sweep.
+    /// committed by then, so a failed notification fails nothing: who was not told looks at its next fallback poll.
     pub(crate) async fn placed(&self, queue: &QueueName, least_ms: Option<i64>) {
         let Some(least_ms) = least_ms else { return };
         let (name, channel) = (queue.as_str().to_string(), self.db.schema().channel(queue));

@@ -469,7 +469,8 @@ async fn herd() {
     println!("{table}\n");
 }
 
-/// Holds what comes until it is due, then publishes it to `ready`, if there is one, and acknowledges. Answers when each was done.
+/// Holds what comes until it is due, then publishes it to `ready`, if there is one, and acknowledges. Answers when each was
+/// done.
 #[allow(clippy::too_many_arguments, reason = "a benchmark")]
 async fn hold(
     mut consumer: Consumer,

@@ -16,8 +16,8 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table, presets};
 use delayline_conformance::servers::{Kind, Rabbit, Release, Server};
 use delayline_core::{
-    Bytes, Claim, Clock, Context, DelayBackend, Due, IntakeOptions, NewTask, Queue, QueueName, Raw, SystemClock, Task,
-    Timestamp, Verdict, Worker,
+    Bytes, Claim, Clock, Context, DelayBackend, Disposition, Due, NewTask, Queue, QueueName, Raw, SubscriptionOptions,
+    SystemClock, Task, Timestamp, Worker,
 };
 use delayline_rabbitmq::{RabbitBackend, RabbitConfig};
 use futures_util::future::join_all;
@@ -108,14 +108,14 @@ async fn completed() -> f64 {
         let batch = (0..BATCH).map(|_| NewTask::new(Due::NOW, vec![b'x'; PAYLOAD_BYTES])).collect();
         assert!(bench.backend.schedule(&bench.queue, batch).await.unwrap().iter().all(Result::is_ok));
     }
-    let mut intake = bench.backend.intake(&bench.queue, IntakeOptions::default()).await.unwrap();
+    let mut subscription = bench.backend.subscribe(&bench.queue, SubscriptionOptions::default()).await.unwrap();
     let mut held = Vec::new();
     while held.len() < HELD {
-        let claimed = intake.claim(Claim::new(BATCH, Duration::from_secs(600))).await.unwrap();
+        let claimed = subscription.claim(Claim::new(BATCH, Duration::from_secs(600))).await.unwrap();
         if claimed.deliveries.is_empty() {
-            intake.wait(claimed.next_due_in.unwrap_or(Duration::from_secs(1))).await;
+            subscription.wait(claimed.next_due_in.unwrap_or(Duration::from_secs(1))).await;
         }
-        held.extend(claimed.deliveries.into_iter().map(|task| (task.lease, Verdict::Complete)));
+        held.extend(claimed.deliveries.into_iter().map(|task| (task.lease, Disposition::Complete)));
     }
     let start = clock();
     for batch in held.chunks(BATCH) {
@@ -238,15 +238,15 @@ async fn idle() {
 
 async fn connect() {
     let bench = Bench::new().await;
-    let ms = async |name_space: &str| {
-        let config = RabbitConfig::from_url(&bench.server.url()).unwrap().name_space(name_space);
+    let ms = async |namespace: &str| {
+        let config = RabbitConfig::from_url(&bench.server.url()).unwrap().namespace(namespace);
         let start = clock();
         RabbitBackend::connect(config).await.unwrap().close().await.unwrap();
         format!("{:.0}", start.elapsed().as_secs_f64() * 1e3)
     };
     let mut table = table(&["a client starts and closes, ms", "the queues are made", "they are there"]);
-    for name_space in ["first", "second", "third"] {
-        table.add_row([name_space.to_owned(), ms(name_space).await, ms(name_space).await]);
+    for namespace in ["first", "second", "third"] {
+        table.add_row([namespace.to_owned(), ms(namespace).await, ms(namespace).await]);
     }
     println!("{table}\n");
 }

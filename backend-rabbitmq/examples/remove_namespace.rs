@@ -1,7 +1,7 @@
-//! Removes all queues and exchanges of a name space, with the tasks and dead letters that are in them:
+//! Removes all queues and exchanges of a namespace, with the tasks and dead letters that are in them:
 //!
 //! ```text
-//! cargo run -p delayline-rabbitmq --example remove_namespace -- 'amqp://user:password@host/virtual-host?name_space=exams'
+//! cargo run -p delayline-rabbitmq --example remove_namespace -- 'amqp://user:password@host/virtual-host?namespace=exams'
 //! ```
 
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use delayline_rabbitmq::{RabbitBackend, RabbitConfig};
 #[tokio::main]
 async fn main() -> ExitCode {
     let Some(url) = std::env::args().nth(1) else {
-        eprintln!("which one? give its URL, with `?name_space=` unless it is `delayline`");
+        eprintln!("which one? give its URL, with `?namespace=` unless it is `delayline`");
         return ExitCode::from(2);
     };
     let removed = match RabbitConfig::from_url(&url) {

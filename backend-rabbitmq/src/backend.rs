@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use delayline_core::{
-    Capabilities, Change, Changed, DeadLetterOp, DeadLetters, DelayBackend, Intake, IntakeOptions, Lease, NewTask,
-    QueueName, Result, Scheduled, Select, Verdict,
+    Capabilities, Change, Changed, DeadLetterOp, DeadLetters, DelayBackend, Disposition, Lease, NewTask, QueueName,
+    Result, Scheduled, Select, Subscription, SubscriptionOptions,
 };
 
 use crate::config::RabbitConfig;
@@ -15,7 +15,7 @@ use crate::ops::{admin, change, claim, dead, schedule, settle};
 use crate::store::Store;
 use crate::{start, topology};
 
-/// Delay queues in RabbitMQ, shared by every process that connects to the same name space.
+/// Delay queues in RabbitMQ, shared by every process that connects to the same namespace.
 ///
 /// Sharing it within a process is done in an `Arc`.
 #[derive(Debug)]
@@ -25,12 +25,13 @@ pub struct RabbitBackend {
 }
 
 impl RabbitBackend {
-    /// Connects, checks that the broker can keep what this backend promises, and makes the queues that all of a name space
+    /// Connects, checks that the broker can keep what this backend promises, and makes the queues that all of a namespace
     /// share.
     ///
     /// # Errors
-    /// [`Config`](delayline_core::ErrorKind::Config), [`Denied`](delayline_core::ErrorKind::Denied), [`Incompatible`](delayline_core::ErrorKind::Incompatible),
-    /// [`Unavailable`](delayline_core::ErrorKind::Unavailable): each says what to do.
+    /// [`Config`](delayline_core::ErrorKind::Config), [`Denied`](delayline_core::ErrorKind::Denied),
+    /// [`Incompatible`](delayline_core::ErrorKind::Incompatible), [`Unavailable`](delayline_core::ErrorKind::Unavailable):
+    /// each says what to do.
     pub async fn connect(config: RabbitConfig) -> Result<Self> {
         config.check()?;
         let store = Arc::new(Store::new(config));
@@ -38,13 +39,13 @@ impl RabbitBackend {
         Ok(Self { store, lines: Arc::default() })
     }
 
-    /// Removes every queue and exchange of a name space, with all tasks and dead letters that are in them.
+    /// Removes every queue and exchange of a namespace, with all tasks and dead letters that are in them.
     ///
-    /// Nobody should be using the name space: whoever does may make a part of it again.
+    /// Nobody should be using the namespace: whoever does may make a part of it again.
     ///
     /// # Errors
-    /// [`Config`](delayline_core::ErrorKind::Config), [`Denied`](delayline_core::ErrorKind::Denied), [`Unavailable`](delayline_core::ErrorKind::Unavailable). Repeated, it
-    /// goes on with what is left.
+    /// [`Config`](delayline_core::ErrorKind::Config), [`Denied`](delayline_core::ErrorKind::Denied),
+    /// [`Unavailable`](delayline_core::ErrorKind::Unavailable). Repeated, it goes on with what is left.
     ///
     /// # Cancel safety
     /// Dropped, a part of it may have been removed; repeat it.
@@ -64,12 +65,12 @@ impl DelayBackend for RabbitBackend {
         schedule::schedule(&self.store, queue, tasks).await
     }
 
-    async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
-        claim::intake(&self.store, &self.lines, queue, options).await
+    async fn subscribe(&self, queue: &QueueName, options: SubscriptionOptions) -> Result<Box<dyn Subscription>> {
+        claim::subscribe(&self.store, &self.lines, queue, options).await
     }
 
-    async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
-        settle::settle(&self.store, &self.lines, queue, verdicts).await
+    async fn settle(&self, queue: &QueueName, dispositions: Vec<(Lease, Disposition)>) -> Result<Vec<Result<()>>> {
+        settle::settle(&self.store, &self.lines, queue, dispositions).await
     }
 
     async fn extend(&self, queue: &QueueName, leases: Vec<Lease>, by: Duration) -> Result<Vec<Result<Lease>>> {

@@ -15,6 +15,6 @@ pub(crate) const LEVELS_MAX: u32 = 21;
 /// How long a message stays in the lowest level, in milliseconds; twice as long in each higher one.
 pub(crate) const LEVEL_MS: u64 = 2_048;
 
-/// What is due so many milliseconds from now goes to the ready queue, and is not handed out before: most of what is due at
+/// What is due so many milliseconds from now goes to the ready queue, and is not delivered before: most of what is due at
 /// once, its time being rounded up.
 pub(crate) const SOON_MS: i64 = 1;

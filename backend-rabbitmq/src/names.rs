@@ -3,51 +3,51 @@
 use delayline_backend_kit::options::bad;
 use delayline_core::{QueueName, Result};
 
-/// The longest name space, in bytes, that of one within it, and both together: with a queue's name and what we add, a name at the
-/// broker has at most 255.
-const NAME_SPACE_BYTES_MAX: usize = 64;
+/// The longest namespace, in bytes, that of one within it, and both together: with a queue's name and what we add, a name
+/// at the broker has at most 255.
+const NAMESPACE_BYTES_MAX: usize = 64;
 const WITHIN_BYTES_MAX: usize = 32;
 const WHOLE_BYTES_MAX: usize = 96;
 
-/// What stands behind the name of a name space, and so is no name of one within it: no queue or exchange of one is then one of
+/// What stands behind the name of a namespace, and so is no name of one within it: no queue or exchange of one is then one of
 /// another's.
 pub(crate) const WORDS: [&str; 11] =
     ["q", "level", "gates", "unroutable", "set-aside", "queues", "turn", "another", "layout", "namespaces", "held"];
 
-/// A name space's name, and that of the one within it, if it is such a one.
-pub(crate) fn parts(name_space: &str) -> (&str, Option<&str>) {
-    match name_space.split_once('.') {
+/// A namespace's name, and that of the one within it, if it is such a one.
+pub(crate) fn parts(namespace: &str) -> (&str, Option<&str>) {
+    match namespace.split_once('.') {
         Some((name, within)) => (name, Some(within)),
-        None => (name_space, None),
+        None => (namespace, None),
     }
 }
 
 /// # Errors
-/// [`Config`](delayline_core::ErrorKind::Config) for what can't be the name of a name space.
-pub(crate) fn check(name_space: &str) -> Result<()> {
-    let (name, within) = parts(name_space);
+/// [`Config`](delayline_core::ErrorKind::Config) for what can't be the name of a namespace.
+pub(crate) fn check(namespace: &str) -> Result<()> {
+    let (name, within) = parts(namespace);
     let letter = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
-    if name.is_empty() || name.len() > NAME_SPACE_BYTES_MAX || !name.bytes().all(letter) {
-        return Err(bad(format!("a name space is 1 to {NAME_SPACE_BYTES_MAX} letters, digits and `-_`")));
+    if name.is_empty() || name.len() > NAMESPACE_BYTES_MAX || !name.bytes().all(letter) {
+        return Err(bad(format!("a namespace is 1 to {NAMESPACE_BYTES_MAX} letters, digits and `-_`")));
     }
     let Some(within) = within else { return Ok(()) };
     let letter = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
     if within.is_empty() || within.len() > WITHIN_BYTES_MAX || !within.bytes().all(letter) {
-        let what = "a name space within another is 1 to";
+        let what = "a namespace within another is 1 to";
         return Err(bad(format!("{what} {WITHIN_BYTES_MAX} letters, digits and `-` behind the dot")));
     }
     if WORDS.contains(&within) {
-        return Err(bad(format!("a name space within another can't be `{within}`: its queues have such names")));
+        return Err(bad(format!("a namespace within another can't be `{within}`: its queues have such names")));
     }
-    if name_space.len() > WHOLE_BYTES_MAX {
-        return Err(bad(format!("a name space and one within it have at most {WHOLE_BYTES_MAX} bytes")));
+    if namespace.len() > WHOLE_BYTES_MAX {
+        return Err(bad(format!("a namespace and one within it have at most {WHOLE_BYTES_MAX} bytes")));
     }
     Ok(())
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
-    name_space: String,
+    namespace: String,
 }
 
 /// One of a logical queue's queues.
@@ -59,100 +59,101 @@ pub(crate) enum Part {
 }
 
 impl Names {
-    pub(crate) fn new(name_space: &str) -> Self {
-        Self { name_space: name_space.to_owned() }
+    pub(crate) fn new(namespace: &str) -> Self {
+        Self { namespace: namespace.to_owned() }
     }
 
     /// The exchange behind a level, from which steps lead to all lower ones; the one above the highest only lets in.
     pub(crate) fn level(&self, level: u32) -> String {
-        format!("{}.level.{level}", self.name_space)
+        format!("{}.level.{level}", self.namespace)
     }
 
     /// One of a level's queues.
     pub(crate) fn level_queue(&self, level: u32, slot: u16) -> String {
-        format!("{}.level.{level}.{slot}", self.name_space)
+        format!("{}.level.{level}.{slot}", self.namespace)
     }
 
     /// The exchange that every gate is bound to.
     pub(crate) fn gates(&self) -> String {
-        format!("{}.gates", self.name_space)
+        format!("{}.gates", self.namespace)
     }
 
     /// The exchange and queue for what can't be routed.
     pub(crate) fn unroutable(&self) -> String {
-        format!("{}.unroutable", self.name_space)
+        format!("{}.unroutable", self.namespace)
     }
 
     /// The queue for foreign or corrupt messages.
-    pub(crate) fn set_aside(&self) -> String {
-        format!("{}.set-aside", self.name_space)
+    pub(crate) fn quarantined(&self) -> String {
+        format!("{}.set-aside", self.namespace)
     }
 
     /// The queue that holds the names of all logical queues, one message each.
     pub(crate) fn registry(&self) -> String {
-        format!("{}.queues", self.name_space)
+        format!("{}.queues", self.namespace)
     }
 
     /// A queue that nothing is published to: whoever has it may make what is missing of what all queues share, or of a logical
     /// queue ([`crate::turn`]).
     pub(crate) fn turn(&self, queue: Option<&QueueName>) -> String {
         match queue {
-            Some(queue) => format!("{}.q.{queue}.turn", self.name_space),
-            None => format!("{}.turn", self.name_space),
+            Some(queue) => format!("{}.q.{queue}.turn", self.namespace),
+            None => format!("{}.turn", self.namespace),
         }
     }
 
     /// A queue that is made and deleted at once, for the broker to write down what it made before.
     pub(crate) fn another(&self, queue: Option<&QueueName>) -> String {
         match queue {
-            Some(queue) => format!("{}.q.{queue}.another", self.name_space),
-            None => format!("{}.another", self.name_space),
+            Some(queue) => format!("{}.q.{queue}.another", self.namespace),
+            None => format!("{}.another", self.namespace),
         }
     }
 
-    /// An exchange that nothing is published to. It is made last of what all queues share; its argument says how that is laid out.
+    /// An exchange that nothing is published to. It is made last of what all queues share; its argument says how that is
+    /// laid out.
     pub(crate) fn layout(&self) -> String {
-        format!("{}.layout", self.name_space)
+        format!("{}.layout", self.namespace)
     }
 
     /// An exchange that nothing is published to, which is made last of a logical queue.
     pub(crate) fn made(&self, queue: &QueueName) -> String {
-        format!("{}.q.{queue}.made", self.name_space)
+        format!("{}.q.{queue}.made", self.namespace)
     }
 
-    /// The queue that is exclusive to the connection of whoever holds the name space ([`crate::namespaces`]).
+    /// The queue that is exclusive to the connection of whoever holds the namespace ([`crate::namespaces`]).
     pub(crate) fn held(&self) -> String {
-        format!("{}.held", self.name_space)
+        format!("{}.held", self.namespace)
     }
 
-    /// The queue with the names of the name spaces within a name space, one message each.
+    /// The queue with the names of the namespaces within a namespace, one message each.
     pub(crate) fn namespaces(&self) -> String {
-        format!("{}.namespaces", self.name_space)
+        format!("{}.namespaces", self.namespace)
     }
 
     /// Whoever has it may read and change that.
     pub(crate) fn namespaces_turn(&self) -> String {
-        format!("{}.namespaces.turn", self.name_space)
+        format!("{}.namespaces.turn", self.namespace)
     }
 
     /// The queue from which one process at a time takes what is due soon.
     pub(crate) fn gate(&self, queue: &QueueName) -> String {
-        format!("{}.q.{queue}.gate", self.name_space)
+        format!("{}.q.{queue}.gate", self.namespace)
     }
 
     /// The queue of what is due.
     pub(crate) fn ready(&self, queue: &QueueName) -> String {
-        format!("{}.q.{queue}.ready", self.name_space)
+        format!("{}.q.{queue}.ready", self.namespace)
     }
 
     /// The queue of dead letters.
     pub(crate) fn dead(&self, queue: &QueueName) -> String {
-        format!("{}.q.{queue}.dead", self.name_space)
+        format!("{}.q.{queue}.dead", self.namespace)
     }
 
     /// Whose queue this is, and which of them: what [`gate`](Self::gate), [`ready`](Self::ready) and [`dead`](Self::dead) say.
     pub(crate) fn part(&self, name: &str) -> Option<(QueueName, Part)> {
-        let (queue, part) = name.strip_prefix(self.name_space.as_str())?.strip_prefix(".q.")?.rsplit_once('.')?;
+        let (queue, part) = name.strip_prefix(self.namespace.as_str())?.strip_prefix(".q.")?.rsplit_once('.')?;
         let part = match part {
             "gate" => Part::Gate,
             "ready" => Part::Ready,
@@ -197,7 +198,7 @@ mod tests {
             names.level_queue(1, 0),
             names.gates(),
             names.unroutable(),
-            names.set_aside(),
+            names.quarantined(),
             names.registry(),
             names.turn(None),
             names.turn(Some(&queue)),

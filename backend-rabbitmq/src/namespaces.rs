@@ -1,5 +1,5 @@
-//! Namespaces within a namespace, for tests and demonstrations. `NAME` keeps a note of each as long as it may have queues, because AMQP
-//! can't list queues, and a killed process leaves some. The program that uses one shows a sign of life.
+//! Namespaces within a namespace, for tests and demonstrations. `NAME` keeps a note of each as long as it may have queues,
+//! because AMQP can't list queues, and a killed process leaves some. The program that uses one shows a sign of life.
 //!
 //! | queue | what it is |
 //! |---|---|
@@ -36,11 +36,11 @@ use crate::transport::connection::Link;
 use crate::transport::{driver, failure};
 use crate::turn::Turn;
 
-/// How long a name space is tried to be held again whose connection was lost. A broker that found a client gone has let go of it
+/// How long a namespace is tried to be held again whose connection was lost. A broker that found a client gone has let go of it
 /// much sooner.
 const HOLD_AGAIN_MAX: Duration = Duration::from_secs(300);
 
-/// A name space within another, for as long as this value lives.
+/// A namespace within another, for as long as this value lives.
 ///
 /// Dropped, it is not held any more, and its queues and its note stay: [`RabbitBackend::forget_namespace`] removes them.
 pub struct HeldNamespace {
@@ -50,10 +50,10 @@ pub struct HeldNamespace {
 }
 
 impl RabbitConfig {
-    /// The name space, `NAME` or `NAME.SUB`.
+    /// The namespace, `NAME` or `NAME.SUB`.
     #[must_use]
     pub fn namespace(&self) -> &str {
-        &self.name_space
+        &self.namespace
     }
 
     /// The same broker, with the namespace `NAME.SUB` of this `NAME`.
@@ -64,21 +64,22 @@ impl RabbitConfig {
 }
 
 impl RabbitBackend {
-    /// Holds the namespace `NAME.SUB` of the configuration: notes it in `NAME`, and shows others that it is in use. Call it before
-    /// [`connect`](Self::connect).
+    /// Holds the namespace `NAME.SUB` of the configuration: notes it in `NAME`, and shows others that it is in use. Call it
+    /// before [`connect`](Self::connect).
     ///
     /// A connection of its own shows that; it is opened again where it was lost, for up to five minutes.
     ///
     /// # Errors
-    /// [`Busy`](ErrorKind::Busy) if somebody else holds it, [`Config`](ErrorKind::Config) for a namespace that is not within another,
-    /// [`Denied`](ErrorKind::Denied), [`Incompatible`](ErrorKind::Incompatible), [`Unavailable`](ErrorKind::Unavailable).
+    /// [`Busy`](ErrorKind::Busy) if somebody else holds it, [`Config`](ErrorKind::Config) for a namespace that is not
+    /// within another, [`Denied`](ErrorKind::Denied), [`Incompatible`](ErrorKind::Incompatible),
+    /// [`Unavailable`](ErrorKind::Unavailable).
     ///
     /// # Cancel safety
     /// Dropped, it may have been noted: it is listed as not in use then.
     pub async fn hold_namespace(config: RabbitConfig) -> Result<HeldNamespace> {
         let held = hold(config).await?;
         let noted = at_turn(&held.config, async |link: &Link| {
-            let Some(sub) = names::parts(&held.config.name_space).1 else { return Ok(()) };
+            let Some(sub) = names::parts(&held.config.namespace).1 else { return Ok(()) };
             let notes = read(link, &held.config, None).await?;
             if notes.iter().any(|note| note == sub) { Ok(()) } else { note(link, &held.config, sub).await }
         });
@@ -100,7 +101,7 @@ impl RabbitBackend {
             notes.dedup();
             let mut listed = Vec::with_capacity(notes.len());
             for sub in notes {
-                let in_use = is_held(&link, &Names::new(&within(&config, &sub).name_space).held()).await?;
+                let in_use = is_held(&link, &Names::new(&within(&config, &sub).namespace).held()).await?;
                 listed.push((sub, in_use));
             }
             Ok(listed)
@@ -110,7 +111,8 @@ impl RabbitBackend {
         listed
     }
 
-    /// Removes the namespace `sub` within that of the configuration, with all that is in it: what a process left that was killed.
+    /// Removes the namespace `sub` within that of the configuration, with all that is in it: what a process left that was
+    /// killed.
     ///
     /// # Errors
     /// [`Busy`](ErrorKind::Busy) if it is in use, [`Config`](ErrorKind::Config), [`Denied`](ErrorKind::Denied),
@@ -135,7 +137,7 @@ impl HeldNamespace {
     /// As an error.
     pub async fn remove(self) -> Result<()> {
         topology::remove(&self.config).await?;
-        let (_, sub) = names::parts(&self.config.name_space);
+        let (_, sub) = names::parts(&self.config.namespace);
         at_turn(&self.config, async |link: &Link| {
             let left = read(link, &self.config, sub).await?;
             // Nobody writes another one while this has the turn.
@@ -144,7 +146,7 @@ impl HeldNamespace {
         .await?;
         self.holding.abort();
         // By the connection that has it: no other may.
-        delete(&self.link, &Names::new(&self.config.name_space).held()).await?;
+        delete(&self.link, &Names::new(&self.config.namespace).held()).await?;
         self.link.close().await;
         Ok(())
     }
@@ -159,26 +161,26 @@ impl Drop for HeldNamespace {
 
 impl fmt::Debug for HeldNamespace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HeldNamespace").field("name_space", &self.config.name_space).finish_non_exhaustive()
+        f.debug_struct("HeldNamespace").field("namespace", &self.config.namespace).finish_non_exhaustive()
     }
 }
 
-/// The configuration of a name space within the outer one of this.
+/// The configuration of a namespace within the outer one of this.
 fn within(config: &RabbitConfig, sub: &str) -> RabbitConfig {
-    let (name, _) = names::parts(&config.name_space);
-    config.clone().name_space(format!("{name}.{sub}"))
+    let (name, _) = names::parts(&config.namespace);
+    config.clone().namespace(format!("{name}.{sub}"))
 }
 
-/// The names of the outer name space.
+/// The names of the outer namespace.
 fn outer(config: &RabbitConfig) -> Names {
-    let (name, _) = names::parts(&config.name_space);
+    let (name, _) = names::parts(&config.namespace);
     Names::new(name)
 }
 
 async fn hold(config: RabbitConfig) -> Result<HeldNamespace> {
     config.check()?;
-    if names::parts(&config.name_space).1.is_none() {
-        let what = format!("`{}` is not within another name space: such a name is NAME.SUB", config.name_space);
+    if names::parts(&config.namespace).1.is_none() {
+        let what = format!("`{}` is not within another namespace: such a name is NAME.SUB", config.namespace);
         return Err(Error::new(ErrorKind::Config, what));
     }
     let config = Arc::new(config);
@@ -190,7 +192,7 @@ async fn hold(config: RabbitConfig) -> Result<HeldNamespace> {
 
 /// Makes the queue that shows that somebody is there. What consumes it ends when it is lost.
 async fn declare_held(link: &Link, config: &RabbitConfig) -> Result<Consumer> {
-    let held = Names::new(&config.name_space).held();
+    let held = Names::new(&config.namespace).held();
     let channel = link.channel().await?;
     let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
     meter::round_trip(NAME);
@@ -201,7 +203,7 @@ async fn declare_held(link: &Link, config: &RabbitConfig) -> Result<Consumer> {
     match timeout(config.response_timeout, made).await {
         Ok(Ok(consumer)) => Ok(consumer),
         Ok(Err(e)) if failure::is_locked(&e) => {
-            Err(Error::new(ErrorKind::Busy, format!("name space `{}` is in use", config.name_space)))
+            Err(Error::new(ErrorKind::Busy, format!("namespace `{}` is in use", config.namespace)))
         }
         Ok(Err(e)) => Err(failure::failed(&format!("declaring queue `{held}`"), &e, false)),
         Err(_) => Err(failure::silent(&format!("declaring queue `{held}`"), config, false)),
@@ -220,11 +222,11 @@ async fn keep(link: Arc<Link>, config: Arc<RabbitConfig>, mut consumer: Consumer
                 Err(e) if e.kind() == ErrorKind::Closed => return,
                 // The broker may not know yet that the former connection is gone.
                 Err(e) if Instant::now() < ends => {
-                    tracing::debug!(name_space = config.name_space, error = %e, "it is not held for a moment");
+                    tracing::debug!(namespace = config.namespace, error = %e, "it is not held for a moment");
                     sleep(backoff.failed()).await;
                 }
                 Err(e) => {
-                    tracing::warn!(name_space = config.name_space, error = %e, "it is not held any more");
+                    tracing::warn!(namespace = config.namespace, error = %e, "it is not held any more");
                     return;
                 }
             }
@@ -244,13 +246,13 @@ async fn at_turn<T>(config: &Arc<RabbitConfig>, work: impl AsyncFnOnce(&Link) ->
     };
     let worked = timeout(config.response_timeout * 6, worked).await;
     link.close().await;
-    worked.unwrap_or_else(|_| Err(failure::silent("noting a name space", config, false)))
+    worked.unwrap_or_else(|_| Err(failure::silent("noting a namespace", config, false)))
 }
 
 /// The notes, all of which stay but those of one name.
 async fn read(link: &Link, config: &RabbitConfig, without: Option<&str>) -> Result<Vec<String>> {
     let (channel, queue) = (link.channel().await?, outer(config).namespaces());
-    let failed = |e| failure::failed("reading the name spaces' names", &e, false);
+    let failed = |e| failure::failed("reading the namespaces' names", &e, false);
     let (mut notes, mut last) = (Vec::new(), None);
     loop {
         meter::round_trip(NAME);
@@ -280,7 +282,7 @@ async fn read(link: &Link, config: &RabbitConfig, without: Option<&str>) -> Resu
 /// Writes a note, which is on disk when this is done.
 async fn note(link: &Link, config: &RabbitConfig, sub: &str) -> Result<()> {
     let (channel, queue) = (link.channel().await?, outer(config).namespaces());
-    let doing = "noting a name space";
+    let doing = "noting a namespace";
     let failed = |e| failure::failed(doing, &e, false);
     declare(&channel, &queue).await.map_err(failed)?;
     channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(failed)?;

@@ -1,5 +1,5 @@
-//! Where a message goes, and how it gets there: its way is chosen, what could not be routed or was refused is published again, and
-//! what is not ours is put where an operator finds it.
+//! Where a message goes, and how it gets there: its way is chosen, what could not be routed or was refused is published
+//! again, and what is not ours is put where an operator finds it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,8 +32,8 @@ pub(crate) struct Outbox {
     pub(crate) publisher: Publisher,
     time: Time,
     slot: AtomicU64,
-    /// How many foreign or corrupt messages were set aside here, until a claim tells.
-    set_aside: AtomicU64,
+    /// How many foreign or corrupt messages were quarantined here, until a claim tells.
+    quarantined: AtomicU64,
 }
 
 impl Outbox {
@@ -51,7 +51,7 @@ impl Outbox {
             publisher,
             time: Time::default(),
             slot: AtomicU64::new(first_slot),
-            set_aside: AtomicU64::new(0),
+            quarantined: AtomicU64::new(0),
         }
     }
 
@@ -92,8 +92,8 @@ impl Outbox {
         }
     }
 
-    /// Publishes what belongs to a queue. What finds no way is published again after the topology was made anew: an operator may
-    /// have deleted a part of it. So is what the broker refused, a little later.
+    /// Publishes what belongs to a queue. What finds no way is published again after the topology was made anew: an
+    /// operator may have deleted a part of it. So is what the broker refused, a little later.
     ///
     /// # Cancel safety
     /// Dropped, some may have been published: call it from what is not dropped.
@@ -133,32 +133,32 @@ impl Outbox {
     }
 
     /// Puts a message that is not ours, or not whole, where an operator finds it; it may be acknowledged then.
-    pub(crate) async fn set_aside(
+    pub(crate) async fn quarantined(
         &self,
         found_in: &str,
         why: &str,
         properties: &BasicProperties,
         payload: Bytes,
     ) -> bool {
-        tracing::warn!(queue = found_in, why, "a foreign message is set aside");
+        tracing::warn!(queue = found_in, why, "a foreign message is quarantined");
         let message = Outgoing {
             exchange: "".into(),
-            routing_key: self.names.set_aside().into(),
+            routing_key: self.names.quarantined().into(),
             properties: message::kept(properties),
             payload,
         };
         let done = self.publisher.publish(&[message]).await.iter().all(Result::is_ok);
         if done {
-            self.set_aside.fetch_add(1, Ordering::Relaxed);
+            self.quarantined.fetch_add(1, Ordering::Relaxed);
         } else {
             self.topology.forget().await;
         }
         done
     }
 
-    /// How many messages were set aside since this was asked last.
-    pub(crate) fn take_set_aside(&self) -> u64 {
-        self.set_aside.swap(0, Ordering::Relaxed)
+    /// How many messages were quarantined since this was asked last.
+    pub(crate) fn take_quarantined(&self) -> u64 {
+        self.quarantined.swap(0, Ordering::Relaxed)
     }
 }
 

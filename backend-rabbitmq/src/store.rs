@@ -1,4 +1,4 @@
-//! An open backend: its parts, which its intakes and gates have in common.
+//! An open backend: its parts, which its subscriptions and gates have in common.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ pub(crate) struct Store {
 impl Store {
     pub(crate) fn new(config: RabbitConfig) -> Self {
         let config = Arc::new(config);
-        let names = Names::new(&config.name_space);
+        let names = Names::new(&config.namespace);
         let consuming = Arc::new(Link::new(config.clone(), "consuming"));
         let publishing = Arc::new(Link::new(config.clone(), "publishing"));
         let topology = Arc::new(Topology::new(config.clone(), consuming.clone(), publishing.clone()));

@@ -1,8 +1,9 @@
 //! What the broker could not route or a queue has let go of: it is put on its way again.
 //!
-//! The exchanges of the levels have an alternate one, whose queue keeps what has nowhere to go: what lost its gate to an operator.
-//! The queues dead-letter to it what a policy takes from them, with their own name as the key. Each process that has a gate consumes
-//! that queue; a stray's own queues and bindings are made again, and it is published anew before it is acknowledged.
+//! The exchanges of the levels have an alternate one, whose queue keeps what has nowhere to go: what lost its gate to an
+//! operator. The queues dead-letter to it what a policy takes from them, with their own name as the key. Each process that
+//! has a gate consumes that queue; a stray's own queues and bindings are made again, and it is published anew before it is
+//! acknowledged.
 //!
 //! | from | because of | it goes |
 //! |---|---|---|
@@ -14,7 +15,7 @@
 //! | the registry | any | back to the registry |
 //!
 //! Where an exchange is missing, what has expired stays in its level, and nobody is told. So the same process looks for them,
-//! one at each sweep.
+//! one at each fallback poll.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -129,12 +130,13 @@ async fn serve(store: &Store, channel: &Channel, mut consumer: Consumer) -> Erro
     let levels = store.config.levels;
     let others = [store.names.gates(), store.names.unroutable()];
     let mut exchanges = (0..=levels).map(|level| store.names.level(level)).chain(others).cycle();
-    let mut sweeps = interval_at(Instant::now() + store.config.sweep, store.config.sweep);
-    sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut fallback_polls =
+        interval_at(Instant::now() + store.config.fallback_poll_interval, store.config.fallback_poll_interval);
+    fallback_polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let next = tokio::select! {
             next = consumer.next() => next,
-            _ = sweeps.tick() => {
+            _ = fallback_polls.tick() => {
                 let Some(exchange) = exchanges.next() else { continue };
                 match look_for(store, channel, exchange).await {
                     Ok(()) => continue,
@@ -174,7 +176,8 @@ async fn look_for(store: &Store, channel: &Channel, exchange: String) -> Result<
     }
 }
 
-/// Handles what is there now, where no process with a gate may be: after something was taken from a queue that its user looks at.
+/// Handles what is there now, where no process with a gate may be: after something was taken from a queue that its user
+/// looks at.
 pub(crate) async fn put_all_on_their_way(store: &Store) -> Result<()> {
     let doing = "looking after strays";
     let channel = store.consuming.channel().await?;
@@ -200,22 +203,22 @@ async fn put_on_its_way(store: &Store, delivery: &Delivery, repaired: &mut Optio
         let queue = str::from_utf8(&delivery.data).ok().and_then(|name| QueueName::new(name).ok());
         return match queue {
             Some(queue) => store.topology.register(&queue).await.is_ok(),
-            None => set_aside(store, delivery, "it is no queue's name").await,
+            None => quarantined(store, delivery, "it is no queue's name").await,
         };
     }
     match (store.names.part(key), Message::read(&delivery.properties, Bytes::from(delivery.data.clone()))) {
         (Some((queue, part)), Ok(message)) => let_go_of(store, delivery, queue, part, message).await,
         (None, Ok(message)) => match Way::queue_of(&delivery.properties) {
             Some(queue) => not_routed(store, queue, message, repaired).await,
-            None => set_aside(store, delivery, "it does not say which way it was on").await,
+            None => quarantined(store, delivery, "it does not say which way it was on").await,
         },
-        (_, Err(foreign)) => set_aside(store, delivery, foreign.0).await,
+        (_, Err(foreign)) => quarantined(store, delivery, foreign.0).await,
     }
 }
 
-async fn set_aside(store: &Store, delivery: &Delivery, why: &str) -> bool {
+async fn quarantined(store: &Store, delivery: &Delivery, why: &str) -> bool {
     let payload = Bytes::from(delivery.data.clone());
-    store.outbox.set_aside(&store.names.unroutable(), why, &delivery.properties, payload).await
+    store.outbox.quarantined(&store.names.unroutable(), why, &delivery.properties, payload).await
 }
 
 /// No exchange knew where to: the queue is made again.
@@ -259,8 +262,8 @@ async fn let_go_of(store: &Store, delivery: &Delivery, queue: QueueName, part: P
     store.outbox.publish(&queue, vec![out]).await.iter().all(Result::is_ok)
 }
 
-/// How many attempts the broker counted before it let go of a task, of which there was one at least: RabbitMQ 3.10 does not say,
-/// 4.0 only where a holder was gone. From 4.3 on, what is returned here is counted as well.
+/// How many attempts the broker counted before it let go of a task, of which there was one at least: RabbitMQ 3.10 does not
+/// say, 4.0 only where a holder was gone. From 4.3 on, what is returned here is counted as well.
 fn counted(store: &Store, properties: &BasicProperties) -> u32 {
     match store.consuming.version() {
         Some(version) if version >= TELLS_COUNT => message::delivery_count(properties).max(1),

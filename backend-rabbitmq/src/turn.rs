@@ -1,4 +1,4 @@
-//! Whose turn it is to make queues, among all processes of a name space.
+//! Whose turn it is to make queues, among all processes of a namespace.
 //!
 //! The turn is a queue that is exclusive to a connection: the broker refuses it to all others while it is there, and drops it
 //! with the connection of whoever had it. Nobody publishes to it.

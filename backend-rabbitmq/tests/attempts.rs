@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_conformance::servers::{self, Kind, Rabbit, Release, Server};
-use delayline_core::{Attempts, Claim, ClaimedTask, DelayBackend, Due, IntakeOptions, NewTask, QueueName, Verdict};
+use delayline_core::{
+    Attempts, Claim, ClaimedTask, DelayBackend, Disposition, Due, NewTask, QueueName, SubscriptionOptions,
+};
 use delayline_rabbitmq::{RabbitBackend, RabbitConfig};
 use tokio::time::{Instant, sleep};
 
@@ -15,18 +17,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LEASE: Duration = Duration::from_secs(300);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dup_12_what_was_on_its_way_to_an_intake_that_closed_costs_no_attempt() {
+async fn dup_12_what_was_on_its_way_to_an_subscription_that_closed_costs_no_attempt() {
     let url = tokio::task::spawn_blocking(|| servers::shared(Kind::RabbitMq).unwrap().lock().url()).await.unwrap();
-    let config = RabbitConfig::from_url(&url).unwrap().name_space("attempts").levels(2);
+    let config = RabbitConfig::from_url(&url).unwrap().namespace("attempts").levels(2);
     let backend: Arc<dyn DelayBackend> = Arc::new(RabbitBackend::connect(config).await.unwrap());
     let queue = QueueName::new("exams").unwrap();
     const ROUNDS: usize = 20;
     const TASKS: usize = 100;
     for _ in 0..ROUNDS {
-        let mut intake = backend.intake(&queue, IntakeOptions::default()).await.unwrap();
+        let mut subscription = backend.subscribe(&queue, SubscriptionOptions::default()).await.unwrap();
         // It asks for more than there is, and leaves while that comes.
-        let claimed = intake.claim(Claim::new(1_000, LEASE)).await.unwrap();
-        let taken = claimed.deliveries.into_iter().map(|task| (task.lease, Verdict::Release)).collect();
+        let claimed = subscription.claim(Claim::new(1_000, LEASE)).await.unwrap();
+        let taken = claimed.deliveries.into_iter().map(|task| (task.lease, Disposition::Release)).collect();
         let coming = {
             let (backend, queue) = (backend.clone(), queue.clone());
             tokio::spawn(async move {
@@ -40,19 +42,19 @@ async fn dup_12_what_was_on_its_way_to_an_intake_that_closed_costs_no_attempt() 
         for answer in backend.settle(&queue, taken).await.unwrap() {
             answer.unwrap();
         }
-        drop(intake);
+        drop(subscription);
         coming.await.unwrap();
     }
-    let mut intake = backend.intake(&queue, IntakeOptions::default()).await.unwrap();
+    let mut subscription = backend.subscribe(&queue, SubscriptionOptions::default()).await.unwrap();
     let (mut came, ends) = (0, Instant::now() + PATIENCE);
     while came < ROUNDS * TASKS {
         assert!(Instant::now() < ends, "{came} tasks of {} came", ROUNDS * TASKS);
-        let claimed = intake.claim(Claim::new(1_000, LEASE)).await.unwrap();
+        let claimed = subscription.claim(Claim::new(1_000, LEASE)).await.unwrap();
         came += claimed.deliveries.len();
         for task in &claimed.deliveries {
             assert_eq!(task.lease.attempt, 1, "nobody had claimed it");
         }
-        let done = claimed.deliveries.into_iter().map(|task| (task.lease, Verdict::Complete)).collect();
+        let done = claimed.deliveries.into_iter().map(|task| (task.lease, Disposition::Complete)).collect();
         for answer in backend.settle(&queue, done).await.unwrap() {
             answer.unwrap();
         }
@@ -60,21 +62,21 @@ async fn dup_12_what_was_on_its_way_to_an_intake_that_closed_costs_no_attempt() 
             sleep(Duration::from_millis(5)).await;
         }
     }
-    drop(intake);
+    drop(subscription);
     backend.close().await.unwrap();
 }
 
 async fn take_one(backend: &Arc<dyn DelayBackend>, queue: &QueueName) -> ClaimedTask {
-    let mut intake = backend.intake(queue, IntakeOptions::default()).await.unwrap();
+    let mut subscription = backend.subscribe(queue, SubscriptionOptions::default()).await.unwrap();
     let ends = Instant::now() + PATIENCE;
     loop {
         assert!(Instant::now() < ends, "the task did not come");
         // The connection may be about to be made anew.
-        let claimed = intake.claim(Claim::new(1, LEASE)).await.unwrap_or_default();
+        let claimed = subscription.claim(Claim::new(1, LEASE)).await.unwrap_or_default();
         if let Some(task) = claimed.deliveries.into_iter().next() {
             return task;
         }
-        intake.wait(Duration::from_millis(100)).await;
+        subscription.wait(Duration::from_millis(100)).await;
     }
 }
 
@@ -82,14 +84,14 @@ async fn take_one(backend: &Arc<dyn DelayBackend>, queue: &QueueName) -> Claimed
 async fn dup_13_a_lease_that_went_with_its_connection_has_cost_an_attempt() {
     let start = || Rabbit::start(&Release::chosen(Kind::RabbitMq).unwrap(), &[]).unwrap();
     let mut server = tokio::task::spawn_blocking(start).await.unwrap();
-    let config = RabbitConfig::from_url(&server.url()).unwrap().name_space("cut").levels(2);
+    let config = RabbitConfig::from_url(&server.url()).unwrap().namespace("cut").levels(2);
     let backend: Arc<dyn DelayBackend> = Arc::new(RabbitBackend::connect(config).await.unwrap());
     let queue = QueueName::new("exams").unwrap();
-    let task = NewTask::new(Due::NOW, "x").max_attempts(Attempts::new(4).unwrap());
+    let task = NewTask::new(Due::NOW, "x").attempts_max(Attempts::new(4).unwrap());
     backend.schedule(&queue, vec![task]).await.unwrap().remove(0).unwrap();
     for attempt in 1..=4 {
         let task = take_one(&backend, &queue).await;
-        assert_eq!(task.lease.attempt, attempt, "each time it was handed out");
+        assert_eq!(task.lease.attempt, attempt, "each time it was delivered");
         server = tokio::task::spawn_blocking(move || {
             server.disconnect().unwrap();
             server
@@ -97,13 +99,13 @@ async fn dup_13_a_lease_that_went_with_its_connection_has_cost_an_attempt() {
         .await
         .unwrap();
     }
-    let mut intake = backend.intake(&queue, IntakeOptions::default()).await.unwrap();
+    let mut subscription = backend.subscribe(&queue, SubscriptionOptions::default()).await.unwrap();
     let ends = Instant::now() + PATIENCE;
-    while intake.claim(Claim::new(1, LEASE)).await.map_or(0, |claimed| claimed.buried) == 0 {
+    while subscription.claim(Claim::new(1, LEASE)).await.map_or(0, |claimed| claimed.dead_lettered) == 0 {
         assert!(Instant::now() < ends, "it is no dead letter");
-        intake.wait(Duration::from_millis(100)).await;
+        subscription.wait(Duration::from_millis(100)).await;
     }
-    drop(intake);
+    drop(subscription);
     backend.close().await.unwrap();
     tokio::task::spawn_blocking(|| drop(server)).await.unwrap();
 }
@@ -117,7 +119,7 @@ async fn dup_5_no_policy_takes_a_lease_from_who_has_it() {
         return tokio::task::spawn_blocking(|| drop(server)).await.unwrap();
     }
     server.control(&["set_policy", "short", ".*", r#"{"consumer-timeout":1000}"#]).unwrap();
-    let config = RabbitConfig::from_url(&server.url()).unwrap().name_space("policy").levels(2);
+    let config = RabbitConfig::from_url(&server.url()).unwrap().namespace("policy").levels(2);
     let backend: Arc<dyn DelayBackend> = Arc::new(RabbitBackend::connect(config).await.unwrap());
     let queue = QueueName::new("exams").unwrap();
     let tasks = (0..10).map(|_| NewTask::new(Due::NOW, "x")).collect();
@@ -127,15 +129,15 @@ async fn dup_5_no_policy_takes_a_lease_from_who_has_it() {
         taken.push(take_one(&backend, &queue).await);
     }
     // What would come again comes within this.
-    let mut intake = backend.intake(&queue, IntakeOptions::default()).await.unwrap();
+    let mut subscription = backend.subscribe(&queue, SubscriptionOptions::default()).await.unwrap();
     let ends = Instant::now() + Duration::from_secs(5);
     while Instant::now() < ends {
-        assert!(intake.claim(Claim::new(1, LEASE)).await.unwrap().deliveries.is_empty(), "all are under lease");
-        intake.wait(Duration::from_millis(500)).await;
+        assert!(subscription.claim(Claim::new(1, LEASE)).await.unwrap().deliveries.is_empty(), "all are under lease");
+        subscription.wait(Duration::from_millis(500)).await;
     }
-    let done = taken.into_iter().map(|task| (task.lease, Verdict::Complete)).collect();
+    let done = taken.into_iter().map(|task| (task.lease, Disposition::Complete)).collect();
     backend.settle(&queue, done).await.unwrap().into_iter().for_each(|answer| answer.unwrap());
-    drop(intake);
+    drop(subscription);
     backend.close().await.unwrap();
     tokio::task::spawn_blocking(|| drop(server)).await.unwrap();
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use delayline_conformance::proxy::{Link, Proxy};
 use delayline_conformance::servers::{self, Kind, Rabbit, Release, Server};
-use delayline_core::{Bytes, Claim, DelayBackend, ErrorKind, IntakeOptions, Queue, QueueName, Raw, Task, Verdict};
+use delayline_core::{
+    Bytes, Claim, DelayBackend, Disposition, ErrorKind, Queue, QueueName, Raw, SubscriptionOptions, Task,
+};
 use delayline_rabbitmq::{RabbitBackend, RabbitConfig};
 use lapin::options::{BasicPublishOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
@@ -20,13 +22,13 @@ use tokio::time::{Instant, timeout};
 /// Longer than a busy machine needs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A client of a name space with few levels, whose messages are through them by two seconds before they are due.
-async fn client(url: &str, name_space: &str) -> Queue<Bytes> {
-    client_with(url, name_space, Duration::from_secs(1)).await
+/// A client of a namespace with few levels, whose messages are through them by two seconds before they are due.
+async fn client(url: &str, namespace: &str) -> Queue<Bytes> {
+    client_with(url, namespace, Duration::from_secs(1)).await
 }
 
-async fn client_with(url: &str, name_space: &str, heartbeat: Duration) -> Queue<Bytes> {
-    let config = RabbitConfig::from_url(url).unwrap().name_space(name_space).levels(3).heartbeat(heartbeat);
+async fn client_with(url: &str, namespace: &str, heartbeat: Duration) -> Queue<Bytes> {
+    let config = RabbitConfig::from_url(url).unwrap().namespace(namespace).levels(3).heartbeat(heartbeat);
     let config = config.response_timeout(Duration::from_secs(5));
     let backend: Arc<dyn DelayBackend> = Arc::new(RabbitBackend::connect(config).await.unwrap());
     Queue::with_codec(backend, QueueName::new("exams").unwrap(), Raw).unwrap()
@@ -132,7 +134,7 @@ async fn live_3_queues_that_an_operator_deleted_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clear_7_foreign_messages_are_set_aside() {
+async fn clear_7_foreign_messages_are_quarantined() {
     let url = shared_url().await;
     let queue = client(&url, "faults-foreign").await;
     schedule(&queue, names("first", 1), Duration::ZERO).await;
@@ -156,10 +158,10 @@ async fn clear_7_foreign_messages_are_set_aside() {
 struct Holder(Child);
 
 impl Holder {
-    async fn start(url: &str, name_space: &str, heartbeat: Duration) -> Self {
+    async fn start(url: &str, namespace: &str, heartbeat: Duration) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["a_process_that_holds_a_gate", "--exact", "--nocapture"]);
-        command.env("DELAYLINE_HOLDER", format!("{url} {name_space} {}", heartbeat.as_secs())).stdout(Stdio::piped());
+        command.env("DELAYLINE_HOLDER", format!("{url} {namespace} {}", heartbeat.as_secs())).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let out = tokio::process::ChildStdout::from_std(child.stdout.take().unwrap()).unwrap();
         let holder = Self(child);
@@ -202,12 +204,12 @@ async fn a_process_that_holds_a_gate() {
 
 /// What `signal` does to the process that holds the gate, just before what it holds is due: how long after its due time the
 /// first of it came.
-async fn holder_gets(signal: &str, name_space: &str, heartbeat: Duration) -> Duration {
+async fn holder_gets(signal: &str, namespace: &str, heartbeat: Duration) -> Duration {
     const COUNT: usize = 50;
     const AHEAD: Duration = Duration::from_millis(2_500);
     let url = shared_url().await;
-    let queue = client(&url, name_space).await;
-    let holder = Holder::start(&url, name_space, heartbeat).await;
+    let queue = client(&url, namespace).await;
+    let holder = Holder::start(&url, namespace, heartbeat).await;
     let mut consumer = queue.consumer().open().await.unwrap();
     schedule(&queue, names("held", COUNT), AHEAD).await;
     let due = Instant::now() + AHEAD;
@@ -244,28 +246,28 @@ async fn loss_1_another_process_follows_a_gate_whose_process_stands_still() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn live_10_an_intake_that_stalls_keeps_nothing() {
+async fn live_10_an_subscription_that_stalls_keeps_nothing() {
     const COUNT: usize = 300;
     let url = shared_url().await;
     let (stalled, other) = (client(&url, "faults-stalled").await, client(&url, "faults-stalled").await);
-    let mut intake = stalled.backend().intake(stalled.name(), IntakeOptions::default()).await.unwrap();
+    let mut subscription = stalled.backend().subscribe(stalled.name(), SubscriptionOptions::default()).await.unwrap();
     schedule(&stalled, names("first", 1), Duration::ZERO).await;
     // It has asked for a thousand, got one, and never comes back.
     let mut taken = Vec::new();
     while taken.is_empty() {
-        taken = intake.claim(Claim::new(1_000, Duration::from_secs(60))).await.unwrap().deliveries;
+        taken = subscription.claim(Claim::new(1_000, Duration::from_secs(60))).await.unwrap().deliveries;
         if taken.is_empty() {
-            intake.wait(Duration::from_secs(5)).await;
+            subscription.wait(Duration::from_secs(5)).await;
         }
     }
     schedule(&other, names("due", COUNT), Duration::from_secs(1)).await;
     let due = Instant::now() + Duration::from_secs(1);
     receive(&other, names("due", COUNT)).await;
     let late = Instant::now().saturating_duration_since(due);
-    println!("beside an intake that stalls, {COUNT} tasks were done {late:?} after they were due");
+    println!("beside a subscription that stalls, {COUNT} tasks were done {late:?} after they were due");
     // Its lease, which is what would free them otherwise, is a minute.
     assert!(late < Duration::from_secs(20), "{late:?}");
-    drop(intake);
+    drop(subscription);
     stalled.backend().close().await.unwrap();
     other.backend().close().await.unwrap();
 }
@@ -327,8 +329,8 @@ async fn unconnected_levels_keep_what_they_have(server: &Rabbit) {
 
 /// Nothing strays where an exchange is missing, and nobody publishes to that of the lowest level: it is looked for.
 async fn a_missing_exchange_is_made_again(server: &Rabbit) {
-    let config = RabbitConfig::from_url(&server.url()).unwrap().name_space("missing").levels(1);
-    let config = config.sweep(Duration::from_secs(1));
+    let config = RabbitConfig::from_url(&server.url()).unwrap().namespace("missing").levels(1);
+    let config = config.fallback_poll_interval(Duration::from_secs(1));
     let backend: Arc<dyn DelayBackend> = Arc::new(RabbitBackend::connect(config).await.unwrap());
     let queue = Queue::with_codec(backend, QueueName::new("exams").unwrap(), Raw).unwrap();
     schedule(&queue, names("kept", 20), Duration::from_secs(5)).await;
@@ -362,12 +364,12 @@ async fn alarm(server: &Rabbit, of: &str, on: [&str; 2], off: [&str; 2]) {
     let queue = client(&server.url(), &format!("alarm-{of}")).await;
     let backend = queue.backend();
     schedule(&queue, names("out", 1), Duration::ZERO).await;
-    let mut intake = backend.intake(queue.name(), IntakeOptions::default()).await.unwrap();
+    let mut subscription = backend.subscribe(queue.name(), SubscriptionOptions::default()).await.unwrap();
     let mut taken = Vec::new();
     while taken.is_empty() {
-        taken = intake.claim(Claim::new(1, Duration::from_secs(60))).await.unwrap().deliveries;
+        taken = subscription.claim(Claim::new(1, Duration::from_secs(60))).await.unwrap().deliveries;
         if taken.is_empty() {
-            intake.wait(Duration::from_secs(5)).await;
+            subscription.wait(Duration::from_secs(5)).await;
         }
     }
     server.control(&on).unwrap();
@@ -385,7 +387,7 @@ async fn alarm(server: &Rabbit, of: &str, on: [&str; 2], off: [&str; 2]) {
     assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
     assert!(began.elapsed() < Duration::from_secs(10), "refused after {:?}", began.elapsed());
     let lease = taken.pop().unwrap().lease;
-    let settled = backend.settle(queue.name(), vec![(lease, Verdict::Complete)]).await.unwrap();
+    let settled = backend.settle(queue.name(), vec![(lease, Disposition::Complete)]).await.unwrap();
     assert!(settled[0].is_ok(), "{settled:?}");
     server.control(&off).unwrap();
     let began = Instant::now();
@@ -393,7 +395,7 @@ async fn alarm(server: &Rabbit, of: &str, on: [&str; 2], off: [&str; 2]) {
         assert!(began.elapsed() < PATIENCE, "the alarm went, and scheduling did not come back");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    drop(intake);
+    drop(subscription);
     receive(&queue, names("last", 1)).await;
     backend.close().await.unwrap();
 }
@@ -406,7 +408,7 @@ async fn live_3_a_client_notices_that_its_broker_went_silent() {
     let proxy = Proxy::start(address.parse().unwrap()).await.unwrap();
     let direct = client(&url, "silent").await;
     // No call is given up before the test is, so that it is the heartbeats that are missed.
-    let config = RabbitConfig::from_url(&proxy.url(&url)).unwrap().name_space("silent").levels(3);
+    let config = RabbitConfig::from_url(&proxy.url(&url)).unwrap().namespace("silent").levels(3);
     let config = config.heartbeat(Duration::from_secs(1)).response_timeout(2 * PATIENCE);
     let backend: Arc<dyn DelayBackend> = Arc::new(RabbitBackend::connect(config).await.unwrap());
     let behind = Queue::with_codec(backend, QueueName::new("exams").unwrap(), Raw).unwrap();

@@ -1,4 +1,4 @@
-//! Name spaces within a name space: noted, held, listed, removed without a trace.
+//! Namespaces within a namespace: noted, held, listed, removed without a trace.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
@@ -15,8 +15,8 @@ use tokio::time::{Instant, sleep};
 /// Longer than a busy machine needs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn config(server: &Rabbit, name_space: &str) -> RabbitConfig {
-    RabbitConfig::from_url(&server.url()).unwrap().levels(2).name_space(name_space)
+fn config(server: &Rabbit, namespace: &str) -> RabbitConfig {
+    RabbitConfig::from_url(&server.url()).unwrap().levels(2).namespace(namespace)
 }
 
 /// All queues and exchanges of the broker.
@@ -49,15 +49,15 @@ async fn hold(server: &Rabbit, sub: &str) -> HeldNamespace {
 }
 
 /// Makes some queues there.
-async fn use_it(server: &Rabbit, name_space: &str) {
-    let backend = RabbitBackend::connect(config(server, name_space)).await.unwrap();
+async fn use_it(server: &Rabbit, namespace: &str) {
+    let backend = RabbitBackend::connect(config(server, namespace)).await.unwrap();
     let queue = QueueName::new("exams").unwrap();
     backend.schedule(&queue, vec![NewTask::new(Due::NOW, "x")]).await.unwrap().remove(0).unwrap();
     backend.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn leak_8_name_spaces_are_removed_without_a_trace_whoever_held_them() {
+async fn leak_8_namespaces_are_removed_without_a_trace_whoever_held_them() {
     let start = || Rabbit::start(&Release::chosen(Kind::RabbitMq).unwrap(), &[]).unwrap();
     let server = Arc::new(tokio::task::spawn_blocking(start).await.unwrap());
     // One that is no business of theirs, though its name begins alike.
@@ -71,7 +71,7 @@ async fn leak_8_name_spaces_are_removed_without_a_trace_whoever_held_them() {
     let held = join_all(subs.iter().map(|sub| hold(&server, sub))).await;
     let wanted: Vec<(&str, bool)> = subs.iter().map(|sub| (sub.as_str(), true)).collect();
     until_listed(&server, &wanted).await;
-    join_all(["outer.sub-0", "outer.sub-1", "outer.sub-5"].map(|name_space| use_it(&server, name_space))).await;
+    join_all(["outer.sub-0", "outer.sub-1", "outer.sub-5"].map(|namespace| use_it(&server, namespace))).await;
     // What is in use is nobody else's.
     let e = RabbitBackend::hold_namespace(config(&server, "outer.sub-0")).await.unwrap_err();
     assert!(e.kind() == ErrorKind::Busy && e.to_string().contains("outer.sub-0"), "{e}");
@@ -104,7 +104,7 @@ async fn leak_8_name_spaces_are_removed_without_a_trace_whoever_held_them() {
 async fn clear_2_what_is_not_within_another_can_not_be_held() {
     for (name, says) in [("outer", "not within another"), ("outer.q", "can't be `q`"), ("outer.a_b", "behind the dot")]
     {
-        let config = RabbitConfig::from_url("amqp://127.0.0.1:1").unwrap().name_space(name);
+        let config = RabbitConfig::from_url("amqp://127.0.0.1:1").unwrap().namespace(name);
         let e = RabbitBackend::hold_namespace(config).await.unwrap_err();
         assert!(e.kind() == ErrorKind::Config && e.to_string().contains(says), "{e}");
     }

@@ -7,20 +7,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_conformance::servers::{self, Kind, Rabbit, Release, Server};
-use delayline_core::{Claim, DeadLetterOp, DelayBackend, ErrorKind, IntakeOptions, NewTask, QueueName, Verdict};
+use delayline_core::{
+    Claim, DeadLetterOp, DelayBackend, Disposition, ErrorKind, NewTask, QueueName, SubscriptionOptions,
+};
 use delayline_rabbitmq::{RabbitBackend, RabbitConfig};
 use tokio::time::{Instant, timeout};
 
-/// Longer than a busy machine needs, and than the three minutes after which a broker tries again to let a message out of a level: the
-/// first time, the gate may not have been up yet.
+/// Longer than a busy machine needs, and than the three minutes after which a broker tries again to let a message out of a
+/// level: the first time, the gate may not have been up yet.
 const PATIENCE: Duration = Duration::from_secs(300);
 const SOON: Duration = Duration::from_millis(50);
 /// Longer than making a queue and a claim take, shorter than a broker waits before it writes down by itself what it has made.
 const EXPIRES: Duration = Duration::from_millis(500);
 const ROUNDS: usize = 3;
 
-async fn backend(url: &str, name_space: &str) -> Arc<dyn DelayBackend> {
-    let config = RabbitConfig::from_url(url).unwrap().name_space(name_space).levels(4);
+async fn backend(url: &str, namespace: &str) -> Arc<dyn DelayBackend> {
+    let config = RabbitConfig::from_url(url).unwrap().namespace(namespace).levels(4);
     let began = Instant::now();
     loop {
         match RabbitBackend::connect(config.clone()).await {
@@ -33,17 +35,17 @@ async fn backend(url: &str, name_space: &str) -> Arc<dyn DelayBackend> {
 
 /// The ids of so many tasks, which are completed.
 async fn take(backend: &Arc<dyn DelayBackend>, queue: &QueueName, n: usize) -> BTreeSet<String> {
-    let mut intake = backend.intake(queue, IntakeOptions::default()).await.unwrap();
+    let mut subscription = backend.subscribe(queue, SubscriptionOptions::default()).await.unwrap();
     let mut came = BTreeSet::new();
     while came.len() < n {
-        let claimed = timeout(PATIENCE, intake.claim(Claim::new(100, PATIENCE))).await.expect("an answer");
+        let claimed = timeout(PATIENCE, subscription.claim(Claim::new(100, PATIENCE))).await.expect("an answer");
         // The broker may have been asked before all of it was up.
         let claimed = claimed.unwrap_or_default();
-        assert_eq!(claimed.buried, 0, "a task expired before it was seen");
+        assert_eq!(claimed.dead_lettered, 0, "a task expired before it was seen");
         came.extend(claimed.deliveries.iter().map(|task| task.lease.id.to_string()));
-        let done: Vec<_> = claimed.deliveries.into_iter().map(|task| (task.lease, Verdict::Complete)).collect();
+        let done: Vec<_> = claimed.deliveries.into_iter().map(|task| (task.lease, Disposition::Complete)).collect();
         if done.is_empty() {
-            timeout(PATIENCE, intake.wait(PATIENCE * 2)).await.unwrap_or_else(|_| panic!("{came:?} came"));
+            timeout(PATIENCE, subscription.wait(PATIENCE * 2)).await.unwrap_or_else(|_| panic!("{came:?} came"));
         } else {
             backend.settle(queue, done).await.unwrap().into_iter().for_each(|answer| answer.unwrap());
         }
@@ -73,10 +75,10 @@ async fn loss_4_what_a_new_queue_accepted_survives_a_kill_at_once() {
     let mut server = tokio::task::spawn_blocking(start).await.unwrap();
     let rounds = std::env::var("ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(ROUNDS);
     for round in 0..rounds {
-        // Every other time the name space is new as well.
-        let name_space = format!("killed-{}", round / 2);
+        // Every other time the namespace is new as well.
+        let namespace = format!("killed-{}", round / 2);
         let queue = QueueName::new(format!("exams-{round}")).unwrap();
-        let first = backend(&server.url(), &name_space).await;
+        let first = backend(&server.url(), &namespace).await;
         // To the ready queue, to the gate, into the levels, which nothing leaves before the broker is up again.
         let tasks: Vec<NewTask> = [0, 3, 16]
             .iter()
@@ -94,7 +96,7 @@ async fn loss_4_what_a_new_queue_accepted_survives_a_kill_at_once() {
         })
         .await
         .unwrap();
-        let second = backend(&server.url(), &name_space).await;
+        let second = backend(&server.url(), &namespace).await;
         assert_eq!(take(&second, &queue, all.len()).await, all, "round {round}");
         second.close().await.unwrap();
         first.close().await.unwrap();

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use delayline_conformance::servers::{Kind, Rabbit, Release, Server};
 use delayline_core::{
-    Attempts, Claim, ClaimedTask, DeadLetter, DeadLetterOp, DelayBackend, Intake, IntakeOptions, NewTask, QueueName,
-    Reason, Verdict,
+    Attempts, Claim, ClaimedTask, DeadLetter, DeadLetterOp, DelayBackend, Disposition, NewTask, QueueName, Reason,
+    Subscription, SubscriptionOptions,
 };
 use delayline_rabbitmq::{RabbitBackend, RabbitConfig};
 use lapin::options::{BasicGetOptions, BasicNackOptions, QueueDeclareOptions};
@@ -37,7 +37,7 @@ async fn stopped(server: Rabbit) {
 }
 
 async fn backend(server: &Rabbit) -> Arc<dyn DelayBackend> {
-    let config = RabbitConfig::from_url(&server.url()).unwrap().name_space("p").levels(2);
+    let config = RabbitConfig::from_url(&server.url()).unwrap().namespace("p").levels(2);
     Arc::new(RabbitBackend::connect(config).await.unwrap())
 }
 
@@ -60,13 +60,13 @@ async fn schedule(backend: &Arc<dyn DelayBackend>, n: u32, after: Duration) {
     }
 }
 
-async fn claim(intake: &mut Box<dyn Intake>, max: usize) -> (Vec<ClaimedTask>, u64) {
+async fn claim(subscription: &mut Box<dyn Subscription>, max: usize) -> (Vec<ClaimedTask>, u64) {
     // The connection may be about to be made anew.
-    let claimed = intake.claim(Claim::new(max, LEASE)).await.unwrap_or_default();
-    if claimed.deliveries.is_empty() && claimed.buried == 0 {
-        intake.wait(Duration::from_millis(100)).await;
+    let claimed = subscription.claim(Claim::new(max, LEASE)).await.unwrap_or_default();
+    if claimed.deliveries.is_empty() && claimed.dead_lettered == 0 {
+        subscription.wait(Duration::from_millis(100)).await;
     }
-    (claimed.deliveries, claimed.buried)
+    (claimed.deliveries, claimed.dead_lettered)
 }
 
 fn number(payload: &[u8]) -> u32 {
@@ -75,19 +75,19 @@ fn number(payload: &[u8]) -> u32 {
 
 /// Completes tasks until all of these have come.
 async fn receive(backend: &Arc<dyn DelayBackend>, n: u32) {
-    let mut intake = backend.intake(&exams(), IntakeOptions::default()).await.unwrap();
+    let mut subscription = backend.subscribe(&exams(), SubscriptionOptions::default()).await.unwrap();
     let mut missing: BTreeSet<u32> = (0..n).collect();
     while !missing.is_empty() {
-        let (tasks, buried) = claim(&mut intake, 20).await;
-        assert_eq!(buried, 0);
-        let mut verdicts = Vec::new();
+        let (tasks, dead_lettered) = claim(&mut subscription, 20).await;
+        assert_eq!(dead_lettered, 0);
+        let mut dispositions = Vec::new();
         for task in tasks {
             assert_eq!(task.lease.attempt, 1, "nobody has failed");
             missing.remove(&number(&task.payload));
-            verdicts.push((task.lease, Verdict::Complete));
+            dispositions.push((task.lease, Disposition::Complete));
         }
-        if !verdicts.is_empty() {
-            backend.settle(&exams(), verdicts).await.unwrap().into_iter().for_each(|answer| answer.unwrap());
+        if !dispositions.is_empty() {
+            backend.settle(&exams(), dispositions).await.unwrap().into_iter().for_each(|answer| answer.unwrap());
         }
     }
 }
@@ -106,14 +106,14 @@ async fn operator(server: &Rabbit) -> (Connection, Channel) {
 async fn loss_1_a_task_beyond_a_delivery_limit_ends_by_its_own_maximum() {
     let mut server = broker(".*", r#"{"delivery-limit":2}"#).await;
     let backend = backend(&server).await;
-    let task = NewTask::new(Duration::ZERO, "0").max_attempts(Attempts::new(5).unwrap());
+    let task = NewTask::new(Duration::ZERO, "0").attempts_max(Attempts::new(5).unwrap());
     backend.schedule(&exams(), vec![task]).await.unwrap().remove(0).unwrap();
-    let mut intake = backend.intake(&exams(), IntakeOptions::default()).await.unwrap();
+    let mut subscription = backend.subscribe(&exams(), SubscriptionOptions::default()).await.unwrap();
     let (mut attempts, mut ends) = (Vec::new(), Instant::now() + PATIENCE);
     loop {
         assert!(Instant::now() < ends, "the task is lost after {attempts:?}");
-        let (tasks, buried) = claim(&mut intake, 1).await;
-        if buried > 0 {
+        let (tasks, dead_lettered) = claim(&mut subscription, 1).await;
+        if dead_lettered > 0 {
             break;
         }
         if let Some(task) = tasks.first() {
@@ -132,7 +132,7 @@ async fn loss_1_a_task_beyond_a_delivery_limit_ends_by_its_own_maximum() {
     assert!(attempts.starts_with(&[1, 2, 3]) && attempts.ends_with(&[5]) && attempts.len() <= 11, "{attempts:?}");
     let letters = letters(&backend).await;
     assert_eq!(letters.iter().map(|letter| letter.attempts).collect::<Vec<_>>(), [5]);
-    drop(intake);
+    drop(subscription);
     backend.close().await.unwrap();
     stopped(server).await;
 }
@@ -171,19 +171,19 @@ async fn loss_1_dead_letters_that_were_listed_often_are_still_there() {
     let server = broker(".*", r#"{"delivery-limit":2}"#).await;
     let backend = backend(&server).await;
     schedule(&backend, 10, Duration::ZERO).await;
-    let mut intake = backend.intake(&exams(), IntakeOptions::default()).await.unwrap();
-    let mut buried = 0;
-    while buried < 10 {
-        let (tasks, _) = claim(&mut intake, 10).await;
-        buried += tasks.len();
-        let verdict = Verdict::Bury { reason: Reason::new("done") };
-        let verdicts: Vec<_> = tasks.into_iter().map(|task| (task.lease, verdict.clone())).collect();
-        if !verdicts.is_empty() {
-            backend.settle(&exams(), verdicts).await.unwrap().into_iter().for_each(|answer| answer.unwrap());
+    let mut subscription = backend.subscribe(&exams(), SubscriptionOptions::default()).await.unwrap();
+    let mut dead_lettered = 0;
+    while dead_lettered < 10 {
+        let (tasks, _) = claim(&mut subscription, 10).await;
+        dead_lettered += tasks.len();
+        let disposition = Disposition::DeadLetter { reason: Reason::new("done") };
+        let dispositions: Vec<_> = tasks.into_iter().map(|task| (task.lease, disposition.clone())).collect();
+        if !dispositions.is_empty() {
+            backend.settle(&exams(), dispositions).await.unwrap().into_iter().for_each(|answer| answer.unwrap());
         }
     }
     // Nobody is there to look after strays but who lists.
-    drop(intake);
+    drop(subscription);
     let first: Vec<u32> = letters(&backend).await.iter().map(|letter| number(&letter.payload)).collect();
     assert_eq!(first.len(), 10);
     for time in 0..7 {
@@ -198,7 +198,7 @@ async fn loss_1_dead_letters_that_were_listed_often_are_still_there() {
 async fn loss_1_names_of_queues_that_were_read_often_are_still_noted() {
     let server = broker(".*", r#"{"delivery-limit":1}"#).await;
     let backend = backend(&server).await;
-    let _intake = backend.intake(&exams(), IntakeOptions::default()).await.unwrap();
+    let _subscription = backend.subscribe(&exams(), SubscriptionOptions::default()).await.unwrap();
     let (connection, channel) = operator(&server).await;
     let mut read = BTreeMap::new();
     let ends = Instant::now() + PATIENCE;
@@ -213,9 +213,9 @@ async fn loss_1_names_of_queues_that_were_read_often_are_still_noted() {
         channel.basic_nack(got.delivery_tag, BasicNackOptions { multiple: false, requeue: true }).await.unwrap();
     }
     connection.close(200, "done".into()).await.unwrap();
-    drop(_intake);
+    drop(_subscription);
     backend.close().await.unwrap();
-    let config = RabbitConfig::from_url(&server.url()).unwrap().name_space("p").levels(2);
+    let config = RabbitConfig::from_url(&server.url()).unwrap().namespace("p").levels(2);
     RabbitBackend::remove_namespace(config).await.unwrap();
     let (connection, channel) = operator(&server).await;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };

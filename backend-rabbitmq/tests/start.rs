@@ -10,7 +10,7 @@ use delayline_rabbitmq::{RabbitBackend, RabbitConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn config(broker: &Rabbit) -> RabbitConfig {
-    RabbitConfig::from_url(&broker.url()).expect("a URL that is ours").levels(2).name_space("start")
+    RabbitConfig::from_url(&broker.url()).expect("a URL that is ours").levels(2).namespace("start")
 }
 
 async fn refusal(config: RabbitConfig) -> (ErrorKind, String) {
@@ -42,7 +42,7 @@ async fn clear_1_the_start_says_what_is_missing() {
 
     let backend = RabbitBackend::connect(ours.clone()).await.unwrap();
     backend.ping().await.unwrap();
-    // Another layout of the same name space, and another size of the same queue's dead letters.
+    // Another layout of the same namespace, and another size of the same queue's dead letters.
     let (kind, said) = refusal(ours.clone().levels(3)).await;
     assert!(kind == ErrorKind::Config && said.contains("start.layout") && said.contains("levels=2"), "{said}");
     let queue = QueueName::new("one").unwrap();

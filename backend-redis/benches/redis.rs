@@ -17,8 +17,8 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table, presets};
 use delayline_conformance::servers::{Kind, Redis, Release, Server};
 use delayline_core::{
-    Bytes, Change, Claim, Clock, Context, DelayBackend, GroupName, Intake, IntakeOptions, Lease, NewTask, Queue,
-    QueueName, Raw, Select, SystemClock, Task, TaskId, TaskRef, Timestamp, Verdict, Worker,
+    Bytes, Change, Claim, Clock, Context, DelayBackend, Disposition, GroupName, Lease, NewTask, Queue, QueueName, Raw,
+    Select, Subscription, SubscriptionOptions, SystemClock, Task, TaskId, TaskRef, Timestamp, Worker,
 };
 use delayline_redis::{RedisBackend, RedisConfig};
 use futures_util::future::join_all;
@@ -96,10 +96,10 @@ impl Bench {
         }
     }
 
-    async fn claim(&self, intake: &mut Box<dyn Intake>, max: usize) -> Vec<Lease> {
+    async fn claim(&self, subscription: &mut Box<dyn Subscription>, max: usize) -> Vec<Lease> {
         let mut leases = Vec::new();
         while leases.len() < max {
-            let claimed = intake.claim(Claim::new(max - leases.len(), LEASE)).await.unwrap().deliveries;
+            let claimed = subscription.claim(Claim::new(max - leases.len(), LEASE)).await.unwrap().deliveries;
             leases.extend(claimed.into_iter().map(|task| task.lease));
         }
         leases
@@ -136,7 +136,7 @@ async fn scripts() {
     const NAMES: [&str; 7] = ["schedule", "claim", "extend", "complete", "retry", "move", "cancel"];
     let mut bench = Bench::new().await;
     bench.fill(Shape::Plain, 100_000).await;
-    let mut intake = bench.backend.intake(&bench.queue, IntakeOptions::default()).await.unwrap();
+    let mut subscription = bench.backend.subscribe(&bench.queue, SubscriptionOptions::default()).await.unwrap();
     let mut costs = [[0.0; SIZES.len()]; NAMES.len()];
     for (column, size) in SIZES.into_iter().enumerate() {
         let rounds = (20_000 / size).clamp(20, 2_000);
@@ -150,17 +150,17 @@ async fn scripts() {
             bench.server.ask("CONFIG RESETSTAT").unwrap();
             bench.schedule(batch).await;
             step(0, &bench);
-            let leases = bench.claim(&mut intake, size).await;
+            let leases = bench.claim(&mut subscription, size).await;
             step(1, &bench);
             bench.backend.extend(&bench.queue, leases.clone(), LEASE).await.unwrap();
             step(2, &bench);
             let (retried, completed) = leases.split_at(size / 2);
-            settle(&bench, completed, Verdict::Complete).await;
+            settle(&bench, completed, Disposition::Complete).await;
             step(3, &bench);
-            settle(&bench, retried, Verdict::Retry { after: Duration::ZERO, reason: "again".into() }).await;
+            settle(&bench, retried, Disposition::Retry { after: Duration::ZERO, reason: "again".into() }).await;
             step(4, &bench);
-            let again = bench.claim(&mut intake, retried.len()).await;
-            settle(&bench, &again, Verdict::Complete).await;
+            let again = bench.claim(&mut subscription, retried.len()).await;
+            settle(&bench, &again, Disposition::Complete).await;
             let batch = bench.batch(Shape::Plain, size, HOUR);
             let refs = bench.schedule(batch).await;
             bench.server.ask("CONFIG RESETSTAT").unwrap();
@@ -188,9 +188,9 @@ async fn scripts() {
     println!("{table}\n");
 }
 
-async fn settle(bench: &Bench, leases: &[Lease], verdict: Verdict) {
-    let verdicts = leases.iter().map(|lease| (lease.clone(), verdict.clone())).collect();
-    assert!(bench.backend.settle(&bench.queue, verdicts).await.unwrap().iter().all(Result::is_ok));
+async fn settle(bench: &Bench, leases: &[Lease], disposition: Disposition) {
+    let dispositions = leases.iter().map(|lease| (lease.clone(), disposition.clone())).collect();
+    assert!(bench.backend.settle(&bench.queue, dispositions).await.unwrap().iter().all(Result::is_ok));
 }
 
 async fn rates() {
@@ -346,7 +346,7 @@ async fn deep() {
         bench.fill(Shape::Plain, size - pending).await;
         pending = size;
         let bytes = (bench.info("memory", "used_memory") - empty) / size as f64;
-        let mut intake = bench.backend.intake(&bench.queue, IntakeOptions::default()).await.unwrap();
+        let mut subscription = bench.backend.subscribe(&bench.queue, SubscriptionOptions::default()).await.unwrap();
         let mut spent = [0.0; 3];
         for _ in 0..200 {
             let batch = bench.batch(Shape::Plain, 100, Duration::ZERO);
@@ -354,10 +354,10 @@ async fn deep() {
             bench.schedule(batch).await;
             spent[2] += bench.script_us();
             bench.server.ask("CONFIG RESETSTAT").unwrap();
-            let leases = bench.claim(&mut intake, 100).await;
+            let leases = bench.claim(&mut subscription, 100).await;
             spent[0] += bench.script_us();
             bench.server.ask("CONFIG RESETSTAT").unwrap();
-            settle(&bench, &leases, Verdict::Complete).await;
+            settle(&bench, &leases, Disposition::Complete).await;
             spent[1] += bench.script_us();
         }
         let [claim, complete, schedule] = spent.map(|us| format!("{:.1}", us / 20_000.0));

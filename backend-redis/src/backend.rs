@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use delayline_core::{
-    AdminOp, Capabilities, Change, Changed, DeadLetterOp, DeadLetters, DelayBackend, Intake, IntakeOptions, Lease,
-    NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, TaskId, TaskView, Verdict,
+    AdminOp, Capabilities, Change, Changed, DeadLetterOp, DeadLetters, DelayBackend, Disposition, Lease, NewTask, Page,
+    QueueName, QueueStats, Result, Scheduled, Select, Subscription, SubscriptionOptions, TaskId, TaskView,
 };
 
 use crate::ops::{change, claim, dead, look};
@@ -26,8 +26,9 @@ impl RedisBackend {
     /// Connects, and checks that the server can keep what this backend promises.
     ///
     /// # Errors
-    /// [`Config`](delayline_core::ErrorKind::Config), [`Denied`](delayline_core::ErrorKind::Denied), [`Incompatible`](delayline_core::ErrorKind::Incompatible),
-    /// [`Unavailable`](delayline_core::ErrorKind::Unavailable): each says what to do.
+    /// [`Config`](delayline_core::ErrorKind::Config), [`Denied`](delayline_core::ErrorKind::Denied),
+    /// [`Incompatible`](delayline_core::ErrorKind::Incompatible), [`Unavailable`](delayline_core::ErrorKind::Unavailable):
+    /// each says what to do.
     pub async fn connect(config: RedisConfig) -> Result<Self> {
         config.check()?;
         let connection = Connection::new(&config)?;
@@ -48,12 +49,12 @@ impl DelayBackend for RedisBackend {
         self.store.schedule(queue, tasks).await
     }
 
-    async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
-        claim::intake(self.store.clone(), queue, options)
+    async fn subscribe(&self, queue: &QueueName, options: SubscriptionOptions) -> Result<Box<dyn Subscription>> {
+        claim::subscribe(self.store.clone(), queue, options)
     }
 
-    async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
-        self.store.settle(queue, &verdicts).await
+    async fn settle(&self, queue: &QueueName, dispositions: Vec<(Lease, Disposition)>) -> Result<Vec<Result<()>>> {
+        self.store.settle(queue, &dispositions).await
     }
 
     async fn extend(&self, queue: &QueueName, leases: Vec<Lease>, by: Duration) -> Result<Vec<Result<Lease>>> {

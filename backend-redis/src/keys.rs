@@ -54,9 +54,9 @@ impl Shard {
         &self.tag
     }
 
-    /// What an intake notes of its last claim.
-    pub(crate) fn claim_key(&self, intake: u128) -> Vec<u8> {
-        format!("{}:k:{intake:032x}", self.tag).into_bytes()
+    /// What a subscription notes of its last claim.
+    pub(crate) fn claim_key(&self, subscription: u128) -> Vec<u8> {
+        format!("{}:k:{subscription:032x}", self.tag).into_bytes()
     }
 
     /// What was answered so far under an operation id.

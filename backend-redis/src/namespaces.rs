@@ -1,7 +1,7 @@
 //! Namespaces below one of a server: for tests and benchmarks, which work in one of their own and remove it.
 //!
-//! A namespace is a key prefix. The one below `delayline` that is called `conform-1f2e` has the prefix `delayline:conform-1f2e`,
-//! so a user who may use the keys `{delayline:*` may use its keys too.
+//! A namespace is a key prefix. The one below `delayline` that is called `conform-1f2e` has the prefix
+//! `delayline:conform-1f2e`, so a user who may use the keys `{delayline:*` may use its keys too.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What a backend and its intakes share, and how they run scripts.
+//! What a backend and its subscriptions share, and how they run scripts.
 
 use std::sync::Arc;
 

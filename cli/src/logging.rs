@@ -3,8 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::prelude::*;
 
 use crate::console::Console;
 use crate::exit::Failure;
@@ -13,8 +14,8 @@ use crate::exit::Failure;
 const VARIABLE: &str = "DELAYLINE_LOG";
 
 /// The driver of RabbitMQ calls it an error when a queue that is looked for is not there yet, and when a channel is closed.
-/// What becomes of single tasks, the summary and the list of dead letters say; that a store is away, and back, nobody else does.
-/// What a driver complains of, such as a queue that is not there yet, the backend's answers tell where it matters.
+/// What becomes of single tasks, the summary and the list of dead letters say; that a store is away, and back, nobody else
+/// does. What a driver complains of, such as a queue that is not there yet, the backend's answers tell where it matters.
 const QUIET: &str =
     "warn,lapin=off,delayline_core::outage=info,delayline_core::worker=error,delayline_core::consume::fetch=error";
 
@@ -29,22 +30,26 @@ pub(crate) fn start_silent(verbose: u8, console: Arc<Console>) -> Result<(), Fai
 }
 
 fn start_with(quiet: &str, verbose: u8, console: Arc<Console>) -> Result<(), Failure> {
-    let filter = match std::env::var(VARIABLE) {
-        Ok(text) if !text.is_empty() => EnvFilter::builder()
-            .parse(&text)
-            .map_err(|e| Failure::new(format!("{VARIABLE} can't be understood: {e}")))?,
-        Ok(_) | Err(_) => EnvFilter::new(match verbose {
-            0 => quiet,
-            1 => "info",
-            2 => "debug",
-            _ => "trace",
-        }),
+    // Levels by target, without filters on spans and fields, which would bring two regex crates.
+    let directives = match std::env::var(VARIABLE) {
+        Ok(text) if !text.is_empty() => text,
+        Ok(_) | Err(_) => match verbose {
+            0 => quiet.to_owned(),
+            1 => "info".to_owned(),
+            2 => "debug".to_owned(),
+            _ => "trace".to_owned(),
+        },
     };
+    let filter: Targets = directives.parse().map_err(|e| {
+        let form = "levels by target are expected, such as `info` or `warn,delayline_redis=debug`";
+        Failure::new(format!("{VARIABLE} can't be understood: {e}; {form}"))
+    })?;
     let terminal = console.is_terminal();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let records = tracing_subscriber::fmt::layer()
         .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty()))
-        .with_writer(Log(console))
+        .with_writer(Log(console));
+    tracing_subscriber::registry()
+        .with(records.with_filter(filter))
         .try_init()
         .map_err(|e| Failure::new(format!("cannot log: {e}")))
 }

@@ -49,7 +49,7 @@ mod tests {
             ("redis://localhost/2", "redis://localhost/2"),
             ("redis://:secret@host:1", "redis://host:1"),
             ("postgres://me:se@c/r?et@host/db?password=secret&schema=x", "postgres://me@host/db"),
-            ("amqp://guest:secret@h/%2f?name_space=x", "amqp://guest@h/%2f"),
+            ("amqp://guest:secret@h/%2f?namespace=x", "amqp://guest@h/%2f"),
             ("--backends=redis://u:secret@h", "--backends=redis://u@h"),
         ] {
             assert_eq!(redacted(url), shown);

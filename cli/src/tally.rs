@@ -100,7 +100,7 @@ impl Tally {
         self.add(&self.dead, tasks);
     }
 
-    /// What had been accepted was taken back before any of it was handed out.
+    /// What had been accepted was taken back before any of it was delivered.
     pub(crate) fn taken_back(&self) {
         self.accepted.store(0, Ordering::SeqCst);
     }
@@ -139,7 +139,7 @@ impl Tally {
         Running(&self.running)
     }
 
-    /// Notes how late tasks were handed out, each with its due time. What was overdue before the run began says nothing
+    /// Notes how late tasks were delivered, each with its due time. What was overdue before the run began says nothing
     /// about its punctuality, and is left out.
     pub(crate) fn late(&self, tasks: impl IntoIterator<Item = (Timestamp, Duration)>) {
         let mut histogram = self.lateness_us.lock().unwrap_or_else(PoisonError::into_inner);
@@ -149,7 +149,7 @@ impl Tally {
         }
     }
 
-    /// The median, the 99th percentile and the maximum; `None` if nothing was handed out.
+    /// The median, the 99th percentile and the maximum; `None` if nothing was delivered.
     pub(crate) fn lateness(&self) -> Option<[Duration; 3]> {
         let histogram = self.lateness_us.lock().unwrap_or_else(PoisonError::into_inner);
         if histogram.is_empty() {

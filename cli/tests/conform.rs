@@ -58,7 +58,7 @@ fn what_can_not_start_is_one_line_and_code_1() {
     assert_eq!(delayline(&["conform", "--jobs", "0"], b"").code, 2);
 }
 
-/// A task that is handed out a second before it is due.
+/// A task that is delivered a second before it is due.
 const EARLY: &str = r#"{"test":"by_hand","seed":1,"backend":"none","resolution_us":1000,"lateness_us":1000,"order":"exact","retry_window_us":0}
 {"at_us":0,"wall":"2030-01-01T00:00:00Z","call":0,"what":{"invoked":{"client":0,"queue":"q","op":{"schedule":[{"id":"a","due":{"after_us":2000000},"expires":null,"content":{"payload_len":0,"payload_hash":1,"headers":{},"group":null,"max_attempts":20},"replace":false}]}}}}
 {"at_us":10,"wall":"2030-01-01T00:00:00Z","call":0,"what":{"ok":{"schedule":[{"ok":{"task":{"id":"a","due_at":"2030-01-01T00:00:02Z"},"outcome":"created"}}]}}}

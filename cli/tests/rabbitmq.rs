@@ -192,9 +192,9 @@ fn the_suite_runs_on_it() {
 }
 
 #[test]
-fn a_name_space_is_removed_by_one_command() {
+fn a_namespace_is_removed_by_one_command() {
     let broker = Rabbit::start(&Release::chosen(Kind::RabbitMq).expect("a release"), &[]).expect("a broker");
-    let url = |name_space: &str, more: &str| format!("{}?name_space={name_space}{more}", broker.url());
+    let url = |namespace: &str, more: &str| format!("{}?namespace={namespace}{more}", broker.url());
     let push = |url: &str| {
         let pushed = delayline(&["push", "--backend", url, "--queue", "a.b"], b"{\"after\":\"1h\"}\n");
         assert_eq!(pushed.code, 0, "{pushed:?}");
@@ -209,16 +209,16 @@ fn a_name_space_is_removed_by_one_command() {
     };
     let (mine, yours) = (there("mine."), there("yours."));
     assert!(mine > 0 && yours > 0);
-    let asked = delayline(&["remove-name-space", "--backend", &url("mine", "")], b"");
+    let asked = delayline(&["remove-namespace", "--backend", &url("mine", "")], b"");
     one_line(&asked, 2, &["--yes", "`mine`"]);
     assert_eq!(there("mine."), mine, "nothing was done");
-    let removed = delayline(&["remove-name-space", "--yes", "--json", "--backend", &url("mine", "")], b"");
+    let removed = delayline(&["remove-namespace", "--yes", "--json", "--backend", &url("mine", "")], b"");
     assert_eq!(removed.code, 0, "{removed:?}");
     assert!(text(&parse(&removed.stdout), "removed").contains("`mine`"), "{removed:?}");
     assert_eq!((there("mine."), there("yours.")), (0, yours));
     // There is nothing any more, which is what was wanted.
-    assert_eq!(delayline(&["remove-name-space", "--yes", "--backend", &url("mine", "")], b"").code, 0);
-    let elsewhere = delayline(&["remove-name-space", "--yes", "--backend", "memory:"], b"");
+    assert_eq!(delayline(&["remove-namespace", "--yes", "--backend", &url("mine", "")], b"").code, 0);
+    let elsewhere = delayline(&["remove-namespace", "--yes", "--backend", "memory:"], b"");
     one_line(&elsewhere, 7, &["RabbitMQ"]);
 }
 
@@ -246,8 +246,8 @@ fn a_broker_that_refuses_is_one_clear_line() {
     said(&format!("amqp://exams:wrong@127.0.0.1:{port}/school"), 1, &["refused the password of user `exams`"]);
     said(&format!("amqp://guest:guest@127.0.0.1:{port}/nowhere"), 1, &["no virtual host `nowhere`"]);
     said(&at("exams", "school"), 1, &["user `exams` may not use the virtual host `school`"]);
-    said(&at("reader", "school?name_space=exams"), 1, &["configure", "exams."]);
-    said(&at("writer", "school?name_space=exams"), 1, &["write", "exams."]);
+    said(&at("reader", "school?namespace=exams"), 1, &["configure", "exams."]);
+    said(&at("writer", "school?namespace=exams"), 1, &["write", "exams."]);
     said(&at("writer", "school?shards=2"), 1, &["no option `shards`"]);
     drop(broker);
     said(&at("exams", "school"), 1, &["can't be reached"]);

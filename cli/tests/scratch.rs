@@ -11,8 +11,8 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::{delayline, parse, start};
 
-/// Held by each test: one after the other they are as fast as beside each other, and a busy RabbitMQ 3.10 answers INTERNAL_ERROR now
-/// and then to a program that makes its namespace while another is being removed.
+/// Held by each test: one after the other they are as fast as beside each other, and a busy RabbitMQ 3.10 answers
+/// INTERNAL_ERROR now and then to a program that makes its namespace while another is being removed.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {

@@ -57,7 +57,7 @@ fn a_task_is_pushed_and_found_and_listed(store: &Store) {
     {
         assert_eq!(found[field], expected, "{field}");
     }
-    assert_eq!((&found["attempt"], &found["max_attempts"]), (&json!(0), &json!(20)));
+    assert_eq!((&found["attempt"], &found["attempts_max"]), (&json!(0), &json!(20)));
     for field in ["due_at", "visible_at", "expires_at", "ref"] {
         assert!(!text(&found, field).is_empty());
     }
@@ -93,7 +93,7 @@ fn a_push_can_be_repeated_and_may_replace(store: &Store) {
     let (replaced, _) = push(&["--replace", "--max-attempts", "3"], 3);
     assert_eq!(replaced["outcome"], "replaced");
     let task = store.json(&["find", "x"], 0)["task"].take();
-    assert_eq!((&task["payload"], &task["max_attempts"]), (&json!(3), &json!(3)));
+    assert_eq!((&task["payload"], &task["attempts_max"]), (&json!(3), &json!(3)));
     assert_eq!(store.run_with(&["push", "--quiet"], line(4).as_bytes()).stdout, "");
 }
 
@@ -223,7 +223,7 @@ fn a_paused_queue_hands_nothing_out(store: &Store) {
     assert_eq!(store.json(&["resume"], 0), json!({"queue": store.queue, "paused": false}));
     assert_eq!(store.ok(&["work", "--until-empty"]).ids(), ["a"]);
     assert!(store.ok(&["pause"]).stdout.contains("is paused"));
-    assert!(store.ok(&["resume"]).stdout.contains("hands out again"));
+    assert!(store.ok(&["resume"]).stdout.contains("delivers again"));
 }
 
 fn dead_letters_are_listed_redriven_and_purged(store: &Store) {
@@ -355,7 +355,7 @@ fn a_large_file_is_pushed_in_order(store: &Store) {
     let pushed = store.ok(&["push", &file]);
     assert!(pushed.stdout.lines().eq((0..TASKS).map(|n| n.to_string())), "in the order of the input");
     let delivered = store.ok(&["work", "--max", "2000"]).ids();
-    assert_eq!(delivered, (0..2000).map(|n| n.to_string()).collect::<Vec<_>>(), "and handed out so");
+    assert_eq!(delivered, (0..2000).map(|n| n.to_string()).collect::<Vec<_>>(), "and delivered so");
     assert_eq!(store.stats()["due"], TASKS - 2000);
     store.ok(&["delete", "--yes"]);
 }

@@ -59,7 +59,7 @@ fn a_worker_that_is_killed_in_the_middle_of_thirty_thousand_tasks_loses_none(sto
     let again: HashSet<_> = second.iter().filter(|line| line["attempt"] != 1).map(|line| text(line, "id")).collect();
     assert!(again.len() <= BATCH, "{} tasks came again", again.len());
     let twice: Vec<_> = after.iter().filter(|id| before.contains(*id)).collect();
-    assert!(twice.iter().all(|id| again.contains(id.as_str())), "a completed task was handed out again");
+    assert!(twice.iter().all(|id| again.contains(id.as_str())), "a completed task was delivered again");
     assert_eq!(store.stats()["scheduled"], 0);
 }
 

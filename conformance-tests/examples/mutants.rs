@@ -4,8 +4,8 @@
 //! cargo run -p delayline-conformance --example mutants -- --leak
 //! ```
 //!
-//! `--leak` runs the LEAK tests too, which takes several minutes more because they run alone; `--only NAME` looks at one mutant, and prints
-//! what it finds instead of writing it.
+//! `--leak` runs the LEAK tests too, which takes several minutes more because they run alone; `--only NAME` looks at one
+//! mutant, and prints what it finds instead of writing it.
 
 #[path = "../tests/support/mod.rs"]
 mod support;

@@ -1,18 +1,18 @@
 //! A backend of one's own, over a `BTreeMap`, and its proof: `cargo test -p delayline-conformance --example third_party`.
 //!
-//! It schedules, hands out and settles; everything else keeps the trait's default, which answers `Unsupported`, and its
+//! It schedules, delivers and settles; everything else keeps the trait's default, which answers `Unsupported`, and its
 //! `Capabilities` say so. The suite holds it to both.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use delayline_backend_kit::{Claims, Ids, Lifecycle, ListeningIntake, Local, Notification, Notifier};
+use delayline_backend_kit::{Claims, Ids, Lifecycle, ListeningSubscription, Local, Notification, Notifier};
 use delayline_conformance::{Harness, Time};
 use delayline_core::{
-    Capabilities, Claim, Claimed, ClaimedTask, Clock, DelayBackend, Due, Error, ErrorKind, Intake, IntakeOptions,
-    Lease, LeaseHold, NewTask, Order, Outcome, QueueName, Receipt, Result, Scheduled, SystemClock, TaskRef, TestClock,
-    Timestamp, Verdict, async_trait,
+    Capabilities, Claim, Claimed, ClaimedTask, Clock, DelayBackend, Disposition, Due, Error, ErrorKind, Lease,
+    LeaseHold, NewTask, Order, QueueName, Receipt, Result, ScheduleOutcome, Scheduled, Subscription,
+    SubscriptionOptions, SystemClock, TaskRef, TestClock, Timestamp, async_trait,
 };
 use parking_lot::{Mutex, MutexGuard};
 
@@ -95,10 +95,13 @@ impl Backend {
         let id = task.id.get_or_insert_with(|| self.0.ids.task_id()).clone();
         let entry = Entry { task, lease: None, attempt: 0, expires_ms };
         state.queues.entry(queue.clone()).or_default().insert((due_ms, state.sequence), entry);
-        Ok(Scheduled::new(TaskRef::new(id, Timestamp::from_unix_millis(due_ms), Receipt::NONE), Outcome::Created))
+        Ok(Scheduled::new(
+            TaskRef::new(id, Timestamp::from_unix_millis(due_ms), Receipt::NONE),
+            ScheduleOutcome::Created,
+        ))
     }
 
-    fn settle_one(&self, state: &mut State, queue: &QueueName, lease: &Lease, verdict: &Verdict) -> Result<()> {
+    fn settle_one(&self, state: &mut State, queue: &QueueName, lease: &Lease, disposition: &Disposition) -> Result<()> {
         let lost = Error::lease_lost;
         let tasks = state.queues.get_mut(queue).ok_or_else(lost)?;
         let [ms, sequence] = lease.receipt.words().ok_or_else(lost)?;
@@ -108,17 +111,17 @@ impl Backend {
         if entry.lease.as_ref().is_none_or(|held| held.fence != lease.fence) {
             return Err(lost());
         }
-        let back_ms = match verdict {
-            Verdict::Complete | Verdict::Bury { .. } => None,
-            Verdict::Retry { .. } if entry.attempt >= entry.task.max_attempts.get() => None,
-            Verdict::Retry { after, .. } | Verdict::Snooze { after } => Some(self.place_ms((*after).into())?),
+        let back_ms = match disposition {
+            Disposition::Complete | Disposition::DeadLetter { .. } => None,
+            Disposition::Retry { .. } if entry.attempt >= entry.task.attempts_max.get() => None,
+            Disposition::Retry { after, .. } | Disposition::Snooze { after } => Some(self.place_ms((*after).into())?),
             // Its old place is when it was due; the lease knows it no more, so it is kept in the task.
-            Verdict::Release => Some(self.place_ms(entry.task.due)?),
+            Disposition::Release => Some(self.place_ms(entry.task.due)?),
         };
         let mut entry = tasks.remove(&place).ok_or_else(lost)?;
         if let Some(back_ms) = back_ms {
             entry.lease = None;
-            entry.attempt -= u32::from(matches!(verdict, Verdict::Release | Verdict::Snooze { .. }));
+            entry.attempt -= u32::from(matches!(disposition, Disposition::Release | Disposition::Snooze { .. }));
             entry.task.due = Due::At(Timestamp::from_unix_millis(back_ms));
             tasks.insert((back_ms, sequence), entry);
         } else if tasks.is_empty() {
@@ -127,11 +130,12 @@ impl Backend {
         Ok(())
     }
 
-    fn settle_all(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
-        self.1.check_batch(verdicts.len())?;
+    fn settle_all(&self, queue: &QueueName, dispositions: Vec<(Lease, Disposition)>) -> Result<Vec<Result<()>>> {
+        self.1.check_batch(dispositions.len())?;
         let mut state = self.0.open()?;
-        let each = |(lease, verdict): (Lease, Verdict)| self.settle_one(&mut state, queue, &lease, &verdict);
-        let answers = verdicts.into_iter().map(each).collect();
+        let each =
+            |(lease, disposition): (Lease, Disposition)| self.settle_one(&mut state, queue, &lease, &disposition);
+        let answers = dispositions.into_iter().map(each).collect();
         self.0.notifier.notify(queue, Notification::default());
         Ok(answers)
     }
@@ -151,14 +155,14 @@ impl DelayBackend for Backend {
         Ok(answers)
     }
 
-    async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
+    async fn subscribe(&self, queue: &QueueName, options: SubscriptionOptions) -> Result<Box<dyn Subscription>> {
         drop(self.0.open()?);
         let claims = FromQueue { backend: self.clone(), queue: queue.clone() };
-        Ok(Box::new(ListeningIntake::new(claims, (), &self.0.notifier, queue.clone(), options)))
+        Ok(Box::new(ListeningSubscription::new(claims, (), &self.0.notifier, queue.clone(), options)))
     }
 
-    async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
-        self.settle_all(queue, verdicts)
+    async fn settle(&self, queue: &QueueName, dispositions: Vec<(Lease, Disposition)>) -> Result<Vec<Result<()>>> {
+        self.settle_all(queue, dispositions)
     }
 
     async fn ping(&self) -> Result<()> {
@@ -173,8 +177,8 @@ impl DelayBackend for Backend {
     }
 }
 
-/// Claims from one queue. The kit sees to what is the same for every store: that a dropped claim gives back what it took (DROP-1),
-/// that one claim is under way at a time, and how to wait.
+/// Claims from one queue. The kit sees to what is the same for every store: that a dropped claim gives back what it took
+/// (DROP-1), that one claim is under way at a time, and how to wait.
 struct FromQueue {
     backend: Backend,
     queue: QueueName,
@@ -195,8 +199,8 @@ impl Claims for FromQueue {
         &self.queue
     }
 
-    async fn settle(&self, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
-        self.backend.settle_all(&self.queue, verdicts)
+    async fn settle(&self, dispositions: Vec<(Lease, Disposition)>) -> Result<Vec<Result<()>>> {
+        self.backend.settle_all(&self.queue, dispositions)
     }
 
     // No answer is ever lost within a process.
@@ -218,7 +222,7 @@ impl Claims for FromQueue {
         while let Some(first) = tasks.first_entry().filter(|first| first.key().0 <= now_ms) {
             let entry = first.get();
             bytes += entry.task.payload.len();
-            let spent = entry.attempt >= entry.task.max_attempts.get() || now_ms > entry.expires_ms;
+            let spent = entry.attempt >= entry.task.attempts_max.get() || now_ms > entry.expires_ms;
             // Always one task, however large it is (BOUND-9).
             let full =
                 claimed.deliveries.len() == claim.max || (bytes > claim.max_bytes && !claimed.deliveries.is_empty());
@@ -227,7 +231,7 @@ impl Claims for FromQueue {
             }
             let ((due_ms, sequence), mut entry) = first.remove_entry();
             if spent {
-                claimed.buried += 1;
+                claimed.dead_lettered += 1;
                 continue;
             }
             state.fence += 1;
@@ -240,7 +244,7 @@ impl Claims for FromQueue {
             let lease = Lease::new(id, state.fence, entry.attempt, Timestamp::from_unix_millis(ends_ms), place);
             let lateness = shared.clock.wall().saturating_since(due_at);
             let mut task = ClaimedTask::new(lease.clone(), due_at, lateness, entry.task.payload.clone());
-            task.max_attempts = entry.task.max_attempts.get();
+            task.attempts_max = entry.task.attempts_max.get();
             task.expires_at = entry.task.expires.map(|_| Timestamp::from_unix_millis(entry.expires_ms));
             task.headers = entry.task.headers.clone();
             claimed.deliveries.push(task);

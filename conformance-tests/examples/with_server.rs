@@ -1,6 +1,6 @@
 //! Runs a command beside a private server, which is gone afterwards. The command finds its URL in `DELAYLINE_TEST_REDIS`,
-//! `DELAYLINE_TEST_POSTGRES` or `DELAYLINE_TEST_RABBITMQ`, and in `DELAYLINE_BACKEND`; a server that the first of these names already
-//! is taken instead.
+//! `DELAYLINE_TEST_POSTGRES` or `DELAYLINE_TEST_RABBITMQ`, and in `DELAYLINE_BACKEND`; a server that the first of these
+//! names already is taken instead.
 //! `cargo run -p delayline-conformance --features servers --example with_server postgres -- cargo run --example ...`
 //!
 //! With `--leaves-nothing` in front, the command fails (exit code 3) if the server holds more after it than before: keys, rows,

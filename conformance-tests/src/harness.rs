@@ -26,8 +26,8 @@ pub trait Harness: fmt::Debug + Send + Sync + 'static {
     /// Whatever stands in the way, which fails the test.
     async fn open(&self) -> Result<Arc<dyn DelayBackend>>;
 
-    /// What the names of the suite's queues begin with, in the place of the seed: for a store that gives them no namespace of their
-    /// own, another one for each run. Letters, digits, `-`, `_` and `.`; at most 17 bytes.
+    /// What the names of the suite's queues begin with, in the place of the seed: for a store that gives them no namespace
+    /// of their own, another one for each run. Letters, digits, `-`, `_` and `.`; at most 17 bytes.
     fn queue_prefix(&self) -> &str {
         ""
     }

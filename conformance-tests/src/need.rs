@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use delayline_core::{
-    AdminOp, Attempts, Capabilities, Change, ChangeOutcome, DeadLetterOp, DeadSelect, Due, ErrorKind, GroupName,
+    AdminOp, Attempts, Capabilities, Change, ChangeOutcome, DeadLetterOp, DeadLetterSelect, Due, ErrorKind, GroupName,
     NewTask, Page, Result, Select, Support, TaskRef,
 };
 
@@ -115,8 +115,8 @@ impl Need {
         match self {
             Self::Extend => {
                 t.put(&backend, &queue, NewTask::new(Due::NOW, "x")).await;
-                let mut intake = t.intake(&backend, &queue).await;
-                let task = t.take(&mut intake, 1).await.pop().expect("a task that is due");
+                let mut subscription = t.subscribe(&backend, &queue).await;
+                let task = t.take(&mut subscription, 1).await.pop().expect("a task that is due");
                 unsupported(self, backend.extend(&queue, vec![task.lease.clone()], t.units(1)).await);
                 t.complete(&backend, &queue, &[task]).await;
             }
@@ -139,8 +139,8 @@ impl Need {
                     }
                     _ => {
                         unsupported(self, changed);
-                        let mut intake = t.intake(&backend, &queue).await;
-                        let taken = t.take(&mut intake, 1).await;
+                        let mut subscription = t.subscribe(&backend, &queue).await;
+                        let taken = t.take(&mut subscription, 1).await;
                         assert_eq!(taken.len(), 1, "`{}` answered `Unsupported` and was done", self.field());
                         t.complete(&backend, &queue, &taken).await;
                     }
@@ -159,8 +159,8 @@ impl Need {
                 for _ in 0..2 {
                     t.put(&backend, &queue, NewTask::new(Due::NOW, "x").id(t.id("twice"))).await;
                 }
-                let mut intake = t.intake(&backend, &queue).await;
-                let taken = t.take(&mut intake, 1).await;
+                let mut subscription = t.subscribe(&backend, &queue).await;
+                let taken = t.take(&mut subscription, 1).await;
                 assert_eq!(taken.len(), 1, "a task whose id was used twice");
             }
             Self::Inspect => {
@@ -170,11 +170,11 @@ impl Need {
             }
             Self::DeadLetters => {
                 let attempts = Attempts::new(1).expect("one attempt");
-                t.put(&backend, &queue, NewTask::new(Due::NOW, "x").max_attempts(attempts)).await;
+                t.put(&backend, &queue, NewTask::new(Due::NOW, "x").attempts_max(attempts)).await;
                 for op in [
                     DeadLetterOp::List { after: None, limit: 1 },
-                    DeadLetterOp::Redrive { select: DeadSelect::All, rate: None },
-                    DeadLetterOp::Purge { select: DeadSelect::All },
+                    DeadLetterOp::Redrive { select: DeadLetterSelect::All, rate: None },
+                    DeadLetterOp::Purge { select: DeadLetterSelect::All },
                 ] {
                     unsupported(self, backend.dead_letters(&queue, op).await);
                 }

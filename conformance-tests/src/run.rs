@@ -142,7 +142,7 @@ pub fn run_test_within(test: &'static Test, harness: Arc<dyn Harness>, seed: u64
 }
 
 /// Runs one test for as long as `goes_on` answers `true`, which is asked ten times a second. `None` if it was stopped: it was
-/// dropped at an await then, its clients with it, and there is no verdict.
+/// dropped at an await then, its clients with it, and there is no disposition.
 #[must_use]
 pub fn run_test_while(
     test: &'static Test,

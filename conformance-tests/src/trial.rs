@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use delayline_core::{
-    AdminOp, Capabilities, Claim, ClaimedTask, DelayBackend, Durability, Intake, IntakeOptions, NewTask, OperationId,
-    QueueName, Result, Scheduled, Shift, Support, TaskId, Timestamp, Verdict,
+    AdminOp, Capabilities, Claim, ClaimedTask, DelayBackend, Disposition, Durability, NewTask, OperationId, QueueName,
+    Result, Scheduled, Shift, Subscription, SubscriptionOptions, Support, TaskId, Timestamp,
 };
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -264,12 +264,12 @@ impl Trial {
         self.untested.lock().clone()
     }
 
-    /// Opens an intake.
+    /// Opens a subscription.
     ///
     /// # Panics
     /// If it can't be opened.
-    pub async fn intake(&self, backend: &Arc<dyn DelayBackend>, queue: &QueueName) -> Box<dyn Intake> {
-        backend.intake(queue, IntakeOptions::default()).await.expect("an intake")
+    pub async fn subscribe(&self, backend: &Arc<dyn DelayBackend>, queue: &QueueName) -> Box<dyn Subscription> {
+        backend.subscribe(queue, SubscriptionOptions::default()).await.expect("a subscription")
     }
 
     /// Schedules one task that must be accepted.
@@ -326,21 +326,26 @@ impl Trial {
     ///
     /// # Panics
     /// If the claim fails.
-    pub async fn claim(&self, intake: &mut Box<dyn Intake>, max: usize) -> Vec<ClaimedTask> {
-        self.claim_for(intake, max, LONG_LEASE).await
+    pub async fn claim(&self, subscription: &mut Box<dyn Subscription>, max: usize) -> Vec<ClaimedTask> {
+        self.claim_for(subscription, max, LONG_LEASE).await
     }
 
     /// What is due now, at most `max`, under a lease of this length.
     ///
     /// # Panics
     /// If the claim fails.
-    pub async fn claim_for(&self, intake: &mut Box<dyn Intake>, max: usize, lease: Duration) -> Vec<ClaimedTask> {
-        intake.claim(Claim::new(max, lease.min(self.caps.lease_max))).await.expect("a claim").deliveries
+    pub async fn claim_for(
+        &self,
+        subscription: &mut Box<dyn Subscription>,
+        max: usize,
+        lease: Duration,
+    ) -> Vec<ClaimedTask> {
+        subscription.claim(Claim::new(max, lease.min(self.caps.lease_max))).await.expect("a claim").deliveries
     }
 
     /// Claims and waits as consumers do, until `n` tasks have come or the trial's patience has run out.
-    pub async fn take(&self, intake: &mut Box<dyn Intake>, n: usize) -> Vec<ClaimedTask> {
-        self.take_within(intake, n, LONG_LEASE, self.patience()).await
+    pub async fn take(&self, subscription: &mut Box<dyn Subscription>, n: usize) -> Vec<ClaimedTask> {
+        self.take_within(subscription, n, LONG_LEASE, self.patience()).await
     }
 
     /// Claims and waits as consumers do, until `n` tasks have come or `at_most` has passed.
@@ -349,7 +354,7 @@ impl Trial {
     /// If a claim fails.
     pub async fn take_within(
         &self,
-        intake: &mut Box<dyn Intake>,
+        subscription: &mut Box<dyn Subscription>,
         n: usize,
         lease: Duration,
         at_most: Duration,
@@ -358,7 +363,7 @@ impl Trial {
         let mut taken = Vec::new();
         while taken.len() < n {
             let left = ends.saturating_duration_since(Instant::now());
-            match self.take_some(intake, n - taken.len(), lease, left).await {
+            match self.take_some(subscription, n - taken.len(), lease, left).await {
                 some if some.is_empty() => break,
                 some => taken.extend(some),
             }
@@ -372,7 +377,7 @@ impl Trial {
     /// If a claim fails.
     pub async fn take_some(
         &self,
-        intake: &mut Box<dyn Intake>,
+        subscription: &mut Box<dyn Subscription>,
         max: usize,
         lease: Duration,
         at_most: Duration,
@@ -380,12 +385,20 @@ impl Trial {
         let ends = Instant::now() + at_most;
         loop {
             let claim = Claim::new(max, lease.min(self.caps.lease_max));
-            let claimed = intake.claim(claim).await.expect("a claim");
+            let claimed = subscription.claim(claim).await.expect("a claim");
             let left = ends.saturating_duration_since(Instant::now());
             if !claimed.deliveries.is_empty() || left.is_zero() {
                 return claimed.deliveries;
             }
-            intake.wait(claimed.next_due_in.unwrap_or(self.caps.sweep).min(self.caps.sweep).min(left)).await;
+            subscription
+                .wait(
+                    claimed
+                        .next_due_in
+                        .unwrap_or(self.caps.fallback_poll_interval)
+                        .min(self.caps.fallback_poll_interval)
+                        .min(left),
+                )
+                .await;
         }
     }
 
@@ -401,11 +414,11 @@ impl Trial {
         backend: &Arc<dyn DelayBackend>,
         queue: &QueueName,
         task: &ClaimedTask,
-        verdict: Verdict,
+        disposition: Disposition,
     ) -> Result<()> {
         let mut answers =
-            backend.settle(queue, vec![(task.lease.clone(), verdict)]).await.expect("an answer to settle");
-        assert_eq!(answers.len(), 1, "one answer for one verdict");
+            backend.settle(queue, vec![(task.lease.clone(), disposition)]).await.expect("an answer to settle");
+        assert_eq!(answers.len(), 1, "one answer for one disposition");
         answers.remove(0)
     }
 
@@ -415,9 +428,9 @@ impl Trial {
     /// If one is not.
     pub async fn complete(&self, backend: &Arc<dyn DelayBackend>, queue: &QueueName, tasks: &[ClaimedTask]) {
         for batch in tasks.chunks(self.caps.batch_max.min(10_000)) {
-            let verdicts = batch.iter().map(|task| (task.lease.clone(), Verdict::Complete)).collect();
-            let answers = backend.settle(queue, verdicts).await.expect("an answer to settle");
-            assert_eq!(answers.len(), batch.len(), "one answer for each verdict");
+            let dispositions = batch.iter().map(|task| (task.lease.clone(), Disposition::Complete)).collect();
+            let answers = backend.settle(queue, dispositions).await.expect("an answer to settle");
+            assert_eq!(answers.len(), batch.len(), "one answer for each disposition");
             answers.into_iter().for_each(|answer| answer.expect("a lease that can be completed"));
         }
     }
@@ -425,19 +438,19 @@ impl Trial {
     /// Takes and completes `expected` tasks, then looks that no other is due, and notes that the queue is empty: from then on
     /// the checkers count what is left as lost. Gives up when its patience runs out, which the checkers will see as well.
     pub async fn drain(&self, backend: &Arc<dyn DelayBackend>, queue: &QueueName, expected: usize) -> Vec<ClaimedTask> {
-        let mut intake = self.intake(backend, queue).await;
+        let mut subscription = self.subscribe(backend, queue).await;
         let mut done = Vec::new();
         let ends = Instant::now() + self.patience();
         while done.len() < expected {
             let left = ends.saturating_duration_since(Instant::now());
-            let taken = self.take_some(&mut intake, (expected - done.len()).min(1_000), LONG_LEASE, left).await;
+            let taken = self.take_some(&mut subscription, (expected - done.len()).min(1_000), LONG_LEASE, left).await;
             if taken.is_empty() {
                 break;
             }
             self.complete(backend, queue, &taken).await;
             done.extend(taken);
         }
-        let more = self.claim(&mut intake, 1).await;
+        let more = self.claim(&mut subscription, 1).await;
         self.complete(backend, queue, &more).await;
         done.extend(more);
         self.history.drained(queue);

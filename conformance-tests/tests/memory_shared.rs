@@ -9,8 +9,8 @@ use std::time::Duration;
 use delayline_conformance::{Fault, Harness, Time};
 use delayline_core::{
     AdminOp, CancellationToken, Capabilities, Change, Changed, Claim, Claimed, DeadLetterOp, DeadLetters, DelayBackend,
-    Durability, Error, ErrorKind, Intake, IntakeOptions, Lease, NewTask, Page, QueueName, QueueStats, Result,
-    Scheduled, Select, Shift, TaskId, TaskView, Timestamp, Verdict, async_trait,
+    Disposition, Durability, Error, ErrorKind, Lease, NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select,
+    Shift, Subscription, SubscriptionOptions, TaskId, TaskView, Timestamp, async_trait,
 };
 use parking_lot::Mutex;
 use support::Memory;
@@ -84,13 +84,13 @@ impl DelayBackend for Client {
         self.open()?.schedule(queue, tasks).await
     }
 
-    async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
-        let inner = self.open()?.intake(queue, options).await?;
-        Ok(Box::new(ClientIntake { inner, closed: self.closed.clone() }))
+    async fn subscribe(&self, queue: &QueueName, options: SubscriptionOptions) -> Result<Box<dyn Subscription>> {
+        let inner = self.open()?.subscribe(queue, options).await?;
+        Ok(Box::new(ClientSubscription { inner, closed: self.closed.clone() }))
     }
 
-    async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
-        self.open()?.settle(queue, verdicts).await
+    async fn settle(&self, queue: &QueueName, dispositions: Vec<(Lease, Disposition)>) -> Result<Vec<Result<()>>> {
+        self.open()?.settle(queue, dispositions).await
     }
 
     async fn extend(&self, queue: &QueueName, leases: Vec<Lease>, by: Duration) -> Result<Vec<Result<Lease>>> {
@@ -136,14 +136,14 @@ impl DelayBackend for Client {
 }
 
 #[derive(Debug)]
-struct ClientIntake {
-    inner: Box<dyn Intake>,
+struct ClientSubscription {
+    inner: Box<dyn Subscription>,
     closed: CancellationToken,
 }
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
-impl Intake for ClientIntake {
+impl Subscription for ClientSubscription {
     async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
         is_open(&self.closed)?;
         self.inner.claim(claim).await

@@ -1,5 +1,5 @@
-//! The servers that tests start: they come up, keep their data through a `kill -9`, stop and go on, show what they hold, and leave
-//! nothing behind.
+//! The servers that tests start: they come up, keep their data through a `kill -9`, stop and go on, show what they hold,
+//! and leave nothing behind.
 #![cfg(feature = "servers")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

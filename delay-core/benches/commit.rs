@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    AdminOp, Bytes, Capabilities, Change, Changed, DeadLetterOp, DeadLetters, DelayBackend, Intake, IntakeOptions,
-    Lease, NewTask, Page, Queue, QueueName, QueueStats, Raw, Result, Scheduled, Select, Task, TaskId, TaskView,
-    Verdict, Worker, async_trait,
+    AdminOp, Bytes, Capabilities, Change, Changed, DeadLetterOp, DeadLetters, DelayBackend, Disposition, Lease,
+    NewTask, Page, Queue, QueueName, QueueStats, Raw, Result, Scheduled, Select, Subscription, SubscriptionOptions,
+    Task, TaskId, TaskView, Worker, async_trait,
 };
 use delayline_memory::MemoryBackend;
 use tokio::time::Instant;
@@ -149,13 +149,13 @@ impl DelayBackend for Slow {
         self.0.schedule(queue, tasks).await
     }
 
-    async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
-        self.0.intake(queue, options).await
+    async fn subscribe(&self, queue: &QueueName, options: SubscriptionOptions) -> Result<Box<dyn Subscription>> {
+        self.0.subscribe(queue, options).await
     }
 
-    async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
+    async fn settle(&self, queue: &QueueName, dispositions: Vec<(Lease, Disposition)>) -> Result<Vec<Result<()>>> {
         tokio::time::sleep(Duration::from_millis(1)).await;
-        self.0.settle(queue, verdicts).await
+        self.0.settle(queue, dispositions).await
     }
 
     async fn extend(&self, queue: &QueueName, leases: Vec<Lease>, by: Duration) -> Result<Vec<Result<Lease>>> {

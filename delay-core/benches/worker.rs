@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use delayline_core::{Bytes, Claim, DelayBackend, IntakeOptions, NewTask, Queue, QueueName, Raw, Verdict, Worker};
+use delayline_core::{
+    Bytes, Claim, DelayBackend, Disposition, NewTask, Queue, QueueName, Raw, SubscriptionOptions, Worker,
+};
 use delayline_memory::MemoryBackend;
 
 struct Counting(AtomicU64);
@@ -52,13 +54,13 @@ async fn by_worker(backend: Arc<dyn DelayBackend>, name: &QueueName) {
 }
 
 async fn by_hand(backend: Arc<dyn DelayBackend>, name: &QueueName) {
-    let mut intake = backend.intake(name, IntakeOptions::default()).await.unwrap();
+    let mut subscription = backend.subscribe(name, SubscriptionOptions::default()).await.unwrap();
     let mut done = 0;
     while done < TASKS {
-        let tasks = intake.claim(Claim::new(CONCURRENCY, Duration::from_secs(30))).await.unwrap().deliveries;
+        let tasks = subscription.claim(Claim::new(CONCURRENCY, Duration::from_secs(30))).await.unwrap().deliveries;
         done += tasks.len() as u64;
-        let verdicts = tasks.into_iter().map(|task| (task.lease, Verdict::Complete)).collect();
-        assert!(backend.settle(name, verdicts).await.unwrap().iter().all(Result::is_ok));
+        let dispositions = tasks.into_iter().map(|task| (task.lease, Disposition::Complete)).collect();
+        assert!(backend.settle(name, dispositions).await.unwrap().iter().all(Result::is_ok));
     }
 }
 

@@ -67,22 +67,22 @@ pub enum DeadLetterOp {
     /// pending again stays where it is.
     Redrive {
         /// Which.
-        select: DeadSelect,
+        select: DeadLetterSelect,
         /// At most this many a second, evenly staggered; all at once without it.
         rate: Option<f64>,
     },
     /// Deletes them.
     Purge {
         /// Which.
-        select: DeadSelect,
+        select: DeadLetterSelect,
     },
 }
 
 /// Which dead letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum DeadSelect {
-    /// All that were buried before the call.
+pub enum DeadLetterSelect {
+    /// All that were dead-lettered before the call.
     All,
     /// Those with these ids.
     Ids(Vec<TaskId>),
@@ -109,11 +109,11 @@ pub struct DeadLetter {
     /// Its id.
     pub id: TaskId,
     /// Which way it came here.
-    pub cause: BuryCause,
+    pub cause: DeadLetterCause,
     /// What the handler or the last failure said.
     pub reason: Reason,
-    /// When it was buried.
-    pub buried_at: Timestamp,
+    /// When it was dead-lettered.
+    pub dead_lettered_at: Timestamp,
     /// When its last attempt was due.
     pub due_at: Timestamp,
     /// How often it had been attempted.
@@ -128,12 +128,12 @@ pub struct DeadLetter {
 
 impl fmt::Debug for DeadLetter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { id, cause, reason, buried_at, due_at, attempts, payload, headers, group } = self;
+        let Self { id, cause, reason, dead_lettered_at, due_at, attempts, payload, headers, group } = self;
         f.debug_struct("DeadLetter")
             .field("id", id)
             .field("cause", cause)
             .field("reason", reason)
-            .field("buried_at", buried_at)
+            .field("dead_lettered_at", dead_lettered_at)
             .field("due_at", due_at)
             .field("attempts", attempts)
             .field("payload", &Hidden(payload.len()))
@@ -146,13 +146,19 @@ impl fmt::Debug for DeadLetter {
 impl DeadLetter {
     /// For backend authors: the parts every dead letter has; the others are set on the value.
     #[must_use]
-    pub fn new(id: TaskId, cause: BuryCause, reason: Reason, buried_at: Timestamp, payload: Bytes) -> Self {
+    pub fn new(
+        id: TaskId,
+        cause: DeadLetterCause,
+        reason: Reason,
+        dead_lettered_at: Timestamp,
+        payload: Bytes,
+    ) -> Self {
         Self {
             id,
             cause,
             reason,
-            buried_at,
-            due_at: buried_at,
+            dead_lettered_at,
+            due_at: dead_lettered_at,
             attempts: 0,
             payload,
             headers: Headers::default(),
@@ -165,23 +171,24 @@ impl DeadLetter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum BuryCause {
+pub enum DeadLetterCause {
     /// It was attempted as often as it may be.
     AttemptsUsedUp,
-    /// It had expired when it was to be handed out.
+    /// It had expired when it was to be delivered.
     Expired,
     /// Its handler, or a payload that can't be decoded, asked for it.
-    Buried,
+    #[serde(rename = "buried")]
+    Requested,
 }
 
-impl BuryCause {
+impl DeadLetterCause {
     /// The cause as one lower-case word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::AttemptsUsedUp => "attempts_used_up",
             Self::Expired => "expired",
-            Self::Buried => "buried",
+            Self::Requested => "buried",
         }
     }
 }
@@ -198,8 +205,8 @@ pub struct QueueStats {
     pub in_flight: u64,
     /// Dead letters.
     pub dead: u64,
-    /// Foreign or corrupt entries that were set aside.
-    pub set_aside: u64,
+    /// Foreign or corrupt entries that were quarantined.
+    pub quarantined: u64,
     /// Dead letters that were dropped because there were more than the store keeps.
     pub dead_dropped: u64,
     /// How long the oldest due task has been waiting.
@@ -208,7 +215,7 @@ pub struct QueueStats {
     pub next_due_in: Option<Duration>,
     /// How many of the scheduled are due how soon; `None` where the store can't count that cheaply.
     pub due_within: Option<DueWithin>,
-    /// Whether hand-out is paused.
+    /// Whether delivery is paused.
     pub paused: bool,
 }
 
@@ -257,7 +264,7 @@ impl DueWithin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AdminOp {
-    /// Stops hand-out; everything else goes on, and leases can be settled.
+    /// Stops delivery; everything else goes on, and leases can be settled.
     Pause,
     /// Hands out again.
     Resume,

@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::{
-    AdminOp, Capabilities, Change, Changed, Claim, Claimed, DeadLetterOp, DeadLetters, Error, Lease, NewTask, Page,
-    QueueName, QueueStats, Result, Scheduled, Select, TaskId, TaskView, Verdict,
+    AdminOp, Capabilities, Change, Changed, Claim, Claimed, DeadLetterOp, DeadLetters, Disposition, Error, Lease,
+    NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, TaskId, TaskView,
 };
 
 /// A store of delayed tasks.
@@ -32,15 +32,15 @@ pub trait DelayBackend: fmt::Debug + Send + Sync + 'static {
     /// What this backend can do, and its limits. They do not change during its life.
     fn capabilities(&self) -> &Capabilities;
 
-    /// Accepts tasks, each to be handed out once it is due (TIME, LOSS).
+    /// Accepts tasks, each to be delivered once it is due (TIME, LOSS).
     ///
     /// # Behavior
-    /// - Once an item is `Ok`, its task is delivered until it is completed, cancelled or buried, as far as
+    /// - Once an item is `Ok`, its task is delivered until it is completed, cancelled or dead-lettered, as far as
     ///   [`Capabilities::durability`] reaches.
     /// - Tasks get their sequence in batch order; it decides among tasks that are visible at the same millisecond.
-    /// - An id that is pending or in flight answers [`Existing`](crate::Outcome::Existing), or is
-    ///   [`Replaced`](crate::Outcome::Replaced), as the task's `on_conflict` says; so does one that stands in the batch
-    ///   twice. A completed, cancelled or buried task's id is free again.
+    /// - An id that is pending or in flight answers [`Existing`](crate::ScheduleOutcome::Existing), or is
+    ///   [`Replaced`](crate::ScheduleOutcome::Replaced), as the task's `on_conflict` says; so does one that stands in the batch
+    ///   twice. A completed, cancelled or dead-lettered task's id is free again.
     /// - **Repeated** with the same ids: `Existing` while the task is there, and for [`Capabilities::retry_window`]
     ///   after its completion; later, or without ids, it is a second task.
     ///
@@ -59,19 +59,19 @@ pub trait DelayBackend: fmt::Debug + Send + Sync + 'static {
     /// # Behavior
     /// - A process may open several on one queue; each task goes to one of them, and one that is not used keeps nothing
     ///   from the others.
-    /// - Dropping the intake releases everything it holds; leases that it gave out stay valid.
+    /// - Dropping the subscription releases everything it holds; leases that it gave out stay valid.
     ///
     /// # Errors
     /// [`Denied`](crate::ErrorKind::Denied) and [`Unavailable`](crate::ErrorKind::Unavailable) where a server is asked.
-    async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>>;
+    async fn subscribe(&self, queue: &QueueName, options: SubscriptionOptions) -> Result<Box<dyn Subscription>>;
 
-    /// Ends leases, each with its verdict (DUP).
+    /// Ends leases, each with its disposition (DUP).
     ///
     /// # Behavior
-    /// - `Ok` for [`Complete`](Verdict::Complete): this task is never delivered again.
+    /// - `Ok` for [`Complete`](Disposition::Complete): this task is never delivered again.
     /// - A lease that has expired but whose task nobody else has claimed still settles.
-    /// - A task that was cancelled while in flight ends here, whatever the verdict.
-    /// - [`Retry`](Verdict::Retry) of the last allowed attempt buries the task, here and not by a later claim.
+    /// - A task that was cancelled while in flight ends here, whatever the disposition.
+    /// - [`Retry`](Disposition::Retry) of the last allowed attempt dead-letters the task, here and not by a later claim.
     /// - **Repeated** after a lost answer, a `Complete` that has taken effect answers `Ok` or
     ///   [`Ambiguous`](crate::ErrorKind::Ambiguous), never a false `LeaseLost`. Repeated after an `Ok`, it answers `LeaseLost`.
     ///
@@ -81,8 +81,8 @@ pub trait DelayBackend: fmt::Debug + Send + Sync + 'static {
     /// [`Busy`](crate::ErrorKind::Busy), [`Ambiguous`](crate::ErrorKind::Ambiguous).
     ///
     /// # Cancel safety
-    /// Dropped, each verdict has taken effect or not; a task without one comes back when its lease ends.
-    async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>>;
+    /// Dropped, each disposition has taken effect or not; a task without one comes back when its lease ends.
+    async fn settle(&self, queue: &QueueName, dispositions: Vec<(Lease, Disposition)>) -> Result<Vec<Result<()>>>;
 
     /// Makes leases end `by` from now on the backend's clock, if that is later than they end already.
     ///
@@ -129,7 +129,7 @@ pub trait DelayBackend: fmt::Debug + Send + Sync + 'static {
         Err(Error::unsupported("change"))
     }
 
-    /// Shows a task that is pending or in flight; `None` if it was completed, cancelled or buried, or never there.
+    /// Shows a task that is pending or in flight; `None` if it was completed, cancelled or dead-lettered, or never there.
     ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported), [`Unavailable`](crate::ErrorKind::Unavailable).
@@ -188,7 +188,7 @@ pub trait DelayBackend: fmt::Debug + Send + Sync + 'static {
         Err(Error::unsupported("stats"))
     }
 
-    /// The queues that hold tasks or dead letters, are paused or have an intake here, by name.
+    /// The queues that hold tasks or dead letters, are paused or have a subscription here, by name.
     ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported), [`Unavailable`](crate::ErrorKind::Unavailable).
@@ -223,7 +223,7 @@ pub trait DelayBackend: fmt::Debug + Send + Sync + 'static {
     /// Releases everything this backend holds: connections, tasks of the runtime, subscriptions (CLOSE, LEAK).
     ///
     /// # Behavior
-    /// - Intakes that wait return, and their next claim answers [`Closed`](crate::ErrorKind::Closed).
+    /// - Subscriptions that wait return, and their next claim answers [`Closed`](crate::ErrorKind::Closed).
     /// - What the store holds stays there; a store in this process is emptied.
     /// - **Repeated**, it does nothing.
     ///
@@ -236,14 +236,14 @@ pub trait DelayBackend: fmt::Debug + Send + Sync + 'static {
 ///
 /// All waiting is done by its caller, in one loop for every backend: claim, and when nothing came, wait.
 #[async_trait]
-pub trait Intake: fmt::Debug + Send {
+pub trait Subscription: fmt::Debug + Send {
     /// Takes what is due now, under leases; never waits for tasks.
     ///
     /// # Behavior
-    /// - At most [`Claim::max`] tasks in hand-out order: by (visible at, sequence) among what is visible (ORDER).
+    /// - At most [`Claim::max`] tasks in delivery order: by (visible at, sequence) among what is visible (ORDER).
     /// - None before its due time by the backend's clock (TIME), none that is under another lease (DUP).
-    /// - A task whose attempts are used up or that has expired is buried and counted, not handed out.
-    /// - [`Claimed::next_due_in`] tells how long the caller may wait unless hinted.
+    /// - A task whose attempts are used up or that has expired is dead-lettered and counted, not delivered.
+    /// - [`Claimed::next_due_in`] tells how long the caller may wait unless notified.
     ///
     /// # Errors
     /// [`OutOfRange`](crate::ErrorKind::OutOfRange) for the lease, [`Closed`](crate::ErrorKind::Closed),
@@ -258,10 +258,10 @@ pub trait Intake: fmt::Debug + Send {
     /// closed, or after `at_most`. May return early for no reason.
     ///
     /// # Behavior
-    /// - Level-triggered: a hint that came since the last claim returns at once (LIVE).
+    /// - Level-triggered: a notification that came since the last claim returns at once (LIVE).
     ///
     /// # Cancel safety
-    /// Dropped, no hint is lost and nothing stays registered (LEAK).
+    /// Dropped, no notification is lost and nothing stays registered (LEAK).
     async fn wait(&mut self, at_most: Duration);
 
     /// Ends it in good order; dropping it does the same without waiting.
@@ -274,7 +274,7 @@ pub trait Intake: fmt::Debug + Send {
 /// How a queue is to be consumed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct IntakeOptions {
+pub struct SubscriptionOptions {
     /// A name for this consumer, shown where the store can show one (client lists, application names).
     pub consumer: Option<String>,
 }

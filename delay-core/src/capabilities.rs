@@ -12,11 +12,11 @@ pub struct Capabilities {
     pub name: &'static str,
     /// What an accepted task survives.
     pub durability: Durability,
-    /// How exact the hand-out order is.
+    /// How exact the delivery order is.
     pub order: Order,
     /// The unit in which due times are kept.
     pub resolution: Duration,
-    /// How late a task may be handed out when a consumer waits and the machine is not busy, beyond `resolution`.
+    /// How late a task may be delivered when a consumer waits and the machine is not busy, beyond `resolution`.
     pub lateness: Duration,
     /// The farthest due time from now; beyond it is [`OutOfRange`](ErrorKind::OutOfRange).
     pub delay_max: Duration,
@@ -28,8 +28,8 @@ pub struct Capabilities {
     pub payload_bytes_max: usize,
     /// The most tasks in one call.
     pub batch_max: usize,
-    /// How long a consumer may sleep without asking, so that a lost hint delays it no longer (LIVE).
-    pub sweep: Duration,
+    /// How long a consumer may sleep without asking, so that a lost notification delays it no longer (LIVE).
+    pub fallback_poll_interval: Duration,
     /// How long the id of a completed task is remembered, so that scheduling it again has no effect.
     pub retry_window: Duration,
     /// How long the [`OperationId`](crate::OperationId) of a change is remembered, so that no task changes twice.
@@ -48,7 +48,7 @@ pub struct Capabilities {
     pub change_needs_receipt: bool,
     /// [`OnConflict::Replace`](crate::OnConflict).
     pub replace: Support,
-    /// Answering [`Existing`](crate::Outcome::Existing) for an id that is pending.
+    /// Answering [`Existing`](crate::ScheduleOutcome::Existing) for an id that is pending.
     pub unique_ids: Support,
     /// `find` and `list`.
     pub inspect: Support,
@@ -63,8 +63,8 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// For backend authors: a backend that only schedules, hands out and settles, in any order. What it has beyond that is set on
-    /// the value, so that what is added here later is not claimed by anybody who doesn't have it.
+    /// For backend authors: a backend that only schedules, delivers and settles, in any order. What it has beyond that is
+    /// set on the value, so that what is added here later is not claimed by anybody who doesn't have it.
     #[must_use]
     pub fn minimal(name: &'static str) -> Self {
         Self {
@@ -78,7 +78,7 @@ impl Capabilities {
             lease_hold: LeaseHold::Connection,
             payload_bytes_max: 256 * 1024,
             batch_max: 1_000,
-            sweep: Duration::from_secs(30),
+            fallback_poll_interval: Duration::from_secs(30),
             retry_window: Duration::ZERO,
             operation_window: Duration::ZERO,
             extend: Support::Unsupported,
@@ -250,7 +250,7 @@ impl LeaseHold {
     }
 }
 
-/// How exact the order of hand-out is (ORDER).
+/// How exact the order of delivery is (ORDER).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Order {

@@ -6,6 +6,7 @@ use crate::{Due, Error, GroupName, OperationId, Result, TaskRef};
 
 /// Which tasks to change.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Select {
     /// These: at most [`Capabilities::batch_max`](crate::Capabilities) in one call of a backend, any number of
     /// [`Queue::change`](crate::Queue::change).
@@ -30,6 +31,7 @@ pub struct Change {
 
 /// What a change does to a waiting task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Action {
     /// Removes it. One in flight is marked: it is not delivered again, and its handler learns of it at its next
     /// extension.
@@ -42,11 +44,25 @@ pub enum Action {
 
 /// A distance in time with a direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Shift {
     /// Due later.
     Later(Duration),
     /// Due sooner; at once, if that lies in the past.
     Sooner(Duration),
+}
+
+impl Shift {
+    /// In whole milliseconds, negative for sooner. Rounded so that no task comes earlier than asked: later up, sooner
+    /// down. Saturates at 2^52, about 140,000 years.
+    #[must_use]
+    pub fn as_millis(self) -> i64 {
+        const MAX: u128 = 1 << 52;
+        match self {
+            Self::Later(by) => by.as_nanos().div_ceil(1_000_000).min(MAX) as i64,
+            Self::Sooner(by) => -(by.as_millis().min(MAX) as i64),
+        }
+    }
 }
 
 impl Change {
@@ -89,7 +105,7 @@ pub enum ChangeOutcome {
     Changed,
     /// It is in flight: marked by a cancel, left alone by a move or shift.
     InFlight,
-    /// It was completed, cancelled or buried, or never there.
+    /// It was completed, cancelled or dead-lettered, or never there.
     NotFound,
     /// The change is on its way, and this backend can't tell whether it will reach the task in time.
     Requested,

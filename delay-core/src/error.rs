@@ -59,7 +59,7 @@ pub enum ErrorKind {
     Busy,
     /// Stored data is not what this library wrote.
     Corrupt,
-    /// The backend, queue, intake or worker was closed.
+    /// The backend, queue, subscription or worker was closed.
     Closed,
 }
 

@@ -1,14 +1,15 @@
 //! Every operation that a call of the trait can carry, with what declares it: what the conformance suite asks of each backend.
 //!
-//! [`AdminOp`], [`DeadLetterOp`], [`DeadSelect`](crate::DeadSelect) and [`Change`] may grow, so another crate matches them with
-//! an arm for the rest, which answers `Unsupported`. A backend of ours must not answer a new operation so because nobody
-//! thought of it. Here the match is exhaustive: what is added to one of them and not to its list does not compile, and
-//! once it is listed, the suite asks every backend for it (`cancel_11_every_operation_of_what_is_declared_is_there`).
+//! [`AdminOp`], [`DeadLetterOp`], [`DeadLetterSelect`](crate::DeadLetterSelect) and [`Change`] may grow, so another crate
+//! matches them with an arm for the rest, which answers `Unsupported`. A backend of ours must not answer a new operation so
+//! because nobody thought of it. Here the match is exhaustive: what is added to one of them and not to its list does not
+//! compile, and once it is listed, the suite asks every backend for it
+//! (`cancel_11_every_operation_of_what_is_declared_is_there`).
 
 use std::time::Duration;
 
 use crate::{
-    Action, AdminOp, Capabilities, Change, DeadLetterOp, DeadSelect, Due, OperationId, Shift, Support, TaskId,
+    Action, AdminOp, Capabilities, Change, DeadLetterOp, DeadLetterSelect, Due, OperationId, Shift, Support, TaskId,
 };
 
 /// Values of a type, each beside the pattern that it matches: together these patterns have to cover the type.
@@ -41,20 +42,20 @@ pub fn admin_ops(caps: &Capabilities) -> Vec<(AdminOp, Support)> {
 #[must_use]
 pub fn dead_letter_ops(caps: &Capabilities, id: &TaskId) -> Vec<(DeadLetterOp, Support)> {
     let (has, limit, rate) = (caps.dead_letters, 1, Some(1000.0));
-    let one = || DeadSelect::Ids(vec![id.clone()]);
+    let one = || DeadLetterSelect::Ids(vec![id.clone()]);
     every! { DeadLetterOp;
         DeadLetterOp::List { after: None, limit: _ } => DeadLetterOp::List { after: None, limit }, has;
         DeadLetterOp::List { after: Some(_), limit: _ } => DeadLetterOp::List { after: Some(0), limit }, has;
-        DeadLetterOp::Redrive { select: DeadSelect::All, rate: None } =>
-            DeadLetterOp::Redrive { select: DeadSelect::All, rate: None }, has;
-        DeadLetterOp::Redrive { select: DeadSelect::All, rate: Some(_) } =>
-            DeadLetterOp::Redrive { select: DeadSelect::All, rate }, has;
-        DeadLetterOp::Redrive { select: DeadSelect::Ids(_), rate: None } =>
+        DeadLetterOp::Redrive { select: DeadLetterSelect::All, rate: None } =>
+            DeadLetterOp::Redrive { select: DeadLetterSelect::All, rate: None }, has;
+        DeadLetterOp::Redrive { select: DeadLetterSelect::All, rate: Some(_) } =>
+            DeadLetterOp::Redrive { select: DeadLetterSelect::All, rate }, has;
+        DeadLetterOp::Redrive { select: DeadLetterSelect::Ids(_), rate: None } =>
             DeadLetterOp::Redrive { select: one(), rate: None }, has;
-        DeadLetterOp::Redrive { select: DeadSelect::Ids(_), rate: Some(_) } =>
+        DeadLetterOp::Redrive { select: DeadLetterSelect::Ids(_), rate: Some(_) } =>
             DeadLetterOp::Redrive { select: one(), rate }, has;
-        DeadLetterOp::Purge { select: DeadSelect::All } => DeadLetterOp::Purge { select: DeadSelect::All }, has;
-        DeadLetterOp::Purge { select: DeadSelect::Ids(_) } => DeadLetterOp::Purge { select: one() }, has;
+        DeadLetterOp::Purge { select: DeadLetterSelect::All } => DeadLetterOp::Purge { select: DeadLetterSelect::All }, has;
+        DeadLetterOp::Purge { select: DeadLetterSelect::Ids(_) } => DeadLetterOp::Purge { select: one() }, has;
     }
 }
 

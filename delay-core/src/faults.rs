@@ -6,7 +6,7 @@ use std::cell::Cell;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The wait forgets the rings since the claim.
-    BellForgotten,
+    NotificationForgotten,
     /// The task of a group commit sees its inbox empty and ends in two steps.
     CommitEndsLate,
     /// A caller of a group commit leaves its item behind when it is dropped.

@@ -16,7 +16,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::{
-        BuryCause, Bytes, ClaimedTask, DeadLetter, Headers, Lease, NewTask, Reason, Receipt, TaskId, TaskRef,
+        Bytes, ClaimedTask, DeadLetter, DeadLetterCause, Headers, Lease, NewTask, Reason, Receipt, TaskId, TaskRef,
         TaskState, TaskView, Timestamp,
     };
 
@@ -34,7 +34,7 @@ mod tests {
         let task = TaskRef::new(id.clone(), at, Receipt::NONE);
         let mut view = TaskView::new(task, TaskState::Pending, at, payload.clone());
         view.headers = headers.clone();
-        let mut letter = DeadLetter::new(id, BuryCause::Expired, Reason::new("late"), at, payload);
+        let mut letter = DeadLetter::new(id, DeadLetterCause::Expired, Reason::new("late"), at, payload);
         letter.headers = headers;
 
         for shown in [format!("{new:?}"), format!("{claimed:?}"), format!("{view:?}"), format!("{letter:?}")] {

@@ -41,16 +41,16 @@ impl Claim {
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Claimed {
-    /// The tasks, in hand-out order.
+    /// The tasks, in delivery order.
     pub deliveries: Vec<ClaimedTask>,
-    /// How long the caller may wait unless hinted: at most until another task is visible, zero if one is now; `None` if
+    /// How long the caller may wait unless notified: at most until another task is visible, zero if one is now; `None` if
     /// nothing is in sight. A store that can't be looked into ([`Capabilities::inspect`](crate::Capabilities::inspect)) knows
-    /// of no tasks but those that this process holds or sent back, and hints when any other comes.
+    /// of no tasks but those that this process holds or sent back, and notifications when any other comes.
     pub next_due_in: Option<Duration>,
-    /// How many tasks this claim buried, because their attempts were used up or they had expired.
-    pub buried: u64,
-    /// How many foreign or corrupt entries this claim set aside.
-    pub set_aside: u64,
+    /// How many tasks this claim dead-lettered, because their attempts were used up or they had expired.
+    pub dead_lettered: u64,
+    /// How many foreign or corrupt entries this claim quarantined.
+    pub quarantined: u64,
 }
 
 /// One task as it was claimed.
@@ -61,11 +61,11 @@ pub struct ClaimedTask {
     pub lease: Lease,
     /// When it was due: for a retry, when the retry was due; after a lease that ended unsettled, that end.
     pub due_at: Timestamp,
-    /// How long after `due_at` it was handed out, on the clock that the due time runs on.
+    /// How long after `due_at` it was delivered, on the clock that the due time runs on.
     pub lateness: Duration,
     /// Attempts it may have; `lease.attempt` counts to this.
-    pub max_attempts: u32,
-    /// The last moment at which it may be handed out; later it is buried.
+    pub attempts_max: u32,
+    /// The last moment at which it may be delivered; later it is dead-lettered.
     pub expires_at: Option<Timestamp>,
     /// What was scheduled.
     pub payload: Bytes,
@@ -77,12 +77,12 @@ pub struct ClaimedTask {
 
 impl fmt::Debug for ClaimedTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { lease, due_at, lateness, max_attempts, expires_at, payload, headers, group } = self;
+        let Self { lease, due_at, lateness, attempts_max, expires_at, payload, headers, group } = self;
         f.debug_struct("ClaimedTask")
             .field("lease", lease)
             .field("due_at", due_at)
             .field("lateness", lateness)
-            .field("max_attempts", max_attempts)
+            .field("attempts_max", attempts_max)
             .field("expires_at", expires_at)
             .field("payload", &Hidden(payload.len()))
             .field("headers", headers)
@@ -99,7 +99,7 @@ impl ClaimedTask {
             lease,
             due_at,
             lateness,
-            max_attempts: crate::limits::ATTEMPTS_DEFAULT,
+            attempts_max: crate::limits::ATTEMPTS_DEFAULT,
             expires_at: None,
             payload,
             headers: Headers::default(),
@@ -107,7 +107,7 @@ impl ClaimedTask {
         }
     }
 
-    /// When it was handed out: `due_at` plus `lateness`.
+    /// When it was delivered: `due_at` plus `lateness`.
     #[must_use]
     pub fn delivered_at(&self) -> Timestamp {
         self.due_at.saturating_add(self.lateness)
@@ -143,10 +143,11 @@ impl Lease {
 
 /// How a lease ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+#[non_exhaustive]
+pub enum Disposition {
     /// Done: it is never delivered again.
     Complete,
-    /// Failed: again after this time; buried instead if its attempts are used up.
+    /// Failed: again after this time; dead-lettered instead if its attempts are used up.
     Retry {
         /// How long to wait, from the settling on the backend's clock.
         after: Duration,
@@ -159,7 +160,7 @@ pub enum Verdict {
         after: Duration,
     },
     /// Never again: to the dead letters.
-    Bury {
+    DeadLetter {
         /// Why, kept with the dead letter.
         reason: Reason,
     },
@@ -167,7 +168,7 @@ pub enum Verdict {
     Release,
 }
 
-/// Why an attempt failed or a task was buried: at most 1,024 bytes, the rest is cut.
+/// Why an attempt failed or a task was dead-lettered: at most 1,024 bytes, the rest is cut.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Reason(Box<str>);
 

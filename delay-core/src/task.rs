@@ -23,7 +23,7 @@ pub struct NewTask {
     pub id: Option<TaskId>,
     /// When it becomes due.
     pub due: Due,
-    /// The last moment at which it may be handed out; later it is buried. Must not lie before `due`.
+    /// The last moment at which it may be delivered; later it is dead-lettered. Must not lie before `due`.
     pub expires: Option<Due>,
     /// What the handler gets; at most [`Capabilities::payload_bytes_max`](crate::Capabilities) bytes.
     pub payload: Bytes,
@@ -31,15 +31,15 @@ pub struct NewTask {
     pub headers: Headers,
     /// The group it can be changed with.
     pub group: Option<GroupName>,
-    /// How often it may be attempted before it is buried.
-    pub max_attempts: Attempts,
+    /// How often it may be attempted before it is dead-lettered.
+    pub attempts_max: Attempts,
     /// What happens when the id is pending already.
     pub on_conflict: OnConflict,
 }
 
 impl fmt::Debug for NewTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { id, due, expires, payload, headers, group, max_attempts, on_conflict } = self;
+        let Self { id, due, expires, payload, headers, group, attempts_max, on_conflict } = self;
         f.debug_struct("NewTask")
             .field("id", id)
             .field("due", due)
@@ -47,7 +47,7 @@ impl fmt::Debug for NewTask {
             .field("payload", &Hidden(payload.len()))
             .field("headers", headers)
             .field("group", group)
-            .field("max_attempts", max_attempts)
+            .field("attempts_max", attempts_max)
             .field("on_conflict", on_conflict)
             .finish()
     }
@@ -63,7 +63,7 @@ impl NewTask {
             payload: payload.into(),
             headers: Headers::default(),
             group: None,
-            max_attempts: Attempts::default(),
+            attempts_max: Attempts::default(),
             on_conflict: OnConflict::default(),
         }
     }
@@ -82,7 +82,7 @@ impl NewTask {
         self
     }
 
-    /// Buried rather than handed out later than that.
+    /// Dead-lettered rather than delivered later than that.
     #[must_use]
     pub fn expires(mut self, expires: impl Into<Due>) -> Self {
         self.expires = Some(expires.into());
@@ -96,10 +96,10 @@ impl NewTask {
         self
     }
 
-    /// Buried after this many attempts.
+    /// Dead-lettered after this many attempts.
     #[must_use]
-    pub fn max_attempts(mut self, attempts: Attempts) -> Self {
-        self.max_attempts = attempts;
+    pub fn attempts_max(mut self, attempts: Attempts) -> Self {
+        self.attempts_max = attempts;
         self
     }
 
@@ -113,8 +113,9 @@ impl NewTask {
 
 /// What `schedule` does with an id that is in the queue already, pending or in flight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OnConflict {
-    /// Leaves the one that is there and answers [`Outcome::Existing`].
+    /// Leaves the one that is there and answers [`ScheduleOutcome::Existing`].
     #[default]
     Keep,
     /// Takes its place with everything new (due time, payload, sequence, attempts): debounce. One that is in flight
@@ -396,16 +397,16 @@ impl From<&Scheduled> for TaskRef {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Scheduled {
-    /// Where it is; for [`Outcome::Existing`] the one that was there.
+    /// Where it is; for [`ScheduleOutcome::Existing`] the one that was there.
     pub task: TaskRef,
     /// What happened.
-    pub outcome: Outcome,
+    pub outcome: ScheduleOutcome,
 }
 
 impl Scheduled {
     /// For backend authors.
     #[must_use]
-    pub fn new(task: TaskRef, outcome: Outcome) -> Self {
+    pub fn new(task: TaskRef, outcome: ScheduleOutcome) -> Self {
         Self { task, outcome }
     }
 
@@ -419,7 +420,7 @@ impl Scheduled {
 /// What `schedule` did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Outcome {
+pub enum ScheduleOutcome {
     /// The task is new.
     Created,
     /// A task with this id was pending or in flight, and was left as it is.
@@ -428,7 +429,7 @@ pub enum Outcome {
     Replaced,
 }
 
-impl Outcome {
+impl ScheduleOutcome {
     /// As one lower-case word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -448,13 +449,13 @@ pub struct TaskView {
     pub task: TaskRef,
     /// Whether it waits or is being worked on.
     pub state: TaskState,
-    /// When it will next be handed out: its due time, retry time, or the end of the lease it is under.
+    /// When it will next be delivered: its due time, retry time, or the end of the lease it is under.
     pub visible_at: Timestamp,
     /// Attempts so far, the running one included.
     pub attempt: u32,
     /// Attempts it may have.
-    pub max_attempts: u32,
-    /// The last moment at which it may be handed out.
+    pub attempts_max: u32,
+    /// The last moment at which it may be delivered.
     pub expires_at: Option<Timestamp>,
     /// Its group.
     pub group: Option<GroupName>,
@@ -468,14 +469,14 @@ pub struct TaskView {
 
 impl fmt::Debug for TaskView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { task, state, visible_at, attempt, max_attempts, expires_at, group, headers, payload, last_failure } =
+        let Self { task, state, visible_at, attempt, attempts_max, expires_at, group, headers, payload, last_failure } =
             self;
         f.debug_struct("TaskView")
             .field("task", task)
             .field("state", state)
             .field("visible_at", visible_at)
             .field("attempt", attempt)
-            .field("max_attempts", max_attempts)
+            .field("attempts_max", attempts_max)
             .field("expires_at", expires_at)
             .field("group", group)
             .field("headers", headers)
@@ -494,7 +495,7 @@ impl TaskView {
             state,
             visible_at,
             attempt: 0,
-            max_attempts: ATTEMPTS_DEFAULT,
+            attempts_max: ATTEMPTS_DEFAULT,
             expires_at: None,
             group: None,
             headers: Headers::default(),

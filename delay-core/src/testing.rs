@@ -29,7 +29,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::{Clock, Consumer, Delivery, Handled, Page, Queue, Result, SystemClock, TaskView, Timestamp};
+use crate::{Clock, Consumer, Delivery, HandlerOutcome, Page, Queue, Result, SystemClock, TaskView, Timestamp};
 
 /// Runs everything that is due until nothing is due now, one task after the other, and tells how many attempts that
 /// were. Tasks that become due on the way are run too.
@@ -43,7 +43,7 @@ pub async fn drain<T, H, F>(queue: &Queue<T>, handler: H) -> Result<u64>
 where
     T: 'static,
     H: FnMut(T) -> F,
-    F: Future<Output: Into<Handled>>,
+    F: Future<Output: Into<HandlerOutcome>>,
 {
     drain_for(queue, Duration::ZERO, handler).await
 }
@@ -61,7 +61,7 @@ pub async fn drain_for<T, H, F>(queue: &Queue<T>, long: Duration, mut handler: H
 where
     T: 'static,
     H: FnMut(T) -> F,
-    F: Future<Output: Into<Handled>>,
+    F: Future<Output: Into<HandlerOutcome>>,
 {
     let mut consumer = queue.consumer().open().await?;
     let ends = Instant::now() + long;
@@ -83,14 +83,14 @@ async fn next_until<T: 'static>(consumer: &mut Consumer<T>, ends: Instant) -> Re
     }
 }
 
-async fn settle(delivery: Delivery<()>, handled: Handled) -> Result<()> {
+async fn settle(delivery: Delivery<()>, handled: HandlerOutcome) -> Result<()> {
     match handled {
-        Handled::Complete => delivery.complete().await,
-        Handled::Retry { after, reason } => delivery.retry(after, reason.as_str()).await,
-        Handled::Snooze(after) => delivery.snooze(after).await,
-        Handled::Bury(reason) => delivery.bury(reason.as_str()).await,
+        HandlerOutcome::Complete => delivery.complete().await,
+        HandlerOutcome::Retry { after, reason } => delivery.retry(after, reason.as_str()).await,
+        HandlerOutcome::Snooze(after) => delivery.snooze(after).await,
+        HandlerOutcome::DeadLetter(reason) => delivery.dead_letter(reason.as_str()).await,
         // Its lease is gone; the drop would only find that out.
-        Handled::AlreadySettled => Ok(()),
+        HandlerOutcome::AlreadySettled => Ok(()),
     }
 }
 

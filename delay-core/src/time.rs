@@ -140,11 +140,12 @@ impl<'de> Deserialize<'de> for Timestamp {
 
 /// When a task becomes due. Resolution 1 ms, rounded up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Due {
     /// This long after the backend accepted the task, on the backend's monotonic clock. All tasks of one `schedule`
     /// call are accepted at one instant where the backend's batch limit allows.
     After(Duration),
-    /// When the backend's wall clock reaches this instant, checked again at hand-out. An instant in the past is due
+    /// When the backend's wall clock reaches this instant, checked again at delivery. An instant in the past is due
     /// at once.
     At(Timestamp),
 }
@@ -152,6 +153,15 @@ pub enum Due {
 impl Due {
     /// Due at once.
     pub const NOW: Self = Self::After(Duration::ZERO);
+
+    /// The instant at which this is due, if it was accepted at `now`. Saturates at the latest [`Timestamp`].
+    #[must_use]
+    pub fn instant(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::After(delay) => now.saturating_add(delay),
+            Self::At(at) => at,
+        }
+    }
 }
 
 impl From<Duration> for Due {

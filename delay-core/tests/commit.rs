@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use delayline_core::{Bytes, ErrorKind, Outcome, Page, Queue, Raw, Result, Scheduled, Scheduling, Worker};
+use delayline_core::{Bytes, ErrorKind, Page, Queue, Raw, Result, ScheduleOutcome, Scheduled, Scheduling, Worker};
 use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt, stream};
 use support::{DAY, Fault, Probe, SECOND, fill, settle_down};
@@ -53,7 +53,7 @@ async fn commit_1_64_calls_at_once_cost_two_round_trips_and_each_gets_its_own_an
     for (n, call) in at_once(&queue, 0..64).into_iter().enumerate() {
         let scheduled = call.await.unwrap().unwrap();
         assert_eq!(scheduled.id().as_key(), Some(format!("t{n}").as_str()));
-        assert_eq!(scheduled.outcome == Outcome::Existing, n == 7);
+        assert_eq!(scheduled.outcome == ScheduleOutcome::Existing, n == 7);
     }
     assert!(began.elapsed() <= 2 * MILLI, "{:?}", began.elapsed());
     assert_eq!(probe.on.schedule.batches(), [1, 1, 63], "t7 before, then one alone, then all others");

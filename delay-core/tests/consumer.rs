@@ -7,14 +7,14 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use delayline_core::{Bytes, ErrorKind, Queue, Raw, RetryPolicy, Verdict};
+use delayline_core::{Bytes, Disposition, ErrorKind, Queue, Raw, RetryPolicy};
 use futures_util::{FutureExt, StreamExt};
 use support::{DAY, Fault, Probe, SECOND, fill, settle_down};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 #[tokio::test(start_paused = true)]
-async fn live_1_a_task_that_is_due_in_30_days_comes_then_and_asks_once_per_sweep() {
+async fn live_1_a_task_that_is_due_in_30_days_comes_then_and_asks_once_per_fallback_poll() {
     let probe = Probe::new();
     let queue = probe.queue("q");
     queue.schedule(&7).after(30 * DAY).await.unwrap();
@@ -24,9 +24,9 @@ async fn live_1_a_task_that_is_due_in_30_days_comes_then_and_asks_once_per_sweep
     assert_eq!((*delivery.payload(), delivery.attempt()), (7, 1));
     assert!(began.elapsed() >= 30 * DAY && began.elapsed() < 30 * DAY + Duration::from_millis(5));
     assert!(delivery.lateness() < Duration::from_millis(5), "{:?}", delivery.lateness());
-    let sweeps = (30 * DAY).as_secs() / 30;
+    let fallback_polls = (30 * DAY).as_secs() / 30;
     let claims = probe.on.claim.calls() as u64;
-    assert!(claims <= sweeps + 2, "idle_1: {claims} claims in {sweeps} sweeps");
+    assert!(claims <= fallback_polls + 2, "idle_1: {claims} claims in {fallback_polls} fallback polls");
     delivery.complete().await.unwrap();
 }
 
@@ -91,7 +91,7 @@ async fn next_within_waits_that_long_and_leaves_nothing() {
     assert_eq!(consumer.next_within(2 * SECOND).await.unwrap().unwrap().id(), soon.id());
     assert!(consumer.next_within(Duration::MAX).now_or_never().is_none());
     consumer.close().await.unwrap();
-    assert_eq!(probe.on.intakes.load(std::sync::atomic::Ordering::SeqCst), 0, "leak_1");
+    assert_eq!(probe.on.subscriptions.load(std::sync::atomic::Ordering::SeqCst), 0, "leak_1");
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,7 +131,7 @@ fn drop_3_outside_a_runtime_the_lease_of_a_dropped_delivery_simply_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_verdict_does_what_it_says() {
+async fn each_disposition_does_what_it_says() {
     let queue = Probe::new().queue("q");
     let mut consumer = queue.consumer().open().await.unwrap();
     fill(&queue, [7]).await;
@@ -185,7 +185,7 @@ async fn a_lease_can_be_extended_and_tells_of_a_cancel() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn loss_10_a_payload_that_can_not_be_decoded_is_buried_and_never_surfaces() {
+async fn loss_10_a_payload_that_can_not_be_decoded_is_dead_lettered_and_never_surfaces() {
     let probe = Probe::new();
     let raw = Queue::<Bytes>::with_codec(probe.clone(), "q", Raw).unwrap();
     let queue = probe.queue("q");
@@ -195,7 +195,7 @@ async fn loss_10_a_payload_that_can_not_be_decoded_is_buried_and_never_surfaces(
     let mut consumer = queue.consumer().open().await.unwrap();
     let batch = consumer.next_batch(10).await.unwrap();
     assert_eq!(batch.iter().map(|d| *d.payload()).collect::<Vec<_>>(), [1, 2]);
-    // With nothing else to hand out, the others are dead letters by the time that it says so.
+    // With nothing else to deliver, the others are dead letters by the time that it says so.
     raw.schedule(&Bytes::from("?")).await.unwrap();
     assert!(consumer.try_next_batch(10).await.unwrap().is_empty());
     let dead = queue.dead_letters(None, 10).await.unwrap().letters;
@@ -243,7 +243,7 @@ async fn an_error_that_will_not_pass_is_answered() {
     let e = consumer.next().await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Denied);
     assert!(e.message().contains("`q`"), "{e}");
-    probe.on.intake.plan([Fault::Fail(ErrorKind::Unavailable)]);
+    probe.on.subscription.plan([Fault::Fail(ErrorKind::Unavailable)]);
     assert_eq!(queue.consumer().open().await.unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(queue.consumer().lease(Duration::ZERO).open().await.unwrap_err().kind(), ErrorKind::OutOfRange);
 
@@ -257,7 +257,7 @@ async fn an_error_that_will_not_pass_is_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn idle_3_a_backend_that_hints_for_nothing_is_not_spun_on() {
+async fn idle_3_a_backend_that_notifications_for_nothing_is_not_spun_on() {
     let probe = Probe::new();
     let queue = probe.queue("q");
     // Every wait returns at once.
@@ -346,7 +346,7 @@ async fn drop_4_a_settling_that_is_dropped_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_verdict_that_is_refused_says_so_and_the_task_is_retried() {
+async fn a_disposition_that_is_refused_says_so_and_the_task_is_retried() {
     let queue = Probe::new().queue("q");
     let mut consumer = queue.consumer().open().await.unwrap();
     fill(&queue, [7]).await;
@@ -369,11 +369,11 @@ async fn many_are_settled_in_one_call_with_an_answer_for_each() {
     let taken_over = consumer.next().await.unwrap();
     assert_eq!(*taken_over.payload(), 0);
     deliveries.push(other.consumer().open().await.unwrap().next().await.unwrap());
-    let verdicts = deliveries.into_iter().enumerate().map(|(n, delivery)| match n {
-        1 => (delivery, Verdict::Snooze { after: 100_000 * DAY }),
-        _ => (delivery, Verdict::Complete),
+    let dispositions = deliveries.into_iter().enumerate().map(|(n, delivery)| match n {
+        1 => (delivery, Disposition::Snooze { after: 100_000 * DAY }),
+        _ => (delivery, Disposition::Complete),
     });
-    let answers = consumer.settle_all(verdicts.collect()).await.unwrap();
+    let answers = consumer.settle_all(dispositions.collect()).await.unwrap();
     let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().err().map(|e| e.kind())).collect();
     let (lost, range, invalid) = (ErrorKind::LeaseLost, ErrorKind::OutOfRange, ErrorKind::Invalid);
     assert_eq!(kinds, [Some(lost), Some(range), None, None, None, Some(invalid)]);
@@ -385,7 +385,7 @@ async fn many_are_settled_in_one_call_with_an_answer_for_each() {
     fill(&queue, [1, 2]).await;
     let rest = consumer.next_batch(10).await.unwrap();
     queue.backend().close().await.unwrap();
-    let all = rest.into_iter().map(|delivery| (delivery, Verdict::Complete)).collect();
+    let all = rest.into_iter().map(|delivery| (delivery, Disposition::Complete)).collect();
     assert_eq!(consumer.settle_all(all).await.unwrap_err().kind(), ErrorKind::Closed);
 }
 

@@ -8,7 +8,7 @@ use std::fmt::{Debug, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use delayline_core::{Bytes, Codec, ErrorKind, Handled, Queue, Raw, Result, RetryPolicy, Worker};
+use delayline_core::{Bytes, Codec, ErrorKind, HandlerOutcome, Queue, Raw, Result, RetryPolicy, Worker};
 use parking_lot::Mutex;
 use support::{DAY, Fault, Probe, SECOND, fill};
 use tracing::field::{Field, Visit};
@@ -86,17 +86,17 @@ async fn clear_4_what_becomes_of_tasks_is_logged_and_never_their_payloads_and_he
     let secret = "hunter2".to_string();
     for id in ["done", "failed", "hopeless", "panicked", "later", "last"] {
         let schedule = queue.schedule(&secret).header("token", "hunter2").id(id);
-        schedule.max_attempts(if id == "last" { 1 } else { 9 }).await.unwrap();
+        schedule.attempts_max(if id == "last" { 1 } else { 9 }).await.unwrap();
     }
     let raw = Queue::<Bytes>::with_codec(queue.backend().clone(), "exams", Raw).unwrap();
     raw.schedule(&Bytes::from("[\"hunter2\"]")).id("unreadable").await.unwrap();
     let worker = Worker::builder().retry(RetryPolicy::fixed(DAY)).queue(&queue, |_, context| async move {
         match &*context.id().to_text() {
-            "done" => Handled::Complete,
-            "later" => Handled::Snooze(DAY),
-            "hopeless" => Handled::bury("hopeless case"),
+            "done" => HandlerOutcome::Complete,
+            "later" => HandlerOutcome::Snooze(DAY),
+            "hopeless" => HandlerOutcome::dead_letter("hopeless case"),
             "panicked" => panic!("out of paper"),
-            _ => Handled::retry("no space"),
+            _ => HandlerOutcome::retry("no space"),
         }
     });
     let running = tokio::time::timeout(SECOND, worker.build().unwrap().run());
@@ -176,7 +176,7 @@ async fn a_policy_or_codec_that_panics_is_a_warning_without_the_payload() {
     let queue = Queue::<String>::with_codec(Probe::new(), "exams", Panics).unwrap();
     let policy = || RetryPolicy::custom(|_| panic!("no wait"));
     for id in ["pulled", "run"] {
-        queue.schedule(&"hunter2".to_owned()).id(id).max_attempts(1).await.unwrap();
+        queue.schedule(&"hunter2".to_owned()).id(id).attempts_max(1).await.unwrap();
         if id == "pulled" {
             let mut consumer = queue.consumer().retry(policy()).open().await.unwrap();
             assert!(consumer.try_next_batch(1).await.unwrap().is_empty());

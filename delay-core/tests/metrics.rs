@@ -5,7 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use delayline_core::{CancellationToken, Context, ErrorKind, GroupName, Handled, Queue, Shift, Task, Worker, meter};
+use delayline_core::{
+    CancellationToken, Context, ErrorKind, GroupName, HandlerOutcome, Queue, Shift, Task, Worker, meter,
+};
 use delayline_memory::MemoryBackend;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -37,7 +39,7 @@ fn what_becomes_of_tasks_is_counted_once() {
         let queue = queue("exam");
         meter::begin(queue.name());
         let second = Duration::from_secs(1);
-        let tasks = (0..10).map(|n| Task::new(n).after(second).id(n.to_string()).max_attempts(2));
+        let tasks = (0..10).map(|n| Task::new(n).after(second).id(n.to_string()).attempts_max(2));
         queue.schedule_all(tasks).await.unwrap();
         // One that is there already is not accepted again.
         queue.schedule(&0).id("0").await.unwrap();
@@ -48,10 +50,10 @@ fn what_becomes_of_tasks_is_counted_once() {
         let handler = move |n: u32, context: Context| async move {
             match n {
                 // Twice, so that its attempts are used up.
-                0 => Handled::retry_after(Duration::from_secs(2), "no"),
-                1 => Handled::bury("never"),
-                2 if context.attempt() == 1 => Handled::retry_after(Duration::from_secs(2), "later"),
-                _ => Handled::Complete,
+                0 => HandlerOutcome::retry_after(Duration::from_secs(2), "no"),
+                1 => HandlerOutcome::dead_letter("never"),
+                2 if context.attempt() == 1 => HandlerOutcome::retry_after(Duration::from_secs(2), "later"),
+                _ => HandlerOutcome::Complete,
             }
         };
         let worker = Worker::builder().queue(&queue, handler).until_empty(true).shutdown(stop).build().unwrap();
@@ -82,7 +84,7 @@ fn what_becomes_of_tasks_is_counted_once() {
 }
 
 #[test]
-fn a_consumers_tasks_are_in_flight_until_they_are_settled_and_a_late_verdict_is_counted() {
+fn a_consumers_tasks_are_in_flight_until_they_are_settled_and_a_late_disposition_is_counted() {
     let handle = recorded(async {
         let queue = queue("pull");
         for n in 0..3 {

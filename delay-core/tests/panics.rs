@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    Bytes, Codec, Context, Error, ErrorKind, Handled, Queue, Raw, Result, RetryPolicy, Verdict, Worker, WorkerReport,
+    Bytes, Codec, Context, Disposition, Error, ErrorKind, HandlerOutcome, Queue, Raw, Result, RetryPolicy, Worker,
+    WorkerReport,
 };
 use futures_util::FutureExt;
 use support::{Probe, SECOND, fill, settle_down};
@@ -61,7 +62,7 @@ async fn in_a_worker_a_policy_that_panics_leaves_no_task_unsettled() {
     let many = Worker::builder().retry(no_policy()).queue_batch(&queue, 10, |tasks| async move {
         tasks
             .iter()
-            .map(|(_, c)| if c.attempt() == 1 { Handled::retry("not yet") } else { Handled::Complete })
+            .map(|(_, c)| if c.attempt() == 1 { HandlerOutcome::retry("not yet") } else { HandlerOutcome::Complete })
             .collect()
     });
     fill(&queue, 0..3).await;
@@ -109,7 +110,7 @@ async fn touchy() -> Queue<String> {
 
 async fn schedule_all(queue: &Queue<String>) {
     for text in ["a", "panic", "b", "refuse", "c"] {
-        queue.schedule(&text.to_owned()).max_attempts(2).await.unwrap();
+        queue.schedule(&text.to_owned()).attempts_max(2).await.unwrap();
     }
 }
 
@@ -137,14 +138,14 @@ async fn loss_10_a_worker_retries_what_its_codec_panics_on_and_the_rest_is_not_h
     let queue = touchy().await;
     let report = run(Worker::builder().queue(&queue, |_, _| async {})).await;
     assert_eq!((report.completed, report.undecodable, report.unsettled), (3, 1, 0));
-    assert_eq!((report.panicked, report.retried, report.buried), (2, 1, 1));
+    assert_eq!((report.panicked, report.retried, report.dead_lettered), (2, 1, 1));
     assert_eq!(reasons_of_the_dead(&queue).await, ["refused", "panicked: on the payload `panic`"]);
 
     let queue = touchy().await;
-    let many = |tasks: Vec<(String, Context)>| async move { tasks.iter().map(|_| Handled::Complete).collect() };
+    let many = |tasks: Vec<(String, Context)>| async move { tasks.iter().map(|_| HandlerOutcome::Complete).collect() };
     let report = run(Worker::builder().queue_batch(&queue, 10, many)).await;
     assert_eq!((report.completed, report.undecodable, report.unsettled), (3, 1, 0), "those beside it are no matter");
-    assert_eq!((report.panicked, report.retried, report.buried), (2, 1, 1));
+    assert_eq!((report.panicked, report.retried, report.dead_lettered), (2, 1, 1));
     assert_eq!(reasons_of_the_dead(&queue).await, ["refused", "panicked: on the payload `panic`"]);
 }
 
@@ -180,7 +181,7 @@ async fn drop_3_a_payload_whose_drop_panics_takes_no_task_with_it() {
         raw.schedule(&Bytes::new()).await.unwrap();
     }
     let mut consumer = queue.consumer().open().await.unwrap();
-    let all: Vec<_> = consumer.next_batch(3).await.unwrap().into_iter().map(|d| (d, Verdict::Complete)).collect();
+    let all: Vec<_> = consumer.next_batch(3).await.unwrap().into_iter().map(|d| (d, Disposition::Complete)).collect();
     assert!(catch_unwind(AssertUnwindSafe(|| consumer.settle_all(all).now_or_never())).is_err());
     settle_down().await;
     let stats = queue.stats().await.unwrap();

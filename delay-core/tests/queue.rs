@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    Bytes, Change, ChangeOutcome, Clock, DeadSelect, ErrorKind, GroupName, OperationId, Outcome, Page, Queue, Raw,
-    Select, Shift, SystemClock, Task, TaskId, TaskRef, Timestamp, testing,
+    Bytes, Change, ChangeOutcome, Clock, DeadLetterSelect, ErrorKind, GroupName, OperationId, Page, Queue, Raw,
+    ScheduleOutcome, Select, Shift, SystemClock, Task, TaskId, TaskRef, Timestamp, testing,
 };
 use delayline_memory::MemoryBackend;
 use support::{DAY, Fault, Probe, SECOND, fill};
@@ -24,21 +24,21 @@ async fn every_option_reaches_the_store() {
         .group("exam")
         .header("traceparent", "00-ab")
         .expires(2 * DAY)
-        .max_attempts(3)
+        .attempts_max(3)
         .await
         .unwrap();
-    assert_eq!(scheduled.outcome, Outcome::Created);
+    assert_eq!(scheduled.outcome, ScheduleOutcome::Created);
     let view = queue.find(scheduled.id()).await.unwrap().unwrap();
     assert_eq!(view.task, scheduled.task);
-    assert_eq!((view.max_attempts, view.headers.get("traceparent")), (3, Some("00-ab")));
+    assert_eq!((view.attempts_max, view.headers.get("traceparent")), (3, Some("00-ab")));
     assert_eq!(view.group.as_ref().map(GroupName::as_str), Some("exam"));
     assert!(view.expires_at.unwrap() > view.visible_at);
     assert_eq!(queue.decode(&view.payload).unwrap(), 7);
 
-    assert_eq!(queue.schedule(&8).id("exam-7").await.unwrap().outcome, Outcome::Existing);
+    assert_eq!(queue.schedule(&8).id("exam-7").await.unwrap().outcome, ScheduleOutcome::Existing);
     let at: Timestamp = "2040-01-01T00:00:00Z".parse().unwrap();
     let replaced = queue.schedule(&8).id("exam-7").at(at).replace().await.unwrap();
-    assert_eq!((replaced.outcome, replaced.task.due_at), (Outcome::Replaced, Some(at)));
+    assert_eq!((replaced.outcome, replaced.task.due_at), (ScheduleOutcome::Replaced, Some(at)));
 }
 
 #[tokio::test]
@@ -48,7 +48,7 @@ async fn clear_6_a_wrong_option_is_reported_when_awaited_and_sends_nothing() {
     let e = queue.schedule(&7).id("").group("g").await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Invalid);
     assert!(e.message().contains("task id"), "{e}");
-    assert_eq!(queue.schedule(&7).max_attempts(0).await.unwrap_err().kind(), ErrorKind::OutOfRange);
+    assert_eq!(queue.schedule(&7).attempts_max(0).await.unwrap_err().kind(), ErrorKind::OutOfRange);
     assert_eq!(queue.schedule(&7).header("a b", "").await.unwrap_err().kind(), ErrorKind::Invalid);
     assert_eq!(probe.on.schedule.calls(), 0);
     assert_eq!(Queue::<u32>::new(probe, "no spaces").unwrap_err().kind(), ErrorKind::Invalid);
@@ -91,7 +91,7 @@ async fn when_a_call_of_many_fails_its_tasks_say_so_and_the_ones_before_are_know
 
     let gate = Arc::new(tokio::sync::Semaphore::new(1));
     probe.on.schedule.plan([Fault::Gate(gate), Fault::Lost(ErrorKind::Ambiguous)]);
-    let answers = queue.schedule_all((0..7).map(|n| Task::new(n).max_attempts(u32::from(n != 6)))).await.unwrap();
+    let answers = queue.schedule_all((0..7).map(|n| Task::new(n).attempts_max(u32::from(n != 6)))).await.unwrap();
     let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().err().map(|e| e.kind())).collect();
     let unknown = Some(ErrorKind::Ambiguous);
     assert_eq!(kinds, [None, None, unknown, unknown, unknown, unknown, Some(ErrorKind::OutOfRange)]);
@@ -222,15 +222,15 @@ async fn dead_letters_are_shown_redriven_and_purged() {
     fill(&queue, 0..3).await;
     let mut consumer = queue.consumer().open().await.unwrap();
     for delivery in consumer.next_batch(10).await.unwrap() {
-        delivery.bury("no such exam").await.unwrap();
+        delivery.dead_letter("no such exam").await.unwrap();
     }
     let dead = queue.dead_letters(None, 10).await.unwrap().letters;
     assert_eq!(dead.iter().map(|d| queue.decode(&d.payload).unwrap()).collect::<Vec<_>>(), [0, 1, 2]);
     assert_eq!(dead[0].reason.as_str(), "no such exam");
-    let redriven = queue.redrive(DeadSelect::Ids(vec![dead[1].id.clone()]), None).await.unwrap();
+    let redriven = queue.redrive(DeadLetterSelect::Ids(vec![dead[1].id.clone()]), None).await.unwrap();
     assert_eq!(redriven.affected, 1);
     assert_eq!(*consumer.next().await.unwrap().payload(), 1);
-    assert_eq!(queue.purge(DeadSelect::All).await.unwrap().affected, 2);
+    assert_eq!(queue.purge(DeadLetterSelect::All).await.unwrap().affected, 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use delayline_core::{
-    Bytes, CancellationToken, Context, ErrorKind, Handled, Page, Queue, Raw, RetryPolicy, Task, Worker, WorkerBuilder,
+    Bytes, CancellationToken, Context, ErrorKind, HandlerOutcome, Page, Queue, Raw, RetryPolicy, Task, Worker,
+    WorkerBuilder,
 };
 use parking_lot::Mutex;
 use support::{DAY, Fault, Probe, SECOND, fill, settle_down};
@@ -36,7 +37,7 @@ async fn with_worker<T>(worker: WorkerBuilder, and: impl Future<Output = T>) -> 
 }
 
 #[tokio::test(start_paused = true)]
-async fn live_1_a_task_due_in_30_days_runs_then_and_idle_1_nothing_is_asked_beyond_sweeps() {
+async fn live_1_a_task_due_in_30_days_runs_then_and_idle_1_nothing_is_asked_beyond_fallback_polls() {
     let probe = Probe::new();
     let queue = probe.queue("q");
     queue.schedule(&7).after(30 * DAY).await.unwrap();
@@ -49,9 +50,9 @@ async fn live_1_a_task_due_in_30_days_runs_then_and_idle_1_nothing_is_asked_beyo
     let ((n, lateness), report) = with_worker(worker, async { saw.recv().await.unwrap() }).await;
     assert_eq!((n, report.completed), (7, 1));
     assert!(began.elapsed() >= 30 * DAY && lateness < Duration::from_millis(5), "{lateness:?}");
-    let sweeps = (30 * DAY).as_secs() / 30;
+    let fallback_polls = (30 * DAY).as_secs() / 30;
     let claims = probe.on.claim.calls() as u64;
-    assert!(claims <= sweeps + 2, "{claims} claims in {sweeps} sweeps");
+    assert!(claims <= fallback_polls + 2, "{claims} claims in {fallback_polls} fallback polls");
     assert_eq!(probe.on.extend.calls(), 0);
 }
 
@@ -91,22 +92,22 @@ async fn what_handlers_return_is_done_and_counted() {
         let queue = settler.clone();
         async move {
             match n {
-                0 => Ok(Handled::Complete),
+                0 => Ok(HandlerOutcome::Complete),
                 1 => Err("no space"),
-                2 => Ok(Handled::retry_after(2 * DAY, "later")),
-                3 => Ok(Handled::Snooze(3 * DAY)),
-                4 => Ok(Handled::bury("hopeless")),
+                2 => Ok(HandlerOutcome::retry_after(2 * DAY, "later")),
+                3 => Ok(HandlerOutcome::Snooze(3 * DAY)),
+                4 => Ok(HandlerOutcome::dead_letter("hopeless")),
                 5 => {
-                    let verdict = (context.lease(), delayline_core::Verdict::Complete);
-                    queue.backend().settle(queue.name(), vec![verdict]).await.unwrap().remove(0).unwrap();
-                    Ok(Handled::AlreadySettled)
+                    let disposition = (context.lease(), delayline_core::Disposition::Complete);
+                    queue.backend().settle(queue.name(), vec![disposition]).await.unwrap().remove(0).unwrap();
+                    Ok(HandlerOutcome::AlreadySettled)
                 }
                 _ => panic!("number {n}"),
             }
         }
     });
     let ((), report) = with_worker(worker, tokio::time::sleep(SECOND)).await;
-    assert_eq!((report.completed, report.retried, report.snoozed, report.buried), (1, 3, 1, 1));
+    assert_eq!((report.completed, report.retried, report.snoozed, report.dead_lettered), (1, 3, 1, 1));
     assert_eq!((report.already_settled, report.undecodable, report.panicked), (1, 1, 1));
     assert_eq!((report.released, report.lease_lost, report.unsettled), (0, 0, 0));
 
@@ -138,7 +139,7 @@ async fn what_handlers_return_is_done_and_counted() {
 #[tokio::test(start_paused = true)]
 async fn the_retry_back_off_grows_until_the_attempts_are_used_up() {
     let queue = Probe::new().queue("q");
-    queue.schedule(&7).max_attempts(5).await.unwrap();
+    queue.schedule(&7).attempts_max(5).await.unwrap();
     let policy = RetryPolicy::exponential(10 * SECOND, DAY).seeded(3);
     let runs = Arc::new(Mutex::new(Vec::new()));
     let noted = runs.clone();
@@ -147,7 +148,7 @@ async fn the_retry_back_off_grows_until_the_attempts_are_used_up() {
         async { Err::<(), _>("again") }
     });
     let report = worker.build().unwrap().run().await.unwrap();
-    assert_eq!((report.retried, report.buried), (4, 1));
+    assert_eq!((report.retried, report.dead_lettered), (4, 1));
     let runs = runs.lock().clone();
     assert_eq!(runs.iter().map(|run| run.0).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
     for pair in runs.windows(2) {
@@ -280,7 +281,7 @@ async fn dup_15_a_handler_learns_that_its_lease_is_lost() {
             async move {
                 context.lost().cancelled().await;
                 noted.lock().push(began.elapsed());
-                Handled::bury("lost")
+                HandlerOutcome::dead_letter("lost")
             }
         })
     };
@@ -292,7 +293,7 @@ async fn dup_15_a_handler_learns_that_its_lease_is_lost() {
         tokio::time::sleep(20 * SECOND).await;
     };
     let ((), report) = with_worker(worker(), replaced).await;
-    assert_eq!((report.lease_lost, report.buried), (1, 0));
+    assert_eq!((report.lease_lost, report.dead_lettered), (1, 0));
     // The store can't be reached: it is lost when it ends by this process's clock.
     queue.delete().await.unwrap();
     fill(&queue, [7]).await;
@@ -303,7 +304,7 @@ async fn dup_15_a_handler_learns_that_its_lease_is_lost() {
         tokio::time::sleep(20 * SECOND).await;
     };
     let ((), report) = with_worker(worker(), cut_off).await;
-    assert_eq!((report.lease_lost, report.buried), (0, 1), "nobody took it over, so it still settled");
+    assert_eq!((report.lease_lost, report.dead_lettered), (0, 1), "nobody took it over, so it still settled");
     // ... or hangs.
     queue.delete().await.unwrap();
     fill(&queue, [7]).await;
@@ -358,13 +359,13 @@ async fn a_backend_without_extension_is_not_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn settling_waits_out_an_outage_and_a_refused_verdict_becomes_a_retry() {
+async fn settling_waits_out_an_outage_and_a_refused_disposition_becomes_a_retry() {
     let probe = Probe::new();
     let queue = probe.queue("q");
     fill(&queue, 0..3).await;
     probe.on.settle.plan((0..3).map(|_| Fault::Fail(ErrorKind::Unavailable)));
     let worker = Worker::builder().queue(&queue, |n, context: Context| async move {
-        if n == 2 && context.attempt() == 1 { Handled::Snooze(100_000 * DAY) } else { Handled::Complete }
+        if n == 2 && context.attempt() == 1 { HandlerOutcome::Snooze(100_000 * DAY) } else { HandlerOutcome::Complete }
     });
     let ((), report) = with_worker(worker, tokio::time::sleep(20 * SECOND)).await;
     assert_eq!((report.completed, report.retried, report.unsettled), (3, 1, 0));
@@ -398,9 +399,9 @@ async fn a_batch_handler_gets_what_is_due_at_once_and_answers_for_each() {
         async move {
             match numbers.as_slice() {
                 // One answer is missing.
-                [0, ..] => numbers.iter().map(|_| Handled::Complete).skip(1).collect(),
+                [0, ..] => numbers.iter().map(|_| HandlerOutcome::Complete).skip(1).collect(),
                 [8, ..] if first_attempts => panic!("all of them"),
-                _ => numbers.iter().map(|_| Handled::Complete).collect(),
+                _ => numbers.iter().map(|_| HandlerOutcome::Complete).collect(),
             }
         }
     });
@@ -476,10 +477,10 @@ async fn live_7_a_worker_that_starts_while_its_store_is_away_begins_when_it_is_b
     let probe = Probe::new();
     let queue = probe.queue("q");
     fill(&queue, [7]).await;
-    probe.on.intake.plan((0..20).map(|_| Fault::Fail(ErrorKind::Unavailable)));
+    probe.on.subscription.plan((0..20).map(|_| Fault::Fail(ErrorKind::Unavailable)));
     let (handler, mut saw) = collector();
     let (n, _) = with_worker(Worker::builder().queue(&queue, handler), async { saw.recv().await }).await;
-    assert_eq!((n, probe.on.intake.calls()), (Some(7), 21));
+    assert_eq!((n, probe.on.subscription.calls()), (Some(7), 21));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -78,7 +78,7 @@ async fn close_4_claiming_stops_at_once_also_in_the_middle_of_a_wait() {
     running.await.unwrap().unwrap();
     assert!(began.elapsed() < Duration::from_millis(1));
     assert_eq!(probe.on.claim.calls(), claims);
-    assert_eq!(probe.on.intakes.load(Ordering::SeqCst), 0, "leak_5");
+    assert_eq!(probe.on.subscriptions.load(Ordering::SeqCst), 0, "leak_5");
 }
 
 #[tokio::test(start_paused = true)]
@@ -142,7 +142,7 @@ async fn drop_5_a_worker_that_is_dropped_gives_its_tasks_back_and_leaves_nothing
         drop(run);
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(attempts(&queue).await, [0; 5]);
-        assert_eq!(probe.on.intakes.load(Ordering::SeqCst), 0);
+        assert_eq!(probe.on.subscriptions.load(Ordering::SeqCst), 0);
         assert_eq!(Handle::current().metrics().num_alive_tasks(), alive, "leak_5");
     }
 }

@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use delayline_core::{
-    AdminOp, Capabilities, Change, Changed, Claim, Claimed, DeadLetterOp, DeadLetters, DelayBackend, Intake,
-    IntakeOptions, Lease, NewTask, Page, Queue, QueueName, QueueStats, Result, Scheduled, Select, TaskId, TaskView,
-    TestClock, Timestamp, Verdict, async_trait, owned,
+    AdminOp, Capabilities, Change, Changed, Claim, Claimed, DeadLetterOp, DeadLetters, DelayBackend, Disposition,
+    Lease, NewTask, Page, Queue, QueueName, QueueStats, Result, Scheduled, Select, Subscription, SubscriptionOptions,
+    TaskId, TaskView, TestClock, Timestamp, async_trait, owned,
 };
 use delayline_memory::{MemoryBackend, MemoryConfig};
 use tokio::sync::{Semaphore, watch};
@@ -43,7 +43,7 @@ pub struct Seen {
     /// The payloads of each call of `schedule`.
     pub scheduled: Vec<Vec<u32>>,
     /// The items of calls of `settle`, each with whether it took effect.
-    pub settled: Vec<(Lease, Verdict, bool)>,
+    pub settled: Vec<(Lease, Disposition, bool)>,
 }
 
 impl Remote {
@@ -78,20 +78,21 @@ impl DelayBackend for Remote {
         answer
     }
 
-    async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
+    async fn subscribe(&self, queue: &QueueName, options: SubscriptionOptions) -> Result<Box<dyn Subscription>> {
         yield_now().await;
-        let inner = Arc::new(tokio::sync::Mutex::new(self.memory.intake(queue, options).await?));
+        let inner = Arc::new(tokio::sync::Mutex::new(self.memory.subscribe(queue, options).await?));
         let (memory, queue) = (self.memory.clone(), queue.clone());
         let (gives_back, given_back) = watch::channel(());
-        Ok(Box::new(RemoteIntake { inner, memory, queue, gives_back: Arc::new(gives_back), given_back }))
+        Ok(Box::new(RemoteSubscription { inner, memory, queue, gives_back: Arc::new(gives_back), given_back }))
     }
 
-    async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
+    async fn settle(&self, queue: &QueueName, dispositions: Vec<(Lease, Disposition)>) -> Result<Vec<Result<()>>> {
         yield_now().await;
-        let asked = verdicts.clone();
-        let answer = self.memory.settle(queue, verdicts).await;
+        let asked = dispositions.clone();
+        let answer = self.memory.settle(queue, dispositions).await;
         if let Ok(answers) = &answer {
-            let items = asked.into_iter().zip(answers).map(|((lease, verdict), one)| (lease, verdict, one.is_ok()));
+            let items =
+                asked.into_iter().zip(answers).map(|((lease, disposition), one)| (lease, disposition, one.is_ok()));
             self.note(|seen| seen.settled.extend(items));
         }
         yield_now().await;
@@ -142,8 +143,8 @@ impl DelayBackend for Remote {
 }
 
 #[derive(Debug)]
-struct RemoteIntake {
-    inner: Arc<tokio::sync::Mutex<Box<dyn Intake>>>,
+struct RemoteSubscription {
+    inner: Arc<tokio::sync::Mutex<Box<dyn Subscription>>>,
     memory: Arc<MemoryBackend>,
     queue: QueueName,
     /// Rung once an orphan is back: the claim that took it may have heard of something in place of the next wait.
@@ -153,7 +154,7 @@ struct RemoteIntake {
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
-impl Intake for RemoteIntake {
+impl Subscription for RemoteSubscription {
     async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
         self.given_back.borrow_and_update();
         let inner = self.inner.clone();
@@ -165,7 +166,7 @@ impl Intake for RemoteIntake {
         };
         let (memory, queue, gives_back) = (self.memory.clone(), self.queue.clone(), self.gives_back.clone());
         let give_back = move |orphan: Claimed| async move {
-            let all = orphan.deliveries.into_iter().map(|task| (task.lease, Verdict::Release)).collect();
+            let all = orphan.deliveries.into_iter().map(|task| (task.lease, Disposition::Release)).collect();
             for answer in memory.settle(&queue, all).await.expect("an open backend") {
                 answer.expect("a lease that nobody else has");
             }

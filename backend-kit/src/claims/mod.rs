@@ -1,7 +1,7 @@
 //! Consuming a queue: one claim at a time, and what nobody received is given back.
 //!
-//! 1. One claim of an intake is under way at a time: its state is locked from before it is sent until its tasks are either the
-//!    caller's or given back. So a claim that follows a dropped one finds what that one gave back.
+//! 1. One claim of a subscription is under way at a time: its state is locked from before it is sent until its tasks are
+//!    either the caller's or given back. So a claim that follows a dropped one finds what that one gave back.
 //! 2. A claim runs to its end even if its caller is dropped; what nobody received is given back.
 //! 3. A claim whose answer was lost stays in the state, for the store to give back what it took.
 
@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    Capabilities, Claim, Claimed, ErrorKind, Intake, IntakeOptions, Lease, QueueName, Result, Verdict, async_trait,
-    owned,
+    Capabilities, Claim, Claimed, Disposition, ErrorKind, Lease, QueueName, Result, Subscription, SubscriptionOptions,
+    async_trait, owned,
 };
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -26,9 +26,9 @@ use crate::notify::{Listener, Notification, Notifier, Source};
 /// A task that came so late to a waiter that was not notified is a sign of notifications that don't arrive.
 const LATE: Duration = Duration::from_secs(1);
 
-/// How a store claims from one queue, for one intake.
+/// How a store claims from one queue, for one subscription.
 pub trait Claims: Send + Sync + 'static {
-    /// What the intake remembers from one claim to the next.
+    /// What the subscription remembers from one claim to the next.
     type State: Send + 'static;
 
     /// What the backend can do.
@@ -48,14 +48,14 @@ pub trait Claims: Send + Sync + 'static {
     /// Claims. It is never dropped while it runs, unless its runtime ends.
     ///
     /// # Errors
-    /// As [`Intake::claim`]. Nothing was claimed then, or the state remembers that something may have been.
+    /// As [`Subscription::claim`]. Nothing was claimed then, or the state remembers that something may have been.
     fn claim(&self, state: &mut Self::State, claim: Claim) -> impl Future<Output = Result<Claimed>> + Send;
 
-    /// Ends leases, each with its verdict.
+    /// Ends leases, each with its disposition.
     ///
     /// # Errors
     /// As [`DelayBackend::settle`](delayline_core::DelayBackend::settle).
-    fn settle(&self, verdicts: Vec<(Lease, Verdict)>) -> impl Future<Output = Result<Vec<Result<()>>>> + Send;
+    fn settle(&self, dispositions: Vec<(Lease, Disposition)>) -> impl Future<Output = Result<Vec<Result<()>>>> + Send;
 
     /// Whether no claim's answer was lost, so that there is nothing for [`clean_up`](Self::clean_up) to do.
     fn is_clean(&self, state: &Self::State) -> bool;
@@ -72,8 +72,8 @@ pub trait Claims: Send + Sync + 'static {
     }
 }
 
-/// An [`Intake`] over [`Claims`], which waits for notifications.
-pub struct ListeningIntake<C: Claims, S: Source> {
+/// An [`Subscription`] over [`Claims`], which waits for notifications.
+pub struct ListeningSubscription<C: Claims, S: Source> {
     claims: Arc<C>,
     state: Arc<Mutex<C::State>>,
     notifier: Notifier<S>,
@@ -86,12 +86,12 @@ pub struct ListeningIntake<C: Claims, S: Source> {
     _entered: Entered,
 }
 
-impl<C: Claims, S: Source> ListeningIntake<C, S> {
+impl<C: Claims, S: Source> ListeningSubscription<C, S> {
     /// Begins to listen for `key`; it claims nothing yet. `state` is what it remembers at first.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn new(claims: C, state: C::State, notifier: &Notifier<S>, key: S::Key, options: IntakeOptions) -> Self {
+    pub fn new(claims: C, state: C::State, notifier: &Notifier<S>, key: S::Key, options: SubscriptionOptions) -> Self {
         let entered = claims.lifecycle().enter(claims.queue());
         Self {
             claims: Arc::new(claims),
@@ -113,17 +113,17 @@ impl<C: Claims, S: Source> ListeningIntake<C, S> {
 
 /// Gives back what a claim brought and nobody received.
 async fn give_back<C: Claims>(claims: &C, claimed: Claimed) {
-    let verdicts: Vec<_> = claimed.deliveries.into_iter().map(|task| (task.lease, Verdict::Release)).collect();
-    if verdicts.is_empty() {
+    let dispositions: Vec<_> = claimed.deliveries.into_iter().map(|task| (task.lease, Disposition::Release)).collect();
+    if dispositions.is_empty() {
         return;
     }
-    if let Err(e) = claims.settle(verdicts).await {
+    if let Err(e) = claims.settle(dispositions).await {
         tracing::debug!(queue = %claims.queue(), error = %e, "tasks of a dropped claim come when their leases end");
     }
 }
 
 #[async_trait]
-impl<C: Claims, S: Source> Intake for ListeningIntake<C, S> {
+impl<C: Claims, S: Source> Subscription for ListeningSubscription<C, S> {
     async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
         let claims = self.claims.clone();
         claims.capabilities().check_lease(claim.lease)?;
@@ -175,7 +175,7 @@ impl<C: Claims, S: Source> Intake for ListeningIntake<C, S> {
     }
 }
 
-impl<C: Claims, S: Source> Drop for ListeningIntake<C, S> {
+impl<C: Claims, S: Source> Drop for ListeningSubscription<C, S> {
     fn drop(&mut self) {
         if self.closed || self.claims.lifecycle().open().is_err() {
             return;
@@ -189,9 +189,9 @@ impl<C: Claims, S: Source> Drop for ListeningIntake<C, S> {
     }
 }
 
-impl<C: Claims, S: Source> fmt::Debug for ListeningIntake<C, S> {
+impl<C: Claims, S: Source> fmt::Debug for ListeningSubscription<C, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = f.debug_struct("ListeningIntake");
+        let mut shown = f.debug_struct("ListeningSubscription");
         shown.field("queue", &self.claims.queue()).field("consumer", &self.consumer).finish_non_exhaustive()
     }
 }

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use delayline_core::{
-    Capabilities, Claim, Claimed, ClaimedTask, Error, ErrorKind, Intake, IntakeOptions, Lease, QueueName, Receipt,
-    Result, Timestamp, Verdict,
+    Capabilities, Claim, Claimed, ClaimedTask, Disposition, Error, ErrorKind, Lease, QueueName, Receipt, Result,
+    Subscription, SubscriptionOptions, Timestamp,
 };
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-use super::{Claims, ListeningIntake};
+use super::{Claims, ListeningSubscription};
 use crate::notify::{Local, Notification, Notifier};
 use crate::{Lifecycle, Source};
 
@@ -106,12 +106,12 @@ impl Claims for Store {
         Ok(claimed)
     }
 
-    async fn settle(&self, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
-        for (lease, verdict) in &verdicts {
-            assert!(matches!(verdict, Verdict::Release));
+    async fn settle(&self, dispositions: Vec<(Lease, Disposition)>) -> Result<Vec<Result<()>>> {
+        for (lease, disposition) in &dispositions {
+            assert!(matches!(disposition, Disposition::Release));
             self.seen.note(format!("release {}", lease.fence));
         }
-        Ok(verdicts.iter().map(|_| Ok(())).collect())
+        Ok(dispositions.iter().map(|_| Ok(())).collect())
     }
 
     fn is_clean(&self, state: &Lost) -> bool {
@@ -134,11 +134,14 @@ impl Claims for Store {
     }
 }
 
-fn open<S: Source<Key = QueueName>>(notifier: &Notifier<S>) -> (Box<ListeningIntake<Store, S>>, Seen) {
+fn open<S: Source<Key = QueueName>>(notifier: &Notifier<S>) -> (Box<ListeningSubscription<Store, S>>, Seen) {
     let (seen, lifecycle, queue) = (Seen::default(), Lifecycle::new("Test"), QueueName::new("exam").unwrap());
     let caps = Capabilities::minimal("test");
     let store = Store { caps, lifecycle, queue: queue.clone(), seen: seen.clone() };
-    (Box::new(ListeningIntake::new(store, Lost::default(), notifier, queue, IntakeOptions::default())), seen)
+    (
+        Box::new(ListeningSubscription::new(store, Lost::default(), notifier, queue, SubscriptionOptions::default())),
+        seen,
+    )
 }
 
 fn local() -> Notifier<Local<QueueName>> {
@@ -150,62 +153,62 @@ fn claim() -> Claim {
 }
 
 /// Drops a claim once it is under way.
-async fn dropped<S: Source>(intake: &mut ListeningIntake<Store, S>, seen: &Seen) {
+async fn dropped<S: Source>(subscription: &mut ListeningSubscription<Store, S>, seen: &Seen) {
     tokio::select! {
-        _ = intake.claim(claim()) => panic!("it was not answered"),
+        _ = subscription.claim(claim()) => panic!("it was not answered"),
         () = seen.until("claim") => {}
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn drop_what_nobody_received_is_given_back_before_the_next_claim() {
-    let (mut intake, seen) = open(&local());
-    dropped(&mut intake, &seen).await;
+    let (mut subscription, seen) = open(&local());
+    dropped(&mut subscription, &seen).await;
     seen.answer();
     seen.answer();
-    let next = intake.claim(claim()).await.unwrap();
+    let next = subscription.claim(claim()).await.unwrap();
     assert_eq!(next.deliveries[0].lease.fence, 1);
     let log: Vec<_> = seen.log().into_iter().filter(|noted| !noted.starts_with("told")).collect();
     assert_eq!(log, ["claim", "release 0", "claim"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn drop_a_dropped_intake_gives_back_what_its_claims_brought_or_lost() {
-    let (mut intake, seen) = open(&local());
-    dropped(&mut intake, &seen).await;
-    drop(intake);
+async fn drop_a_dropped_subscription_gives_back_what_its_claims_brought_or_lost() {
+    let (mut subscription, seen) = open(&local());
+    dropped(&mut subscription, &seen).await;
+    drop(subscription);
     seen.answer();
     seen.until("release 0").await;
 
-    let (mut intake, seen) = open(&local());
+    let (mut subscription, seen) = open(&local());
     *seen.0.lost.lock() = true;
     seen.answer();
-    assert_eq!(intake.claim(claim()).await.unwrap_err().kind(), ErrorKind::Ambiguous);
-    assert!(intake.inspect(|state| state.0).await);
-    drop(intake);
+    assert_eq!(subscription.claim(claim()).await.unwrap_err().kind(), ErrorKind::Ambiguous);
+    assert!(subscription.inspect(|state| state.0).await);
+    drop(subscription);
     seen.until("clean up").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn drop_a_clean_intake_leaves_nothing_to_do() {
-    let (mut intake, seen) = open(&local());
+async fn drop_a_clean_subscription_leaves_nothing_to_do() {
+    let (mut subscription, seen) = open(&local());
     seen.answer();
-    intake.claim(claim()).await.unwrap();
+    subscription.claim(claim()).await.unwrap();
     let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
-    drop(intake);
+    drop(subscription);
     assert_eq!(alive(), 0);
     assert!(!seen.log().contains(&"clean up".to_owned()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn drop_a_close_that_is_dropped_leaves_its_work_to_the_drop() {
-    let (mut intake, seen) = open(&local());
+    let (mut subscription, seen) = open(&local());
     *seen.0.lost.lock() = true;
     seen.answer();
-    assert_eq!(intake.claim(claim()).await.unwrap_err().kind(), ErrorKind::Ambiguous);
+    assert_eq!(subscription.claim(claim()).await.unwrap_err().kind(), ErrorKind::Ambiguous);
     *seen.0.stuck.lock() = true;
     tokio::select! {
-        _ = intake.close() => panic!("it is stuck"),
+        _ = subscription.close() => panic!("it is stuck"),
         () = seen.until("stuck") => *seen.0.stuck.lock() = false,
     }
     timeout(Duration::from_secs(600), seen.until("clean up")).await.expect("it is cleaned up");
@@ -213,35 +216,35 @@ async fn drop_a_close_that_is_dropped_leaves_its_work_to_the_drop() {
 
 #[tokio::test(start_paused = true)]
 async fn close_cleans_up_once_and_is_content_with_a_closed_backend() {
-    let (intake, seen) = open(&local());
-    let lifecycle = intake.claims.lifecycle.clone();
+    let (subscription, seen) = open(&local());
+    let lifecycle = subscription.claims.lifecycle.clone();
     assert_eq!(lifecycle.entered().len(), 1);
-    intake.close().await.unwrap();
+    subscription.close().await.unwrap();
     assert_eq!(seen.log(), ["clean up"]);
     assert!(lifecycle.entered().is_empty());
 
-    let (mut intake, _) = open(&local());
-    intake.claims.lifecycle.close();
-    assert_eq!(intake.claim(claim()).await.unwrap_err().kind(), ErrorKind::Closed);
-    timeout(Duration::from_millis(1), intake.wait(Duration::from_secs(9))).await.expect("the next claim tells");
-    intake.close().await.unwrap();
+    let (mut subscription, _) = open(&local());
+    subscription.claims.lifecycle.close();
+    assert_eq!(subscription.claim(claim()).await.unwrap_err().kind(), ErrorKind::Closed);
+    timeout(Duration::from_millis(1), subscription.wait(Duration::from_secs(9))).await.expect("the next claim tells");
+    subscription.close().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn live_4_what_was_notified_before_a_wait_ends_it_at_once_and_is_told_to_the_claim() {
     let notifier = local();
-    let (mut intake, seen) = open(&notifier);
+    let (mut subscription, seen) = open(&notifier);
     let queue = QueueName::new("exam").unwrap();
     seen.answer();
-    intake.claim(claim()).await.unwrap();
+    subscription.claim(claim()).await.unwrap();
     notifier.notify(&queue, Notification { due_ms: Some(7), missed: false });
     let began = Instant::now();
-    intake.wait(Duration::from_secs(9)).await;
+    subscription.wait(Duration::from_secs(9)).await;
     assert_eq!(began.elapsed(), Duration::ZERO);
     seen.answer();
-    intake.claim(claim()).await.unwrap();
+    subscription.claim(claim()).await.unwrap();
     assert_eq!(seen.log(), ["told None true", "claim", "told Some(7) true", "claim"]);
-    intake.wait(Duration::from_secs(9)).await;
+    subscription.wait(Duration::from_secs(9)).await;
     assert_eq!(began.elapsed(), Duration::from_secs(9));
 }
 
@@ -261,12 +264,12 @@ impl Source for Unreachable {
 async fn live_while_nothing_is_notified_it_looks_at_the_poll_interval() {
     let (_troubles, quiet) = tokio::sync::watch::channel(0);
     let notifier = Notifier::new(Unreachable, "test", Duration::from_secs(1), quiet);
-    let (mut intake, seen) = open(&notifier);
+    let (mut subscription, seen) = open(&notifier);
     *seen.0.poll.lock() = Some(Duration::from_secs(2));
     let began = Instant::now();
-    intake.wait(Duration::from_secs(9)).await;
+    subscription.wait(Duration::from_secs(9)).await;
     assert_eq!(began.elapsed(), Duration::from_secs(2));
     *seen.0.poll.lock() = None;
-    intake.wait(Duration::from_secs(9)).await;
+    subscription.wait(Duration::from_secs(9)).await;
     assert_eq!(began.elapsed(), Duration::from_secs(11));
 }

@@ -25,6 +25,7 @@ pub(crate) async fn change(
     let fresh = || match &select {
         Select::Tasks(_) => Ok(Progress::Tasks(Vec::new())),
         Select::Group(_) => Ok(Progress::Group(queues.on_existing(queue, |store| store.walk())?.unwrap_or_default())),
+        _ => Err(Error::unsupported("this selection of tasks")),
     };
     let begun = operations.begin(queues.now(), (queue, &select, &change), fresh)?;
     let mut running = match begun {

@@ -1,4 +1,4 @@
-//! Delivering: one intake of a queue, which claims under the queue's lock, and waits without it.
+//! Delivering: one subscription of a queue, which claims under the queue's lock, and waits without it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,45 +6,45 @@ use std::time::Duration;
 use async_trait::async_trait;
 #[cfg(delayline_interleaved)]
 use delayline_core::faults::{Fault, is_planted};
-use delayline_core::{Claim, Claimed, Intake, IntakeOptions, QueueName, Result};
+use delayline_core::{Claim, Claimed, QueueName, Result, Subscription, SubscriptionOptions};
 
 use crate::notify::Listener;
 use crate::queues::{QueueSlot, Queues};
 use crate::store::{CLAIM_MAX, ClaimStep};
 
 /// Holds nothing but what wakes it: tasks are either in the store or with the caller.
-pub(crate) struct MemoryIntake {
+pub(crate) struct MemorySubscription {
     queues: Arc<Queues>,
     slot: Arc<QueueSlot>,
     listener: Listener,
     consumer: Option<String>,
 }
 
-impl MemoryIntake {
-    pub(crate) fn open(queues: Arc<Queues>, queue: &QueueName, options: IntakeOptions) -> Result<Self> {
+impl MemorySubscription {
+    pub(crate) fn open(queues: Arc<Queues>, queue: &QueueName, options: SubscriptionOptions) -> Result<Self> {
         let (slot, listener) = queues.enter(queue)?;
         Ok(Self { queues, slot, listener, consumer: options.consumer })
     }
 }
 
 #[async_trait]
-impl Intake for MemoryIntake {
+impl Subscription for MemorySubscription {
     async fn claim(&mut self, mut claim: Claim) -> Result<Claimed> {
         self.queues.caps.check_lease(claim.lease)?;
         claim.max = claim.max.min(CLAIM_MAX);
-        let mut buried_before = 0;
+        let mut dead_lettered_before = 0;
         loop {
             self.listener.see();
             self.queues.open()?;
             let now = self.queues.now();
             match self.queues.on_slot(&self.slot, |store| store.claim(now, claim)) {
                 ClaimStep::Done(mut claimed) => {
-                    claimed.buried += buried_before;
+                    claimed.dead_lettered += dead_lettered_before;
                     return Ok(claimed);
                 }
                 // Nothing has been taken, so this is a safe place to be dropped at.
-                ClaimStep::Again { buried } => {
-                    buried_before += buried;
+                ClaimStep::Again { dead_lettered } => {
+                    dead_lettered_before += dead_lettered;
                     tokio::task::yield_now().await;
                 }
             }
@@ -57,10 +57,10 @@ impl Intake for MemoryIntake {
             return;
         }
         #[cfg(delayline_interleaved)]
-        if is_planted(Fault::BellForgotten) {
+        if is_planted(Fault::NotificationForgotten) {
             self.listener.see();
         }
-        // Either way the caller claims next. The notifier is there for as long as the intake, which holds its queue.
+        // Either way the caller claims next. The notifier is there for as long as the subscription, which holds its queue.
         let _ = tokio::time::timeout(at_most, self.listener.notified()).await;
     }
 
@@ -69,14 +69,14 @@ impl Intake for MemoryIntake {
     }
 }
 
-impl Drop for MemoryIntake {
+impl Drop for MemorySubscription {
     fn drop(&mut self) {
         self.queues.leave(&self.slot);
     }
 }
 
-impl std::fmt::Debug for MemoryIntake {
+impl std::fmt::Debug for MemorySubscription {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MemoryIntake").field("queue", &self.slot.name).field("consumer", &self.consumer).finish()
+        f.debug_struct("MemorySubscription").field("queue", &self.slot.name).field("consumer", &self.consumer).finish()
     }
 }

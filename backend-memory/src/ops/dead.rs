@@ -1,6 +1,6 @@
 //! Dead letters: listed, redriven at a rate, purged.
 
-use delayline_core::{DeadLetterOp, DeadLetters, DeadSelect, Error, ErrorKind, QueueName, Result, limits};
+use delayline_core::{DeadLetterOp, DeadLetterSelect, DeadLetters, Error, ErrorKind, QueueName, Result, limits};
 
 use crate::queues::Queues;
 use crate::store::{DELAY_MAX, DeadFilter, DeadWalk, Store};
@@ -41,7 +41,12 @@ async fn walk_dead(
     Ok(answer)
 }
 
-async fn redrive(queues: &Queues, queue: &QueueName, select: DeadSelect, rate: Option<f64>) -> Result<DeadLetters> {
+async fn redrive(
+    queues: &Queues,
+    queue: &QueueName,
+    select: DeadLetterSelect,
+    rate: Option<f64>,
+) -> Result<DeadLetters> {
     let gap_us = match rate {
         None => 0.0,
         Some(rate) if rate.is_finite() && rate > 0.0 => 1e6 / rate,
@@ -58,10 +63,10 @@ async fn redrive(queues: &Queues, queue: &QueueName, select: DeadSelect, rate: O
     walk_dead(queues, queue, |store, walk| store.redrive(now, &filter, gap_us, walk)).await
 }
 
-fn filter(queues: &Queues, select: DeadSelect) -> Result<DeadFilter> {
+fn filter(queues: &Queues, select: DeadLetterSelect) -> Result<DeadFilter> {
     match select {
-        DeadSelect::All => Ok(DeadFilter::All),
-        DeadSelect::Ids(ids) => {
+        DeadLetterSelect::All => Ok(DeadFilter::All),
+        DeadLetterSelect::Ids(ids) => {
             queues.caps.check_batch(ids.len())?;
             Ok(DeadFilter::Ids(ids.into_iter().collect()))
         }

@@ -1,6 +1,6 @@
 //! Scheduling: a batch in chunks, each under one lock.
 
-use delayline_core::{NewTask, OnConflict, Outcome, QueueName, Result, Scheduled};
+use delayline_core::{NewTask, OnConflict, QueueName, Result, ScheduleOutcome, Scheduled};
 
 use super::CHUNK;
 use crate::now::Now;
@@ -67,7 +67,9 @@ fn schedule_chunk(
                 continue;
             }
             let result = store.schedule(now, &queues.caps, task);
-            let taken = result.as_ref().is_ok_and(|s| matches!(s.outcome, Outcome::Created | Outcome::Replaced));
+            let taken = result
+                .as_ref()
+                .is_ok_and(|s| matches!(s.outcome, ScheduleOutcome::Created | ScheduleOutcome::Replaced));
             if !taken && !kept {
                 unused.add(bytes);
             }

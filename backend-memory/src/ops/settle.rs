@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use delayline_core::{Error, Lease, QueueName, Result, Verdict};
+use delayline_core::{Disposition, Error, Lease, QueueName, Result};
 
 use super::CHUNK;
 use crate::now::Now;
@@ -16,14 +16,15 @@ const BLOCK: usize = 64;
 pub(crate) async fn settle(
     queues: &Queues,
     queue: &QueueName,
-    verdicts: Vec<(Lease, Verdict)>,
+    dispositions: Vec<(Lease, Disposition)>,
 ) -> Result<Vec<Result<()>>> {
     queues.open()?;
-    queues.caps.check_batch(verdicts.len())?;
+    queues.caps.check_batch(dispositions.len())?;
     let caps = &queues.caps;
-    let settle_one =
-        |store: &mut Store, now, (lease, verdict): &(Lease, Verdict)| store.settle(now, caps, lease, verdict.clone());
-    on_leases(queues, queue, &verdicts, |(lease, _)| lease, settle_one).await
+    let settle_one = |store: &mut Store, now, (lease, disposition): &(Lease, Disposition)| {
+        store.settle(now, caps, lease, disposition.clone())
+    };
+    on_leases(queues, queue, &dispositions, |(lease, _)| lease, settle_one).await
 }
 
 /// [`DelayBackend::extend`](delayline_core::DelayBackend::extend).

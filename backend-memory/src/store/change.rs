@@ -87,6 +87,7 @@ impl Store {
             Action::MoveTo(_) | Action::Shift(_) if leased => return Ok(ChangeOutcome::InFlight),
             Action::MoveTo(due) => place_of(now, caps, due)?,
             Action::Shift(by) => shifted(now, caps, place, by)?,
+            _ => return Err(unsupported()),
         };
         if target == place && !self.tasks.get(index).is_some_and(Entry::in_flight) {
             return Ok(ChangeOutcome::Changed);
@@ -101,13 +102,7 @@ impl Store {
 
 /// A place later or sooner on its own clock, at most the range from now.
 fn shifted(now: Now, caps: &Capabilities, place: Place, by: Shift) -> Result<Place> {
-    let millis = |d: std::time::Duration| u64::try_from(d.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
-    let ms = match by {
-        Shift::Later(by) => place.ms.saturating_add(millis(by)),
-        // Rounded down, so that it is not sooner than asked for.
-        Shift::Sooner(by) => place.ms.saturating_sub(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)),
-    };
-    in_range(now, caps, Place { wall: place.wall, ms })
+    in_range(now, caps, Place { wall: place.wall, ms: place.ms.saturating_add_signed(by.as_millis()) })
 }
 
 /// What can be checked of a change before any task is touched.
@@ -115,5 +110,10 @@ pub(crate) fn check(now: Now, caps: &Capabilities, action: Action) -> Result<(),
     match action {
         Action::MoveTo(due) => place_of(now, caps, due).map(drop),
         Action::Cancel | Action::Shift(_) => Ok(()),
+        _ => Err(unsupported()),
     }
+}
+
+fn unsupported() -> Error {
+    Error::unsupported("this change")
 }

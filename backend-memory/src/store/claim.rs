@@ -1,7 +1,7 @@
 //! Tasks on their way out.
 
 use bytes::Bytes;
-use delayline_core::{BuryCause, Claim, Claimed, ClaimedTask, Lease, Reason};
+use delayline_core::{Claim, Claimed, ClaimedTask, DeadLetterCause, Lease, Reason};
 
 use crate::now::{Now, Place};
 use crate::wheel::Key;
@@ -16,10 +16,10 @@ use super::{Store, WALL_CHECK, receipt};
 #[derive(Debug)]
 pub(crate) enum ClaimStep {
     Done(Claimed),
-    /// Nothing taken yet, and more to look through: let others have the lock, then go on. Buried so far are counted in
+    /// Nothing taken yet, and more to look through: let others have the lock, then go on. Dead-lettered so far are counted in
     /// the number.
     Again {
-        buried: u64,
+        dead_lettered: u64,
     },
 }
 
@@ -29,7 +29,7 @@ const BLOCK: usize = 64;
 /// What taking a task out for good costs, in keys moved.
 const BURIAL: usize = 15;
 
-/// The most tasks handed out under one lock.
+/// The most tasks delivered under one lock.
 pub(crate) const CLAIM_MAX: usize = 4_096;
 
 impl Store {
@@ -65,10 +65,10 @@ impl Store {
                         self.remove(index);
                         budget = budget.saturating_sub(BURIAL);
                     }
-                    Judged::Bury(cause) => {
+                    Judged::DeadLetter(cause) => {
                         budget = budget.saturating_sub(BURIAL);
-                        self.bury(now, index, cause, None);
-                        claimed.buried += 1;
+                        self.dead_letter(now, index, cause, None);
+                        claimed.dead_lettered += 1;
                     }
                     Judged::Deliver(payload_bytes) => {
                         bytes += payload_bytes;
@@ -86,7 +86,7 @@ impl Store {
         self.note_work(full_budget - budget);
         self.sweep(claimed.deliveries.len().max(1024));
         if claimed.deliveries.is_empty() && !finished {
-            return ClaimStep::Again { buried: claimed.buried };
+            return ClaimStep::Again { dead_lettered: claimed.dead_lettered };
         }
         ClaimStep::Done(self.arm(now, claimed))
     }
@@ -137,10 +137,10 @@ impl Store {
         }
         let extra = self.extra(entry);
         if extra.and_then(|extra| extra.expires).is_some_and(|expires| now.passed(expires)) {
-            return Judged::Bury(BuryCause::Expired);
+            return Judged::DeadLetter(DeadLetterCause::Expired);
         }
         if entry.attempt() >= self.max_attempts_of(entry) {
-            return Judged::Bury(BuryCause::AttemptsUsedUp);
+            return Judged::DeadLetter(DeadLetterCause::AttemptsUsedUp);
         }
         Judged::Deliver(
             extra
@@ -173,7 +173,7 @@ impl Store {
             Some(_) | None => small,
         };
         let mut task = ClaimedTask::new(lease, now.shown(due), now.since(due), payload);
-        task.max_attempts = self.max_attempts_of(entry);
+        task.attempts_max = self.max_attempts_of(entry);
         if let Some(extra) = self.extra(entry) {
             task.expires_at = extra.expires.map(|expires| now.shown(expires));
             task.headers = extra.headers.clone();
@@ -200,7 +200,7 @@ impl Store {
     }
 
     /// Moves a task whose key has been taken out or declared stale to the dead letters.
-    pub(super) fn bury(&mut self, now: Now, index: u32, cause: BuryCause, reason: Option<Reason>) {
+    pub(super) fn dead_letter(&mut self, now: Now, index: u32, cause: DeadLetterCause, reason: Option<Reason>) {
         let Some(entry) = self.tasks.get(index) else { return };
         let (id, due, payload) = (self.id_of(index, entry), self.due_of(entry), self.payload_of(entry));
         if let Some((entry, extra)) = self.detach(index) {
@@ -245,6 +245,6 @@ impl Length {
 enum Judged {
     Stale,
     Cancelled,
-    Bury(BuryCause),
+    DeadLetter(DeadLetterCause),
     Deliver(usize),
 }

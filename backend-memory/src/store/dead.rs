@@ -49,7 +49,7 @@ impl Store {
         (shown.into_iter().map(|(_, dead)| dead.letter.clone()).collect(), next)
     }
 
-    /// Begins a redrive or purge of what is buried now.
+    /// Begins a redrive or purge of what is dead-lettered now.
     pub(crate) fn dead_walk(&self) -> DeadWalk {
         DeadWalk { from: 0, until: self.dead.next, affected: 0, kept: 0 }
     }
@@ -80,11 +80,11 @@ impl Store {
             }
             self.freed.add(dead.bytes());
             let wait = std::time::Duration::from_micros((walk.affected as f64 * gap_us) as u64);
-            let Dead { letter, max_attempts } = *dead;
+            let Dead { letter, attempts_max } = *dead;
             let mut task = NewTask::new(Due::NOW, letter.payload).id(letter.id).headers(letter.headers);
             task.group = letter.group;
             task.on_conflict = OnConflict::Keep;
-            task.max_attempts = max_attempts.and_then(|n| Attempts::new(n).ok()).unwrap_or_default();
+            task.attempts_max = attempts_max.and_then(|n| Attempts::new(n).ok()).unwrap_or_default();
             self.grown.add(bytes_of(&task));
             self.accept(now, Place::mono(now.mono_after(wait)), None, task);
             walk.affected += 1;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use delayline_core::{BuryCause, DeadLetter, Reason, TaskId};
+use delayline_core::{DeadLetter, DeadLetterCause, Reason, TaskId};
 
 use crate::now::{Now, Place};
 
@@ -23,7 +23,7 @@ pub(super) struct DeadStore {
 #[derive(Debug)]
 pub(super) struct Dead {
     pub(super) letter: DeadLetter,
-    pub(super) max_attempts: Option<u32>,
+    pub(super) attempts_max: Option<u32>,
 }
 
 /// A task on its way to the dead letters, taken out of the store.
@@ -34,7 +34,7 @@ pub(super) struct Burial {
     pub(super) payload: Bytes,
     pub(super) attempts: u32,
     pub(super) extra: Extra,
-    pub(super) cause: BuryCause,
+    pub(super) cause: DeadLetterCause,
     pub(super) reason: Option<Reason>,
 }
 
@@ -57,17 +57,17 @@ impl DeadStore {
         usage
     }
 
-    /// Buries a task that was taken out of the store; answers what that counts, and what had to be dropped for it.
+    /// Dead-letters a task that was taken out of the store; answers what that counts, and what had to be dropped for it.
     pub(super) fn add(&mut self, now: Now, burial: Burial) -> (Usage, Usage) {
         let Burial { id, due, payload, attempts, extra, cause, reason } = burial;
         let reason = reason.or(extra.last_failure).unwrap_or_default();
-        let buried_at = delayline_core::Timestamp::from_unix_micros(now.wall_us as i64);
-        let mut letter = DeadLetter::new(id, cause, reason, buried_at, payload);
+        let dead_lettered_at = delayline_core::Timestamp::from_unix_micros(now.wall_us as i64);
+        let mut letter = DeadLetter::new(id, cause, reason, dead_lettered_at, payload);
         letter.due_at = now.shown(due);
         letter.attempts = attempts;
         letter.headers = extra.headers;
         letter.group = extra.group;
-        let dead = Box::new(Dead { letter, max_attempts: extra.max_attempts });
+        let dead = Box::new(Dead { letter, attempts_max: extra.attempts_max });
         let (mut added, mut dropped) = (Usage::default(), Usage::default());
         added.add(dead.bytes());
         self.letters.insert(self.next, dead);

@@ -6,8 +6,8 @@
 //! 2. A lease is just a later due time: claiming moves the entry to the lease's end, so that a lease that ends is a task
 //!    that falls due. `in_flight` says that the place is a lease's end; there is a `Live` exactly then.
 //! 3. `keys`, `groups`, `extras` and `payloads` hold exactly what their entries say; `detach` is the one way out.
-//! 4. `armed_us`, on the monotonic clock, is no earlier than any time that a sleeping intake wakes at by itself. What becomes visible before it
-//!    raises `hint`, which the shell passes on after it has let go of the lock.
+//! 4. `armed_us`, on the monotonic clock, is no earlier than any time that a sleeping subscription wakes at by itself. What
+//!    becomes visible before it raises `notification`, which the shell passes on after it has let go of the lock.
 //!
 //! Work that grows with the number of tasks is cut by a budget, so that no call holds the lock for more than a few
 //! milliseconds.
@@ -73,7 +73,7 @@ pub(crate) struct Store {
     last_fence: u64,
     paused: bool,
     armed_us: u64,
-    hint: bool,
+    notification: bool,
     /// The work under this lock was long: whoever waits for the lock is next.
     long: bool,
     /// How many tasks the last claim brought: about how many the next will.
@@ -81,8 +81,8 @@ pub(crate) struct Store {
     /// Tasks and bytes that left since the shell last asked, and such as came without its having reserved them.
     freed: Usage,
     grown: Usage,
-    /// Intakes that are open, kept by the shell.
-    pub(crate) intakes: usize,
+    /// Subscriptions that are open, kept by the shell.
+    pub(crate) subscriptions: usize,
     /// Set by the shell when this store is no longer in its registry; whoever finds it looks again.
     pub(crate) retired: bool,
 }
@@ -117,12 +117,12 @@ impl Store {
             last_fence: floors.fence,
             paused: false,
             armed_us: 0,
-            hint: false,
+            notification: false,
             long: false,
             claimed_last: 0,
             freed: Usage::default(),
             grown: Usage::default(),
-            intakes: 0,
+            subscriptions: 0,
             retired: false,
         }
     }
@@ -131,20 +131,20 @@ impl Store {
         Floors { seq: self.next_seq, fence: self.last_fence }
     }
 
-    /// Puts an empty store in this one's place, with its intakes and numbers going on; answers the old one.
+    /// Puts an empty store in this one's place, with its subscriptions and numbers going on; answers the old one.
     pub(crate) fn replace_with(&mut self, mut fresh: Self) -> Self {
-        fresh.intakes = self.intakes;
+        fresh.subscriptions = self.subscriptions;
         fresh.retired = self.retired;
         fresh.next_seq = self.next_seq;
         fresh.last_fence = self.last_fence;
         fresh.dead.continue_after(&self.dead);
-        fresh.hint = true;
+        fresh.notification = true;
         std::mem::replace(self, fresh)
     }
 
     /// Whether forgetting this queue would forget nothing.
     pub(crate) fn is_idle(&self) -> bool {
-        self.tasks.len() == 0 && self.dead.len() == 0 && !self.paused && self.intakes == 0
+        self.tasks.len() == 0 && self.dead.len() == 0 && !self.paused && self.subscriptions == 0
     }
 
     /// Whether there is anything that [`queues`](delayline_core::DelayBackend::queues) shows.
@@ -153,13 +153,13 @@ impl Store {
     }
 
     pub(crate) fn pause(&mut self, paused: bool) {
-        self.hint |= self.paused && !paused;
+        self.notification |= self.paused && !paused;
         self.paused = paused;
     }
 
-    /// Whether intakes are to be woken, since the last time this was asked.
-    pub(crate) fn take_hint(&mut self) -> bool {
-        std::mem::take(&mut self.hint)
+    /// Whether subscriptions are to be woken, since the last time this was asked.
+    pub(crate) fn take_notification(&mut self) -> bool {
+        std::mem::take(&mut self.notification)
     }
 
     /// Whether the work since this was last asked was long.
@@ -218,7 +218,7 @@ impl Store {
     }
 
     fn max_attempts_of(&self, entry: &Entry) -> u32 {
-        self.extra(entry).and_then(|extra| extra.max_attempts).unwrap_or(delayline_core::limits::ATTEMPTS_DEFAULT)
+        self.extra(entry).and_then(|extra| extra.attempts_max).unwrap_or(delayline_core::limits::ATTEMPTS_DEFAULT)
     }
 
     fn task_ref(&self, now: Now, index: u32, entry: &Entry, due: Place) -> TaskRef {
@@ -287,7 +287,7 @@ impl Store {
         let wake_at_us = now.mono_us.saturating_add(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX));
         if wake_at_us < self.armed_us {
             self.armed_us = 0;
-            self.hint = true;
+            self.notification = true;
         }
     }
 

@@ -1,6 +1,8 @@
 //! Tasks on their way in.
 
-use delayline_core::{Capabilities, Due, Error, ErrorKind, NewTask, OnConflict, Outcome, Result, Scheduled, TaskId};
+use delayline_core::{
+    Capabilities, Due, Error, ErrorKind, NewTask, OnConflict, Result, ScheduleOutcome, Scheduled, TaskId,
+};
 
 use crate::now::{Now, Place};
 use crate::payloads::SMALL_BYTES_MAX;
@@ -19,7 +21,7 @@ impl Store {
         if expires.is_some_and(|expires| now.line_ms(expires) < now.line_ms(place)) {
             return Err(Error::new(ErrorKind::Invalid, "the task expires before it is due"));
         }
-        let mut outcome = Outcome::Created;
+        let mut outcome = ScheduleOutcome::Created;
         if !self.can_accept() {
             return Err(full("sequence numbers or places"));
         }
@@ -31,8 +33,9 @@ impl Store {
                 OnConflict::Keep => return self.existing(now, there),
                 OnConflict::Replace => {
                     self.finish(there);
-                    outcome = Outcome::Replaced;
+                    outcome = ScheduleOutcome::Replaced;
                 }
+                _ => return Err(Error::unsupported("this answer to a conflict of ids")),
             }
         }
         let index = self.accept(now, place, expires, task);
@@ -64,14 +67,14 @@ impl Store {
             self.show_at(now, index, place);
             return index;
         }
-        let attempts = task.max_attempts.get();
+        let attempts = task.attempts_max.get();
         let extra = Extra {
             id: task.id,
             payload: large,
             headers: task.headers,
             group: task.group,
             expires,
-            max_attempts: (attempts != delayline_core::limits::ATTEMPTS_DEFAULT).then_some(attempts),
+            attempts_max: (attempts != delayline_core::limits::ATTEMPTS_DEFAULT).then_some(attempts),
             last_failure: None,
         };
         let index = self.tasks.insert(entry);
@@ -113,7 +116,7 @@ impl Store {
 
     fn existing(&self, now: Now, index: u32) -> Result<Scheduled> {
         let entry = self.tasks.get(index).ok_or_else(vanished)?;
-        Ok(Scheduled::new(self.task_ref(now, index, entry, self.due_of(entry)), Outcome::Existing))
+        Ok(Scheduled::new(self.task_ref(now, index, entry, self.due_of(entry)), ScheduleOutcome::Existing))
     }
 }
 
@@ -123,6 +126,7 @@ pub(super) fn place_of(now: Now, caps: &Capabilities, due: Due) -> Result<Place>
         Due::After(delay) if delay > DELAY_MAX => return Err(caps.out_of_range()),
         Due::After(delay) => return in_wheel(caps, Place::mono(now.mono_after(delay))),
         Due::At(at) => Place::wall(u64::try_from(at.unix_millis_ceil()).unwrap_or(0)),
+        _ => return Err(Error::unsupported("this kind of due time")),
     };
     in_range(now, caps, place)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use delayline_core::{BuryCause, Capabilities, Due, Error, Lease, Reason, Result, Verdict};
+use delayline_core::{Capabilities, DeadLetterCause, Disposition, Due, Error, Lease, Reason, Result};
 
 use crate::now::{Now, Place};
 
@@ -12,26 +12,33 @@ use super::schedule::place_of;
 
 impl Store {
     /// Ends one lease. Goes by the lease's receipt, not through the map of ids.
-    pub(crate) fn settle(&mut self, now: Now, caps: &Capabilities, lease: &Lease, verdict: Verdict) -> Result<()> {
+    pub(crate) fn settle(
+        &mut self,
+        now: Now,
+        caps: &Capabilities,
+        lease: &Lease,
+        disposition: Disposition,
+    ) -> Result<()> {
         let index = self.leased_at(lease).ok_or_else(Error::lease_lost)?;
         let cancelled = self.tasks.get(index).is_some_and(super::task::Entry::cancelled);
-        match verdict {
+        match disposition {
             // What was cancelled ends with its lease, whatever its handler thinks.
             _ if cancelled => self.finish(index),
-            Verdict::Complete => self.finish(index),
-            Verdict::Retry { after, reason } => {
+            Disposition::Complete => self.finish(index),
+            Disposition::Retry { after, reason } => {
                 let place = place_of(now, caps, Due::After(after))?;
                 self.retry(now, index, place, reason);
             }
-            Verdict::Snooze { after } => {
+            Disposition::Snooze { after } => {
                 let place = place_of(now, caps, Due::After(after))?;
                 self.give_back(now, index, |_| place);
             }
-            Verdict::Bury { reason } => {
+            Disposition::DeadLetter { reason } => {
                 self.hide(index);
-                self.bury(now, index, BuryCause::Buried, Some(reason));
+                self.dead_letter(now, index, DeadLetterCause::Requested, Some(reason));
             }
-            Verdict::Release => self.give_back(now, index, |old| old),
+            Disposition::Release => self.give_back(now, index, |old| old),
+            _ => return Err(Error::unsupported("this disposition")),
         }
         Ok(())
     }
@@ -78,7 +85,7 @@ impl Store {
         self.hide(index);
         let used_up = self.tasks.get(index).is_some_and(|entry| entry.attempt() >= self.max_attempts_of(entry));
         if used_up {
-            return self.bury(now, index, BuryCause::AttemptsUsedUp, Some(reason));
+            return self.dead_letter(now, index, DeadLetterCause::AttemptsUsedUp, Some(reason));
         }
         self.end_lease(index);
         if !reason.as_str().is_empty() {

@@ -66,7 +66,7 @@ pub(super) struct Extra {
     pub(super) group: Option<GroupName>,
     pub(super) expires: Option<Place>,
     /// `None` for the default number.
-    pub(super) max_attempts: Option<u32>,
+    pub(super) attempts_max: Option<u32>,
     pub(super) last_failure: Option<Reason>,
 }
 
@@ -77,7 +77,7 @@ pub(super) fn is_plain(task: &NewTask) -> bool {
         && task.expires.is_none()
         && task.headers.is_empty()
         && task.payload.len() <= SMALL_BYTES_MAX
-        && task.max_attempts == Attempts::default()
+        && task.attempts_max == Attempts::default()
 }
 
 impl Entry {

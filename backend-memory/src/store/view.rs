@@ -134,7 +134,7 @@ impl Store {
         let task = self.task_ref(now, index, entry, due);
         let mut view = TaskView::new(task, state, now.shown(entry.place()), self.payload_of(entry));
         view.attempt = entry.attempt();
-        view.max_attempts = self.max_attempts_of(entry);
+        view.attempts_max = self.max_attempts_of(entry);
         if let Some(extra) = self.extra(entry) {
             view.expires_at = extra.expires.map(|expires| now.shown(expires));
             view.group = extra.group.clone();

@@ -8,7 +8,7 @@ const DUE_BITS: u32 = 44;
 const DUE_SHIFT: u32 = SLOT_BITS + SEQ_BITS;
 
 /// `due_ms` (44 bits) | `seq` (52 bits) | `slot` (32 bits) in one integer, so that comparing two keys is comparing
-/// when they are handed out.
+/// when they are delivered.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Key(u128);
 

@@ -19,7 +19,7 @@
 //!    one slot is being moved at a time, and no other is touched before it is finished; each piece of it leaves
 //!    `moving` in the same call in which it arrives elsewhere.
 //! 4. **Nothing is early, nothing overtakes.** All keys due before `cursor_ms` are in the ready part, and those due at
-//!    the cursor as well once the wheel is settled. A key is handed out only if it is the smallest ready one, due
+//!    the cursor as well once the wheel is settled. A key is delivered only if it is the smallest ready one, due
 //!    before that bound, and due by the caller's `now`. So keys that are being prepared hold back what comes after
 //!    them, and what is inserted in the meantime is either ready at once or beyond the bound.
 //! 5. **Order within the ready part.** Each of its sources is sorted, and the head is the least of their heads. A slot

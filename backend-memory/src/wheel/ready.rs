@@ -1,4 +1,4 @@
-//! The ready part: keys in hand-out order, fed a piece at a time so that no call stalls.
+//! The ready part: keys in delivery order, fed a piece at a time so that no call stalls.
 //!
 //! Three sources, each sorted in itself; the head is the smallest of their heads:
 //!
@@ -332,7 +332,7 @@ struct Run {
     swept_by: u64,
 }
 
-/// The run with the smallest head is the greatest, because `BinaryHeap` hands out the greatest.
+/// The run with the smallest head is the greatest, because `BinaryHeap` delivers the greatest.
 impl Ord for Run {
     fn cmp(&self, other: &Self) -> Ordering {
         other.head.cmp(&self.head)

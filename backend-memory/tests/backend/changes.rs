@@ -5,8 +5,8 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use delayline_core::{
-    Change, ChangeOutcome, DeadLetterOp, DeadSelect, DelayBackend, ErrorKind, GroupName, NewTask, OperationId, Page,
-    Select, Shift, Verdict,
+    Change, ChangeOutcome, DeadLetterOp, DeadLetterSelect, DelayBackend, Disposition, ErrorKind, GroupName, NewTask,
+    OperationId, Page, Select, Shift,
 };
 use delayline_memory::MemoryBackend;
 
@@ -15,20 +15,22 @@ use crate::support::{LEASE, claim, key, ms, open, put, q, ready, settle};
 #[tokio::test(start_paused = true)]
 async fn cancel_3_in_flight_is_marked_told_at_the_extension_and_never_redelivered() {
     let backend = MemoryBackend::new();
-    let mut intake = open(&backend).await;
-    for verdict in [None, Some(Verdict::Release), Some(Verdict::Retry { after: ms(0), reason: "again".into() })] {
+    let mut subscription = open(&backend).await;
+    for disposition in
+        [None, Some(Disposition::Release), Some(Disposition::Retry { after: ms(0), reason: "again".into() })]
+    {
         let task = put(&backend, NewTask::new(ms(0), "")).await.unwrap();
-        let claimed = claim(&mut intake, 1).await.deliveries.remove(0);
+        let claimed = claim(&mut subscription, 1).await.deliveries.remove(0);
         let cancel = Select::Tasks(vec![task.clone()]);
         let changed = backend.change(&q(), cancel.clone(), Change::cancel()).await.unwrap();
         assert_eq!(changed.outcomes[0].as_ref().unwrap(), &ChangeOutcome::InFlight);
         let extended = backend.extend(&q(), vec![claimed.lease.clone()], LEASE).await.unwrap().remove(0).unwrap();
         assert!(extended.cancelled);
-        match verdict {
-            Some(verdict) => settle(&backend, claimed, verdict).await.unwrap(),
+        match disposition {
+            Some(disposition) => settle(&backend, claimed, disposition).await.unwrap(),
             None => tokio::time::advance(LEASE).await,
         }
-        assert!(claim(&mut intake, 1).await.deliveries.is_empty());
+        assert!(claim(&mut subscription, 1).await.deliveries.is_empty());
         let changed = backend.change(&q(), cancel, Change::cancel()).await.unwrap();
         assert_eq!(changed.outcomes[0].as_ref().unwrap(), &ChangeOutcome::NotFound);
     }
@@ -79,11 +81,11 @@ async fn cancel_8_an_operation_id_names_one_change() {
 #[tokio::test(start_paused = true)]
 async fn loss_8_dead_letters_are_redriven_at_a_rate_and_page_by_page() {
     let backend = MemoryBackend::new();
-    let mut intake = open(&backend).await;
+    let mut subscription = open(&backend).await;
     let batch = (0..3_000).map(|i| NewTask::new(ms(0), format!("{i}"))).collect();
     backend.schedule(&q(), batch).await.unwrap();
-    for task in claim(&mut intake, 5_000).await.deliveries {
-        settle(&backend, task, Verdict::Bury { reason: "poison".into() }).await.unwrap();
+    for task in claim(&mut subscription, 5_000).await.deliveries {
+        settle(&backend, task, Disposition::DeadLetter { reason: "poison".into() }).await.unwrap();
     }
     let (mut seen, mut after) = (0, None);
     loop {
@@ -99,13 +101,13 @@ async fn loss_8_dead_letters_are_redriven_at_a_rate_and_page_by_page() {
     }
     assert_eq!(seen, 3_000);
     for (rate, kind) in [(0.0, ErrorKind::Invalid), (f64::NAN, ErrorKind::Invalid), (1e-9, ErrorKind::OutOfRange)] {
-        let op = DeadLetterOp::Redrive { select: DeadSelect::All, rate: Some(rate) };
+        let op = DeadLetterOp::Redrive { select: DeadLetterSelect::All, rate: Some(rate) };
         assert_eq!(backend.dead_letters(&q(), op).await.unwrap_err().kind(), kind);
     }
-    let op = DeadLetterOp::Redrive { select: DeadSelect::All, rate: Some(1_000.0) };
+    let op = DeadLetterOp::Redrive { select: DeadLetterSelect::All, rate: Some(1_000.0) };
     assert_eq!(backend.dead_letters(&q(), op).await.unwrap().affected, 3_000);
     tokio::time::advance(ms(1_500)).await;
-    let claimed = claim(&mut intake, 5_000).await.deliveries;
+    let claimed = claim(&mut subscription, 5_000).await.deliveries;
     assert!((1_500..=1_502).contains(&claimed.len()), "{}", claimed.len());
     assert_eq!((claimed[0].lease.attempt, claimed[7].payload.to_vec()), (1, b"7".to_vec()));
 }
@@ -135,7 +137,7 @@ async fn cancel_8_an_operation_id_given_to_another_selection_is_refused_and_keep
 #[tokio::test(start_paused = true)]
 async fn clear_9_a_task_that_stays_is_listed_also_when_the_end_of_a_page_moves_meanwhile() {
     let backend = MemoryBackend::new();
-    let mut intake = open(&backend).await;
+    let mut subscription = open(&backend).await;
     for (name, wait) in [("a", 0), ("b", 0), ("c", 10_000)] {
         put(&backend, NewTask::new(ms(wait), "").id(key(name))).await.unwrap();
     }
@@ -145,7 +147,7 @@ async fn clear_9_a_task_that_stays_is_listed_also_when_the_end_of_a_page_moves_m
     let queue = q();
     let mut first = Box::pin(backend.list(&queue, Page::first(2)));
     assert!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-    assert_eq!(claim(&mut intake, 2).await.deliveries.len(), 2);
+    assert_eq!(claim(&mut subscription, 2).await.deliveries.len(), 2);
     let first = first.await.unwrap();
     assert_eq!(first.len(), 2);
     let next = backend.list(&queue, Page::after(&first[1], 1)).await.unwrap();

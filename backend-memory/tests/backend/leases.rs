@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use delayline_core::{
-    Change, DelayBackend, ErrorKind, IntakeOptions, NewTask, Outcome, QueueName, Select, TestClock, Verdict,
+    Change, DelayBackend, Disposition, ErrorKind, NewTask, QueueName, ScheduleOutcome, Select, SubscriptionOptions,
+    TestClock,
 };
 use delayline_memory::{MemoryBackend, MemoryConfig};
 
@@ -20,12 +21,12 @@ async fn dup_6_the_fence_rises_with_every_claim_also_when_an_id_or_queue_is_used
         clock.step_back(ms(5));
         put(&backend, NewTask::new(ms(0), "").id(key("k"))).await.unwrap();
         // The queue is empty and unused after each round, and so forgotten.
-        let mut intake = open(&backend).await;
-        let task = claim(&mut intake, 1).await.deliveries.remove(0);
+        let mut subscription = open(&backend).await;
+        let task = claim(&mut subscription, 1).await.deliveries.remove(0);
         assert!(task.lease.fence > last);
         last = task.lease.fence;
-        settle(&backend, task, Verdict::Complete).await.unwrap();
-        drop(intake);
+        settle(&backend, task, Disposition::Complete).await.unwrap();
+        drop(subscription);
         assert_eq!(backend.queues().await.unwrap(), []);
     }
 }
@@ -33,21 +34,21 @@ async fn dup_6_the_fence_rises_with_every_claim_also_when_an_id_or_queue_is_used
 #[tokio::test(start_paused = true)]
 async fn dup_4_a_stale_lease_changes_nothing_and_an_expired_one_nobody_took_still_settles() {
     let backend = MemoryBackend::new();
-    let mut intake = open(&backend).await;
+    let mut subscription = open(&backend).await;
     put(&backend, NewTask::new(ms(0), "")).await.unwrap();
-    let first = claim(&mut intake, 1).await.deliveries.remove(0);
+    let first = claim(&mut subscription, 1).await.deliveries.remove(0);
     tokio::time::advance(LEASE).await;
-    let second = claim(&mut intake, 1).await.deliveries.remove(0);
+    let second = claim(&mut subscription, 1).await.deliveries.remove(0);
     assert_eq!((second.lease.attempt, &second.lease.id), (2, &first.lease.id));
     let stale = backend.extend(&q(), vec![first.lease.clone()], LEASE).await.unwrap();
     assert_eq!(stale[0].as_ref().unwrap_err().kind(), ErrorKind::LeaseLost);
-    for verdict in [Verdict::Complete, Verdict::Release, Verdict::Bury { reason: "".into() }] {
-        assert_eq!(settle(&backend, first.clone(), verdict).await.unwrap_err().kind(), ErrorKind::LeaseLost);
+    for disposition in [Disposition::Complete, Disposition::Release, Disposition::DeadLetter { reason: "".into() }] {
+        assert_eq!(settle(&backend, first.clone(), disposition).await.unwrap_err().kind(), ErrorKind::LeaseLost);
     }
     tokio::time::advance(LEASE * 2).await;
-    settle(&backend, second.clone(), Verdict::Complete).await.unwrap();
-    assert_eq!(settle(&backend, second, Verdict::Complete).await.unwrap_err().kind(), ErrorKind::LeaseLost);
-    assert!(claim(&mut intake, 1).await.deliveries.is_empty());
+    settle(&backend, second.clone(), Disposition::Complete).await.unwrap();
+    assert_eq!(settle(&backend, second, Disposition::Complete).await.unwrap_err().kind(), ErrorKind::LeaseLost);
+    assert!(claim(&mut subscription, 1).await.deliveries.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -55,7 +56,7 @@ async fn drop_1_a_schedule_or_settle_dropped_anywhere_did_each_item_or_not() {
     let total = 20_000;
     for polls in 0.. {
         let backend = MemoryBackend::new();
-        let mut intake = open(&backend).await;
+        let mut subscription = open(&backend).await;
         let batch = (0..total).map(|i| NewTask::new(ms(0), format!("{i}"))).collect();
         let queue = q();
         let mut schedule = Box::pin(backend.schedule(&queue, batch));
@@ -66,13 +67,13 @@ async fn drop_1_a_schedule_or_settle_dropped_anywhere_did_each_item_or_not() {
         drop(schedule);
         let mut leases = vec![];
         loop {
-            let claimed = claim(&mut intake, 10_000).await.deliveries;
+            let claimed = claim(&mut subscription, 10_000).await.deliveries;
             if claimed.is_empty() {
                 break;
             }
             for task in claimed {
                 assert_eq!(task.payload, format!("{}", leases.len()), "accepted from the front, none twice");
-                leases.push((task.lease, Verdict::Complete));
+                leases.push((task.lease, Disposition::Complete));
             }
         }
         assert_eq!(done, leases.len() == total);
@@ -95,40 +96,40 @@ async fn drop_1_a_schedule_or_settle_dropped_anywhere_did_each_item_or_not() {
 #[tokio::test(start_paused = true)]
 async fn dup_9_an_id_in_use_is_kept_or_replaced_and_a_replaced_lease_is_lost() {
     let backend = MemoryBackend::new();
-    let mut intake = open(&backend).await;
+    let mut subscription = open(&backend).await;
     let debounce = |text: &'static str| NewTask::new(ms(1_000), text).id(key("room")).replace();
     for text in ["a", "b", "c"] {
         put(&backend, debounce(text)).await.unwrap();
         tokio::time::advance(ms(600)).await;
-        assert!(claim(&mut intake, 1).await.deliveries.is_empty());
+        assert!(claim(&mut subscription, 1).await.deliveries.is_empty());
     }
     let kept = backend.schedule(&q(), vec![NewTask::new(ms(5), "d").id(key("room"))]).await.unwrap().remove(0).unwrap();
-    assert_eq!(kept.outcome, Outcome::Existing);
+    assert_eq!(kept.outcome, ScheduleOutcome::Existing);
     tokio::time::advance(ms(400)).await;
-    let task = claim(&mut intake, 9).await.deliveries.remove(0);
+    let task = claim(&mut subscription, 9).await.deliveries.remove(0);
     assert_eq!(task.payload, "c");
     put(&backend, debounce("e")).await.unwrap();
-    assert_eq!(settle(&backend, task, Verdict::Complete).await.unwrap_err().kind(), ErrorKind::LeaseLost);
+    assert_eq!(settle(&backend, task, Disposition::Complete).await.unwrap_err().kind(), ErrorKind::LeaseLost);
     tokio::time::advance(ms(1_000)).await;
-    assert_eq!(claim(&mut intake, 9).await.deliveries.remove(0).payload, "e");
+    assert_eq!(claim(&mut subscription, 9).await.deliveries.remove(0).payload, "e");
 }
 
 #[tokio::test(start_paused = true)]
 async fn dup_10_the_id_of_a_task_cancelled_in_flight_is_free_at_once() {
     for lease_ended in [false, true] {
         let backend = MemoryBackend::new();
-        let mut intake = open(&backend).await;
+        let mut subscription = open(&backend).await;
         put(&backend, NewTask::new(ms(0), "old").id(key("k"))).await.unwrap();
-        let old = claim(&mut intake, 1).await.deliveries.remove(0);
+        let old = claim(&mut subscription, 1).await.deliveries.remove(0);
         backend.change(&q(), Select::Tasks(vec![key("k").into()]), Change::cancel()).await.unwrap();
         if lease_ended {
             tokio::time::advance(LEASE).await;
         }
         let new =
             backend.schedule(&q(), vec![NewTask::new(ms(0), "new").id(key("k"))]).await.unwrap().remove(0).unwrap();
-        assert_eq!(new.outcome, Outcome::Created);
-        assert_eq!(settle(&backend, old, Verdict::Complete).await.unwrap_err().kind(), ErrorKind::LeaseLost);
-        assert_eq!(claim(&mut intake, 9).await.deliveries.remove(0).payload, "new");
+        assert_eq!(new.outcome, ScheduleOutcome::Created);
+        assert_eq!(settle(&backend, old, Disposition::Complete).await.unwrap_err().kind(), ErrorKind::LeaseLost);
+        assert_eq!(claim(&mut subscription, 9).await.deliveries.remove(0).payload, "new");
     }
 }
 
@@ -140,11 +141,11 @@ async fn dup_5_a_lease_of_another_queue_settles_nothing() {
     let queues = ["a", "b"].map(|name| QueueName::new(name).unwrap());
     for queue in &queues {
         backend.schedule(queue, vec![NewTask::new(ms(0), "")]).await.unwrap();
-        let mut intake = backend.intake(queue, IntakeOptions::default()).await.unwrap();
-        leases.push(claim(&mut intake, 1).await.deliveries.remove(0).lease);
+        let mut subscription = backend.subscribe(queue, SubscriptionOptions::default()).await.unwrap();
+        leases.push(claim(&mut subscription, 1).await.deliveries.remove(0).lease);
     }
     assert_eq!((leases[0].fence, &leases[0].receipt), (leases[1].fence, &leases[1].receipt), "alike but for their ids");
-    let lost = backend.settle(&queues[1], vec![(leases[0].clone(), Verdict::Complete)]).await.unwrap().remove(0);
+    let lost = backend.settle(&queues[1], vec![(leases[0].clone(), Disposition::Complete)]).await.unwrap().remove(0);
     assert_eq!(lost.unwrap_err().kind(), ErrorKind::LeaseLost);
 }
 

@@ -1,12 +1,12 @@
-//! A backend, a queue and an intake in few words.
+//! A backend, a queue and a subscription in few words.
 
 use std::future::Future;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use delayline_core::{
-    Claim, Claimed, ClaimedTask, DelayBackend, Intake, IntakeOptions, NewTask, QueueName, Result, TaskId, TaskRef,
-    Verdict,
+    Claim, Claimed, ClaimedTask, DelayBackend, Disposition, NewTask, QueueName, Result, Subscription,
+    SubscriptionOptions, TaskId, TaskRef,
 };
 use delayline_memory::MemoryBackend;
 
@@ -24,20 +24,20 @@ pub(crate) fn key(id: &str) -> TaskId {
     TaskId::new(id).unwrap()
 }
 
-pub(crate) async fn open(backend: &MemoryBackend) -> Box<dyn Intake> {
-    backend.intake(&q(), IntakeOptions::default()).await.unwrap()
+pub(crate) async fn open(backend: &MemoryBackend) -> Box<dyn Subscription> {
+    backend.subscribe(&q(), SubscriptionOptions::default()).await.unwrap()
 }
 
 pub(crate) async fn put(backend: &MemoryBackend, task: NewTask) -> Result<TaskRef> {
     backend.schedule(&q(), vec![task]).await.unwrap().remove(0).map(TaskRef::from)
 }
 
-pub(crate) async fn claim(intake: &mut Box<dyn Intake>, max: usize) -> Claimed {
-    intake.claim(Claim::new(max, LEASE)).await.unwrap()
+pub(crate) async fn claim(subscription: &mut Box<dyn Subscription>, max: usize) -> Claimed {
+    subscription.claim(Claim::new(max, LEASE)).await.unwrap()
 }
 
-pub(crate) async fn settle(backend: &MemoryBackend, task: ClaimedTask, verdict: Verdict) -> Result<()> {
-    backend.settle(&q(), vec![(task.lease, verdict)]).await.unwrap().remove(0)
+pub(crate) async fn settle(backend: &MemoryBackend, task: ClaimedTask, disposition: Disposition) -> Result<()> {
+    backend.settle(&q(), vec![(task.lease, disposition)]).await.unwrap().remove(0)
 }
 
 /// Whether a future is ready when it is polled once.

@@ -15,12 +15,12 @@ pub(crate) fn capabilities(config: &PostgresConfig, durability: Durability) -> C
     caps.order = Order::Exact;
     caps.resolution = Duration::from_millis(1);
     let listens = config.listens_at().is_some();
-    caps.lateness = if listens { Duration::from_millis(5) } else { config.poll + Duration::from_millis(5) };
+    caps.lateness = if listens { Duration::from_millis(5) } else { config.poll_interval + Duration::from_millis(5) };
     caps.delay_max = DELAY_MAX;
     caps.lease_max = LEASE_MAX;
     caps.payload_bytes_max = config.payload_bytes_max;
     caps.batch_max = 10_000;
-    caps.sweep = config.sleep_max();
+    caps.fallback_poll_interval = config.sleep_max();
     caps.operation_window = config.operation_window;
     caps.extend = Support::Definite;
     caps.cancel = Support::Definite;

@@ -30,13 +30,13 @@ pub struct PostgresConfig {
     pub(crate) pooler: bool,
     listen: bool,
     listen_at: Option<PgConnectOptions>,
-    pub(crate) poll: Duration,
+    pub(crate) poll_interval: Duration,
     pub(crate) flush: Flush,
     pub(crate) migrate: bool,
     pub(crate) dead_letters_max: usize,
     pub(crate) payload_bytes_max: usize,
     pub(crate) operation_window: Duration,
-    pub(crate) sweep: Duration,
+    pub(crate) fallback_poll_interval: Duration,
 }
 
 /// The most connections of a pool of ours.
@@ -51,11 +51,11 @@ impl PostgresConfig {
     /// so on. What is missing is taken from the environment (`PGUSER`, `PGPASSWORD`, ...) and `~/.pgpass`, as `psql` does.
     ///
     /// The options are named as the methods here: `schema`, `pool_size`, `connect_timeout`, `response_timeout`, `pooler`,
-    /// `listen`, `listen_url`, `poll`, `flush_accepting`, `flush_claims`, `flush_completions`, `migrate`, `dead_letters_max`,
-    /// `payload_bytes_max`, `operation_window` and `sweep`. Times are written as `500ms`, `5s` or `1m`, yes and no as `on`
-    /// and `off`, the others as whole numbers. Those of libpq that concern the connection may stand there too: `host`,
-    /// `port`, `dbname`, `user`, `password`, `sslmode`, `sslrootcert`, `sslcert`, `sslkey`, `application_name` and
-    /// `options`.
+    /// `listen`, `listen_url`, `poll_interval`, `flush_accepting`, `flush_claims`, `flush_completions`, `migrate`, `dead_letters_max`,
+    /// `payload_bytes_max`, `operation_window` and `fallback_poll_interval`. Times are written as `500ms`, `5s` or `1m`,
+    /// yes and no as `on` and `off`, the others as whole numbers. Those of libpq that concern the connection may stand
+    /// there too: `host`, `port`, `dbname`, `user`, `password`, `sslmode`, `sslrootcert`, `sslcert`, `sslkey`,
+    /// `application_name` and `options`.
     ///
     /// TLS is used where the server offers it (`sslmode=prefer`), and its certificate is checked by `sslmode=verify-full`
     /// only, as everywhere with PostgreSQL.
@@ -89,13 +89,13 @@ impl PostgresConfig {
             pooler: false,
             listen: true,
             listen_at: None,
-            poll: Duration::from_secs(1),
+            poll_interval: Duration::from_secs(1),
             flush: Flush { accepting: true, claims: true, completions: true },
             migrate: true,
             dead_letters_max: 100_000,
             payload_bytes_max: 1 << 20,
             operation_window: Duration::from_secs(60),
-            sweep: Duration::from_secs(30),
+            fallback_poll_interval: Duration::from_secs(30),
         }
     }
 
@@ -108,7 +108,7 @@ impl PostgresConfig {
             "pooler" => self.pooler = option.switch()?,
             "listen" => self.listen = option.switch()?,
             "listen_url" => *self = self.clone().listen_url(option.text())?,
-            "poll" => self.poll = option.time()?,
+            "poll_interval" => self.poll_interval = option.time()?,
             "flush_accepting" => self.flush.accepting = option.switch()?,
             "flush_claims" => self.flush.claims = option.switch()?,
             "flush_completions" => self.flush.completions = option.switch()?,
@@ -116,7 +116,7 @@ impl PostgresConfig {
             "dead_letters_max" => self.dead_letters_max = option.whole()?,
             "payload_bytes_max" => self.payload_bytes_max = option.whole()?,
             "operation_window" => self.operation_window = option.time()?,
-            "sweep" => self.sweep = option.time()?,
+            "fallback_poll_interval" => self.fallback_poll_interval = option.time()?,
             _ => return Err(option.unread()),
         }
         Ok(())
@@ -162,7 +162,7 @@ impl PostgresConfig {
         self
     }
 
-    /// Whether to be woken by LISTEN, on unless set. When it is off, a consumer asks once in [`poll`](Self::poll).
+    /// Whether to be woken by LISTEN, on unless set. When it is off, a consumer asks once in [`poll_interval`](Self::poll_interval).
     #[must_use]
     pub fn listen(mut self, yes: bool) -> Self {
         self.listen = yes;
@@ -188,13 +188,13 @@ impl PostgresConfig {
     /// How long a consumer sleeps without asking when nothing is due and it can't listen, 1 s unless set. So late may a
     /// task then be that another process schedules.
     #[must_use]
-    pub fn poll(mut self, time: Duration) -> Self {
-        self.poll = time;
+    pub fn poll_interval(mut self, time: Duration) -> Self {
+        self.poll_interval = time;
         self
     }
 
-    /// Whether accepting a task, moving, cancelling or burying it waits until that is on the disk, on unless set. When it
-    /// is off, a server that crashes loses what it acknowledged in its last moments (up to three times its
+    /// Whether accepting a task, moving, cancelling or dead-lettering it waits until that is on the disk, on unless set.
+    /// When it is off, a server that crashes loses what it acknowledged in its last moments (up to three times its
     /// `wal_writer_delay`, 0.6 s unless set), and no [`Capabilities`](delayline_core::Capabilities) promise it.
     #[must_use]
     pub fn flush_accepting(mut self, yes: bool) -> Self {
@@ -202,15 +202,15 @@ impl PostgresConfig {
         self
     }
 
-    /// Whether a claim waits until it is on the disk, on unless set. When it is off, a server that crashes may hand out
-    /// again what it handed out in its last moments, before its lease has ended: two workers at once. No task is lost.
+    /// Whether a claim waits until it is on the disk, on unless set. When it is off, a server that crashes may deliver
+    /// again what it delivered in its last moments, before its lease has ended: two workers at once. No task is lost.
     #[must_use]
     pub fn flush_claims(mut self, yes: bool) -> Self {
         self.flush.claims = yes;
         self
     }
 
-    /// Whether settling waits until it is on the disk, on unless set. When it is off, a server that crashes may hand out
+    /// Whether settling waits until it is on the disk, on unless set. When it is off, a server that crashes may deliver
     /// again what was completed in its last moments. No task is lost.
     #[must_use]
     pub fn flush_completions(mut self, yes: bool) -> Self {
@@ -282,8 +282,8 @@ impl PostgresConfig {
 
     /// How long a consumer sleeps without asking when nothing is due and nothing rings, 30 s unless set.
     #[must_use]
-    pub fn sweep(mut self, time: Duration) -> Self {
-        self.sweep = time;
+    pub fn fallback_poll_interval(mut self, time: Duration) -> Self {
+        self.fallback_poll_interval = time;
         self
     }
 
@@ -301,16 +301,20 @@ impl PostgresConfig {
         check_times(&[
             ("response_timeout", self.response_timeout, 1),
             ("connect_timeout", self.connect_timeout, 1),
-            ("poll", self.poll, 1),
+            ("poll_interval", self.poll_interval, 1),
             ("operation_window", self.operation_window, 1),
-            ("sweep", self.sweep, 1),
+            ("fallback_poll_interval", self.fallback_poll_interval, 1),
         ])?;
         Schema::new(&self.schema)
     }
 
-    /// How long a consumer may sleep unless it is rung: the sweep, or the poll where nothing can ring it.
+    /// How long a consumer may sleep unless it is rung: the fallback poll, or the poll where nothing can ring it.
     pub(crate) fn sleep_max(&self) -> Duration {
-        if self.listens_at().is_some() { self.sweep } else { self.poll.min(self.sweep) }
+        if self.listens_at().is_some() {
+            self.fallback_poll_interval
+        } else {
+            self.poll_interval.min(self.fallback_poll_interval)
+        }
     }
 
     /// Where to listen, if at all.
@@ -351,13 +355,13 @@ impl fmt::Debug for PostgresConfig {
             .field("response_timeout", &self.response_timeout)
             .field("pooler", &self.pooler)
             .field("listens_at", &self.listens_at().as_ref().map(place))
-            .field("poll", &self.poll)
+            .field("poll_interval", &self.poll_interval)
             .field("flush", &self.flush)
             .field("migrate", &self.migrate)
             .field("dead_letters_max", &self.dead_letters_max)
             .field("payload_bytes_max", &self.payload_bytes_max)
             .field("operation_window", &self.operation_window)
-            .field("sweep", &self.sweep)
+            .field("fallback_poll_interval", &self.fallback_poll_interval)
             .finish()
     }
 }
@@ -373,9 +377,9 @@ mod tests {
     fn urls_set_everything() {
         let config = PostgresConfig::from_url(
             "postgres://me:hunter2@example.org:7000/exams?sslmode=require&application_name=app&schema=x&pool_size=3\
-             &connect_timeout=2s&response_timeout=1500ms&pooler=on&listen=on&poll=2s&flush_accepting=off\
+             &connect_timeout=2s&response_timeout=1500ms&pooler=on&listen=on&poll_interval=2s&flush_accepting=off\
              &flush_claims=off&flush_completions=off&migrate=off&dead_letters_max=7&payload_bytes_max=8\
-             &operation_window=9s&sweep=10s&listen_url=postgres%3A%2F%2Fme%3Ahunter2%40direct%3A5433%2Fexams",
+             &operation_window=9s&fallback_poll_interval=10s&listen_url=postgres%3A%2F%2Fme%3Ahunter2%40direct%3A5433%2Fexams",
         )
         .unwrap();
         let server = config.server();
@@ -385,7 +389,14 @@ mod tests {
         assert_eq!((config.check().unwrap().name(), config.pool_size), ("x", 3));
         assert_eq!((config.connect_timeout.as_millis(), config.response_timeout.as_millis()), (2_000, 1_500));
         assert_eq!((config.dead_letters_max, config.payload_bytes_max, config.migrate), (7, 8, false));
-        assert_eq!((config.operation_window.as_secs(), config.sweep.as_secs(), config.poll.as_secs()), (9, 10, 2));
+        assert_eq!(
+            (
+                config.operation_window.as_secs(),
+                config.fallback_poll_interval.as_secs(),
+                config.poll_interval.as_secs()
+            ),
+            (9, 10, 2)
+        );
         assert_eq!(config.flush, Flush { accepting: false, claims: false, completions: false });
         assert_eq!(config.listens_at().as_ref().map(place).as_deref(), Some("direct:5433"));
         let plain = PostgresConfig::from_url("PostgreSQL://me@localhost").unwrap();
@@ -404,8 +415,8 @@ mod tests {
             ("postgres://host?schema=a-b", "letters, digits and `_`"),
             ("postgres://host?pool_size=101", "1 to 100 connections"),
             ("postgres://host?pool_size=", "whole number"),
-            ("postgres://host?sweep=soon", "such as `500ms`"),
-            ("postgres://host?sweep=2days", "sweep is 1ms to a day"),
+            ("postgres://host?fallback_poll_interval=soon", "such as `500ms`"),
+            ("postgres://host?fallback_poll_interval=2days", "fallback_poll_interval is 1ms to a day"),
             ("postgres://host?listen=maybe", "`on` or `off`"),
             ("postgres://host?listen_url=postgres://h?schema%3Dx", "has no option `schema`"),
             ("postgres://host?schema=%4", "two digits"),

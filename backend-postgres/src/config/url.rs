@@ -17,7 +17,7 @@ const FORM: UrlForm = UrlForm {
         "pooler",
         "listen",
         "listen_url",
-        "poll",
+        "poll_interval",
         "flush_accepting",
         "flush_claims",
         "flush_completions",
@@ -25,9 +25,10 @@ const FORM: UrlForm = UrlForm {
         "dead_letters_max",
         "payload_bytes_max",
         "operation_window",
-        "sweep",
+        "fallback_poll_interval",
     ],
     options_with_at: &["listen_url"],
+    aliases: &[],
 };
 
 /// Those of libpq that the driver knows. What it does not know it would log, with its value.

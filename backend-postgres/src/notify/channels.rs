@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::config::PostgresConfig;
 use crate::limits::NAME;
-use crate::notify::ear::Ear;
+use crate::notify::connection::ListenConnection;
 use crate::schema::Schema;
 use crate::transport::failure::{Effect, failed, lost};
 
@@ -50,7 +50,7 @@ pub(crate) struct Channels {
 /// One connection that listens.
 #[derive(Debug)]
 pub(crate) struct ChannelSubscriber {
-    ear: Ear,
+    connection: ListenConnection,
     schema: Schema,
     /// Of how many queues each channel is that is listened to.
     channels: HashMap<String, usize>,
@@ -61,8 +61,8 @@ impl Source for Channels {
     type Subscriber = ChannelSubscriber;
 
     async fn connect(&self) -> Result<ChannelSubscriber> {
-        let ear = Ear::open(&self.server, self.connect_timeout).await?;
-        Ok(ChannelSubscriber { ear, schema: self.schema.clone(), channels: HashMap::new() })
+        let connection = ListenConnection::open(&self.server, self.connect_timeout).await?;
+        Ok(ChannelSubscriber { connection, schema: self.schema.clone(), channels: HashMap::new() })
     }
 }
 
@@ -83,7 +83,7 @@ impl Subscriber for ChannelSubscriber {
             return Ok(());
         }
         let names: Vec<_> = new.iter().map(String::as_str).collect();
-        self.ear.listener().listen_all(names).await.map_err(|e| failed("LISTEN", Effect::Read, e))
+        self.connection.listener().listen_all(names).await.map_err(|e| failed("LISTEN", Effect::Read, e))
     }
 
     async fn unsubscribe(&mut self, queues: Vec<QueueName>) -> Result<()> {
@@ -93,20 +93,20 @@ impl Subscriber for ChannelSubscriber {
             *queues -= 1;
             if *queues == 0 {
                 self.channels.remove(&channel);
-                self.ear.listener().unlisten(&channel).await.map_err(|e| failed("UNLISTEN", Effect::Read, e))?;
+                self.connection.listener().unlisten(&channel).await.map_err(|e| failed("UNLISTEN", Effect::Read, e))?;
             }
         }
         Ok(())
     }
 
     async fn receive(&mut self) -> Result<Option<(QueueName, Notification)>> {
-        match self.ear.listener().try_recv().await.map_err(|e| failed("LISTEN", Effect::Read, e))? {
+        match self.connection.listener().try_recv().await.map_err(|e| failed("LISTEN", Effect::Read, e))? {
             Some(message) => Ok(read(&message)),
             None => Err(lost("LISTEN", Effect::Read, "the connection was lost")),
         }
     }
 
     async fn ping(&mut self) -> Result<()> {
-        self.ear.listener().execute("SELECT 1").await.map(drop).map_err(|e| failed("asking", Effect::Read, e))
+        self.connection.listener().execute("SELECT 1").await.map(drop).map_err(|e| failed("asking", Effect::Read, e))
     }
 }

@@ -1,4 +1,4 @@
 //! Notifications: what tells a waiting consumer that something was placed in its queue.
 
 pub(crate) mod channels;
-pub(crate) mod ear;
+pub(crate) mod connection;

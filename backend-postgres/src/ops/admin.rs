@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use delayline_core::{AdminOp, DeadLetterOp, DeadSelect, Error, QueueName, Result};
+use delayline_core::{AdminOp, DeadLetterOp, DeadLetterSelect, Error, QueueName, Result};
 use tokio::time::sleep;
 
 use crate::codec::{corrupt, count, get};
@@ -56,7 +56,7 @@ async fn delete(store: &Store, queue: &QueueName, caller: &Caller) -> Result<()>
             (true, _, None) => return Err(busy()),
         }
     }
-    let purge = DeadLetterOp::Purge { select: DeadSelect::All };
+    let purge = DeadLetterOp::Purge { select: DeadLetterSelect::All };
     dead::operate(store, queue, purge, caller).await?;
     let name = queue.clone();
     let rest = store.rows("deleting", Effect::Repeat, &store.sql.delete_rest, move |query| query.bind(name.as_str()));

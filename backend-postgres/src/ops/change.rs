@@ -29,6 +29,7 @@ struct Plan<'c> {
     store: &'c Store,
     queue: &'c QueueName,
     action: Action,
+    aim: Aim,
     operation: Option<Operation>,
     caller: &'c Caller,
 }
@@ -47,14 +48,16 @@ pub(crate) async fn change(
     if let Select::Tasks(tasks) = &select {
         store.caps.check_batch(tasks.len())?;
     }
+    let aim = Aim::of(change.action)?;
     let operation = match change.operation {
-        Some(id) => Some(begin(store, id, digest(queue, &select, change.action)).await?),
+        Some(id) => Some(begin(store, id, digest(queue, &select, change.action)?).await?),
         None => None,
     };
-    let plan = Plan { store, queue, action: change.action, operation, caller };
+    let plan = Plan { store, queue, action: change.action, aim, operation, caller };
     match select {
         Select::Tasks(tasks) => plan.change_tasks(tasks).await,
         Select::Group(group) => plan.change_group(&group).await,
+        _ => Err(Error::unsupported("this selection of tasks")),
     }
 }
 
@@ -81,16 +84,15 @@ struct Aim {
 }
 
 impl Aim {
-    fn of(action: Action) -> Self {
+    fn of(action: Action) -> Result<Self> {
         let (letter, target) = match action {
             Action::Cancel => (b'c', 0),
-            Action::MoveTo(due) => (b'm', due_number(due)),
+            Action::MoveTo(due) => (b'm', due_number(due)?),
             // A shift beyond all ranges stays beyond them.
-            Action::Shift(Shift::Later(by)) => (b's', micros_ceil(by) / 1000 + i64::from(micros_ceil(by) % 1000 > 0)),
-            // Rounded down, so that it is not sooner than asked for.
-            Action::Shift(Shift::Sooner(by)) => (b's', -(by.as_millis().min(1 << 52) as i64)),
+            Action::Shift(by) => (b's', by.as_millis()),
+            _ => return Err(Error::unsupported("this change")),
         };
-        Self { letter, target: target.min(1 << 52) }
+        Ok(Self { letter, target: target.min(1 << 52) })
     }
 
     fn bind(self, query: Query<'static>) -> Query<'static> {
@@ -205,7 +207,7 @@ impl Plan<'_> {
             queue: self.queue.clone(),
             sql: store.sql.change_tasks.clone(),
             named: store.db.named(),
-            aim: Aim::of(self.action),
+            aim: self.aim,
             ids: piece.iter().map(|&at| id_bytes(&tasks[at].id)).collect(),
             seqs: piece.iter().map(|&at| codec::seq_of(&tasks[at].receipt)).collect(),
         });
@@ -295,7 +297,7 @@ impl Plan<'_> {
         if changed.refused > 0 {
             changed.first_refusal = Some(match self.action {
                 Action::Shift(_) if passed == 0 => self.store.caps.out_of_range(),
-                Action::Shift(_) | Action::Cancel | Action::MoveTo(_) => busy(),
+                _ => busy(),
             });
         }
         Ok(changed)
@@ -313,7 +315,7 @@ impl Plan<'_> {
         let chunk = Arc::new(Chunk {
             queue: self.queue.clone(),
             group: group.as_str().into(),
-            aim: Aim::of(self.action),
+            aim: self.aim,
             sql: store.sql.change_group.clone(),
             find: store.sql.operation_begin.clone(),
             note: store.sql.operation_note.clone(),

@@ -1,17 +1,17 @@
 //! Claims from the rows of a queue, which are found again when their answer is lost.
 //!
 //! 1. A claim whose answer was lost is remembered by its number. The next ones give back what it took before they claim anew.
-//! 2. What an intake knows of the index (`Known`) spares it the dead entries there. A claim skips only what is not there:
-//!    every transaction that places a task below the known floor notifies after its commit, and an intake that may have missed a
-//!    notification forgets what it knows.
+//! 2. What a subscription knows of the index (`Known`) spares it the dead entries there. A claim skips only what is not there:
+//!    every transaction that places a task below the known floor notifies after its commit, and a subscription that may
+//!    have missed a notification forgets what it knows.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_backend_kit::times::micros_ceil;
-use delayline_backend_kit::{Claims, Lifecycle, ListeningIntake, Notification};
+use delayline_backend_kit::{Claims, Lifecycle, ListeningSubscription, Notification};
 use delayline_core::{
-    Capabilities, Claim, Claimed, ClaimedTask, ErrorKind, IntakeOptions, Lease, QueueName, Result, Verdict,
+    Capabilities, Claim, Claimed, ClaimedTask, Disposition, ErrorKind, Lease, QueueName, Result, SubscriptionOptions,
 };
 use sqlx::postgres::PgRow;
 use tokio::time::Instant;
@@ -29,9 +29,9 @@ const GIVE_BACK_SLACK_MS: i64 = 2_000;
 /// How often tasks that others hold locked are tried again fast.
 const TRIES_FAST: u32 = 20;
 
-pub(crate) type PostgresIntake = ListeningIntake<Rows, Channels>;
+pub(crate) type PostgresSubscription = ListeningSubscription<Rows, Channels>;
 
-/// The rows of a queue, for one intake.
+/// The rows of a queue, for one subscription.
 pub(crate) struct Rows {
     store: Arc<Store>,
     queue: QueueName,
@@ -45,7 +45,7 @@ pub(crate) struct State {
     contended: u32,
 }
 
-/// What an intake knows of the index; 0 is nothing.
+/// What a subscription knows of the index; 0 is nothing.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
     /// Nothing is visible before this millisecond.
@@ -79,8 +79,8 @@ struct Answer {
 
 impl Known {
     /// Takes in what was notified of.
-    fn hear(&mut self, heard: Notification, listening: bool, sweep: Duration) {
-        let stale = self.since.is_none_or(|since| since.elapsed() >= sweep);
+    fn hear(&mut self, heard: Notification, listening: bool, fallback_poll_interval: Duration) {
+        let stale = self.since.is_none_or(|since| since.elapsed() >= fallback_poll_interval);
         if heard.missed || !listening || stale {
             *self = Self { floor_ms: 0, clear_until_ms: 0, since: Some(Instant::now()) };
         }
@@ -101,12 +101,16 @@ impl Known {
     }
 }
 
-/// An intake of a queue.
-pub(crate) fn intake(store: Arc<Store>, queue: &QueueName, options: IntakeOptions) -> Result<PostgresIntake> {
+/// A subscription of a queue.
+pub(crate) fn subscribe(
+    store: Arc<Store>,
+    queue: &QueueName,
+    options: SubscriptionOptions,
+) -> Result<PostgresSubscription> {
     store.lifecycle.open()?;
     let notifier = store.notifier.clone();
     let rows = Rows { store, queue: queue.clone() };
-    Ok(ListeningIntake::new(rows, State::default(), &notifier, queue.clone(), options))
+    Ok(ListeningSubscription::new(rows, State::default(), &notifier, queue.clone(), options))
 }
 
 impl Claims for Rows {
@@ -125,7 +129,7 @@ impl Claims for Rows {
     }
 
     fn notified(&self, state: &mut State, notification: Notification, listening: bool) {
-        state.known.hear(notification, listening, self.store.config.sweep);
+        state.known.hear(notification, listening, self.store.config.fallback_poll_interval);
     }
 
     async fn claim(&self, state: &mut State, claim: Claim) -> Result<Claimed> {
@@ -140,21 +144,21 @@ impl Claims for Rows {
         state.known.learn(&answer, max);
         let unreadable = std::mem::take(&mut answer.unreadable);
         if !unreadable.is_empty() {
-            answer.claimed.set_aside = unreadable.len() as u64;
+            answer.claimed.quarantined = unreadable.len() as u64;
             // If that fails, they are claimed and met again.
-            if let Err(e) = settle::set_aside(&self.store, &self.queue, unreadable).await {
-                tracing::warn!(queue = %self.queue, error = %e, "rows that can't be read could not be set aside");
+            if let Err(e) = settle::quarantined(&self.store, &self.queue, unreadable).await {
+                tracing::warn!(queue = %self.queue, error = %e, "rows that can't be read could not be quarantined");
             }
         }
         self.store.vacuum.left_dead(answer.had);
         operation::forget_when_due(&self.store).await;
-        dead::buried(&self.store, &self.queue, answer.claimed.buried).await;
+        dead::dead_lettered(&self.store, &self.queue, answer.claimed.dead_lettered).await;
         answer.claimed.next_due_in = state.next_due_in(&answer, max);
         Ok(answer.claimed)
     }
 
-    async fn settle(&self, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
-        settle::settle(&self.store, &self.queue, &verdicts).await
+    async fn settle(&self, dispositions: Vec<(Lease, Disposition)>) -> Result<Vec<Result<()>>> {
+        settle::settle(&self.store, &self.queue, &dispositions).await
     }
 
     fn is_clean(&self, state: &State) -> bool {
@@ -167,7 +171,7 @@ impl Claims for Rows {
     }
 
     fn poll_interval(&self) -> Option<Duration> {
-        Some(self.store.config.poll)
+        Some(self.store.config.poll_interval)
     }
 }
 
@@ -248,7 +252,7 @@ impl State {
         let claimed = &answer.claimed;
         let until = |ms: i64| Duration::from_micros(u64::try_from(ms * 1000 - answer.us).unwrap_or(0));
         let next = [answer.next_ms, answer.lease_end_ms].into_iter().flatten().min().map(until);
-        let done = claimed.deliveries.len() as u64 + claimed.buried + claimed.set_aside;
+        let done = claimed.deliveries.len() as u64 + claimed.dead_lettered + claimed.quarantined;
         if answer.paused {
             return None;
         }
@@ -285,7 +289,7 @@ impl Answer {
             unreadable: Vec::new(),
             claimed: Claimed::default(),
         };
-        answer.claimed.buried = count(first, 6)?;
+        answer.claimed.dead_lettered = count(first, 6)?;
         let mut tasks = Vec::with_capacity(rows.len());
         for row in rows {
             // The one row of a claim without a task has nothing here.
@@ -311,7 +315,7 @@ impl Answer {
             Lease::new(codec::read_id(id)?, fence as u64, u32::from(attempt as u16), codec::millis(ends), receipt);
         let late = Duration::from_micros(u64::try_from(self.us - place * 1000).unwrap_or(0));
         let mut task = ClaimedTask::new(lease, codec::millis(place), late, body.payload);
-        task.max_attempts = u32::from(allowed as u16);
+        task.attempts_max = u32::from(allowed as u16);
         task.expires_at = get::<Option<i64>>(row, 14)?.map(codec::millis);
         task.headers = body.headers;
         task.group = body.group;

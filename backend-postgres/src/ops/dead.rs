@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use delayline_backend_kit::Pace;
 use delayline_backend_kit::codec::id_bytes;
-use delayline_core::{DeadLetter, DeadLetterOp, DeadLetters, DeadSelect, Error, QueueName, Reason, Result, limits};
+use delayline_core::{
+    DeadLetter, DeadLetterOp, DeadLetterSelect, DeadLetters, Error, QueueName, Reason, Result, limits,
+};
 use sqlx::postgres::PgRow;
 
 use crate::codec::{self, Body, count, get};
@@ -61,8 +63,9 @@ fn letter(row: &PgRow) -> Result<DeadLetter> {
     let reason = get::<Option<&[u8]>>(row, 6)?.map(codec::text).transpose()?;
     let body = Body::read(row, 7)?;
     let id = codec::read_id(get(row, 5)?)?;
-    let buried_at = codec::millis(get(row, 3)?);
-    let mut letter = DeadLetter::new(id, cause, Reason::new(reason.unwrap_or_default()), buried_at, body.payload);
+    let dead_lettered_at = codec::millis(get(row, 3)?);
+    let mut letter =
+        DeadLetter::new(id, cause, Reason::new(reason.unwrap_or_default()), dead_lettered_at, body.payload);
     letter.attempts = u32::from(get::<i16>(row, 2)? as u16);
     letter.due_at = codec::millis(get(row, 4)?);
     letter.headers = body.headers;
@@ -83,13 +86,13 @@ enum Work {
 async fn walk(
     store: &Store,
     queue: &QueueName,
-    select: DeadSelect,
+    select: DeadLetterSelect,
     mut work: Work,
     caller: &Caller,
 ) -> Result<DeadLetters> {
     let ids = match select {
-        DeadSelect::All => None,
-        DeadSelect::Ids(ids) => {
+        DeadLetterSelect::All => None,
+        DeadLetterSelect::Ids(ids) => {
             store.caps.check_batch(ids.len())?;
             Some(Arc::new(ids.iter().map(id_bytes).collect::<Vec<_>>()))
         }
@@ -98,7 +101,7 @@ async fn walk(
     let name = queue.clone();
     let span =
         store.rows("counting dead letters", Effect::Read, &store.sql.dead_span, move |query| query.bind(name.as_str()));
-    // Everything that is buried now, and nothing that is buried later.
+    // Everything that is dead-lettered now, and nothing that is dead-lettered later.
     let span = span.await?;
     let span = span.first().ok_or_else(codec::corrupt)?;
     let (letters, until) = (count(span, 0)?, get::<Option<i64>>(span, 1)?);
@@ -159,20 +162,20 @@ impl Work {
     }
 }
 
-/// Notes that tasks were buried, and keeps the dead letters within their limit: exactly where that is small, and else by
-/// what one process may bury between two looks, a hundredth of it.
-pub(super) async fn buried(store: &Store, queue: &QueueName, letters: u64) {
+/// Notes that tasks were dead-lettered, and keeps the dead letters within their limit: exactly where that is small, and else by
+/// what one process may dead-letter between two looks, a hundredth of it.
+pub(super) async fn dead_lettered(store: &Store, queue: &QueueName, letters: u64) {
     if letters == 0 {
         return;
     }
     let max = store.config.dead_letters_max as u64;
     {
-        let mut buried = store.buried.lock();
-        if buried.len() == QUEUES_MAX && !buried.contains_key(queue) {
-            buried.clear();
+        let mut dead_lettered = store.dead_lettered.lock();
+        if dead_lettered.len() == QUEUES_MAX && !dead_lettered.contains_key(queue) {
+            dead_lettered.clear();
         }
-        // The first look is at once, because other processes have buried, too.
-        let since = buried.entry(queue.clone()).or_insert(max);
+        // The first look is at once, because other processes have dead-lettered, too.
+        let since = dead_lettered.entry(queue.clone()).or_insert(max);
         *since += letters;
         if *since < max / 100 {
             return;

@@ -56,7 +56,7 @@ fn view(row: &PgRow) -> Result<TaskView> {
     let mut view = TaskView::new(task, state, codec::millis(visible_at), body.payload);
     // The columns are checked to be positive.
     view.attempt = u32::from(get::<i16>(row, 6)? as u16);
-    view.max_attempts = u32::from(get::<i16>(row, 7)? as u16);
+    view.attempts_max = u32::from(get::<i16>(row, 7)? as u16);
     view.expires_at = get::<Option<i64>>(row, 8)?.map(codec::millis);
     view.group = body.group;
     view.headers = body.headers;
@@ -84,14 +84,14 @@ pub(crate) async fn stats(store: &Store, queue: &QueueName) -> Result<QueueStats
     stats.next_due_in = get::<Option<i64>>(row, 6)?.map(|ms| between(us, ms * 1000));
     stats.paused = get(row, 7)?;
     stats.dead_dropped = count(row, 8)?;
-    stats.set_aside = count(row, 9)?;
+    stats.quarantined = count(row, 9)?;
     let within = get::<Vec<i64>>(row, 10)?.into_iter().map(|n| u64::try_from(n).ok()).collect::<Option<Vec<_>>>();
     let within = within.and_then(|within| within.try_into().ok()).ok_or_else(codec::corrupt)?;
     stats.due_within = Some(DueWithin::new(within));
     Ok(stats)
 }
 
-/// The queues that hold something, are paused, or have an intake here.
+/// The queues that hold something, are paused, or have a subscription here.
 pub(crate) async fn queues(store: &Store) -> Result<Vec<QueueName>> {
     let mut queues: BTreeSet<QueueName> = store.lifecycle.entered().into_iter().collect();
     for row in store.rows("listing queues", Effect::Read, &store.sql.queues, |query| query).await? {

@@ -1,5 +1,5 @@
-//! What the trait's methods do: each takes what backend and intakes share, checks its arguments, runs statements, and puts the
-//! answers together.
+//! What the trait's methods do: each takes what backend and subscriptions share, checks its arguments, runs statements, and
+//! puts the answers together.
 
 pub(crate) mod admin;
 mod batch;

@@ -57,7 +57,7 @@ impl Operation {
 }
 
 /// FNV-1a with 128 bits: every process must come to the same.
-pub(super) fn digest(queue: &QueueName, select: &Select, action: Action) -> Vec<u8> {
+pub(super) fn digest(queue: &QueueName, select: &Select, action: Action) -> Result<Vec<u8>> {
     let mut hash = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128;
     let mut add = |bytes: &[u8]| {
         let length = (bytes.len() as u64).to_be_bytes();
@@ -79,6 +79,7 @@ pub(super) fn digest(queue: &QueueName, select: &Select, action: Action) -> Vec<
                 add(&task.receipt.to_vec());
             }
         }
+        _ => return Err(Error::unsupported("this selection of tasks")),
     }
-    hash.to_be_bytes().to_vec()
+    Ok(hash.to_be_bytes().to_vec())
 }

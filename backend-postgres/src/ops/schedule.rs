@@ -8,7 +8,7 @@ use delayline_backend_kit::Answers;
 use delayline_backend_kit::codec::id_bytes;
 use delayline_backend_kit::times::{DELAY_MAX, micros_ceil};
 use delayline_core::{
-    Due, Error, ErrorKind, NewTask, OnConflict, Outcome, QueueName, Result, Scheduled, TaskId, TaskRef, limits,
+    Due, Error, ErrorKind, NewTask, OnConflict, QueueName, Result, ScheduleOutcome, Scheduled, TaskId, TaskRef, limits,
 };
 use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
@@ -57,15 +57,19 @@ impl Item {
         {
             return Err(store.caps.out_of_range());
         }
-        let replaces = task.id.is_some() && task.on_conflict == OnConflict::Replace;
+        let replaces = match task.on_conflict {
+            OnConflict::Keep => false,
+            OnConflict::Replace => task.id.is_some(),
+            _ => return Err(Error::unsupported("this answer to a conflict of ids")),
+        };
         let id = task.id.unwrap_or_else(|| store.ids.task_id());
-        let attempts = task.max_attempts.get();
+        let attempts = task.attempts_max.get();
         Ok(Self {
             at,
             stored: id_bytes(&id),
             id,
-            due: due_number(task.due),
-            expires: task.expires.map(due_number),
+            due: due_number(task.due)?,
+            expires: task.expires.map(due_number).transpose()?,
             // At most 10,000.
             attempts: (attempts != limits::ATTEMPTS_DEFAULT).then_some(attempts as i16),
             replaces,
@@ -124,8 +128,8 @@ impl Progress {
             let (code, seq, place) = (get::<i32>(row, 1)?, get(row, 2)?, get(row, 3)?);
             self.since_us = get(row, 4)?;
             let outcome = match code {
-                0 => Outcome::Created,
-                2 => Outcome::Replaced,
+                0 => ScheduleOutcome::Created,
+                2 => ScheduleOutcome::Replaced,
                 1 => {
                     in_use.push(item.clone());
                     continue;
@@ -152,7 +156,7 @@ impl Progress {
         for row in rows {
             let item = nth(items, row)?;
             let task = TaskRef::new(item.id.clone(), codec::millis(get(row, 2)?), codec::receipt(get(row, 1)?));
-            self.answers.set(item.at, Ok(Scheduled::new(task, Outcome::Existing)));
+            self.answers.set(item.at, Ok(Scheduled::new(task, ScheduleOutcome::Existing)));
         }
         Ok(items.iter().filter(|item| !self.answers.has(item.at)).cloned().collect())
     }

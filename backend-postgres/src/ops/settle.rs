@@ -6,7 +6,7 @@ use std::time::Duration;
 use delayline_backend_kit::Answers;
 use delayline_backend_kit::codec::id_bytes;
 use delayline_backend_kit::times::{DELAY_MAX, micros_ceil};
-use delayline_core::{Error, ErrorKind, Lease, QueueName, Result, Verdict};
+use delayline_core::{Disposition, Error, ErrorKind, Lease, QueueName, Result};
 use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
 use tokio::time::sleep;
@@ -26,30 +26,31 @@ struct Item {
     at: usize,
     id: Vec<u8>,
     fence: i64,
-    verdict: u8,
+    disposition: u8,
     delay_us: Option<i64>,
     reason: Option<Vec<u8>>,
 }
 
 impl Item {
-    fn of(at: usize, lease: &Lease, verdict: &Verdict) -> Self {
+    fn of(at: usize, lease: &Lease, disposition: &Disposition) -> Result<Self> {
         // Whether the lease is lost comes before whether the delay is possible, and only the statement knows.
         let delay = |after: &Duration| Some(if *after > DELAY_MAX { -1 } else { micros_ceil(*after) });
-        let (verdict, delay_us, reason) = match verdict {
-            Verdict::Complete => (b'c', None, None),
-            Verdict::Retry { after, reason } => (b'r', delay(after), Some(reason)),
-            Verdict::Snooze { after } => (b's', delay(after), None),
-            Verdict::Bury { reason } => (b'b', None, Some(reason)),
-            Verdict::Release => (b'l', None, None),
+        let (disposition, delay_us, reason) = match disposition {
+            Disposition::Complete => (b'c', None, None),
+            Disposition::Retry { after, reason } => (b'r', delay(after), Some(reason)),
+            Disposition::Snooze { after } => (b's', delay(after), None),
+            Disposition::DeadLetter { reason } => (b'b', None, Some(reason)),
+            Disposition::Release => (b'l', None, None),
+            _ => return Err(Error::unsupported("this disposition")),
         };
-        Self {
+        Ok(Self {
             at,
             id: id_bytes(&lease.id),
             fence: fence_number(lease),
-            verdict,
+            disposition,
             delay_us,
             reason: reason.map(|reason| reason.as_str().into()),
-        }
+        })
     }
 }
 
@@ -61,12 +62,12 @@ fn fence_number(lease: &Lease) -> i64 {
 struct Progress {
     answers: Answers<()>,
     least_ms: Option<i64>,
-    buried: u64,
+    dead_lettered: u64,
 }
 
 impl Progress {
     fn new(items: usize) -> Self {
-        Self { answers: Answers::new(items), least_ms: None, buried: 0 }
+        Self { answers: Answers::new(items), least_ms: None, dead_lettered: 0 }
     }
 
     fn all(&mut self, items: &[Item], e: &Error) {
@@ -111,7 +112,7 @@ impl Progress {
             if let Some(place) = get::<Option<i64>>(row, 2)? {
                 self.least_ms = Some(self.least_ms.map_or(place, |least| least.min(place)));
             }
-            self.buried += u64::from(get::<bool>(row, 3)?);
+            self.dead_lettered += u64::from(get::<bool>(row, 3)?);
         }
         Ok(locked)
     }
@@ -124,23 +125,28 @@ fn bind_completed(query: Query<'static>, queue: &QueueName, items: &[Item]) -> Q
 
 fn bind(query: Query<'static>, queue: &QueueName, items: &[Item]) -> Query<'static> {
     bind_completed(query, queue, items)
-        .bind(items.iter().map(|item| item.verdict as i8).collect::<Vec<_>>())
+        .bind(items.iter().map(|item| item.disposition as i8).collect::<Vec<_>>())
         .bind(items.iter().map(|item| item.delay_us).collect::<Vec<_>>())
         .bind(items.iter().map(|item| item.reason.as_deref()).collect::<Vec<_>>())
 }
 
-/// Ends leases, each with its verdict.
-pub(crate) async fn settle(store: &Store, queue: &QueueName, verdicts: &[(Lease, Verdict)]) -> Result<Vec<Result<()>>> {
+/// Ends leases, each with its disposition.
+pub(crate) async fn settle(
+    store: &Store,
+    queue: &QueueName,
+    dispositions: &[(Lease, Disposition)],
+) -> Result<Vec<Result<()>>> {
     store.lifecycle.open()?;
-    store.caps.check_batch(verdicts.len())?;
-    let items = verdicts.iter().enumerate().map(|(at, (lease, verdict))| Item::of(at, lease, verdict)).collect();
-    settle_items(store, queue, items, verdicts.len()).await
+    store.caps.check_batch(dispositions.len())?;
+    let items = dispositions.iter().enumerate().map(|(at, (lease, how))| Item::of(at, lease, how));
+    let items = items.collect::<Result<_>>()?;
+    settle_items(store, queue, items, dispositions.len()).await
 }
 
 /// Puts away tasks that were claimed and can't be read: their ids as they are stored, and their fences.
-pub(crate) async fn set_aside(store: &Store, queue: &QueueName, unreadable: Vec<(Vec<u8>, i64)>) -> Result<()> {
+pub(crate) async fn quarantined(store: &Store, queue: &QueueName, unreadable: Vec<(Vec<u8>, i64)>) -> Result<()> {
     let n = unreadable.len();
-    let item = |(at, (id, fence))| Item { at, id, fence, verdict: b'x', delay_us: None, reason: None };
+    let item = |(at, (id, fence))| Item { at, id, fence, disposition: b'x', delay_us: None, reason: None };
     settle_items(store, queue, unreadable.into_iter().enumerate().map(item).collect(), n).await?;
     let name = queue.clone();
     let trimmed = store.rows("setting aside", Effect::Repeat, &store.sql.aside_trim, move |query| {
@@ -151,9 +157,9 @@ pub(crate) async fn set_aside(store: &Store, queue: &QueueName, unreadable: Vec<
 
 async fn settle_items(store: &Store, queue: &QueueName, items: Vec<Item>, n: usize) -> Result<Vec<Result<()>>> {
     let mut progress = Progress::new(n);
-    // A lease that stands in the batch for the second time has ended by then, unless the first verdict was impossible.
+    // A lease that stands in the batch for the second time has ended by then, unless the first disposition was impossible.
     for part in parted(items, |item| (item.id.clone(), item.fence)) {
-        let (mut completed, other): (Vec<_>, Vec<_>) = part.into_iter().partition(|item| item.verdict == b'c');
+        let (mut completed, other): (Vec<_>, Vec<_>) = part.into_iter().partition(|item| item.disposition == b'c');
         // Everybody locks rows in the order of their ids.
         completed.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         let completed = completed.chunks(PIECE.items).map(|piece| (true, piece.to_vec()));
@@ -170,7 +176,7 @@ async fn settle_items(store: &Store, queue: &QueueName, items: Vec<Item>, n: usi
     }
     store.vacuum.left_dead(n as u64);
     store.placed(queue, progress.least_ms).await;
-    dead::buried(store, queue, progress.buried).await;
+    dead::dead_lettered(store, queue, progress.dead_lettered).await;
     progress.answers.finish()
 }
 
@@ -214,7 +220,7 @@ pub(crate) async fn complete_inside(
 ) -> Result<Vec<Result<()>>> {
     store.lifecycle.open()?;
     store.caps.check_batch(leases.len())?;
-    let item = |(at, lease)| Item::of(at, lease, &Verdict::Complete);
+    let item = |(at, lease)| Item::of(at, lease, &Disposition::Complete);
     let items = leases.iter().enumerate().map(item).collect();
     let mut progress = Progress::new(leases.len());
     for mut part in parted(items, |item: &Item| (item.id.clone(), item.fence)) {

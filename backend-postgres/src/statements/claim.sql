@@ -1,18 +1,18 @@
 -- Hands out what is due.
 --
 -- $1 queue
--- $2 floor: nothing is visible before this millisecond, as far as this intake knows. It spares the claim the dead entries at
+-- $2 floor: nothing is visible before this millisecond, as far as this subscription knows. It spares the claim the dead entries at
 --    the left edge of the index, which stay there for as long as any old transaction is open.
 -- $3 at most this many tasks
 -- $4 at most this many bytes of payload, though always one task
 -- $5 the lease in us
 -- $6 names this claim
--- $7 nothing is visible between now and this millisecond, as far as this intake knows: as the floor, for the dead entries of
+-- $7 nothing is visible between now and this millisecond, as far as this subscription knows: as the floor, for the dead entries of
 --    leases that were settled
 --
 -- Answers one row without a task and one for each task: now in us; whether the queue is paused; the first visible_at that is
 -- due; how many are due, one more than $3 at most; how many of them were had, the others being locked by somebody; the next
--- visible_at after now; how many were buried; the task.
+-- visible_at after now; how many were dead-lettered; the task.
 --
 -- `due` takes the locks, and `= ANY (ARRAY ...)` finds the rows again by their place on disk, which no estimate of the
 -- planner can turn into a join with the whole table. A row that was changed between our snapshot and its lock is not found

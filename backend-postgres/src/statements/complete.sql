@@ -1,4 +1,4 @@
--- Ends leases on tasks that are done: what `settle.sql` does, for this verdict alone, without a lock before the delete. A row
+-- Ends leases on tasks that are done: what `settle.sql` does, for this disposition alone, without a lock before the delete. A row
 -- that somebody has locked is waited for, as long as `lock_timeout` allows.
 --
 -- $1 queue  $2 ids, in order  $3 fences

@@ -1,3 +1,3 @@
--- Stops the hand-out of the queue $1.
+-- Stops the delivery of the queue $1.
 INSERT INTO {s}.queue AS q (name, paused) VALUES ($1, true)
 ON CONFLICT (name) DO UPDATE SET paused = true

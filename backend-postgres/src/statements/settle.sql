@@ -2,12 +2,12 @@
 --
 -- $1 queue, then arrays, of which the last two may be shorter:
 -- $2 ids  $3 fences
--- $4 verdicts: c complete, r retry, s snooze, b bury, l release, x set aside what can't be read
+-- $4 dispositions: c complete, r retry, s snooze, b dead-letter, l release, x quarantined what can't be read
 -- $5 delays in us, -1 for one out of range
 -- $6 reasons
 --
 -- Answers for each that is there under its fence: its number; 0 done, 2 out of range, 5 locked by somebody; the place where it
--- waits now, if it does; whether it was buried; now in us.
+-- waits now, if it does; whether it was dead-lettered; now in us.
 --
 -- The rows are found by their ids one by one, and again by their place on disk, so that no estimate of the planner can turn
 -- either into a join with the whole table. A row that was changed between our snapshot and its lock is not found again, and

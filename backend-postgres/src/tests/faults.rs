@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use delayline_conformance::proxy::Link;
 use delayline_core::{
-    Bytes, Claim, Context, DelayBackend, ErrorKind, IntakeOptions, NewTask, Queue, QueueName, Raw, Worker,
+    Bytes, Claim, Context, DelayBackend, ErrorKind, NewTask, Queue, QueueName, Raw, SubscriptionOptions, Worker,
 };
 use parking_lot::Mutex;
 use tokio::time::timeout;
@@ -76,14 +76,15 @@ async fn live_an_idle_consumer_survives_a_restart_of_the_server_and_wakes() {
         while producing.schedule(&Bytes::from_static(b"after")).id(id.clone()).await.is_err() {
             assert!(began.elapsed() < Duration::from_secs(20));
         }
-        let text = timeout(Duration::from_secs(20), arrivals.recv()).await.expect("woken by a ring, not the sweep");
+        let text =
+            timeout(Duration::from_secs(20), arrivals.recv()).await.expect("woken by a ring, not the fallback poll");
         assert_eq!(text.unwrap(), "after");
     }
     consumer.abort();
     drop(server);
 }
 
-/// Everything that was accepted is handed out, and nothing that was completed comes again, whatever the network does and
+/// Everything that was accepted is delivered, and nothing that was completed comes again, whatever the network does and
 /// however often sessions are ended and the server is killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn loss_1_and_dup_3_hold_on_a_network_and_a_server_that_fail() {
@@ -154,13 +155,13 @@ async fn close_ends_in_time_and_leaves_no_session() {
     let (proxy, url) = proxied(&server).await;
     let backend = backend(config(&url).response_timeout(Duration::from_secs(2))).await;
     let name = QueueName::new("exam").unwrap();
-    let mut intake = backend.intake(&name, IntakeOptions::default()).await.unwrap();
-    intake.wait(Duration::from_secs(10)).await;
-    intake.claim(Claim::new(1, LEASE)).await.unwrap();
+    let mut subscription = backend.subscribe(&name, SubscriptionOptions::default()).await.unwrap();
+    subscription.wait(Duration::from_secs(10)).await;
+    subscription.claim(Claim::new(1, LEASE)).await.unwrap();
     proxy.set(Link::HALF_OPEN);
     let waiting = tokio::spawn(async move {
-        intake.wait(Duration::from_secs(60)).await;
-        intake.claim(Claim::new(1, LEASE)).await.map(drop)
+        subscription.wait(Duration::from_secs(60)).await;
+        subscription.claim(Claim::new(1, LEASE)).await.map(drop)
     });
     let pinging = tokio::spawn({
         let backend = backend.clone();

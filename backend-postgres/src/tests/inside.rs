@@ -1,6 +1,8 @@
 //! Scheduling and completing within somebody's own transaction.
 
-use delayline_core::{Claim, DelayBackend, ErrorKind, IntakeOptions, Lease, NewTask, Outcome, QueueName, TaskId};
+use delayline_core::{
+    Claim, DelayBackend, ErrorKind, Lease, NewTask, QueueName, ScheduleOutcome, SubscriptionOptions, TaskId,
+};
 use sqlx::{Connection, PgConnection};
 
 use super::*;
@@ -19,10 +21,10 @@ fn due_in(delay: Duration, n: usize) -> NewTask {
 }
 
 async fn leases(backend: &PostgresBackend, max: usize) -> Vec<Lease> {
-    let mut intake = backend.intake(&name(), IntakeOptions::default()).await.unwrap();
+    let mut subscription = backend.subscribe(&name(), SubscriptionOptions::default()).await.unwrap();
     let mut leases = Vec::new();
     while leases.len() < max {
-        let claimed = intake.claim(Claim::new(max, Duration::from_secs(60))).await.unwrap().deliveries;
+        let claimed = subscription.claim(Claim::new(max, Duration::from_secs(60))).await.unwrap().deliveries;
         assert!(!claimed.is_empty(), "there are only {}", leases.len());
         leases.extend(claimed.into_iter().map(|task| task.lease));
     }
@@ -50,7 +52,7 @@ async fn what_a_handler_writes_and_the_end_of_its_task_are_one() {
     {
         let next = 100 + at;
         let put = backend.schedule(&name(), vec![task(1), task(2)]).await.unwrap();
-        assert!(put.iter().all(|answer| answer.as_ref().unwrap().outcome == Outcome::Created));
+        assert!(put.iter().all(|answer| answer.as_ref().unwrap().outcome == ScheduleOutcome::Created));
         let held = leases(&backend, 2).await;
         for end in ["ROLLBACK", "COMMIT"] {
             run(&mut connection, begin).await;
@@ -61,7 +63,7 @@ async fn what_a_handler_writes_and_the_end_of_its_task_are_one() {
             let twice = vec![follower.clone(), follower];
             let later = backend.schedule_in(&mut connection, &name(), twice).await.unwrap();
             let outcomes: Vec<_> = later.into_iter().map(|answer| answer.unwrap().outcome).collect();
-            assert_eq!(outcomes, [Outcome::Created, Outcome::Existing]);
+            assert_eq!(outcomes, [ScheduleOutcome::Created, ScheduleOutcome::Existing]);
             // Nobody else sees any of it yet.
             assert!(there(&backend, 1).await && there(&backend, 2).await && !there(&backend, next).await);
             run(&mut connection, end).await;

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::notify::channels::{self, Notifier, message};
-use crate::notify::ear::Ear;
+use crate::notify::connection::ListenConnection;
 
 type Listener = delayline_backend_kit::Listener<QueueName>;
 
@@ -172,11 +172,11 @@ async fn live_a_server_that_is_away_for_a_while_is_found_again() {
 async fn leak_a_silent_listener_is_closed_without_waiting_for_it() {
     let server = server(&[]).await;
     let (proxy, url) = proxied(&server).await;
-    let mut ear = Ear::open(&config(&url).server(), Duration::from_secs(10)).await.unwrap();
-    ear.listener().listen("a").await.unwrap();
+    let mut connection = ListenConnection::open(&config(&url).server(), Duration::from_secs(10)).await.unwrap();
+    connection.listener().listen("a").await.unwrap();
     proxy.set(Link::HALF_OPEN);
     let before = tasks();
-    drop(ear);
+    drop(connection);
     assert_eq!(tasks(), before, "nobody is left to wait for an answer to UNLISTEN");
     proxy.set(Link::GOOD);
     until("the socket was closed", || proxy.connections() == 0).await;
@@ -185,10 +185,11 @@ async fn leak_a_silent_listener_is_closed_without_waiting_for_it() {
 #[tokio::test]
 async fn leak_a_listener_dropped_where_there_is_no_runtime_is_closed() {
     let server = server(&[]).await;
-    let mut ear = Ear::open(&config(&server.url()).server(), Duration::from_secs(10)).await.unwrap();
-    ear.listener().listen("a").await.unwrap();
+    let mut connection =
+        ListenConnection::open(&config(&server.url()).server(), Duration::from_secs(10)).await.unwrap();
+    connection.listener().listen("a").await.unwrap();
     let before = tasks();
-    std::thread::spawn(move || drop(ear)).join().expect("it does not panic");
+    std::thread::spawn(move || drop(connection)).join().expect("it does not panic");
     assert_eq!(tasks(), before);
     until("the session ends", || sessions(&server) == 0).await;
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use delayline_core::{Claim, DelayBackend, Intake, IntakeOptions, NewTask, QueueName, Verdict};
+use delayline_core::{Claim, DelayBackend, Disposition, NewTask, QueueName, Subscription, SubscriptionOptions};
 use sqlx::{Connection, PgConnection};
 
 use super::*;
 use crate::PostgresBackend;
-use crate::ops::claim::{self, PostgresIntake, State};
+use crate::ops::claim::{self, PostgresSubscription, State};
 use crate::store::Store;
 use crate::transport::session::planner;
 
@@ -22,8 +22,8 @@ fn name() -> QueueName {
     QueueName::new("exam").unwrap()
 }
 
-fn intake(store: &Arc<Store>) -> PostgresIntake {
-    claim::intake(store.clone(), &name(), IntakeOptions::default()).unwrap()
+fn subscribe(store: &Arc<Store>) -> PostgresSubscription {
+    claim::subscribe(store.clone(), &name(), SubscriptionOptions::default()).unwrap()
 }
 
 /// Blocks that a claim of up to 100 tasks touches; it is undone.
@@ -81,17 +81,17 @@ async fn a_claim_costs_the_same_before_a_thousand_future_tasks_and_before_two_mi
 }
 
 /// A round of work on `n` tasks.
-async fn round(backend: &PostgresBackend, intake: &mut PostgresIntake, n: usize) {
+async fn round(backend: &PostgresBackend, subscription: &mut PostgresSubscription, n: usize) {
     let tasks = (0..n).map(|_| NewTask::new(Duration::ZERO, vec![7; 100])).collect();
     for answer in backend.schedule(&name(), tasks).await.unwrap() {
         answer.unwrap();
     }
     let mut left = n;
     while left > 0 {
-        let claimed = intake.claim(Claim::new(n, LEASE)).await.unwrap();
+        let claimed = subscription.claim(Claim::new(n, LEASE)).await.unwrap();
         left -= claimed.deliveries.len();
-        let verdicts = claimed.deliveries.into_iter().map(|task| (task.lease, Verdict::Complete)).collect();
-        for answer in backend.settle(&name(), verdicts).await.unwrap() {
+        let dispositions = claimed.deliveries.into_iter().map(|task| (task.lease, Disposition::Complete)).collect();
+        for answer in backend.settle(&name(), dispositions).await.unwrap() {
             answer.unwrap();
         }
     }
@@ -104,20 +104,20 @@ async fn a_claim_costs_no_more_while_an_old_snapshot_keeps_every_dead_row() {
     let mut old = PgConnection::connect(&server.url()).await.unwrap();
     let snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM delayline.task";
     sqlx::raw_sql(snapshot).execute(&mut old).await.unwrap();
-    let mut intake = intake(&backend.store);
+    let mut subscription = subscribe(&backend.store);
     // Until it is listened for, nothing is known for certain.
     until_listening(&backend).await;
     let mut seen = Vec::new();
     for _ in 0..4 {
         for _ in 0..10 {
-            round(&backend, &mut intake, 250).await;
+            round(&backend, &mut subscription, 250).await;
         }
-        assert!(intake.claim(Claim::new(10, LEASE)).await.unwrap().deliveries.is_empty());
-        let known = blocks(&server, &backend.store, intake.inspect(State::known).await).await;
+        assert!(subscription.claim(Claim::new(10, LEASE)).await.unwrap().deliveries.is_empty());
+        let known = blocks(&server, &backend.store, subscription.inspect(State::known).await).await;
         let unknown = blocks(&server, &backend.store, (0, 0)).await;
         seen.push((known, unknown));
     }
-    println!("blocks of an empty claim after each 2,500 tasks, with and without what an intake knows: {seen:?}");
+    println!("blocks of an empty claim after each 2,500 tasks, with and without what a subscription knows: {seen:?}");
     let (known, unknown): (Vec<u64>, Vec<u64>) = seen.into_iter().unzip();
     assert!(known.iter().all(|blocks| *blocks < 100), "{known:?}");
     assert!(unknown[3] > 2_000, "the snapshot keeps nothing, so nothing was tested: {unknown:?}");
@@ -140,7 +140,7 @@ async fn leak_tables_and_indexes_stay_small_over_a_long_churn() {
     let few = Arc::get_mut(&mut backend.store).unwrap();
     few.vacuum.dead_rows_max = 5_000;
     insert(&server, 3_600_000, 0, 2_000);
-    let mut intake = intake(&backend.store);
+    let mut subscription = subscribe(&backend.store);
     let size = || {
         let sizes = "SELECT pg_table_size('delayline.task') / 1024 || ' ' || pg_indexes_size('delayline.task') / 1024";
         let sizes = server.ask(sizes).unwrap();
@@ -150,7 +150,7 @@ async fn leak_tables_and_indexes_stay_small_over_a_long_churn() {
     let mut sizes = Vec::new();
     for _ in 0..6 {
         for _ in 0..20 {
-            round(&backend, &mut intake, 250).await;
+            round(&backend, &mut subscription, 250).await;
         }
         sizes.push(size());
     }
@@ -158,7 +158,7 @@ async fn leak_tables_and_indexes_stay_small_over_a_long_churn() {
     // 30,000 tasks leave 60,000 dead rows of about 200 bytes, 12 MB, where nothing takes them away.
     let largest = |of: fn(&(u64, u64)) -> u64| sizes.iter().map(of).max().unwrap();
     assert!(largest(|size| size.0) < 5_000 && largest(|size| size.1) < 5_000, "{sizes:?}");
-    drop(intake);
+    drop(subscription);
     backend.close().await.unwrap();
 }
 
@@ -166,11 +166,11 @@ async fn leak_tables_and_indexes_stay_small_over_a_long_churn() {
 async fn a_life_leaves_two_dead_rows() {
     let server = server(&["fsync=off", "autovacuum=off"]).await;
     let backend = backend(&server).await;
-    let mut intake = intake(&backend.store);
+    let mut subscription = subscribe(&backend.store);
     for _ in 0..4 {
-        round(&backend, &mut intake, 250).await;
+        round(&backend, &mut subscription, 250).await;
     }
-    drop(intake);
+    drop(subscription);
     backend.close().await.unwrap();
     let sum = "SELECT n_tup_upd + n_tup_del FROM pg_stat_user_tables WHERE relname = 'task'";
     until("the sessions tell what they did", || server.ask(sum).unwrap() != "0").await;

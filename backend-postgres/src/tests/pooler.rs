@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use delayline_conformance::servers::PgBouncer;
-use delayline_core::{Bytes, Claim, DelayBackend, ErrorKind, IntakeOptions, NewTask, Queue, QueueName, Raw, Verdict};
+use delayline_core::{
+    Bytes, Claim, DelayBackend, Disposition, ErrorKind, NewTask, Queue, QueueName, Raw, SubscriptionOptions,
+};
 use futures_util::future::join_all;
 
 use super::*;
@@ -34,7 +36,7 @@ async fn nothing_is_left(backend: &Arc<dyn DelayBackend>, name: &QueueName) -> b
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn live_work_goes_on_behind_a_pooler() {
     let (pooler, server) = pooled(server(&[]).await).await;
-    let config = patient(&pooler.url()).pooler(true).poll(Duration::from_millis(300));
+    let config = patient(&pooler.url()).pooler(true).poll_interval(Duration::from_millis(300));
     let backend: Arc<dyn DelayBackend> = Arc::new(PostgresBackend::connect(config).await.unwrap());
     assert!(backend.capabilities().lateness >= Duration::from_millis(300), "the declared lateness is that of the poll");
     let name = QueueName::new("exam").unwrap();
@@ -49,18 +51,18 @@ async fn live_work_goes_on_behind_a_pooler() {
     let work = |_| {
         let (backend, name) = (backend.clone(), name.clone());
         async move {
-            let mut intake = backend.intake(&name, IntakeOptions::default()).await.unwrap();
+            let mut subscription = backend.subscribe(&name, SubscriptionOptions::default()).await.unwrap();
             let mut done = 0;
             let began = Instant::now();
             while began.elapsed() < Duration::from_secs(20) {
-                let claimed = intake.claim(Claim::new(7, Duration::from_secs(60))).await.unwrap().deliveries;
+                let claimed = subscription.claim(Claim::new(7, Duration::from_secs(60))).await.unwrap().deliveries;
                 if claimed.is_empty() && nothing_is_left(&backend, &name).await {
                     break;
                 }
-                let verdicts = claimed.into_iter().map(|task| (task.lease, Verdict::Complete)).collect();
-                done += backend.settle(&name, verdicts).await.unwrap().into_iter().filter(Result::is_ok).count();
+                let dispositions = claimed.into_iter().map(|task| (task.lease, Disposition::Complete)).collect();
+                done += backend.settle(&name, dispositions).await.unwrap().into_iter().filter(Result::is_ok).count();
             }
-            intake.close().await.unwrap();
+            subscription.close().await.unwrap();
             done
         }
     };
@@ -88,16 +90,16 @@ async fn live_listening_may_go_past_the_pooler() {
     let backend: Arc<dyn DelayBackend> = Arc::new(PostgresBackend::connect(config).await.unwrap());
     assert!(backend.capabilities().lateness < Duration::from_millis(300));
     let name = QueueName::new("exam").unwrap();
-    let mut intake = backend.intake(&name, IntakeOptions::default()).await.unwrap();
+    let mut subscription = backend.subscribe(&name, SubscriptionOptions::default()).await.unwrap();
     // It rings once when it is listened for.
-    intake.wait(Duration::from_secs(10)).await;
-    assert!(intake.claim(Claim::new(1, Duration::from_secs(60))).await.unwrap().deliveries.is_empty());
+    subscription.wait(Duration::from_secs(10)).await;
+    assert!(subscription.claim(Claim::new(1, Duration::from_secs(60))).await.unwrap().deliveries.is_empty());
     let other = PostgresBackend::connect(patient(&server.url())).await.unwrap();
     other.schedule(&name, vec![NewTask::new(Duration::ZERO, "x")]).await.unwrap();
     let began = Instant::now();
-    intake.wait(Duration::from_secs(30)).await;
+    subscription.wait(Duration::from_secs(30)).await;
     assert!(began.elapsed() < Duration::from_secs(15), "it was rung");
-    assert_eq!(intake.claim(Claim::new(1, Duration::from_secs(60))).await.unwrap().deliveries.len(), 1);
+    assert_eq!(subscription.claim(Claim::new(1, Duration::from_secs(60))).await.unwrap().deliveries.len(), 1);
     other.close().await.unwrap();
     backend.close().await.unwrap();
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use delayline_core::{
-    Change, ChangeOutcome, Claim, ClaimedTask, DeadLetterOp, DeadSelect, DelayBackend, Due, ErrorKind, GroupName,
-    IntakeOptions, NewTask, Outcome, QueueName, Reason, Select, Shift, TaskId, Verdict,
+    Change, ChangeOutcome, Claim, ClaimedTask, DeadLetterOp, DeadLetterSelect, DelayBackend, Disposition, Due,
+    ErrorKind, GroupName, NewTask, QueueName, Reason, ScheduleOutcome, Select, Shift, SubscriptionOptions, TaskId,
 };
 use sqlx::{Connection, PgConnection};
 
@@ -32,13 +32,13 @@ fn task(n: u32) -> NewTask {
 
 async fn put(backend: &PostgresBackend, tasks: impl IntoIterator<Item = NewTask>) {
     for answer in backend.schedule(&name(), tasks.into_iter().collect()).await.unwrap() {
-        assert_eq!(answer.unwrap().outcome, Outcome::Created);
+        assert_eq!(answer.unwrap().outcome, ScheduleOutcome::Created);
     }
 }
 
 async fn claim(backend: &PostgresBackend, max: usize) -> Vec<ClaimedTask> {
-    let mut intake = backend.intake(&name(), IntakeOptions::default()).await.unwrap();
-    intake.claim(Claim::new(max, LEASE)).await.unwrap().deliveries
+    let mut subscription = backend.subscribe(&name(), SubscriptionOptions::default()).await.unwrap();
+    subscription.claim(Claim::new(max, LEASE)).await.unwrap().deliveries
 }
 
 /// A transaction of somebody's, which has run this and is not over.
@@ -74,18 +74,18 @@ async fn a_row_that_somebody_holds_is_busy_and_the_others_of_its_batch_are_done(
     let kinds: Vec<_> = marked.outcomes.iter().map(|o| o.as_ref().map_err(delayline_core::Error::kind)).collect();
     assert_eq!(kinds, [Ok(&ChangeOutcome::InFlight), Err(ErrorKind::Busy), Ok(&ChangeOutcome::InFlight)]);
     // A third of them each way, the one that is held among those that are completed.
-    let verdict = |n: u32| match n % 3 {
-        0 => Verdict::Release,
-        1 => Verdict::Bury { reason: Reason::new("enough") },
-        _ => Verdict::Complete,
+    let disposition = |n: u32| match n % 3 {
+        0 => Disposition::Release,
+        1 => Disposition::DeadLetter { reason: Reason::new("enough") },
+        _ => Disposition::Complete,
     };
-    let verdicts = (0..).zip(leases.values()).map(|(n, lease)| (lease.clone(), verdict(n))).collect();
-    let settled = backend.settle(&name(), verdicts).await.unwrap();
+    let dispositions = (0..).zip(leases.values()).map(|(n, lease)| (lease.clone(), disposition(n))).collect();
+    let settled = backend.settle(&name(), dispositions).await.unwrap();
     for (n, answer) in (0..).zip(settled) {
         assert_eq!(answer.map_err(|e| e.kind()).err(), (n == 41).then_some(ErrorKind::Busy), "{n}");
     }
     end(holder).await;
-    let again = backend.settle(&name(), vec![(leases[&id(41)].clone(), Verdict::Complete)]).await.unwrap();
+    let again = backend.settle(&name(), vec![(leases[&id(41)].clone(), Disposition::Complete)]).await.unwrap();
     assert!(again[0].is_ok(), "{again:?}");
     let stats = backend.stats(&name()).await.unwrap();
     assert_eq!((stats.due, stats.in_flight), (33, 0), "those that were released, but the one that was cancelled");
@@ -100,7 +100,7 @@ async fn an_id_that_somebody_is_scheduling_is_busy_and_the_others_of_its_batch_a
     let mut other = PgConnection::connect(&server.url()).await.unwrap();
     let mut open = other.begin().await.unwrap();
     let inside = backend.schedule_in(&mut open, &name(), vec![task(50)]).await.unwrap();
-    assert_eq!(inside[0].as_ref().unwrap().outcome, Outcome::Created);
+    assert_eq!(inside[0].as_ref().unwrap().outcome, ScheduleOutcome::Created);
     let answers = backend.schedule(&name(), (0..100).map(task).collect()).await.unwrap();
     for (n, answer) in (0..).zip(answers) {
         assert_eq!(answer.map_err(|e| e.kind()).err(), (n == 50).then_some(ErrorKind::Busy), "{n}");
@@ -108,7 +108,7 @@ async fn an_id_that_somebody_is_scheduling_is_busy_and_the_others_of_its_batch_a
     open.rollback().await.unwrap();
     let again = backend.schedule(&name(), vec![task(50), task(51)]).await.unwrap();
     let outcomes: Vec<_> = again.into_iter().map(|answer| answer.unwrap().outcome).collect();
-    assert_eq!(outcomes, [Outcome::Created, Outcome::Existing]);
+    assert_eq!(outcomes, [ScheduleOutcome::Created, ScheduleOutcome::Existing]);
     assert_eq!(claim(&backend, 200).await.len(), 100);
     other.close().await.unwrap();
     backend.close().await.unwrap();
@@ -142,34 +142,34 @@ async fn a_due_task_that_somebody_holds_is_tried_again_but_not_spun_on() {
     let backend = backend(&server).await;
     put(&backend, [task(1)]).await;
     let holder = somebody(&server, &lock(1)).await;
-    let mut intake = backend.intake(&name(), IntakeOptions::default()).await.unwrap();
+    let mut subscription = backend.subscribe(&name(), SubscriptionOptions::default()).await.unwrap();
     let mut waits = Vec::new();
     for _ in 0..25 {
-        let claimed = intake.claim(Claim::new(10, LEASE)).await.unwrap();
+        let claimed = subscription.claim(Claim::new(10, LEASE)).await.unwrap();
         assert!(claimed.deliveries.is_empty());
         waits.push(claimed.next_due_in.unwrap().as_millis());
     }
     assert!(waits.is_sorted() && waits[0] >= 2 && waits[10] == 50 && waits[24] == 1_000, "{waits:?}");
     end(holder).await;
-    assert_eq!(intake.claim(Claim::new(10, LEASE)).await.unwrap().deliveries.len(), 1);
-    intake.close().await.unwrap();
+    assert_eq!(subscription.claim(Claim::new(10, LEASE)).await.unwrap().deliveries.len(), 1);
+    subscription.close().await.unwrap();
     backend.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn loss_rows_that_nobody_of_ours_wrote_are_set_aside_and_hold_nothing_up() {
+async fn loss_rows_that_nobody_of_ours_wrote_are_quarantined_and_hold_nothing_up() {
     let server = server(&["fsync=off"]).await;
     let backend = backend(&server).await;
     let foreign = "INSERT INTO delayline.task (visible_at, seq, attempt, attempts_max, cancelled, queue, id, headers, payload) \
                    VALUES (1, 1, 0, 20, false, 'exam', 'xyz', NULL, 'p'), (1, 2, 0, 20, false, 'exam', 'kfine', '\\xff', 'p')";
     server.ask(foreign).unwrap();
     put(&backend, [task(1)]).await;
-    let mut intake = backend.intake(&name(), IntakeOptions::default()).await.unwrap();
-    let claimed = intake.claim(Claim::new(10, LEASE)).await.unwrap();
-    assert_eq!((claimed.deliveries.len(), claimed.set_aside), (1, 2));
-    assert_eq!(backend.stats(&name()).await.unwrap().set_aside, 2);
+    let mut subscription = backend.subscribe(&name(), SubscriptionOptions::default()).await.unwrap();
+    let claimed = subscription.claim(Claim::new(10, LEASE)).await.unwrap();
+    assert_eq!((claimed.deliveries.len(), claimed.quarantined), (1, 2));
+    assert_eq!(backend.stats(&name()).await.unwrap().quarantined, 2);
     assert_eq!(server.ask("SELECT count(*) FROM delayline.set_aside WHERE what LIKE '%exam%'").unwrap(), "2");
-    intake.close().await.unwrap();
+    subscription.close().await.unwrap();
     backend.close().await.unwrap();
 }
 
@@ -181,14 +181,14 @@ async fn bound_7_the_oldest_dead_letters_are_dropped_and_counted() {
     let mut claimed = claim(&backend, 10).await;
     claimed.sort_by_key(|task| task.lease.id.to_text().into_owned());
     for task in claimed {
-        let bury = Verdict::Bury { reason: Reason::new("enough") };
-        backend.settle(&name(), vec![(task.lease, bury)]).await.unwrap()[0].as_ref().unwrap();
+        let dead_letter = Disposition::DeadLetter { reason: Reason::new("enough") };
+        backend.settle(&name(), vec![(task.lease, dead_letter)]).await.unwrap()[0].as_ref().unwrap();
     }
     let listed = backend.dead_letters(&name(), DeadLetterOp::List { after: None, limit: 100 }).await.unwrap();
     let ids: Vec<_> = listed.letters.iter().map(|letter| letter.id.clone()).collect();
     assert_eq!(ids, (3..10).map(id).collect::<Vec<_>>());
     assert_eq!(backend.stats(&name()).await.unwrap().dead_dropped, 3);
-    backend.dead_letters(&name(), DeadLetterOp::Purge { select: DeadSelect::All }).await.unwrap();
+    backend.dead_letters(&name(), DeadLetterOp::Purge { select: DeadLetterSelect::All }).await.unwrap();
     backend.close().await.unwrap();
 }
 
@@ -199,11 +199,11 @@ async fn loss_a_claim_whose_answer_was_lost_is_given_back_by_the_next() {
     put(&quiet, (0..20).map(task)).await;
     let (proxy, url) = proxied(&server).await;
     let backend = PostgresBackend::connect(config(&url)).await.unwrap();
-    let mut intake = backend.intake(&name(), IntakeOptions::default()).await.unwrap();
+    let mut subscription = backend.subscribe(&name(), SubscriptionOptions::default()).await.unwrap();
     // A claim of nothing first, so that what follows is on a connection that is there.
-    intake.claim(Claim::new(0, LEASE)).await.unwrap();
+    subscription.claim(Claim::new(0, LEASE)).await.unwrap();
     proxy.set(delayline_conformance::proxy::Link::NO_ANSWERS);
-    let lost = intake.claim(Claim::new(20, LEASE)).await.unwrap_err();
+    let lost = subscription.claim(Claim::new(20, LEASE)).await.unwrap_err();
     assert_eq!(lost.kind(), ErrorKind::Ambiguous, "{lost}");
     proxy.set(delayline_conformance::proxy::Link::GOOD);
     until("the claim was made", || server.ask("SELECT count(*) FROM delayline.task WHERE claim > 0").unwrap() == "20")
@@ -212,13 +212,13 @@ async fn loss_a_claim_whose_answer_was_lost_is_given_back_by_the_next() {
     let began = Instant::now();
     while found.len() < 20 {
         assert!(began.elapsed() < Duration::from_secs(20), "{} came back", found.len());
-        match intake.claim(Claim::new(20, LEASE)).await {
+        match subscription.claim(Claim::new(20, LEASE)).await {
             Ok(claimed) => found.extend(claimed.deliveries),
             Err(e) => assert!(e.retryable(), "{e}"),
         }
     }
     assert!(found.iter().all(|task| task.lease.attempt == 1), "{found:?}");
-    intake.close().await.unwrap();
+    subscription.close().await.unwrap();
     backend.close().await.unwrap();
     quiet.close().await.unwrap();
 }

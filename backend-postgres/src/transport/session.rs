@@ -40,8 +40,8 @@ pub(super) fn begin(response_timeout: Duration) -> String {
     )
 }
 
-/// Our plans stay what they are. Every statement finds its rows by an index or by their place on disk. A scan of the whole table
-/// is cheaper only while that is tiny; but the plan is kept, and the table grows.
+/// Our plans stay what they are. Every statement finds its rows by an index or by their place on disk. A scan of the whole
+/// table is cheaper only while that is tiny; but the plan is kept, and the table grows.
 pub(crate) fn planner(local: &str) -> String {
     ["jit", "enable_seqscan", "enable_bitmapscan"].map(|setting| format!("SET {local} {setting} = off")).join("; ")
 }

@@ -1,6 +1,6 @@
 //! What a message is, and how its headers say it: a task, a dead letter, or a tombstone.
 
-use delayline_core::BuryCause;
+use delayline_core::DeadLetterCause;
 use lapin::types::{AMQPValue, FieldTable};
 
 use super::table::{long, number, string, text};
@@ -11,8 +11,8 @@ pub(crate) enum Kind {
     Task,
     /// A task that runs no more.
     Dead {
-        cause: BuryCause,
-        buried_ms: i64,
+        cause: DeadLetterCause,
+        dead_lettered_ms: i64,
     },
     /// Goes ahead of a task and changes it when it comes.
     Tombstone {
@@ -40,9 +40,9 @@ impl Kind {
     pub(super) fn put(&self, mut put: impl FnMut(&str, AMQPValue)) {
         match self {
             Kind::Task => {}
-            Kind::Dead { cause, buried_ms } => {
+            Kind::Dead { cause, dead_lettered_ms } => {
                 put("cause", text(cause.as_str()));
-                put("buried", long(*buried_ms));
+                put("buried", long(*dead_lettered_ms));
             }
             Kind::Tombstone { target, action } => {
                 put("target", text(&to_hex(*target)));
@@ -70,9 +70,9 @@ impl Kind {
             });
         }
         let Some(cause) = string(table, "cause") else { return Ok(Self::Task) };
-        let causes = [BuryCause::AttemptsUsedUp, BuryCause::Expired, BuryCause::Buried];
+        let causes = [DeadLetterCause::AttemptsUsedUp, DeadLetterCause::Expired, DeadLetterCause::Requested];
         let cause = causes.into_iter().find(|c| c.as_str() == cause).ok_or(Foreign("its `cause` is unknown"))?;
-        Ok(Self::Dead { cause, buried_ms: number(table, "buried").ok_or(Foreign("it has no `buried`"))? })
+        Ok(Self::Dead { cause, dead_lettered_ms: number(table, "buried").ok_or(Foreign("it has no `buried`"))? })
     }
 }
 

@@ -12,7 +12,7 @@
 //! | `attempts` | attempts that are over; what the broker counts of failed deliveries comes on top |
 //! | `max` | attempts it may have |
 //! | `fence` | the last fence that is known of |
-//! | `expires` | the last millisecond at which it may be handed out |
+//! | `expires` | the last millisecond at which it may be delivered |
 //! | `failure` | why the last attempt failed |
 //! | `h` | the task's own headers |
 //! | `cause` `buried` | of a dead letter: which way it came there, and when; the reason is in `failure` |
@@ -48,7 +48,7 @@ pub(crate) struct Message {
     pub(crate) seq: u64,
     /// Attempts that are over.
     pub(crate) attempts: u32,
-    pub(crate) max_attempts: u32,
+    pub(crate) attempts_max: u32,
     pub(crate) fence: u64,
     pub(crate) expires_ms: Option<i64>,
     pub(crate) failure: Option<String>,
@@ -66,7 +66,7 @@ impl Message {
             due_ms,
             seq,
             attempts: 0,
-            max_attempts: task.max_attempts.get(),
+            attempts_max: task.attempts_max.get(),
             fence: 0,
             expires_ms,
             failure: None,
@@ -84,7 +84,7 @@ impl Message {
             due_ms: 0,
             seq: 0,
             attempts: 0,
-            max_attempts: 1,
+            attempts_max: 1,
             fence: 0,
             expires_ms: None,
             failure: None,
@@ -115,7 +115,7 @@ impl Message {
         put("due", long(self.due_ms));
         put("seq", bits(self.seq));
         put("attempts", long(self.attempts.into()));
-        put("max", long(self.max_attempts.into()));
+        put("max", long(self.attempts_max.into()));
         put("fence", bits(self.fence));
         if let Some(expires) = self.expires_ms {
             put("expires", long(expires));
@@ -154,7 +154,7 @@ impl Message {
             due_ms: number(table, "due").ok_or(Foreign("it has no `due`"))?,
             seq: number(table, "seq").ok_or(Foreign("it has no `seq`"))?.cast_unsigned(),
             attempts: small("attempts").ok_or(Foreign("its `attempts` are none"))?,
-            max_attempts: small("max")
+            attempts_max: small("max")
                 .and_then(|n| Attempts::new(n).ok())
                 .ok_or(Foreign("its `max` is out of range"))?
                 .get(),
@@ -169,10 +169,10 @@ impl Message {
 
     /// As a dead letter is shown.
     pub(crate) fn into_letter(self) -> Option<DeadLetter> {
-        let Kind::Dead { cause, buried_ms } = self.kind else { return None };
+        let Kind::Dead { cause, dead_lettered_ms } = self.kind else { return None };
         let reason = Reason::new(self.failure.unwrap_or_default());
-        let buried_at = Timestamp::from_unix_millis(buried_ms);
-        let mut letter = DeadLetter::new(self.id, cause, reason, buried_at, self.payload);
+        let dead_lettered_at = Timestamp::from_unix_millis(dead_lettered_ms);
+        let mut letter = DeadLetter::new(self.id, cause, reason, dead_lettered_at, self.payload);
         letter.due_at = Timestamp::from_unix_millis(self.due_ms);
         letter.attempts = self.attempts;
         letter.headers = self.headers;
@@ -224,7 +224,7 @@ fn own_headers(table: &FieldTable) -> Result<Headers, Foreign> {
 mod tests {
     use std::time::Duration;
 
-    use delayline_core::BuryCause;
+    use delayline_core::DeadLetterCause;
 
     use super::*;
 
@@ -244,7 +244,7 @@ mod tests {
     fn what_is_written_is_read() {
         for kind in [
             Kind::Task,
-            Kind::Dead { cause: BuryCause::Expired, buried_ms: 8 },
+            Kind::Dead { cause: DeadLetterCause::Expired, dead_lettered_ms: 8 },
             Kind::Tombstone { target: u128::MAX, action: TombstoneAction::Cancel },
             Kind::Tombstone { target: 1, action: TombstoneAction::MoveTo(6) },
             Kind::Tombstone { target: 1, action: TombstoneAction::Shift(-6) },

@@ -7,7 +7,7 @@ use delayline_core::{Capabilities, Durability, LeaseHold, Order, Support};
 use super::settings::RabbitConfig;
 use crate::limits::NAME;
 
-/// How far apart tasks are in time that are handed out in order while the broker and those who consume work: beyond a commit,
+/// How far apart tasks are in time that are delivered in order while the broker and those who consume work: beyond a commit,
 /// and beyond what was sent to a consumer that did not claim it and came back.
 const TOLERANCE: Duration = Duration::from_secs(1);
 
@@ -25,7 +25,7 @@ pub(crate) fn of(config: &RabbitConfig) -> Capabilities {
     caps.lease_hold = LeaseHold::Connection;
     caps.payload_bytes_max = config.payload_bytes_max;
     caps.batch_max = 10_000;
-    caps.sweep = config.sweep;
+    caps.fallback_poll_interval = config.fallback_poll_interval;
     caps.extend = Support::Definite;
     caps.cancel = Support::Requested;
     caps.reschedule = Support::Requested;

@@ -11,14 +11,14 @@ use lapin::uri::{AMQPQueryString, AMQPScheme, AMQPUri};
 use crate::limits::{LEVELS_MAX, PARALLEL_MAX};
 use crate::names;
 
-/// Server, virtual host, name space, time-outs and limits of a RabbitMQ backend.
+/// Server, virtual host, namespace, time-outs and limits of a RabbitMQ backend.
 ///
 /// Neither its `Debug` nor any error shows a password.
 #[derive(Clone)]
 pub struct RabbitConfig {
     pub(crate) uri: AMQPUri,
     pub(crate) tls: OwnedTLSConfig,
-    pub(crate) name_space: String,
+    pub(crate) namespace: String,
     pub(crate) levels: u32,
     pub(crate) parallel: u16,
     pub(crate) margin: Duration,
@@ -30,7 +30,7 @@ pub struct RabbitConfig {
     pub(crate) response_timeout: Duration,
     pub(crate) dead_letters_max: u32,
     pub(crate) payload_bytes_max: usize,
-    pub(crate) sweep: Duration,
+    pub(crate) fallback_poll_interval: Duration,
     pub(crate) publish_channels: u16,
 }
 
@@ -46,7 +46,7 @@ impl RabbitConfig {
         Self {
             uri,
             tls: OwnedTLSConfig::default(),
-            name_space: "delayline".into(),
+            namespace: "delayline".into(),
             levels: LEVELS_MAX,
             parallel: 2,
             margin: Duration::from_secs(2),
@@ -58,32 +58,33 @@ impl RabbitConfig {
             response_timeout: Duration::from_secs(10),
             dead_letters_max: 100_000,
             payload_bytes_max: 1 << 20,
-            sweep: Duration::from_secs(30),
+            fallback_poll_interval: Duration::from_secs(30),
             publish_channels: 8,
         }
     }
 
-    /// What every queue and exchange of ours begins with. Default: `delayline`. Clients with different namespaces share no data.
+    /// What every queue and exchange of ours begins with. Default: `delayline`. Clients with different namespaces share no
+    /// data.
     ///
-    /// 1 to 64 letters, digits and `-_`; behind that may stand a dot and the name of a namespace within it, 1 to 32 letters, digits
-    /// and `-`, 96 bytes in all. A permission for `^NAME\\..*` covers those too. What the backend itself puts behind the dot, such as
-    /// `q` or `level`, is invalid there.
+    /// 1 to 64 letters, digits and `-_`; behind that may stand a dot and the name of a namespace within it, 1 to 32
+    /// letters, digits and `-`, 96 bytes in all. A permission for `^NAME\\..*` covers those too. What the backend itself
+    /// puts behind the dot, such as `q` or `level`, is invalid there.
     #[must_use]
-    pub fn name_space(mut self, name: impl Into<String>) -> Self {
-        self.name_space = name.into();
+    pub fn namespace(mut self, name: impl Into<String>) -> Self {
+        self.namespace = name.into();
         self
     }
 
     /// How many levels hold what is not due soon, 1 to 21; 21 unless set, which reaches 49.7 days at one go. Each one less
     /// halves that, and saves the queues of that level: what is due later comes out early, and goes round again if there is
-    /// an intake on its queue then, or once there is one. All that use a name space must say the same.
+    /// a subscription on its queue then, or once there is one. All that use a namespace must say the same.
     #[must_use]
     pub fn levels(mut self, levels: u32) -> Self {
         self.levels = levels;
         self
     }
 
-    /// How many queues each level is spread over, 1 to 16; 2 unless set. All that use a name space must say the same.
+    /// How many queues each level is spread over, 1 to 16; 2 unless set. All that use a namespace must say the same.
     #[must_use]
     pub fn parallel(mut self, queues: u16) -> Self {
         self.parallel = queues;
@@ -134,8 +135,9 @@ impl RabbitConfig {
         self
     }
 
-    /// How long an answer may take, 10 s unless set. Beyond it the call answers [`Ambiguous`](delayline_core::ErrorKind::Ambiguous), or
-    /// [`Unavailable`](delayline_core::ErrorKind::Unavailable) where it took no effect.
+    /// How long an answer may take, 10 s unless set. Beyond it the call answers
+    /// [`Ambiguous`](delayline_core::ErrorKind::Ambiguous), or [`Unavailable`](delayline_core::ErrorKind::Unavailable)
+    /// where it took no effect.
     #[must_use]
     pub fn response_timeout(mut self, time: Duration) -> Self {
         self.response_timeout = time;
@@ -187,11 +189,11 @@ impl RabbitConfig {
         self
     }
 
-    /// How long a consumer sleeps without asking when nothing arrives, and how often a process that consumes looks whether one of
-    /// the exchanges is there, 30 s unless set.
+    /// How long a consumer sleeps without asking when nothing arrives, and how often a process that consumes looks whether
+    /// one of the exchanges is there, 30 s unless set.
     #[must_use]
-    pub fn sweep(mut self, time: Duration) -> Self {
-        self.sweep = time;
+    pub fn fallback_poll_interval(mut self, time: Duration) -> Self {
+        self.fallback_poll_interval = time;
         self
     }
 
@@ -208,7 +210,7 @@ impl RabbitConfig {
     /// # Errors
     /// [`Config`](delayline_core::ErrorKind::Config).
     pub(crate) fn check(&self) -> Result<()> {
-        names::check(&self.name_space)?;
+        names::check(&self.namespace)?;
         if !(1..=LEVELS_MAX).contains(&self.levels) {
             return Err(bad(format!("there are 1 to {LEVELS_MAX} levels")));
         }
@@ -234,7 +236,7 @@ impl RabbitConfig {
             ("lease_max", self.lease_max, 1_000),
             ("connect_timeout", self.connect_timeout, 1),
             ("response_timeout", self.response_timeout, 1),
-            ("sweep", self.sweep, 1),
+            ("fallback_poll_interval", self.fallback_poll_interval, 1),
         ])?;
         for (name, time, least_ms, most_s) in
             [("margin", self.margin, 50, 60), ("heartbeat", self.heartbeat, 1_000, 60)]
@@ -258,10 +260,10 @@ impl RabbitConfig {
         self.lease_max + self.lease_max / 8
     }
 
-    /// The name space, virtual host and server that this is for, as a message says it.
+    /// The namespace, virtual host and server that this is for, as a message says it.
     #[must_use]
     pub fn place(&self) -> String {
-        format!("name space `{}` in virtual host `{}` at {}", self.name_space, self.vhost(), self.server())
+        format!("namespace `{}` in virtual host `{}` at {}", self.namespace, self.vhost(), self.server())
     }
 
     /// The server's host and port, for people.
@@ -302,7 +304,7 @@ impl fmt::Debug for RabbitConfig {
             .field("tls", &(self.uri.scheme == AMQPScheme::AMQPS))
             .field("user", &self.user())
             .field("virtual_host", &self.vhost())
-            .field("name_space", &self.name_space)
+            .field("namespace", &self.namespace)
             .field("levels", &self.levels)
             .field("parallel", &self.parallel)
             .field("margin", &self.margin)
@@ -314,7 +316,7 @@ impl fmt::Debug for RabbitConfig {
             .field("response_timeout", &self.response_timeout)
             .field("dead_letters_max", &self.dead_letters_max)
             .field("payload_bytes_max", &self.payload_bytes_max)
-            .field("sweep", &self.sweep)
+            .field("fallback_poll_interval", &self.fallback_poll_interval)
             .field("publish_channels", &self.publish_channels)
             .finish()
     }

@@ -12,7 +12,7 @@ const FORM: UrlForm = UrlForm {
     what: "an AMQP URL",
     schemes: &["amqp", "amqps"],
     options: &[
-        "name_space",
+        "namespace",
         "levels",
         "parallel",
         "margin",
@@ -24,10 +24,12 @@ const FORM: UrlForm = UrlForm {
         "response_timeout",
         "dead_letters_max",
         "payload_bytes_max",
-        "sweep",
+        "fallback_poll_interval",
         "publish_channels",
     ],
     options_with_at: &[],
+    // What it was called before 0.1.
+    aliases: &[("name_space", "namespace")],
 };
 
 /// What is told of a place that can't be read: what the driver says of it might hold a part of it.
@@ -36,7 +38,7 @@ const PLACE: &str =
 
 impl RabbitConfig {
     /// Reads a URL: `amqp://[user:password@]host[:port][/virtual-host]`, or `amqps://` for TLS, with options such as
-    /// `?name_space=exams&response_timeout=5s`. In a user name, password or virtual host, what has a meaning in a URL is
+    /// `?namespace=exams&response_timeout=5s`. In a user name, password or virtual host, what has a meaning in a URL is
     /// written as `%2f` and so on; without a virtual host, or with an empty one, it is `/`.
     ///
     /// The options are named as the methods here. Times are written as `500ms`, `5s` or `1m`, the others as whole numbers.
@@ -66,7 +68,7 @@ impl RabbitConfig {
 
     fn set(&mut self, option: &UrlOption<'_>) -> Result<()> {
         match option.name() {
-            "name_space" => option.text().clone_into(&mut self.name_space),
+            "namespace" => option.text().clone_into(&mut self.namespace),
             "levels" => self.levels = option.whole()?,
             "parallel" => self.parallel = option.whole()?,
             "margin" => self.margin = option.time()?,
@@ -78,7 +80,7 @@ impl RabbitConfig {
             "response_timeout" => self.response_timeout = option.time()?,
             "dead_letters_max" => self.dead_letters_max = option.whole()?,
             "payload_bytes_max" => self.payload_bytes_max = option.whole()?,
-            "sweep" => self.sweep = option.time()?,
+            "fallback_poll_interval" => self.fallback_poll_interval = option.time()?,
             "publish_channels" => self.publish_channels = option.whole()?,
             _ => return Err(option.unread()),
         }
@@ -97,21 +99,21 @@ mod tests {
     #[test]
     fn urls_set_everything() {
         let config = RabbitConfig::from_url(
-            "amqp://me:hunter2@example.org:7000/my%2fhost?name_space=exams&levels=10&parallel=4&margin=2s&hold_max=9\
+            "amqp://me:hunter2@example.org:7000/my%2fhost?namespace=exams&levels=10&parallel=4&margin=2s&hold_max=9\
              &lease_max=1m&heartbeat=3s&connect_timeout=2s&response_timeout=1500ms&dead_letters_max=7\
-             &payload_bytes_max=8&sweep=10s&publish_channels=3",
+             &payload_bytes_max=8&fallback_poll_interval=10s&publish_channels=3",
         )
         .unwrap();
         assert_eq!((config.server().as_str(), config.user()), ("example.org:7000", "me"));
         assert_eq!(config.uri.authority.userinfo.password, "hunter2");
-        assert_eq!((config.vhost(), config.name_space.as_str()), ("my/host", "exams"));
+        assert_eq!((config.vhost(), config.namespace.as_str()), ("my/host", "exams"));
         assert_eq!((config.levels, config.parallel, config.hold_max), (10, 4, 9));
         assert_eq!((config.margin, config.lease_max), (Duration::from_secs(2), Duration::from_secs(60)));
         assert_eq!(config.driver_uri(8_192).query.heartbeat, Some(3));
         assert_eq!(config.driver_uri(8_192).query.connection_timeout, Some(2_000));
         assert_eq!(config.response_timeout, Duration::from_millis(1500));
         assert_eq!((config.dead_letters_max, config.payload_bytes_max, config.publish_channels), (7, 8, 3));
-        assert_eq!(config.sweep, Duration::from_secs(10));
+        assert_eq!(config.fallback_poll_interval, Duration::from_secs(10));
         for plain in ["AMQPS://localhost", "amqps://localhost/", "amqps://localhost/%2F"] {
             let plain = RabbitConfig::from_url(plain).unwrap();
             assert_eq!(
@@ -136,15 +138,15 @@ mod tests {
             ("amqp://host?publish_channels=0", "1 to 64 channels"),
             ("amqp://host?levels=25", "1 to 21 levels"),
             ("amqp://host?hold_max=0", "hold_max is 1"),
-            ("amqp://host?sweep=soon", "such as `500ms`"),
-            ("amqp://host?sweep=2days", "sweep is 1ms to a day"),
+            ("amqp://host?fallback_poll_interval=soon", "such as `500ms`"),
+            ("amqp://host?fallback_poll_interval=2days", "fallback_poll_interval is 1ms to a day"),
             ("amqp://host?hold_max=65536", "a smaller number"),
             ("amqp://host?heartbeat=2m", "heartbeat is 1000ms to 60s"),
-            ("amqp://host?name_space=a.b.c", "behind the dot"),
-            ("amqp://host?name_space=a.", "behind the dot"),
-            ("amqp://host?name_space=.b", "letters, digits"),
-            ("amqp://host?name_space=a.q", "can't be `q`"),
-            ("amqp://host?name_space=", "letters, digits"),
+            ("amqp://host?namespace=a.b.c", "behind the dot"),
+            ("amqp://host?namespace=a.", "behind the dot"),
+            ("amqp://host?namespace=.b", "letters, digits"),
+            ("amqp://host?namespace=a.q", "can't be `q`"),
+            ("amqp://host?namespace=", "letters, digits"),
             ("amqp://me:a#b@host", "no `#`"),
             ("amqp://me:a?b@host", "%3F"),
             ("amqp://host?payload_bytes_max=99000000", "at most"),

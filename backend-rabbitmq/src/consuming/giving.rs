@@ -1,8 +1,8 @@
-//! Giving messages back, burying them, and acknowledging what has been replaced.
+//! Giving messages back, dead-lettering them, and acknowledging what has been replaced.
 
 use std::sync::Arc;
 
-use delayline_core::{BuryCause, Error, ErrorKind, Result};
+use delayline_core::{DeadLetterCause, Error, ErrorKind, Result};
 use futures_util::future::try_join_all;
 use lapin::Channel;
 use lapin::options::ConfirmSelectOptions;
@@ -36,7 +36,7 @@ pub(crate) async fn give_back(store: &Arc<Store>, line: &Line, mut held: Vec<Hel
 }
 
 /// Moves tasks to the dead letters, and answers how many arrived there.
-pub(crate) async fn bury(store: &Arc<Store>, line: &Line, doomed: Vec<(Held, BuryCause)>) -> u64 {
+pub(crate) async fn dead_letter(store: &Arc<Store>, line: &Line, doomed: Vec<(Held, DeadLetterCause)>) -> u64 {
     let dead = store.names.dead(&line.queue);
     let outgoing = doomed.iter().map(|(held, cause)| {
         let reason = held.message.failure.clone().unwrap_or_default();
@@ -49,7 +49,7 @@ pub(crate) async fn bury(store: &Arc<Store>, line: &Line, doomed: Vec<(Held, Bur
         match answer {
             Ok(()) => done.push(held),
             Err(e) => {
-                tracing::warn!(queue = %line.queue, error = %e.into_error("burying a task"), "left to the broker")
+                tracing::warn!(queue = %line.queue, error = %e.into_error("dead-lettering a task"), "left to the broker")
             }
         }
     }
@@ -59,12 +59,18 @@ pub(crate) async fn bury(store: &Arc<Store>, line: &Line, doomed: Vec<(Held, Bur
 }
 
 /// A task as a dead letter. Its sequence is the place in the list of dead letters.
-pub(crate) fn as_dead(store: &Store, message: &Message, attempts: u32, cause: BuryCause, reason: String) -> Message {
+pub(crate) fn as_dead(
+    store: &Store,
+    message: &Message,
+    attempts: u32,
+    cause: DeadLetterCause,
+    reason: String,
+) -> Message {
     Message {
         attempts,
         seq: store.counters.sequences(1),
         failure: Some(reason),
-        kind: Kind::Dead { cause, buried_ms: store.time.now_ms() },
+        kind: Kind::Dead { cause, dead_lettered_ms: store.time.now_ms() },
         ..message.clone()
     }
 }
@@ -110,7 +116,7 @@ pub(crate) async fn acknowledge_for_certain(
     }
 }
 
-/// The error of a verdict that could not be published.
+/// The error of a disposition that could not be published.
 pub(crate) fn unpublished(e: NotPublished) -> Error {
     e.into_error("settling")
 }

@@ -27,7 +27,7 @@ impl Lines {
         self.running.lock().get(queue).map(|(line, _)| line.clone())
     }
 
-    /// Enters a queue's line, which begins with its first intake: `start` starts its pump.
+    /// Enters a queue's line, which begins with its first subscription: `start` starts its pump.
     pub(crate) fn enter(
         &self,
         queue: &QueueName,
@@ -38,8 +38,8 @@ impl Lines {
             let line = Arc::new(Line::new(queue.clone()));
             (line.clone(), start(line))
         });
-        let (number, hints) = line.enter();
-        (line.clone(), number, hints)
+        let (number, notifications) = line.enter();
+        (line.clone(), number, notifications)
     }
 
     /// Ends a line that nobody needs any more; `false` if somebody does again.

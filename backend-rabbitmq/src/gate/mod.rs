@@ -1,6 +1,6 @@
 //! The gate of a queue: holds what is due soon, and publishes it to the ready queue at the millisecond.
 //!
-//! Every process with an intake on the queue has one, and the broker lets one of them at a time be served (a single active
+//! Every process with a subscription on the queue has one, and the broker lets one of them at a time be served (a single active
 //! consumer). Nothing that a gate holds is acknowledged, so that its successor gets all of it:
 //!
 //! 1. A message comes, and is held ([`hold`]) without being acknowledged.
@@ -43,7 +43,7 @@ use crate::transport::{driver, failure};
 const WAVE_MAX: usize = 1_000;
 
 /// The most messages that are taken in before it is looked again at what is due.
-const INTAKE_MAX: usize = 1_000;
+const SUBSCRIPTION_MAX: usize = 1_000;
 
 /// The most messages that are remembered as published though their acknowledgement failed.
 const CONFIRMED_MAX: usize = 100_000;
@@ -275,7 +275,7 @@ impl Session {
             done.extend(self.arrived(work, delivery).await?);
             taken += 1;
             // What is taken from the stream has to be handled: an acknowledgement of what follows covers it.
-            came = if taken < INTAKE_MAX { self.consumer.next().now_or_never() } else { None };
+            came = if taken < SUBSCRIPTION_MAX { self.consumer.next().now_or_never() } else { None };
         }
         self.acknowledge(work, done, STEPS_MAX).await
     }
@@ -289,10 +289,10 @@ impl Session {
             Ok(message) if !matches!(message.kind, Kind::Dead { .. }) => message,
             other => {
                 let why = other.err().map_or("it is a dead letter", |foreign| foreign.0);
-                if self.store.outbox.set_aside(&self.name, why, &delivery.properties, payload).await {
+                if self.store.outbox.quarantined(&self.name, why, &delivery.properties, payload).await {
                     return Ok(vec![tag]);
                 }
-                return Err(Error::new(ErrorKind::Unavailable, "a foreign message could not be set aside"));
+                return Err(Error::new(ErrorKind::Unavailable, "a foreign message could not be quarantined"));
             }
         };
         if delivery.redelivered && work.confirmed.remove(&copied(&message)) {

@@ -20,7 +20,7 @@ use crate::store::Store;
 
 pub(crate) async fn change(store: &Arc<Store>, queue: &QueueName, select: Select, change: Change) -> Result<Changed> {
     store.lifecycle.open()?;
-    let Select::Tasks(tasks) = select else { return Err(Error::unsupported("group")) };
+    let Select::Tasks(tasks) = select else { return Err(Error::unsupported("changing a group")) };
     store.caps.check_batch(tasks.len())?;
     let (store, queue) = (store.clone(), queue.clone());
     let changing = async move { request(&store, &queue, tasks, change.action).await };
@@ -37,6 +37,7 @@ pub(crate) async fn request(store: &Store, queue: &QueueName, tasks: Vec<TaskRef
     let move_to = match action {
         Action::MoveTo(due) => Some(due_at_ms(store, due)?),
         Action::Cancel | Action::Shift(_) => None,
+        _ => return Err(Error::unsupported("this change")),
     };
     let first = store.counters.sequences(tasks.len());
     let tombstones: Vec<Result<Message>> =
@@ -63,10 +64,7 @@ pub(crate) async fn request(store: &Store, queue: &QueueName, tasks: Vec<TaskRef
 pub(crate) fn due_at_ms(store: &Store, due: Due) -> Result<i64> {
     store.caps.check_delay(due)?;
     let now = store.time.now();
-    let at = match due {
-        Due::After(delay) => now.saturating_add(delay),
-        Due::At(at) => at,
-    };
+    let at = due.instant(now);
     if at.saturating_since(now) > store.caps.delay_max {
         return Err(store.caps.out_of_range());
     }
@@ -82,6 +80,7 @@ fn tombstone(store: &Store, task: TaskRef, seq: u64, action: Action, move_to: Op
         (Action::MoveTo(due), None) => TombstoneAction::MoveTo(due_at_ms(store, due)?),
         (Action::MoveTo(_), Some(ms)) => TombstoneAction::MoveTo(ms),
         (Action::Shift(by), _) => TombstoneAction::Shift(shifted(store, due_ms, by)?),
+        _ => return Err(Error::unsupported("this change")),
     };
     let none = NewTask::new(Due::NOW, Bytes::new());
     let message = Message::new(none, task.id, store.ids.number(), due_ms, seq, None);
@@ -90,15 +89,10 @@ fn tombstone(store: &Store, task: TaskRef, seq: u64, action: Action, move_to: Op
 
 /// By how many milliseconds: later rounded up, sooner down, so that no task is early by it.
 fn shifted(store: &Store, due_ms: i64, by: Shift) -> Result<i64> {
-    match by {
-        Shift::Later(by) => {
-            let by_ms = i64::try_from(millis_ceil(by)).unwrap_or(i64::MAX);
-            let delay_max_ms = i64::try_from(store.caps.delay_max.as_millis()).unwrap_or(i64::MAX);
-            if due_ms.saturating_add(by_ms) > store.time.now_ms().saturating_add(delay_max_ms) {
-                return Err(store.caps.out_of_range());
-            }
-            Ok(by_ms)
-        }
-        Shift::Sooner(by) => Ok(-i64::try_from(by.as_millis()).unwrap_or(i64::MAX)),
+    let by_ms = by.as_millis();
+    let delay_max_ms = i64::try_from(store.caps.delay_max.as_millis()).unwrap_or(i64::MAX);
+    if by_ms > 0 && due_ms.saturating_add(by_ms) > store.time.now_ms().saturating_add(delay_max_ms) {
+        return Err(store.caps.out_of_range());
     }
+    Ok(by_ms)
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use delayline_core::{Claim, Claimed, ClaimedTask, Intake, IntakeOptions, QueueName, Result, Verdict, owned};
+use delayline_core::{
+    Claim, Claimed, ClaimedTask, Disposition, QueueName, Result, Subscription, SubscriptionOptions, owned,
+};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -15,34 +17,34 @@ use crate::consuming::{giving, pump};
 use crate::ops::settle;
 use crate::store::Store;
 
-pub(crate) async fn intake(
+pub(crate) async fn subscribe(
     store: &Arc<Store>,
     lines: &Arc<Lines>,
     queue: &QueueName,
-    options: IntakeOptions,
-) -> Result<Box<dyn Intake>> {
+    options: SubscriptionOptions,
+) -> Result<Box<dyn Subscription>> {
     store.lifecycle.open()?;
     store.topology.ensure(queue).await?;
     let (store, lines) = (store.clone(), lines.clone());
     let start = |line| tokio::spawn(pump::run(store.clone(), lines.clone(), line));
-    let (line, number, hints) = lines.enter(queue, start);
-    Ok(Box::new(RabbitIntake { store, lines, line, number, hints, consumer: options.consumer }))
+    let (line, number, notifications) = lines.enter(queue, start);
+    Ok(Box::new(RabbitSubscription { store, lines, line, number, notifications, consumer: options.consumer }))
 }
 
-struct RabbitIntake {
+struct RabbitSubscription {
     store: Arc<Store>,
     lines: Arc<Lines>,
     line: Arc<Line>,
     number: u64,
-    hints: watch::Receiver<u64>,
+    notifications: watch::Receiver<u64>,
     consumer: Option<String>,
 }
 
-impl RabbitIntake {
+impl RabbitSubscription {
     /// Takes what has arrived.
     async fn look(&mut self, claim: &Claim) -> Found {
         // What comes from here on wakes the next wait.
-        self.hints.borrow_and_update();
+        self.notifications.borrow_and_update();
         let early = self.line.until_due(&self.store);
         if !early.is_zero() {
             sleep(early).await;
@@ -51,25 +53,25 @@ impl RabbitIntake {
     }
 
     /// What a claim tells beside the tasks.
-    fn claimed(&self, tasks: Vec<ClaimedTask>, next_in: Option<Duration>, buried: u64) -> Claimed {
+    fn claimed(&self, tasks: Vec<ClaimedTask>, next_in: Option<Duration>, dead_lettered: u64) -> Claimed {
         let mut claimed = Claimed::default();
         claimed.deliveries = tasks;
         claimed.next_due_in = next_in;
-        claimed.buried = buried;
-        claimed.set_aside = self.store.outbox.take_set_aside();
+        claimed.dead_lettered = dead_lettered;
+        claimed.quarantined = self.store.outbox.take_quarantined();
         claimed
     }
 }
 
 /// Takes what a claim found and nobody received back to where it was.
 async fn release(store: Arc<Store>, lines: Arc<Lines>, line: Arc<Line>, tasks: Vec<ClaimedTask>) {
-    let verdicts = tasks.into_iter().map(|task| (task.lease, Verdict::Release)).collect();
+    let dispositions = tasks.into_iter().map(|task| (task.lease, Disposition::Release)).collect();
     // What can't be given back now comes again when its lease ends.
-    let _ = settle::end(&store, &lines, &line.queue, verdicts).await;
+    let _ = settle::end(&store, &lines, &line.queue, dispositions).await;
 }
 
 #[async_trait]
-impl Intake for RabbitIntake {
+impl Subscription for RabbitSubscription {
     async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
         self.store.lifecycle.open()?;
         self.store.caps.check_lease(claim.lease)?;
@@ -93,13 +95,13 @@ impl Intake for RabbitIntake {
         }
         let (store, line) = (self.store.clone(), self.line.clone());
         let (orphaned, lines, orphans_line) = (store.clone(), self.lines.clone(), line.clone());
-        let bury = async move {
-            let buried = giving::bury(&store, &line, doomed).await;
-            Ok((tasks, buried))
+        let dead_letter = async move {
+            let dead_lettered = giving::dead_letter(&store, &line, doomed).await;
+            Ok((tasks, dead_lettered))
         };
-        let (tasks, buried) =
-            owned(bury, |(tasks, _)| async move { release(orphaned, lines, orphans_line, tasks).await }).await?;
-        Ok(self.claimed(tasks, next_in, buried))
+        let (tasks, dead_lettered) =
+            owned(dead_letter, |(tasks, _)| async move { release(orphaned, lines, orphans_line, tasks).await }).await?;
+        Ok(self.claimed(tasks, next_in, dead_lettered))
     }
 
     async fn wait(&mut self, at_most: Duration) {
@@ -107,7 +109,7 @@ impl Intake for RabbitIntake {
             return;
         }
         // The sender lives as long as the line, which this holds.
-        let _ = timeout(at_most, self.hints.changed()).await;
+        let _ = timeout(at_most, self.notifications.changed()).await;
     }
 
     async fn close(self: Box<Self>) -> Result<()> {
@@ -116,15 +118,15 @@ impl Intake for RabbitIntake {
     }
 }
 
-impl Drop for RabbitIntake {
+impl Drop for RabbitSubscription {
     fn drop(&mut self) {
         self.line.leave(self.number);
     }
 }
 
-impl fmt::Debug for RabbitIntake {
+impl fmt::Debug for RabbitSubscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RabbitIntake")
+        f.debug_struct("RabbitSubscription")
             .field("queue", &self.line.queue)
             .field("consumer", &self.consumer)
             .finish_non_exhaustive()

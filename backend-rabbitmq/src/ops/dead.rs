@@ -1,7 +1,7 @@
 //! Dead letters: read by taking them without acknowledging, and put back.
 //!
-//! Processes that bury at the same time publish in another order than that of their sequences, and what is put back may come in
-//! another order than before. So a page is chosen by the letters' sequences, of all that there are.
+//! Processes that dead-letter at the same time publish in another order than that of their sequences, and what is put back
+//! may come in another order than before. So a page is chosen by the letters' sequences, of all that there are.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use delayline_backend_kit::Pace;
 use delayline_core::limits::PAGE_MAX;
 use delayline_core::{
-    DeadLetterOp, DeadLetters, DeadSelect, Error, ErrorKind, QueueName, Result, TaskId, meter, owned,
+    DeadLetterOp, DeadLetterSelect, DeadLetters, Error, ErrorKind, QueueName, Result, TaskId, meter, owned,
 };
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
@@ -59,7 +59,7 @@ async fn run(store: &Arc<Store>, queue: &QueueName, op: DeadLetterOp) -> Result<
     match op {
         DeadLetterOp::List { after, limit } => list(store, queue, after, limit.min(PAGE_MAX)).await,
         DeadLetterOp::Redrive { select, rate } => redrive(store, queue, select, Pace::new(rate)?).await,
-        DeadLetterOp::Purge { select: DeadSelect::All } => purge(store, queue).await,
+        DeadLetterOp::Purge { select: DeadLetterSelect::All } => purge(store, queue).await,
         DeadLetterOp::Purge { select } => end_selected(store, queue, select, None).await,
         _ => Err(Error::unsupported("this operation on dead letters")),
     }
@@ -85,7 +85,7 @@ async fn list(store: &Arc<Store>, queue: &QueueName, after: Option<u64>, limit: 
     if page.len() > limit
         && let Some(((beyond, _), _)) = page.pop_last()
     {
-        // Where processes buried at the same microsecond, the next page has all of those.
+        // Where processes dead-lettered at the same microsecond, the next page has all of those.
         let earlier = page.keys().any(|(seq, _)| *seq < beyond);
         page.retain(|(seq, _), _| *seq < beyond || !earlier);
         answer.next = page.last_key_value().map(|((seq, _), _)| *seq);
@@ -94,7 +94,7 @@ async fn list(store: &Arc<Store>, queue: &QueueName, after: Option<u64>, limit: 
     Ok(answer)
 }
 
-async fn redrive(store: &Arc<Store>, queue: &QueueName, select: DeadSelect, pace: Pace) -> Result<DeadLetters> {
+async fn redrive(store: &Arc<Store>, queue: &QueueName, select: DeadLetterSelect, pace: Pace) -> Result<DeadLetters> {
     // They are counted only where it can matter.
     if pace.check(store.config.dead_letters_max.into(), &store.caps).is_err() {
         let mut letters = 0;
@@ -108,10 +108,10 @@ async fn redrive(store: &Arc<Store>, queue: &QueueName, select: DeadSelect, pace
     end_selected(store, queue, select, Some(pace.gap())).await
 }
 
-fn selects(select: &DeadSelect, letter: &Message) -> Result<bool> {
+fn selects(select: &DeadLetterSelect, letter: &Message) -> Result<bool> {
     match select {
-        DeadSelect::All => Ok(true),
-        DeadSelect::Ids(ids) => Ok(ids.contains(&letter.id)),
+        DeadLetterSelect::All => Ok(true),
+        DeadLetterSelect::Ids(ids) => Ok(ids.contains(&letter.id)),
         _ => Err(Error::unsupported("this selection of dead letters")),
     }
 }
@@ -133,12 +133,12 @@ async fn purge(store: &Arc<Store>, queue: &QueueName) -> Result<DeadLetters> {
 async fn end_selected(
     store: &Arc<Store>,
     queue: &QueueName,
-    select: DeadSelect,
+    select: DeadLetterSelect,
     apart: Option<Duration>,
 ) -> Result<DeadLetters> {
     let ids: Option<HashSet<TaskId>> = match select {
-        DeadSelect::All => None,
-        DeadSelect::Ids(ids) => Some(ids.into_iter().collect()),
+        DeadLetterSelect::All => None,
+        DeadLetterSelect::Ids(ids) => Some(ids.into_iter().collect()),
         _ => return Err(Error::unsupported("this selection of dead letters")),
     };
     let mut answer = DeadLetters::default();
@@ -281,7 +281,7 @@ impl<'s> Reader<'s> {
                 }
                 foreign => {
                     let why = foreign.err().map_or("it is no dead letter", |foreign| foreign.0);
-                    if !self.store.outbox.set_aside(&self.queue, why, &delivery.properties, payload).await {
+                    if !self.store.outbox.quarantined(&self.queue, why, &delivery.properties, payload).await {
                         continue;
                     }
                 }
@@ -328,7 +328,8 @@ impl<'s> Reader<'s> {
     async fn close(mut self) {
         let back = async {
             if let Some(consumer) = self.consumer.take() {
-                // Cancelled first, or what is given back would come again at once, and go behind the others when the channel ends.
+                // Cancelled first, or what is given back would come again at once, and go behind the others when the
+                // channel ends.
                 self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
             }
             let put_back = BasicNackOptions { multiple: true, requeue: true };
@@ -352,8 +353,8 @@ impl<'s> Reader<'s> {
     }
 }
 
-/// Makes sure that so many letters are back: with a delivery limit in a policy, the broker has let go of some, and there may be nobody
-/// who looks after strays.
+/// Makes sure that so many letters are back: with a delivery limit in a policy, the broker has let go of some, and there
+/// may be nobody who looks after strays.
 async fn wait_for_all(store: &Arc<Store>, queue: &str, letters: usize) -> Result<()> {
     let doing = "putting dead letters back";
     let channel = store.consuming.channel().await?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use delayline_core::{
-    Due, Error, ErrorKind, NewTask, Outcome, QueueName, Result, Scheduled, TaskRef, Timestamp, owned,
+    Due, Error, ErrorKind, NewTask, QueueName, Result, ScheduleOutcome, Scheduled, TaskRef, Timestamp, owned,
 };
 
 use crate::codec::message::Message;
@@ -43,7 +43,7 @@ async fn send(store: &Store, queue: &QueueName, tasks: Vec<NewTask>) -> Vec<Resu
         answer.map_err(|e| e.into_error("scheduling"))?;
         let receipt = receipt(message.due_ms, message.number);
         let task = TaskRef::new(message.id, Timestamp::from_unix_millis(message.due_ms), receipt);
-        Ok(Scheduled::new(task, Outcome::Created))
+        Ok(Scheduled::new(task, ScheduleOutcome::Created))
     });
     scheduled.collect()
 }
@@ -51,10 +51,7 @@ async fn send(store: &Store, queue: &QueueName, tasks: Vec<NewTask>) -> Vec<Resu
 /// The message of a task that is accepted at this instant.
 fn accept(store: &Store, task: NewTask, now: Timestamp, seq: u64) -> Result<Message> {
     store.caps.check(&task)?;
-    let ms = |due: Due| match due {
-        Due::After(delay) => now.saturating_add(delay).unix_millis_ceil(),
-        Due::At(at) => at.unix_millis_ceil(),
-    };
+    let ms = |due: Due| due.instant(now).unix_millis_ceil();
     let due_ms = ms(task.due);
     let delay_max = i64::try_from(store.caps.delay_max.as_millis()).unwrap_or(i64::MAX);
     // An instant is measured from the millisecond that has begun.

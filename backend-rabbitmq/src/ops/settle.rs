@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use delayline_core::{BuryCause, Due, Error, ErrorKind, Lease, QueueName, Result, Verdict, owned};
+use delayline_core::{DeadLetterCause, Disposition, Due, Error, ErrorKind, Lease, QueueName, Result, owned};
 
 use crate::codec::message::Message;
 use crate::consuming::giving;
@@ -13,7 +13,7 @@ use crate::consuming::lines::Lines;
 use crate::store::Store;
 use crate::transport::publisher::Outgoing;
 
-/// A verdict on its way.
+/// A disposition on its way.
 struct Ending {
     at: usize,
     fence: u64,
@@ -28,15 +28,15 @@ pub(crate) async fn settle(
     store: &Arc<Store>,
     lines: &Arc<Lines>,
     queue: &QueueName,
-    verdicts: Vec<(Lease, Verdict)>,
+    dispositions: Vec<(Lease, Disposition)>,
 ) -> Result<Vec<Result<()>>> {
     store.lifecycle.open()?;
-    store.caps.check_batch(verdicts.len())?;
-    if verdicts.is_empty() {
+    store.caps.check_batch(dispositions.len())?;
+    if dispositions.is_empty() {
         return Ok(Vec::new());
     }
     let (store, lines, queue) = (store.clone(), lines.clone(), queue.clone());
-    let settling = async move { Ok(end(&store, &lines, &queue, verdicts).await) };
+    let settling = async move { Ok(end(&store, &lines, &queue, dispositions).await) };
     owned(settling, |_| async {}).await
 }
 
@@ -69,31 +69,31 @@ pub(crate) fn extend(
     Ok(leases.into_iter().map(extended).collect())
 }
 
-/// Ends leases, each with its verdict.
+/// Ends leases, each with its disposition.
 ///
 /// # Cancel safety
-/// Dropped, a verdict may be half done, and its task come twice: call it from what is not dropped.
+/// Dropped, a disposition may be half done, and its task come twice: call it from what is not dropped.
 pub(crate) async fn end(
     store: &Arc<Store>,
     lines: &Lines,
     queue: &QueueName,
-    verdicts: Vec<(Lease, Verdict)>,
+    dispositions: Vec<(Lease, Disposition)>,
 ) -> Vec<Result<()>> {
-    let mut results: Vec<Result<()>> = verdicts.iter().map(|_| Err(Error::lease_lost())).collect();
+    let mut results: Vec<Result<()>> = dispositions.iter().map(|_| Err(Error::lease_lost())).collect();
     let Some(line) = lines.get(queue) else {
         if let Err(closed) = store.lifecycle.open() {
             results.fill_with(|| Err(closed.clone()));
         }
         return results;
     };
-    let mut endings = Vec::with_capacity(verdicts.len());
-    for (at, (lease, verdict)) in verdicts.into_iter().enumerate() {
-        match begin(store, &line, at, &lease, verdict) {
+    let mut endings = Vec::with_capacity(dispositions.len());
+    for (at, (lease, disposition)) in dispositions.into_iter().enumerate() {
+        match begin(store, &line, at, &lease, disposition) {
             Ok(ending) => endings.push(ending),
             Err(e) => results[at] = Err(e),
         }
     }
-    // In the order of hand-out, so that what is given back stands in it.
+    // In the order of delivery, so that what is given back stands in it.
     endings.sort_by_key(|ending| ending.instead.as_ref().map(|instead| (instead.due_ms, instead.seq)));
     let published = publish(store, &line, endings, &mut results).await;
     let held: Vec<&Held> = published.iter().map(|ending| &ending.leased.held).collect();
@@ -122,7 +122,7 @@ pub(crate) async fn end(
 }
 
 /// Takes the lease, and makes what takes the task's place.
-fn begin(store: &Store, line: &Line, at: usize, lease: &Lease, verdict: Verdict) -> Result<Ending> {
+fn begin(store: &Store, line: &Line, at: usize, lease: &Lease, disposition: Disposition) -> Result<Ending> {
     let leased = match line.take(lease) {
         Looked::Live(leased) => leased,
         Looked::Lost => {
@@ -135,17 +135,17 @@ fn begin(store: &Store, line: &Line, at: usize, lease: &Lease, verdict: Verdict)
     let message = Message { fence: lease.fence, ..leased.held.message.clone() };
     let given_back = leased.held.attempts;
     let dead = || Some(store.names.dead(&line.queue));
-    let (instead, to) = match verdict {
-        Verdict::Complete => (None, None),
-        Verdict::Retry { reason, .. } if leased.attempt >= message.max_attempts => {
-            let cause = BuryCause::AttemptsUsedUp;
+    let (instead, to) = match disposition {
+        Disposition::Complete => (None, None),
+        Disposition::Retry { reason, .. } if leased.attempt >= message.attempts_max => {
+            let cause = DeadLetterCause::AttemptsUsedUp;
             (Some(giving::as_dead(store, &message, leased.attempt, cause, reason.as_str().to_owned())), dead())
         }
-        Verdict::Bury { reason } => {
-            let cause = BuryCause::Buried;
+        Disposition::DeadLetter { reason } => {
+            let cause = DeadLetterCause::Requested;
             (Some(giving::as_dead(store, &message, leased.attempt, cause, reason.as_str().to_owned())), dead())
         }
-        Verdict::Retry { after, reason } => match due_in(store, after) {
+        Disposition::Retry { after, reason } => match due_in(store, after) {
             Ok(due_ms) => {
                 let failure = Some(reason.as_str().to_owned());
                 (Some(Message { due_ms, attempts: leased.attempt, failure, ..message }), None)
@@ -155,14 +155,18 @@ fn begin(store: &Store, line: &Line, at: usize, lease: &Lease, verdict: Verdict)
                 return Err(e);
             }
         },
-        Verdict::Snooze { after } => match due_in(store, after) {
+        Disposition::Snooze { after } => match due_in(store, after) {
             Ok(due_ms) => (Some(Message { due_ms, attempts: given_back, ..message }), None),
             Err(e) => {
                 line.put_back(lease.fence, leased);
                 return Err(e);
             }
         },
-        Verdict::Release => (Some(Message { attempts: given_back, ..message }), None),
+        Disposition::Release => (Some(Message { attempts: given_back, ..message }), None),
+        _ => {
+            line.put_back(lease.fence, leased);
+            return Err(Error::unsupported("this disposition"));
+        }
     };
     Ok(Ending { at, fence: lease.fence, leased, instead, to })
 }

@@ -27,12 +27,12 @@ struct Bench {
     ready: Option<(Channel, Consumer)>,
 }
 
-/// A name space of one's own, with few levels.
-async fn bench(name_space: &str, set: impl FnOnce(RabbitConfig) -> RabbitConfig) -> Bench {
+/// A namespace of one's own, with few levels.
+async fn bench(namespace: &str, set: impl FnOnce(RabbitConfig) -> RabbitConfig) -> Bench {
     let server = tokio::task::spawn_blocking(|| servers::shared(Server::RabbitMq).unwrap()).await.unwrap();
     let url = server.lock().url();
     let config =
-        RabbitConfig::from_url(&url).unwrap().name_space(name_space).levels(3).margin(Duration::from_millis(500));
+        RabbitConfig::from_url(&url).unwrap().namespace(namespace).levels(3).margin(Duration::from_millis(500));
     let store = Arc::new(Store::new(set(config)));
     let queue = QueueName::new("exam.hand-in").unwrap();
     store.topology.ensure(&queue).await.unwrap();
@@ -204,7 +204,7 @@ async fn bound_15_a_gate_holds_no_more_bytes_than_it_may() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clear_7_a_foreign_message_is_set_aside_and_holds_nothing_up() {
+async fn clear_7_a_foreign_message_is_quarantined_and_holds_nothing_up() {
     let mut bench = bench("gate-foreign", |config| config).await;
     let task = bench.task(1, Duration::from_millis(200));
     let mut foreign = bench.store.outbox.to_queue(bench.store.names.gate(&bench.queue), &task);
@@ -216,8 +216,9 @@ async fn clear_7_a_foreign_message_is_set_aside_and_holds_nothing_up() {
     let gate = bench.gate();
     assert_eq!(bench.next().await.0, task);
     let channel = bench.store.consuming.channel().await.unwrap();
-    let set_aside = channel.basic_get(bench.store.names.set_aside().into(), BasicGetOptions::default()).await.unwrap();
-    assert!(set_aside.is_some());
+    let quarantined =
+        channel.basic_get(bench.store.names.quarantined().into(), BasicGetOptions::default()).await.unwrap();
+    assert!(quarantined.is_some());
     drop(channel);
     gate.close().await;
     bench.end().await;

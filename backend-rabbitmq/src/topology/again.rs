@@ -9,8 +9,8 @@ use crate::transport::failure;
 /// How often what the broker failed at is done again: for about ten seconds.
 const AGAIN_MAX: usize = 10;
 
-/// Does something that may be repeated, again when the broker calls it an error of its own: one that makes and removes many queues at
-/// once has some fail that work a moment later (seen on 3.10.8 and 4.0.5). It ends the connection with that.
+/// Does something that may be repeated, again when the broker calls it an error of its own: one that makes and removes many
+/// queues at once has some fail that work a moment later (seen on 3.10.8 and 4.0.5). It ends the connection with that.
 pub(super) async fn repeated<T, F: Future<Output = Result<T>>>(work: impl Fn() -> F) -> Result<T> {
     let mut backoff = Backoff::new();
     for _ in 0..AGAIN_MAX {

@@ -1,4 +1,4 @@
-//! What there is in a name space, and in which order it is made.
+//! What there is in a namespace, and in which order it is made.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ const MARKERS_MAX: i64 = 8;
 const REGISTER_PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(400));
 
 /// The most foreign messages that are kept.
-const SET_ASIDE_MAX: i64 = 10_000;
+const QUARANTINED_MAX: i64 = 10_000;
 
 #[derive(Debug)]
 pub(super) struct Layout {
@@ -44,7 +44,7 @@ pub(super) struct Layout {
 
 impl Layout {
     pub(super) fn new(config: Arc<RabbitConfig>, link: Arc<Link>, publishing: Arc<Link>) -> Self {
-        let names = Names::new(&config.name_space);
+        let names = Names::new(&config.namespace);
         Self { config, link, publishing, names }
     }
 
@@ -87,7 +87,7 @@ impl Layout {
         Ok(Arc::new(Link::asking(self.config.clone(), "making")))
     }
 
-    /// Declares the mark of the name space, whose argument says how it is laid out.
+    /// Declares the mark of the namespace, whose argument says how it is laid out.
     async fn check_layout(&self) -> Result<()> {
         let (levels, parallel, mark) = (self.config.levels, self.config.parallel, self.names.layout());
         let layout = format!("format={LAYOUT} levels={levels} parallel={parallel}");
@@ -102,8 +102,8 @@ impl Layout {
         let (names, levels) = (&self.names, self.config.levels);
         exchange(&channel, &names.unroutable(), ExchangeKind::Fanout, None).await?;
         let strays = names.unroutable();
-        // A topic exchange finds one of many queues by looking, where a direct one goes through all of them if there is more than
-        // one key (RabbitMQ 3.10).
+        // A topic exchange finds one of many queues by looking, where a direct one goes through all of them if there is
+        // more than one key (RabbitMQ 3.10).
         exchange(&channel, &names.gates(), ExchangeKind::Topic, Some(&strays)).await?;
         // The one above the highest level is for what comes in.
         for level in 0..=levels {
@@ -119,12 +119,12 @@ impl Layout {
     /// The queues that all logical queues share.
     fn shared_queues(&self) -> Vec<Wanted> {
         let (names, levels, parallel) = (&self.names, self.config.levels, self.config.parallel);
-        let bounded = vec![("x-max-length", long(SET_ASIDE_MAX)), ("x-overflow", text("drop-head"))];
+        let bounded = vec![("x-max-length", long(QUARANTINED_MAX)), ("x-overflow", text("drop-head"))];
         // What can't stay with the strays is kept with what is foreign: it would find no way back to where it came from.
-        let to_set_aside = lossless("", &names.set_aside());
+        let to_quarantine = lossless("", &names.quarantined());
         let mut queues = vec![
-            Wanted::new(names.unroutable(), to_set_aside).bound(names.unroutable(), String::new()),
-            Wanted::new(names.set_aside(), bounded),
+            Wanted::new(names.unroutable(), to_quarantine).bound(names.unroutable(), String::new()),
+            Wanted::new(names.quarantined(), bounded),
             Wanted::new(names.registry(), lossless(&names.unroutable(), &names.registry())),
         ];
         for (level, slot) in (0..levels).flat_map(|level| (0..parallel).map(move |slot| (level, slot))) {
@@ -184,7 +184,8 @@ impl Layout {
         let name = self.names.dead(queue);
         let arguments = vec![
             ("x-max-length", letters),
-            // With which it can't dead-letter at least once: a letter that a policy takes away may be lost if the broker fails then.
+            // With which it can't dead-letter at least once: a letter that a policy takes away may be lost if the broker
+            // fails then.
             ("x-overflow", text("drop-head")),
             ("x-dead-letter-exchange", text(&self.names.unroutable())),
             ("x-dead-letter-routing-key", text(&name)),
@@ -192,7 +193,7 @@ impl Layout {
         Wanted::new(name, arguments)
     }
 
-    /// Whether the mark of the name space, or of a queue, is there.
+    /// Whether the mark of the namespace, or of a queue, is there.
     async fn is_there(&self, link: &Link, queue: Option<&QueueName>) -> Result<bool> {
         let mark = queue.map_or_else(|| self.names.layout(), |queue| self.names.made(queue));
         let channel = link.channel().await?;
@@ -205,8 +206,9 @@ impl Layout {
 
     /// Has the broker write down which queues it has made.
     ///
-    /// It keeps the last quorum queue that it made in memory for about a second: killed within that, it has lost the queue, with all
-    /// that it confirmed (seen with 3.10.8, 4.0.5 and 4.3.6). As soon as it makes another one, the one before is written.
+    /// It keeps the last quorum queue that it made in memory for about a second: killed within that, it has lost the queue,
+    /// with all that it confirmed (seen with 3.10.8, 4.0.5 and 4.3.6). As soon as it makes another one, the one before is
+    /// written.
     async fn write_down(&self, queue: Option<&QueueName>) -> Result<()> {
         let (channel, another) = (self.link.channel().await?, self.names.another(queue));
         // One that somebody left behind who was cut short would not be made.
@@ -261,13 +263,13 @@ async fn missing(link: &Link, queues: &[String]) -> Result<bool> {
     Ok(false)
 }
 
-/// What a name space of another version answers, with what to do about it.
+/// What a namespace of another version answers, with what to do about it.
 fn of_other_format(e: Error) -> Error {
     let ours = format!("format={LAYOUT} ");
     if e.kind() != ErrorKind::Config || e.message().matches(&ours).count() > 1 {
         return e;
     }
-    let what = "another version of delayline made this name space: have that one complete its tasks and remove it \
-                (`delayline remove-name-space`), or take another name";
+    let what = "another version of delayline made this namespace: have that one complete its tasks and remove it \
+                (`delayline remove-namespace`), or take another name";
     Error::new(ErrorKind::Config, format!("{}; {what}", e.message()))
 }

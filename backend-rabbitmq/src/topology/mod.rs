@@ -1,15 +1,15 @@
 //! The queues and exchanges: made where they are missing, checked where they are there, removed on demand.
 //!
-//! What is made last, of a name space and of each logical queue, is an exchange that nothing is published to, its *mark*. A client
-//! that finds the mark declares nothing beyond what shows that its configuration is the same. What an operator has deleted since is
-//! made again when it is found missing: then all is declared, which changes nothing where it is there.
+//! What is made last, of a namespace and of each logical queue, is an exchange that nothing is published to, its *mark*. A
+//! client that finds the mark declares nothing beyond what shows that its configuration is the same. What an operator has
+//! deleted since is made again when it is found missing: then all is declared, which changes nothing where it is there.
 //!
-//! What the broker may refuse is asked on a connection of its own, for that time: a refusal ends the channel, and the driver (lapin
-//! 4.12) never opens one of that number again. On a connection that stays, the numbers would be used up some day, and with it
-//! would go all leases that it has.
+//! What the broker may refuse is asked on a connection of its own, for that time: a refusal ends the channel, and the
+//! driver (lapin 4.12) never opens one of that number again. On a connection that stays, the numbers would be used up some
+//! day, and with it would go all leases that it has.
 //!
-//! What is missing is made by one at a time ([`Turn`]): a broker shows a quorum queue to others before it serves it, and RabbitMQ
-//! 3.10 ends the connection of a client that uses it then.
+//! What is missing is made by one at a time ([`Turn`]): a broker shows a quorum queue to others before it serves it, and
+//! RabbitMQ 3.10 ends the connection of a client that uses it then.
 
 mod again;
 mod declare;
@@ -61,7 +61,7 @@ impl Topology {
         self.queue(queue).await
     }
 
-    /// Makes sure of what all queues of the name space share: the levels, and where strays go.
+    /// Makes sure of what all queues of the namespace share: the levels, and where strays go.
     ///
     /// # Errors
     /// [`Config`](ErrorKind::Config) naming the queue and the argument that is not as ours, [`Denied`](ErrorKind::Denied)
@@ -134,9 +134,9 @@ impl Topology {
     }
 }
 
-/// Removes every queue and exchange of the configuration's name space, with all that is in them.
+/// Removes every queue and exchange of the configuration's namespace, with all that is in them.
 ///
-/// Whoever uses the name space at that moment may make some of it again.
+/// Whoever uses the namespace at that moment may make some of it again.
 ///
 /// # Errors
 /// [`Config`](delayline_core::ErrorKind::Config), [`Denied`](delayline_core::ErrorKind::Denied),

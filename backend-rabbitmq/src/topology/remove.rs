@@ -1,4 +1,4 @@
-//! Removing a name space, of this layout or an earlier one.
+//! Removing a namespace, of this layout or an earlier one.
 
 use std::collections::HashSet;
 
@@ -19,7 +19,7 @@ const AT_ONCE: usize = 16;
 
 /// Removes what is there; repeated, it goes on with what is left.
 pub(super) async fn remove_once(config: &RabbitConfig, link: &Link) -> Result<()> {
-    let names = Names::new(&config.name_space);
+    let names = Names::new(&config.namespace);
     let queues = registered(&names, link).await?;
     // The marks go first: nobody takes for whole what is removed by half.
     let marks = queues.iter().map(|queue| names.made(queue)).chain([names.layout()]);
@@ -32,7 +32,7 @@ pub(super) async fn remove_once(config: &RabbitConfig, link: &Link) -> Result<()
     });
     let all = all.chain(levels.map(|(level, slot)| names.level_queue(level, slot))).chain([
         names.unroutable(),
-        names.set_aside(),
+        names.quarantined(),
         names.another(None),
     ]);
     delete_queues(link, all.collect()).await?;
@@ -90,8 +90,8 @@ async fn delete_some(link: &Link, left: &Mutex<impl Iterator<Item = String>>) ->
     Ok(())
 }
 
-/// Deletes exchanges that may be gone already: one by one, because RabbitMQ 4.0 fails where two that are bound to each other go at
-/// the same time.
+/// Deletes exchanges that may be gone already: one by one, because RabbitMQ 4.0 fails where two that are bound to each
+/// other go at the same time.
 async fn delete_exchanges(link: &Link, exchanges: impl Iterator<Item = String>) -> Result<()> {
     let mut channel = link.channel().await?;
     for exchange in exchanges {

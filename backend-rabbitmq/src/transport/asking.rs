@@ -46,8 +46,8 @@ pub(crate) async fn look_for_exchange(channel: &Channel, name: &str) -> lapin::R
     channel.exchange_declare(name.into(), ExchangeKind::Direct, options, FieldTable::default()).await
 }
 
-/// Waits until whatever a queue had sent has come: asks the queue, whose answer goes the same way, and then the channel, which passes
-/// on what came to it before.
+/// Waits until whatever a queue had sent has come: asks the queue, whose answer goes the same way, and then the channel,
+/// which passes on what came to it before.
 pub(crate) async fn settle_down(channel: &Channel, queue: &str) -> lapin::Result<Queue> {
     let queue = look_for_queue(channel, queue).await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;

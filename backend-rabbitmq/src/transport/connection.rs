@@ -23,8 +23,8 @@ use crate::limits::{NAME, TITLE};
 /// How many numbers are tried for a channel before the connection is given up.
 const CHANNEL_NUMBERS: usize = 2_048;
 
-/// The largest frame, in bytes, of a connection that carries tasks, and of one that only asks. The driver has room for 64 of them
-/// from the start; a message that is larger goes in several.
+/// The largest frame, in bytes, of a connection that carries tasks, and of one that only asks. The driver has room for 64
+/// of them from the start; a message that is larger goes in several.
 const FRAME_BYTES_MAX: u32 = 32 << 10;
 const ASKING_FRAME_BYTES_MAX: u32 = 8 << 10;
 
@@ -135,7 +135,7 @@ impl Link {
 
     async fn connect(&self) -> Result<Open> {
         let config = &self.config;
-        let name = format!("delayline {} {}", config.name_space, self.purpose);
+        let name = format!("delayline {} {}", config.namespace, self.purpose);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         let (closed, heard) = (self.ended.subscribe(), Heard::default());
         let uri = config.driver_uri(self.frame_bytes_max);
@@ -171,8 +171,9 @@ impl Link {
 
     /// What each consumer is begun with.
     ///
-    /// From RabbitMQ 4.3 on, a consumer that has a message for too long loses it, with no attempt counted, and what it asks for itself
-    /// counts more than any policy or setting. Before, the setting alone counts, as it does for a message that was asked for.
+    /// From RabbitMQ 4.3 on, a consumer that has a message for too long loses it, with no attempt counted, and what it asks
+    /// for itself counts more than any policy or setting. Before, the setting alone counts, as it does for a message that
+    /// was asked for.
     pub(crate) fn consumer_arguments(&self) -> FieldTable {
         let mut table = FieldTable::default();
         if self.counts_no_returns() {

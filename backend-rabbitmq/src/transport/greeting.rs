@@ -1,5 +1,5 @@
-//! What the broker says of itself as a connection begins. The driver (lapin 4.12) shows it to nobody, so the first frame is read
-//! as it passes on its way to the driver, behind TLS, and changed by nothing.
+//! What the broker says of itself as a connection begins. The driver (lapin 4.12) shows it to nobody, so the first frame is
+//! read as it passes on its way to the driver, behind TLS, and changed by nothing.
 
 use std::fmt;
 use std::io;

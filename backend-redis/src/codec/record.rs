@@ -25,7 +25,7 @@ const CANCELLED: u8 = 2;
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) seq: u64,
-    pub(crate) max_attempts: u32,
+    pub(crate) attempts_max: u32,
     pub(crate) expires_at: Option<Timestamp>,
     pub(crate) group: Option<GroupName>,
     pub(crate) headers: Headers,
@@ -51,7 +51,7 @@ pub(crate) fn written(task: &NewTask) -> (u8, Vec<u8>, Option<Vec<u8>>) {
     let mut record =
         Vec::with_capacity(16 + group.map_or(0, str::len) + if apart { 0 } else { header_bytes + task.payload.len() });
     let flag = |on: bool, flag: u8| if on { flag } else { 0 };
-    let attempts = task.max_attempts.get();
+    let attempts = task.attempts_max.get();
     let flags = FORMAT
         | flag(attempts != limits::ATTEMPTS_DEFAULT, ATTEMPTS)
         | flag(task.expires.is_some(), EXPIRES)
@@ -97,7 +97,7 @@ impl Record {
             return None;
         }
         let seq = from.number(7)?;
-        let max_attempts = if flags & ATTEMPTS == 0 { limits::ATTEMPTS_DEFAULT } else { from.number(2)? as u32 };
+        let attempts_max = if flags & ATTEMPTS == 0 { limits::ATTEMPTS_DEFAULT } else { from.number(2)? as u32 };
         let expires_at = if flags & EXPIRES == 0 { None } else { Some(millis(from.number(6)?)) };
         let apart = if flags & APART == 0 { None } else { Some(from.take(11)?) };
         let group = match flags & GROUP {
@@ -115,7 +115,7 @@ impl Record {
             let length = from.number(2)? as usize;
             headers = codec::read_headers(from.take(length)?)?;
         }
-        Some(Self { seq, max_attempts, expires_at, group, headers, payload: from.rest() })
+        Some(Self { seq, attempts_max, expires_at, group, headers, payload: from.rest() })
     }
 }
 
@@ -152,13 +152,13 @@ fn letter_from(mut from: Reader, body: Option<Vec<u8>>) -> Option<(u64, DeadLett
     let number = from.number(7)?;
     let cause = codec::read_cause(from.number(1)?)?;
     let attempts = from.number(2)? as u32;
-    let (buried_at, due_at) = (millis(from.number(6)?), millis(from.number(6)?));
+    let (dead_lettered_at, due_at) = (millis(from.number(6)?), millis(from.number(6)?));
     let length = from.number(2)? as usize;
     let id = codec::read_id(&from.take(length)?)?;
     let length = from.number(2)? as usize;
     let reason = Reason::new(from.text(length)?);
     let record = Record::read_from(from, body)?;
-    let mut letter = DeadLetter::new(id, cause, reason, buried_at, record.payload);
+    let mut letter = DeadLetter::new(id, cause, reason, dead_lettered_at, record.payload);
     letter.due_at = due_at;
     letter.attempts = attempts;
     letter.headers = record.headers;
@@ -213,7 +213,7 @@ mod tests {
             let size = if has(APART) { 5_000 } else { 100 };
             let mut task = NewTask::new(Due::NOW, vec![7; size]);
             if has(ATTEMPTS) {
-                task = task.max_attempts(Attempts::new(10_000).unwrap());
+                task = task.attempts_max(Attempts::new(10_000).unwrap());
             }
             if has(EXPIRES) {
                 task = task.expires(Duration::from_secs(1));
@@ -231,7 +231,7 @@ mod tests {
             assert_eq!(record[0] & 31, parts, "each part is flagged");
             let read = Record::read(record.clone(), body.clone()).unwrap();
             assert_eq!(read.seq, (1 << 50) + 7);
-            assert_eq!(read.max_attempts, task.max_attempts.get());
+            assert_eq!(read.attempts_max, task.attempts_max.get());
             assert_eq!(read.expires_at, has(EXPIRES).then(|| millis(1_900_000_000_123)));
             assert_eq!((read.group, read.headers, read.payload), (task.group, task.headers, task.payload));
             if !has(APART) {

@@ -1,7 +1,7 @@
 //! Numbers, due times and receipts as scripts read them.
 
 use delayline_backend_kit::times::micros_ceil;
-use delayline_core::{Due, Receipt};
+use delayline_core::{Due, Error, Receipt, Result};
 
 use crate::limits::SHARDS_MAX;
 
@@ -11,11 +11,15 @@ pub(crate) fn text(number: impl ToString) -> Vec<u8> {
 }
 
 /// A due time as `place_of` in `common.lua` reads it.
-pub(crate) fn due_text(due: Due) -> Vec<u8> {
+///
+/// # Errors
+/// [`Unsupported`](delayline_core::ErrorKind::Unsupported) for a kind of due time that this version does not know.
+pub(crate) fn due_text(due: Due) -> Result<Vec<u8>> {
     match due {
-        Due::After(delay) => text(micros_ceil(delay)),
+        Due::After(delay) => Ok(text(micros_ceil(delay))),
         // Beyond the largest delay is beyond, however far.
-        Due::At(at) => format!("@{}", at.unix_millis_ceil().clamp(0, 1 << 52)).into_bytes(),
+        Due::At(at) => Ok(format!("@{}", at.unix_millis_ceil().clamp(0, 1 << 52)).into_bytes()),
+        _ => Err(Error::unsupported("this kind of due time")),
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) fn capabilities(config: &RedisConfig) -> Capabilities {
     caps.lease_hold = LeaseHold::Store;
     caps.payload_bytes_max = config.payload_bytes_max;
     caps.batch_max = 10_000;
-    caps.sweep = config.sweep;
+    caps.fallback_poll_interval = config.fallback_poll_interval;
     caps.operation_window = config.operation_window;
     caps.extend = Support::Definite;
     caps.cancel = Support::Definite;

@@ -31,7 +31,7 @@ pub struct RedisConfig {
     pub(crate) dead_letters_max: usize,
     pub(crate) payload_bytes_max: usize,
     pub(crate) operation_window: Duration,
-    pub(crate) sweep: Duration,
+    pub(crate) fallback_poll_interval: Duration,
     pub(crate) durability: Durability,
 }
 
@@ -54,10 +54,11 @@ const FORM: UrlForm = UrlForm {
         "dead_letters_max",
         "payload_bytes_max",
         "operation_window",
-        "sweep",
+        "fallback_poll_interval",
         "durability",
     ],
     options_with_at: &[],
+    aliases: &[],
 };
 
 impl RedisConfig {
@@ -96,7 +97,7 @@ impl RedisConfig {
             dead_letters_max: 100_000,
             payload_bytes_max: 1 << 20,
             operation_window: Duration::from_secs(60),
-            sweep: Duration::from_secs(30),
+            fallback_poll_interval: Duration::from_secs(30),
             durability: Durability::Server,
         }
     }
@@ -111,7 +112,7 @@ impl RedisConfig {
             "dead_letters_max" => self.dead_letters_max = option.whole()?,
             "payload_bytes_max" => self.payload_bytes_max = option.whole()?,
             "operation_window" => self.operation_window = option.time()?,
-            "sweep" => self.sweep = option.time()?,
+            "fallback_poll_interval" => self.fallback_poll_interval = option.time()?,
             "durability" => {
                 self.durability = match option.text() {
                     "server" => Durability::Server,
@@ -223,8 +224,8 @@ impl RedisConfig {
 
     /// How long a consumer sleeps without asking when nothing is due and nothing rings, 30 s unless set.
     #[must_use]
-    pub fn sweep(mut self, time: Duration) -> Self {
-        self.sweep = time;
+    pub fn fallback_poll_interval(mut self, time: Duration) -> Self {
+        self.fallback_poll_interval = time;
         self
     }
 
@@ -260,7 +261,7 @@ impl RedisConfig {
             ("connect_timeout", self.connect_timeout, 1),
             ("keepalive", self.keepalive, 1_000),
             ("operation_window", self.operation_window, 1),
-            ("sweep", self.sweep, 1),
+            ("fallback_poll_interval", self.fallback_poll_interval, 1),
         ])?;
         if !matches!(self.durability, Durability::Server | Durability::Disk) {
             return Err(bad("the durability of Redis is `Server` or `Disk`"));
@@ -319,7 +320,7 @@ impl fmt::Debug for RedisConfig {
             .field("dead_letters_max", &self.dead_letters_max)
             .field("payload_bytes_max", &self.payload_bytes_max)
             .field("operation_window", &self.operation_window)
-            .field("sweep", &self.sweep)
+            .field("fallback_poll_interval", &self.fallback_poll_interval)
             .field("durability", &self.durability)
             .finish()
     }
@@ -335,7 +336,7 @@ mod tests {
     fn urls_set_everything() {
         let config = RedisConfig::from_url(
             "redis://me:hunter2@example.org:7000/3?key_prefix=exams&shards=4&response_timeout=1500ms&connect_timeout=2s\
-             &keepalive=1m&dead_letters_max=7&payload_bytes_max=8&operation_window=9s&sweep=10s\
+             &keepalive=1m&dead_letters_max=7&payload_bytes_max=8&operation_window=9s&fallback_poll_interval=10s\
              &durability=disk",
         )
         .unwrap();
@@ -348,7 +349,10 @@ mod tests {
             (Duration::from_millis(1500), Duration::from_secs(2))
         );
         assert_eq!((config.dead_letters_max, config.payload_bytes_max), (7, 8));
-        assert_eq!((config.operation_window, config.sweep), (Duration::from_secs(9), Duration::from_secs(10)));
+        assert_eq!(
+            (config.operation_window, config.fallback_poll_interval),
+            (Duration::from_secs(9), Duration::from_secs(10))
+        );
         assert_eq!((config.keepalive, config.durability), (Duration::from_secs(60), Durability::Disk));
         let plain = RedisConfig::from_url("REDISS://localhost").unwrap();
         assert_eq!((plain.server().as_str(), plain.user(), plain.shards), ("localhost:6379", "default", 1));
@@ -365,9 +369,9 @@ mod tests {
             ("redis://host?shard=1", "no option `shard`"),
             ("redis://host?shards=65", "1 to 64 shards"),
             ("redis://host?shards=", "whole number"),
-            ("redis://host?sweep=soon", "such as `500ms`"),
+            ("redis://host?fallback_poll_interval=soon", "such as `500ms`"),
             ("redis://host?durability=process", "`server` or `disk`"),
-            ("redis://host?sweep=2days", "sweep is 1ms to a day"),
+            ("redis://host?fallback_poll_interval=2days", "fallback_poll_interval is 1ms to a day"),
             ("redis://host?key_prefix={a}", "1 to 96 letters"),
             ("rediss://host#insecure", "has no `#`"),
         ] {

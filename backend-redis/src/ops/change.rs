@@ -23,9 +23,28 @@ const GROUP_PIECE: usize = 500;
 struct Plan<'c> {
     store: &'c Store,
     queue: &'c QueueName,
-    action: Action,
+    aim: Aim,
     /// The operation and the digest of the whole change.
     operation: Option<(OperationId, Vec<u8>)>,
+}
+
+/// What a change does, as the scripts read it.
+struct Aim {
+    letter: &'static str,
+    target: Vec<u8>,
+}
+
+impl Aim {
+    fn of(action: Action) -> Result<Self> {
+        let (letter, target) = match action {
+            Action::Cancel => ("c", Vec::new()),
+            Action::MoveTo(due) => ("m", due_text(due)?),
+            // A shift beyond all ranges stays beyond them.
+            Action::Shift(by) => ("s", text(by.as_millis())),
+            _ => return Err(Error::unsupported("this change")),
+        };
+        Ok(Self { letter, target })
+    }
 }
 
 pub(crate) async fn change(store: &Store, queue: &QueueName, select: Select, change: Change) -> Result<Changed> {
@@ -36,14 +55,16 @@ pub(crate) async fn change(store: &Store, queue: &QueueName, select: Select, cha
     if let Select::Tasks(tasks) = &select {
         store.caps.check_batch(tasks.len())?;
     }
+    let aim = Aim::of(change.action)?;
     let operation = match change.operation {
-        Some(id) => Some((id, begin(store, id, digest(queue, &select, change.action)).await?)),
+        Some(id) => Some((id, begin(store, id, digest(queue, &select, change.action)?).await?)),
         None => None,
     };
-    let plan = Plan { store, queue, action: change.action, operation };
+    let plan = Plan { store, queue, aim, operation };
     match select {
         Select::Tasks(tasks) => plan.change_tasks(&tasks).await,
         Select::Group(group) => plan.change_group(&group).await,
+        _ => Err(unknown_selection()),
     }
 }
 
@@ -58,7 +79,11 @@ async fn begin(store: &Store, id: OperationId, digest: Vec<u8>) -> Result<Vec<u8
     }
 }
 
-fn digest(queue: &QueueName, select: &Select, action: Action) -> Vec<u8> {
+fn unknown_selection() -> Error {
+    Error::unsupported("this selection of tasks")
+}
+
+fn digest(queue: &QueueName, select: &Select, action: Action) -> Result<Vec<u8>> {
     let mut digest = Digest::default();
     digest.add(queue.as_str().as_bytes());
     digest.add(format!("{action:?}").as_bytes());
@@ -74,22 +99,15 @@ fn digest(queue: &QueueName, select: &Select, action: Action) -> Vec<u8> {
                 digest.add(&task.receipt.to_vec());
             }
         }
+        _ => return Err(unknown_selection()),
     }
-    digest.value().to_be_bytes().to_vec()
+    Ok(digest.value().to_be_bytes().to_vec())
 }
 
 impl Plan<'_> {
     fn args(&self, shard: &Shard, capacity: usize) -> Vec<Vec<u8>> {
         let mut args = self.store.args(shard, 5 + capacity);
-        let (letter, target) = match self.action {
-            Action::Cancel => ("c", Vec::new()),
-            Action::MoveTo(due) => ("m", due_text(due)),
-            // A shift beyond all ranges stays beyond them.
-            Action::Shift(Shift::Later(by)) => ("s", text(millis_ceil(by).min(1 << 52))),
-            // Rounded down, so that it is not sooner than asked for.
-            Action::Shift(Shift::Sooner(by)) => ("s", text(-(by.as_millis().min(1 << 52) as i64))),
-        };
-        args.extend([text(letter), target, text(DELAY_MAX.as_millis())]);
+        args.extend([text(self.aim.letter), self.aim.target.clone(), text(DELAY_MAX.as_millis())]);
         args.push(self.operation.as_ref().map(|(_, digest)| digest.clone()).unwrap_or_default());
         args.push(text(self.store.config.operation_window.as_millis()));
         args

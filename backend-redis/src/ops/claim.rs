@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_backend_kit::times::{micros_ceil, millis};
-use delayline_backend_kit::{Claims, Lifecycle, ListeningIntake};
+use delayline_backend_kit::{Claims, Lifecycle, ListeningSubscription};
 use delayline_core::{
-    Capabilities, Claim, Claimed, ClaimedTask, ErrorKind, Intake, IntakeOptions, Lease, QueueName, Result, Verdict,
+    Capabilities, Claim, Claimed, ClaimedTask, Disposition, ErrorKind, Lease, QueueName, Result, Subscription,
+    SubscriptionOptions,
 };
 use futures_util::future::join_all;
 
@@ -23,14 +24,14 @@ use crate::transport::Reply;
 /// Rounds over the shards in one claim.
 const ROUNDS_MAX: usize = 4;
 
-/// The shards of a queue, for one intake.
+/// The shards of a queue, for one subscription.
 pub(crate) struct Shards {
     store: Arc<Store>,
     queue: QueueName,
     shards: Vec<Place>,
 }
 
-/// A shard, and where this intake notes its last claim in it.
+/// A shard, and where this subscription notes its last claim in it.
 struct Place {
     at: u32,
     shard: Shard,
@@ -65,14 +66,18 @@ struct Part {
     now_ms: u64,
     now_us: u64,
     next_ms: Option<u64>,
-    buried: u64,
-    set_aside: u64,
+    dead_lettered: u64,
+    quarantined: u64,
     /// What was claimed and can't be read.
     unreadable: Vec<(Vec<u8>, u64)>,
 }
 
-/// An intake of a queue.
-pub(crate) fn intake(store: Arc<Store>, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
+/// A subscription of a queue.
+pub(crate) fn subscribe(
+    store: Arc<Store>,
+    queue: &QueueName,
+    options: SubscriptionOptions,
+) -> Result<Box<dyn Subscription>> {
     store.lifecycle.open()?;
     let number = store.ids.number();
     let places: Vec<Place> = (0..)
@@ -82,7 +87,7 @@ pub(crate) fn intake(store: Arc<Store>, queue: &QueueName, options: IntakeOption
     let state = State { lost: vec![None; places.len()], noted: vec![false; places.len()], turn: 0 };
     let (notifier, channel) = (store.notifier.clone(), store.shard(queue, 0).channel);
     let shards = Shards { store, queue: queue.clone(), shards: places };
-    Ok(Box::new(ListeningIntake::new(shards, state, &notifier, channel, options)))
+    Ok(Box::new(ListeningSubscription::new(shards, state, &notifier, channel, options)))
 }
 
 impl Shards {
@@ -134,9 +139,9 @@ impl Shards {
                 left -= part.tasks.len().min(left);
                 let bytes: usize = part.tasks.iter().map(|task| task.payload.len()).sum();
                 bytes_left = bytes_left.saturating_sub(bytes);
-                claimed.buried += part.buried;
-                claimed.set_aside += part.set_aside + part.unreadable.len() as u64;
-                self.set_aside(&self.shards[at].shard, &part.unreadable).await;
+                claimed.dead_lettered += part.dead_lettered;
+                claimed.quarantined += part.quarantined + part.unreadable.len() as u64;
+                self.quarantined(&self.shards[at].shard, &part.unreadable).await;
                 claimed.deliveries.extend(part.tasks);
             }
             if let Some(e) = failed {
@@ -173,7 +178,7 @@ impl Shards {
     }
 
     /// Puts away what was claimed and can't be read. If that fails, it is claimed and met again.
-    async fn set_aside(&self, shard: &Shard, unreadable: &[(Vec<u8>, u64)]) {
+    async fn quarantined(&self, shard: &Shard, unreadable: &[(Vec<u8>, u64)]) {
         if unreadable.is_empty() {
             return;
         }
@@ -184,7 +189,7 @@ impl Shards {
             args.extend([head, id.clone(), Vec::new()]);
         }
         if let Err(e) = self.store.run(&scripts::SETTLE, shard, None, args).await {
-            tracing::warn!(queue = %self.queue, error = %e, "entries that can't be read could not be set aside");
+            tracing::warn!(queue = %self.queue, error = %e, "entries that can't be read could not be quarantined");
         }
     }
 }
@@ -208,8 +213,8 @@ impl Claims for Shards {
         self.claim_from_all(state, claim).await
     }
 
-    async fn settle(&self, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
-        self.store.settle(&self.queue, &verdicts).await
+    async fn settle(&self, dispositions: Vec<(Lease, Disposition)>) -> Result<Vec<Result<()>>> {
+        self.store.settle(&self.queue, &dispositions).await
     }
 
     fn is_clean(&self, state: &State) -> bool {
@@ -244,8 +249,9 @@ impl Part {
         let (now_us, now_ms) = (reply.now_us, reply.now_ms());
         let (fence, ends) = (reply.number()?, reply.number()?);
         let next_ms = u64::try_from(reply.int()?).ok();
-        let (buried, set_aside) = (reply.number()?, reply.number()?);
-        let mut part = Self { tasks: Vec::new(), now_ms, now_us, next_ms, buried, set_aside, unreadable: Vec::new() };
+        let (dead_lettered, quarantined) = (reply.number()?, reply.number()?);
+        let mut part =
+            Self { tasks: Vec::new(), now_ms, now_us, next_ms, dead_lettered, quarantined, unreadable: Vec::new() };
         part.tasks.reserve_exact(reply.left() / 5);
         while reply.left() > 0 {
             let (member, place, attempt) = (reply.bytes()?, reply.number()?, reply.number()?);
@@ -257,7 +263,7 @@ impl Part {
                     let lease = Lease::new(id, fence, attempt as u32, ends_at, receipt(shard, record.seq));
                     let late = Duration::from_micros(now_us.saturating_sub(place * 1000));
                     let mut task = ClaimedTask::new(lease, millis(place), late, record.payload);
-                    task.max_attempts = record.max_attempts;
+                    task.attempts_max = record.attempts_max;
                     task.expires_at = record.expires_at;
                     task.headers = record.headers;
                     task.group = record.group;

@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 
 use delayline_backend_kit::Pace;
 use delayline_backend_kit::codec::id_bytes;
-use delayline_core::{DeadLetterOp, DeadLetters, DeadSelect, Error, QueueName, Result, limits};
+use delayline_core::{DeadLetterOp, DeadLetterSelect, DeadLetters, Error, QueueName, Result, limits};
 
 use crate::codec::{read_letter, text};
 use crate::keys::Shard;
@@ -85,17 +85,17 @@ struct Redrive {
     answer: DeadLetters,
 }
 
-async fn walk(store: &Store, queue: &QueueName, select: DeadSelect, work: &mut Work<'_>) -> Result<()> {
+async fn walk(store: &Store, queue: &QueueName, select: DeadLetterSelect, work: &mut Work<'_>) -> Result<()> {
     let wanted = match select {
-        DeadSelect::All => None,
-        DeadSelect::Ids(ids) => {
+        DeadLetterSelect::All => None,
+        DeadLetterSelect::Ids(ids) => {
             store.caps.check_batch(ids.len())?;
             Some(ids.iter().map(id_bytes).collect::<HashSet<_>>())
         }
         _ => return Err(Error::unsupported("this selection of dead letters")),
     };
     let shards = store.shards(queue);
-    // Everything that is buried now, and nothing that is buried later.
+    // Everything that is dead-lettered now, and nothing that is dead-lettered later.
     let mut untils = Vec::with_capacity(shards.len());
     let mut letters = 0;
     for shard in &shards {

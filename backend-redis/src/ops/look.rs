@@ -49,7 +49,7 @@ fn view(reply: &mut Reply, shard: u32) -> Result<TaskView> {
     let due = life.as_ref().filter(|_| leased).map_or(place, |life| life.old_place_ms);
     let task = TaskRef::new(id, millis(due), receipt(shard, record.seq));
     let mut view = TaskView::new(task, state, millis(place), record.payload);
-    view.max_attempts = record.max_attempts;
+    view.attempts_max = record.attempts_max;
     view.expires_at = record.expires_at;
     view.group = record.group;
     view.headers = record.headers;
@@ -125,7 +125,7 @@ pub(crate) async fn stats(store: &Store, queue: &QueueName) -> Result<QueueStats
             let now_us = reply.now_us;
             cursor = reply.number()?;
             let (visible, later) = (reply.number()?, reply.number()?);
-            let (dead, set_aside, dropped) = (reply.number()?, reply.number()?, reply.number()?);
+            let (dead, quarantined, dropped) = (reply.number()?, reply.number()?, reply.number()?);
             let (paused, oldest, upcoming) = (reply.int()? == 1, reply.int()?, reply.int()?);
             let within = [reply.number()?, reply.number()?, reply.number()?, reply.number()?];
             while reply.left() > 0 {
@@ -147,7 +147,7 @@ pub(crate) async fn stats(store: &Store, queue: &QueueName) -> Result<QueueStats
                 *sum += all.saturating_sub(leases);
             }
             stats.dead += dead;
-            stats.set_aside += set_aside;
+            stats.quarantined += quarantined;
             stats.dead_dropped += dropped;
             stats.paused |= paused;
             if let Ok(oldest) = u64::try_from(oldest) {
@@ -165,7 +165,7 @@ pub(crate) async fn stats(store: &Store, queue: &QueueName) -> Result<QueueStats
     Ok(stats)
 }
 
-/// The queues that have a key of their own, found by a look through all keys, and those that have an intake here.
+/// The queues that have a key of their own, found by a look through all keys, and those that have a subscription here.
 pub(crate) async fn queues(store: &Store) -> Result<Vec<QueueName>> {
     store.lifecycle.open()?;
     let prefix = &store.config.key_prefix;

@@ -6,7 +6,7 @@ use delayline_backend_kit::Answers;
 use delayline_backend_kit::codec::push_id;
 use delayline_backend_kit::times::{DELAY_MAX, millis};
 use delayline_core::{
-    Due, Error, ErrorKind, NewTask, OnConflict, Outcome, QueueName, Result, Scheduled, TaskId, TaskRef,
+    Due, Error, ErrorKind, NewTask, OnConflict, QueueName, Result, ScheduleOutcome, Scheduled, TaskId, TaskRef,
 };
 
 use crate::codec::{self, due_text, receipt, text};
@@ -53,15 +53,16 @@ impl Store {
             return Err(self.caps.out_of_range());
         }
         let (flags, record, body) = codec::written(&task);
-        let mut due = due_text(task.due);
+        let mut due = due_text(task.due)?;
         if let Some(expires) = task.expires {
             due.push(b' ');
-            due.extend(due_text(expires));
+            due.extend(due_text(expires)?);
         }
-        let (kind, id) = match task.id {
-            None => (b'N', self.ids.task_id()),
-            Some(id) if task.on_conflict == OnConflict::Replace => (b'R', id),
-            Some(id) => (b'K', id),
+        let (kind, id) = match (task.id, task.on_conflict) {
+            (None, _) => (b'N', self.ids.task_id()),
+            (Some(id), OnConflict::Keep) => (b'K', id),
+            (Some(id), OnConflict::Replace) => (b'R', id),
+            _ => return Err(Error::unsupported("this answer to a conflict of ids")),
         };
         let mut head = vec![kind, flags];
         push_id(&mut head, &id);
@@ -115,9 +116,9 @@ impl Store {
     fn scheduled(&self, reply: &mut Reply, shard: u32, id: TaskId) -> Result<Result<Scheduled>> {
         let (outcome, seq, place) = (reply.number()?, reply.number()?, reply.number()?);
         let outcome = match outcome {
-            0 => Outcome::Created,
-            1 => Outcome::Existing,
-            2 => Outcome::Replaced,
+            0 => ScheduleOutcome::Created,
+            1 => ScheduleOutcome::Existing,
+            2 => ScheduleOutcome::Replaced,
             3 => return Ok(Err(self.caps.out_of_range())),
             4 => return Ok(Err(Error::new(ErrorKind::Invalid, "the task expires before it is due"))),
             5 => return Ok(Err(Error::new(ErrorKind::Full, "Redis is out of memory (`maxmemory`)"))),

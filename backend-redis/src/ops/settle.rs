@@ -5,7 +5,7 @@ use std::time::Duration;
 use delayline_backend_kit::Answers;
 use delayline_backend_kit::codec::id_bytes;
 use delayline_backend_kit::times::{DELAY_MAX, micros_ceil, millis};
-use delayline_core::{Error, Lease, QueueName, Result, Verdict};
+use delayline_core::{Disposition, Error, Lease, QueueName, Result};
 
 use crate::codec::{number_bytes, text};
 use crate::limits::PIECE;
@@ -14,19 +14,24 @@ use crate::store::Store;
 use crate::transport::{Reply, answered, unreadable};
 
 impl Store {
-    /// Ends leases, each with its verdict.
-    pub(crate) async fn settle(&self, queue: &QueueName, verdicts: &[(Lease, Verdict)]) -> Result<Vec<Result<()>>> {
+    /// Ends leases, each with its disposition.
+    pub(crate) async fn settle(
+        &self,
+        queue: &QueueName,
+        dispositions: &[(Lease, Disposition)],
+    ) -> Result<Vec<Result<()>>> {
         self.lifecycle.open()?;
-        self.caps.check_batch(verdicts.len())?;
-        let mut answers = Answers::new(verdicts.len());
-        for (shard, list) in self.by_shard(verdicts.iter().map(|(lease, _)| &lease.id)) {
+        self.caps.check_batch(dispositions.len())?;
+        let written: Vec<_> = dispositions.iter().map(|(lease, how)| written(lease, how)).collect::<Result<_>>()?;
+        let mut answers = Answers::new(dispositions.len());
+        for (shard, list) in self.by_shard(dispositions.iter().map(|(lease, _)| &lease.id)) {
             let shard = self.shard(queue, shard);
             for piece in list.chunks(PIECE.items) {
                 if answers.have_failed() {
                     break;
                 }
                 let mut args = self.args(&shard, 2 * piece.len());
-                piece.iter().for_each(|&at| push_verdict(&mut args, &verdicts[at].0, &verdicts[at].1));
+                piece.iter().for_each(|&at| args.extend_from_slice(&written[at]));
                 let reply = self.run(&scripts::SETTLE, &shard, None, args).await;
                 let answer = |code| match code {
                     b'0' => Ok(Ok(())),
@@ -72,28 +77,23 @@ impl Store {
     }
 }
 
-/// Adds a lease and its verdict as `settle.lua` reads them.
-fn push_verdict(args: &mut Vec<Vec<u8>>, lease: &Lease, verdict: &Verdict) {
-    let letter = match verdict {
-        Verdict::Complete => b'c',
-        Verdict::Retry { .. } => b'r',
-        Verdict::Snooze { .. } => b's',
-        Verdict::Bury { .. } => b'b',
-        Verdict::Release => b'l',
+/// A lease and its disposition as `settle.lua` reads them.
+fn written(lease: &Lease, disposition: &Disposition) -> Result<Vec<Vec<u8>>> {
+    // Whether the lease is lost comes before whether the delay is possible, and only the script knows.
+    let delay = |after: &Duration| Some(if *after > DELAY_MAX { text("-1") } else { text(micros_ceil(*after)) });
+    let why = |reason: &Reason| Some(reason.as_str().into());
+    let (letter, delay, reason) = match disposition {
+        Disposition::Complete => (b'c', None, None),
+        Disposition::Retry { after, reason } => (b'r', delay(after), why(reason)),
+        Disposition::Snooze { after } => (b's', delay(after), None),
+        Disposition::DeadLetter { reason } => (b'b', None, why(reason)),
+        Disposition::Release => (b'l', None, None),
+        _ => return Err(Error::unsupported("this disposition")),
     };
     let mut head = Vec::with_capacity(8);
     head.push(letter);
     head.extend(number_bytes(lease.fence));
-    args.push(head);
-    args.push(id_bytes(&lease.id));
-    // Whether the lease is lost comes before whether the delay is possible, and only the script knows.
-    let delay = |after: &Duration| if *after > DELAY_MAX { text("-1") } else { text(micros_ceil(*after)) };
-    match verdict {
-        Verdict::Complete | Verdict::Release => {}
-        Verdict::Retry { after, reason } => args.extend([delay(after), reason.as_str().into()]),
-        Verdict::Snooze { after } => args.push(delay(after)),
-        Verdict::Bury { reason } => args.push(reason.as_str().into()),
-    }
+    Ok([head, id_bytes(&lease.id)].into_iter().chain(delay).chain(reason).collect())
 }
 
 /// Reads what became of one lease.

@@ -1,6 +1,6 @@
 -- Hands out what is due.
 --
--- KEYS[9] k  string of the intake: the id of its last claim, its fence, and (length 2, member)* of what it took. Kept for a minute at
+-- KEYS[9] k  string of the subscription: the id of its last claim, its fence, and (length 2, member)* of what it took. Kept for a minute at
 --            most, so that a claim whose answer was lost can be made again under its id: what it took is then given back first.
 -- ARGV[4] the claim's id, 16 bytes
 -- ARGV[5] at most this many tasks; with 0, all this does is to give back what the claim of this id took
@@ -8,7 +8,7 @@
 -- ARGV[7] the lease in us
 -- ARGV[8] 1 if the first task may be larger than that
 --
--- Answers now in us, the fence, the lease's end in ms, the head of the index in ms or -1, how many were buried, how many were set
+-- Answers now in us, the fence, the lease's end in ms, the head of the index in ms or -1, how many were dead-lettered, how many were set
 -- aside; and for each task: member, place in ms, attempt, record, body or nil.
 
 local LOOK_MAX = 2000
@@ -47,7 +47,7 @@ local ends_text = string.format('%.0f', ends)
 -- The place of the last task that was taken, and its bytes: many have the same.
 local last_place, place_bytes
 
--- Judges one entry of the index, and takes it if it is to be handed out; false ends the claim.
+-- Judges one entry of the index, and takes it if it is to be delivered; false ends the claim.
 local function meet(member, place, rec, life)
   local id, seq = sub(member, 8), sub(member, 1, 7)
   local size, allowed, expires, tail, length = #member, nil, nil, nil, nil

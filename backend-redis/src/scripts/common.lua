@@ -6,10 +6,10 @@
 -- KEYS[2] t  hash, id -> record: what was scheduled.
 -- KEYS[3] a  hash, id -> life: what became of it, only of tasks that were claimed.
 -- KEYS[4] g  sorted set, all scores 0, member = group + NUL + seq + id: the members of each group by sequence.
--- KEYS[5] m  hash, the queue itself: c = the last number given, n = its layout (format . shards), paused, set_aside, dead_dropped. Gone when
+-- KEYS[5] m  hash, the queue itself: c = the last number given, n = its layout (format . shards), paused, quarantined, dead_dropped. Gone when
 --            there is nothing else and the queue is not paused.
 -- KEYS[6] d  sorted set, the dead letters: score = number of the burial, member = letter.
--- KEYS[7] x  list, what was set aside because nothing of ours wrote it.
+-- KEYS[7] x  list, what was quarantined because nothing of ours wrote it.
 -- KEYS[8] p  hash, number -> headers and payload that are too large to lie in their record.
 --
 -- ARGV[1] the channel that wakes sleepers, ARGV[2] the layout that the client counts on, ARGV[3] the most dead letters kept.
@@ -22,11 +22,11 @@
 --         length 1, name, value's length 2, value)*; payload. With `apart`, headers and payload lie in p.
 -- life:   flags 1 = 0x40 + 1 leased + 2 cancelled + 4 apart + 8 group; seq 7; fence 7; attempts so far 2; attempts allowed 2;
 --         place before the claim 6, in ms; apart and group as in the record; the last failure's text.
--- letter: number 7; cause 1 (1 attempts used up, 2 expired, 3 buried); attempts 2; buried at 6 and due 6, in ms; id's length 2,
+-- letter: number 7; cause 1 (1 attempts used up, 2 expired, 3 dead-lettered); attempts 2; dead-lettered at 6 and due 6, in ms; id's length 2,
 --         id; reason's length 2, reason; record.
 -- id:     'u' + the 16 bytes of a UUID, or 'k' + text.
 --
--- The first write of each script that only hands out, ends or removes is one that a full server allows, and then it allows the
+-- The first write of each script that only delivers, ends or removes is one that a full server allows, and then it allows the
 -- rest too: a full queue can be emptied.
 
 local V, T, A, G, M, D, X, P = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]

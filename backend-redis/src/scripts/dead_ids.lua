@@ -1,7 +1,7 @@
 -- Names dead letters, the oldest first, for a redrive or a purge.
 --
 -- ARGV[4] only those after this number
--- ARGV[5] and up to this one, 0 for all that are buried now
+-- ARGV[5] and up to this one, 0 for all that are dead-lettered now
 -- ARGV[6] at most this many
 --
 -- Answers now in us, the last number that counts, how many letters there are; and for each: number, id.

@@ -1,4 +1,4 @@
--- Stops hand-out, or begins it again and wakes who sleeps.
+-- Stops delivery, or begins it again and wakes who sleeps.
 --
 -- ARGV[4] 1 to pause, 0 to resume
 --

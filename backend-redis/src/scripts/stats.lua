@@ -2,7 +2,7 @@
 --
 -- ARGV[4] the cursor of the look, 0 at the beginning
 --
--- Answers now in us, the next cursor (0 when it is through), how many are visible now and later, dead letters, set aside, dead
+-- Answers now in us, the next cursor (0 when it is through), how many are visible now and later, dead letters, quarantined, dead
 -- letters dropped, 1 if paused, ms of the oldest that is due or -1, ms of the next that is not leased or -1; how many are visible
 -- later than now and within a second, a minute, an hour, a day, leases included; and of the lives: id, and the ms at which a
 -- live lease ends, or 0 for one that was cancelled and has ended.

@@ -3,9 +3,9 @@
 use delayline_conformance::proxy::Link;
 use delayline_conformance::servers::Server;
 use delayline_core::{
-    AdminOp, Attempts, Change, ChangeOutcome, Claim, Claimed, DeadLetterOp, DeadSelect, DelayBackend, Due, ErrorKind,
-    GroupName, Intake, IntakeOptions, NewTask, OperationId, Outcome, Page, QueueName, Select, TaskId, TaskView,
-    Verdict,
+    AdminOp, Attempts, Change, ChangeOutcome, Claim, Claimed, DeadLetterOp, DeadLetterSelect, DelayBackend,
+    Disposition, Due, ErrorKind, GroupName, NewTask, OperationId, Page, QueueName, ScheduleOutcome, Select,
+    Subscription, SubscriptionOptions, TaskId, TaskView,
 };
 
 use super::*;
@@ -26,24 +26,28 @@ async fn backend(url: &str) -> RedisBackend {
     RedisBackend::connect(config(url).key_prefix("delayline")).await.unwrap()
 }
 
-async fn intake(backend: &RedisBackend) -> Box<dyn Intake> {
-    backend.intake(&queue(), IntakeOptions::default()).await.unwrap()
+async fn subscribe(backend: &RedisBackend) -> Box<dyn Subscription> {
+    backend.subscribe(&queue(), SubscriptionOptions::default()).await.unwrap()
 }
 
-async fn put(backend: &RedisBackend, task: NewTask) -> delayline_core::Result<Outcome> {
+async fn put(backend: &RedisBackend, task: NewTask) -> delayline_core::Result<ScheduleOutcome> {
     match backend.schedule(&queue(), vec![task]).await?.remove(0) {
         Ok(scheduled) => Ok(scheduled.outcome),
         Err(e) => Err(e),
     }
 }
 
-async fn claim(intake: &mut Box<dyn Intake>) -> Claimed {
-    intake.claim(Claim::new(100, LEASE)).await.unwrap()
+async fn claim(subscription: &mut Box<dyn Subscription>) -> Claimed {
+    subscription.claim(Claim::new(100, LEASE)).await.unwrap()
 }
 
-async fn settle(backend: &RedisBackend, claimed: Claimed, verdict: &Verdict) -> Vec<delayline_core::Result<()>> {
-    let verdicts = claimed.deliveries.into_iter().map(|task| (task.lease, verdict.clone())).collect();
-    backend.settle(&queue(), verdicts).await.unwrap()
+async fn settle(
+    backend: &RedisBackend,
+    claimed: Claimed,
+    disposition: &Disposition,
+) -> Vec<delayline_core::Result<()>> {
+    let dispositions = claimed.deliveries.into_iter().map(|task| (task.lease, disposition.clone())).collect();
+    backend.settle(&queue(), dispositions).await.unwrap()
 }
 
 /// All tasks, by pages of so many.
@@ -73,28 +77,30 @@ async fn leak_9_no_key_is_left_of_work_that_is_done() {
     let server = server(&[]).await;
     let backend = backend(&server.url()).await;
     let before = keys(&server);
-    let mut intake = intake(&backend).await;
+    let mut subscription = subscribe(&backend).await;
     let room = GroupName::new("room").unwrap();
     let tasks: Vec<NewTask> = (0..40)
-        .map(|i| NewTask::new(Due::NOW, vec![7; 100 * i]).group(room.clone()).max_attempts(Attempts::new(2).unwrap()))
+        .map(|i| NewTask::new(Due::NOW, vec![7; 100 * i]).group(room.clone()).attempts_max(Attempts::new(2).unwrap()))
         .collect();
     backend.schedule(&queue(), tasks).await.unwrap();
-    for verdict in [
-        Verdict::Release,
-        Verdict::Retry { after: Duration::ZERO, reason: "no".into() },
-        Verdict::Bury { reason: "never".into() },
+    for disposition in [
+        Disposition::Release,
+        Disposition::Retry { after: Duration::ZERO, reason: "no".into() },
+        Disposition::DeadLetter { reason: "never".into() },
     ] {
-        let claimed = claim(&mut intake).await;
+        let claimed = claim(&mut subscription).await;
         assert_eq!(claimed.deliveries.len(), 40);
-        assert!(settle(&backend, claimed, &verdict).await.iter().all(Result::is_ok));
+        assert!(settle(&backend, claimed, &disposition).await.iter().all(Result::is_ok));
     }
-    let redriven =
-        backend.dead_letters(&queue(), DeadLetterOp::Redrive { select: DeadSelect::All, rate: None }).await.unwrap();
+    let redriven = backend
+        .dead_letters(&queue(), DeadLetterOp::Redrive { select: DeadLetterSelect::All, rate: None })
+        .await
+        .unwrap();
     assert_eq!((redriven.affected, redriven.kept), (40, 0));
-    let claimed = claim(&mut intake).await;
+    let claimed = claim(&mut subscription).await;
     assert!(claimed.deliveries.iter().enumerate().all(|(i, task)| task.payload == vec![7; 100 * i]));
-    settle(&backend, claimed, &Verdict::Complete).await;
-    intake.close().await.unwrap();
+    settle(&backend, claimed, &Disposition::Complete).await;
+    subscription.close().await.unwrap();
     assert_eq!(keys(&server), before);
 
     // A group that was never there, and one that is cancelled.
@@ -113,7 +119,7 @@ async fn leak_9_no_key_is_left_of_work_that_is_done() {
 async fn bound_5_a_full_server_refuses_what_is_new_and_can_be_emptied() {
     let server = server(&[]).await;
     let backend = backend(&server.url()).await;
-    let mut intake = intake(&backend).await;
+    let mut subscription = subscribe(&backend).await;
     for key in ["a", "b", "c", "d"] {
         put(&backend, NewTask::new(Due::NOW, vec![7; 3_000]).id(id(key))).await.unwrap();
     }
@@ -128,35 +134,36 @@ async fn bound_5_a_full_server_refuses_what_is_new_and_can_be_emptied() {
     let answers = backend.schedule(&queue(), mixed).await.unwrap();
     let outcomes: Vec<_> = answers.into_iter().map(|answer| answer.map(|s| s.outcome).map_err(|e| e.kind())).collect();
     let full = Err(ErrorKind::Full);
-    assert_eq!(outcomes, [full, Ok(Outcome::Existing), Ok(Outcome::Replaced), full, full]);
+    assert_eq!(outcomes, [full, Ok(ScheduleOutcome::Existing), Ok(ScheduleOutcome::Replaced), full, full]);
     assert_eq!(kind(put(&backend, NewTask::new(Due::NOW, "new")).await), ErrorKind::Full);
 
     let changed = backend.change(&queue(), Select::Tasks(vec![id("d").into()]), Change::cancel()).await.unwrap();
     assert_eq!(changed.changed, 1);
-    let claimed = claim(&mut intake).await;
+    let claimed = claim(&mut subscription).await;
     assert_eq!(claimed.deliveries.len(), 3, "what is there can be worked off");
     let leases = claimed.deliveries.iter().map(|task| task.lease.clone()).collect();
     assert!(backend.extend(&queue(), leases, LEASE * 2).await.unwrap().iter().all(Result::is_ok));
-    let released = settle(&backend, claimed, &Verdict::Retry { after: Duration::ZERO, reason: "no".into() }).await;
+    let released = settle(&backend, claimed, &Disposition::Retry { after: Duration::ZERO, reason: "no".into() }).await;
     assert!(released.iter().all(Result::is_ok), "{released:?}");
-    let buried = settle(&backend, claim(&mut intake).await, &Verdict::Bury { reason: "no".into() }).await;
-    assert!(buried.iter().all(Result::is_ok), "{buried:?}");
-    let kept = DeadLetterOp::Redrive { select: DeadSelect::All, rate: None };
+    let dead_lettered =
+        settle(&backend, claim(&mut subscription).await, &Disposition::DeadLetter { reason: "no".into() }).await;
+    assert!(dead_lettered.iter().all(Result::is_ok), "{dead_lettered:?}");
+    let kept = DeadLetterOp::Redrive { select: DeadLetterSelect::All, rate: None };
     let kept = backend.dead_letters(&queue(), kept).await.unwrap();
     assert_eq!((kept.affected, kept.kept), (0, 3), "they stay dead letters");
-    backend.dead_letters(&queue(), DeadLetterOp::Purge { select: DeadSelect::All }).await.unwrap();
+    backend.dead_letters(&queue(), DeadLetterOp::Purge { select: DeadLetterSelect::All }).await.unwrap();
     assert_eq!(kind(put(&backend, NewTask::new(Due::NOW, "new")).await), ErrorKind::Full);
-    intake.close().await.unwrap();
+    subscription.close().await.unwrap();
     assert_eq!(keys(&server), [""; 0], "nothing half done is left");
     server.ask("CONFIG SET maxmemory 0").unwrap();
-    assert_eq!(put(&backend, NewTask::new(Due::NOW, "new")).await.unwrap(), Outcome::Created);
+    assert_eq!(put(&backend, NewTask::new(Due::NOW, "new")).await.unwrap(), ScheduleOutcome::Created);
 }
 
 #[tokio::test]
-async fn foreign_entries_are_set_aside_and_the_queue_goes_on() {
+async fn foreign_entries_are_quarantined_and_the_queue_goes_on() {
     let server = server(&[]).await;
     let backend = backend(&server.url()).await;
-    let mut intake = intake(&backend).await;
+    let mut subscription = subscribe(&backend).await;
     for i in 0..5 {
         put(&backend, NewTask::new(Due::NOW, vec![i; 2_000 * usize::from(i % 2)]).id(id(&format!("task-{i}"))))
             .await
@@ -169,29 +176,32 @@ async fn foreign_entries_are_set_aside_and_the_queue_goes_on() {
     let torn = r#""P\x00\x00\x00\x00\x00\x00\x01\x00\x03\xff\x00\x00""#;
     server.ask(&format!(r#"HSET {TAG}:t ktorn {torn}"#)).unwrap();
     server.ask(&format!(r#"ZADD {TAG}:v 4 "\x00\x00\x00\x00\x00\x00\x01ktorn""#)).unwrap();
-    let claimed = claim(&mut intake).await;
+    let claimed = claim(&mut subscription).await;
     let came: Vec<String> = claimed.deliveries.iter().map(|task| task.lease.id.to_string()).collect();
     assert_eq!(came, ["task-1", "task-2", "task-3", "task-4"]);
-    assert_eq!(claimed.set_aside, 5);
+    assert_eq!(claimed.quarantined, 5);
     let stats = backend.stats(&queue()).await.unwrap();
-    assert_eq!((stats.set_aside, stats.in_flight, stats.due), (5, 4, 0));
+    assert_eq!((stats.quarantined, stats.in_flight, stats.due), (5, 4, 0));
     assert_eq!(server.ask(&format!("LLEN {TAG}:x")).unwrap(), "5");
-    settle(&backend, claimed, &Verdict::Complete).await;
+    settle(&backend, claimed, &Disposition::Complete).await;
     // The id of what was corrupt is free again.
-    assert_eq!(put(&backend, NewTask::new(Due::NOW, "new").id(id("task-0"))).await.unwrap(), Outcome::Created);
+    assert_eq!(put(&backend, NewTask::new(Due::NOW, "new").id(id("task-0"))).await.unwrap(), ScheduleOutcome::Created);
     // An id that nothing leads to any more.
     server.ask(&format!("DEL {TAG}:v")).unwrap();
-    assert_eq!(put(&backend, NewTask::new(Due::NOW, "newer").id(id("task-0"))).await.unwrap(), Outcome::Created);
-    assert_eq!(claim(&mut intake).await.deliveries[0].payload, "newer");
+    assert_eq!(
+        put(&backend, NewTask::new(Due::NOW, "newer").id(id("task-0"))).await.unwrap(),
+        ScheduleOutcome::Created
+    );
+    assert_eq!(claim(&mut subscription).await.deliveries[0].payload, "newer");
     backend.administer(&queue(), AdminOp::Delete).await.unwrap();
-    assert_eq!(backend.stats(&queue()).await.unwrap().set_aside, 0);
+    assert_eq!(backend.stats(&queue()).await.unwrap().quarantined, 0);
 }
 
 #[tokio::test]
 async fn a_key_of_another_type_is_named_and_nothing_is_half_done() {
     let server = server(&[]).await;
     let backend = backend(&server.url()).await;
-    let mut intake = intake(&backend).await;
+    let mut subscription = subscribe(&backend).await;
     let room = GroupName::new("room").unwrap();
     for (key, foreign) in [("v", "SET"), ("t", "SET"), ("a", "SET"), ("g", "SET"), ("m", "SET"), ("p", "SET")] {
         server.ask(&format!("{foreign} {TAG}:{key} theirs")).unwrap();
@@ -213,12 +223,15 @@ async fn a_key_of_another_type_is_named_and_nothing_is_half_done() {
         server.ask(&format!("DEL {TAG}:{key}")).unwrap();
     }
     put(&backend, NewTask::new(Due::NOW, "x")).await.unwrap();
-    let lease = claim(&mut intake).await.deliveries[0].lease.clone();
+    let lease = claim(&mut subscription).await.deliveries[0].lease.clone();
     server.ask(&format!("SET {TAG}:d theirs")).unwrap();
-    let e = backend.settle(&queue(), vec![(lease.clone(), Verdict::Bury { reason: "no".into() })]).await.unwrap_err();
+    let e = backend
+        .settle(&queue(), vec![(lease.clone(), Disposition::DeadLetter { reason: "no".into() })])
+        .await
+        .unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Corrupt, "{e}");
     server.ask(&format!("DEL {TAG}:d")).unwrap();
-    backend.settle(&queue(), vec![(lease, Verdict::Complete)]).await.unwrap().remove(0).unwrap();
+    backend.settle(&queue(), vec![(lease, Disposition::Complete)]).await.unwrap().remove(0).unwrap();
 }
 
 #[tokio::test]
@@ -226,30 +239,30 @@ async fn a_claim_whose_answer_was_lost_is_found_by_the_next_one() {
     let server = server(&[]).await;
     let (proxy, url) = proxied(&server).await;
     let backend = backend(&url).await;
-    let mut intake = intake(&backend).await;
+    let mut subscription = subscribe(&backend).await;
     // So that the server knows the script, and it is not that answer which is lost.
-    claim(&mut intake).await;
+    claim(&mut subscription).await;
     for i in 0..3 {
         put(&backend, NewTask::new(Due::NOW, vec![i])).await.unwrap();
     }
     proxy.set(Link::NO_ANSWERS);
-    assert_eq!(kind(intake.claim(Claim::new(2, LEASE)).await), ErrorKind::Ambiguous);
+    assert_eq!(kind(subscription.claim(Claim::new(2, LEASE)).await), ErrorKind::Ambiguous);
     assert_eq!(server.ask(&format!("HLEN {TAG}:a")).unwrap(), "2", "they were taken");
     proxy.reset();
     proxy.set(Link::GOOD);
-    let claimed = claim(&mut intake).await;
+    let claimed = claim(&mut subscription).await;
     let came: Vec<_> = claimed.deliveries.iter().map(|task| (task.payload[0], task.lease.attempt)).collect();
     assert_eq!(came, [(0, 1), (1, 1), (2, 1)], "in order, and no attempt was counted for nobody");
-    settle(&backend, claimed, &Verdict::Complete).await;
+    settle(&backend, claimed, &Disposition::Complete).await;
 
-    // An intake that is closed with such a claim gives it back.
+    // A subscription that is closed with such a claim gives it back.
     put(&backend, NewTask::new(Due::NOW, "last")).await.unwrap();
     proxy.set(Link::NO_ANSWERS);
-    assert_eq!(kind(intake.claim(Claim::new(2, LEASE)).await), ErrorKind::Ambiguous);
+    assert_eq!(kind(subscription.claim(Claim::new(2, LEASE)).await), ErrorKind::Ambiguous);
     proxy.reset();
     proxy.set(Link::GOOD);
-    intake.close().await.unwrap();
-    let mut other = self::intake(&backend).await;
+    subscription.close().await.unwrap();
+    let mut other = self::subscribe(&backend).await;
     assert_eq!(claim(&mut other).await.deliveries[0].lease.attempt, 1);
 }
 
@@ -284,8 +297,8 @@ async fn another_number_of_shards_is_refused() {
     let one = backend(&server.url()).await;
     put(&one, NewTask::new(LEASE, "x")).await.unwrap();
     let four = RedisBackend::connect(config(&server.url()).shards(4)).await.unwrap();
-    let mut intake = intake(&four).await;
-    let e = intake.claim(Claim::new(1, LEASE)).await.unwrap_err();
+    let mut subscription = subscribe(&four).await;
+    let e = subscription.claim(Claim::new(1, LEASE)).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Config, "{e}");
 }
 
@@ -321,16 +334,17 @@ async fn loss_8_a_redrive_at_a_rate_goes_by_age_across_shards() {
     let server = server(&[]).await;
     let config = config(&server.url()).key_prefix("delayline").shards(3);
     let backend = RedisBackend::connect(config).await.unwrap();
-    let mut intake = intake(&backend).await;
+    let mut subscription = subscribe(&backend).await;
     let ids: Vec<String> = (0..20).map(|i| format!("task-{i}")).collect();
     for key in &ids {
         put(&backend, NewTask::new(Due::NOW, "x").id(id(key))).await.unwrap();
-        let buried = settle(&backend, claim(&mut intake).await, &Verdict::Bury { reason: "no".into() }).await;
-        assert!(buried.iter().all(Result::is_ok), "{buried:?}");
+        let dead_lettered =
+            settle(&backend, claim(&mut subscription).await, &Disposition::DeadLetter { reason: "no".into() }).await;
+        assert!(dead_lettered.iter().all(Result::is_ok), "{dead_lettered:?}");
     }
     // One of them leaves its turn empty.
     put(&backend, NewTask::new(LEASE * 100, "in use").id(id("task-5"))).await.unwrap();
-    let redrive = DeadLetterOp::Redrive { select: DeadSelect::All, rate: Some(0.5) };
+    let redrive = DeadLetterOp::Redrive { select: DeadLetterSelect::All, rate: Some(0.5) };
     let answer = backend.dead_letters(&queue(), redrive).await.unwrap();
     assert_eq!((answer.affected, answer.kept), (19, 1));
     let listed = list(&backend, 100).await;

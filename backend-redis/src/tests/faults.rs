@@ -6,7 +6,8 @@ use std::time::Duration;
 use delayline_conformance::proxy::Link;
 use delayline_conformance::servers::Server;
 use delayline_core::{
-    Bytes, Claim, Context, DelayBackend, ErrorKind, IntakeOptions, NewTask, Queue, QueueName, Raw, Verdict, Worker,
+    Bytes, Claim, Context, DelayBackend, Disposition, ErrorKind, NewTask, Queue, QueueName, Raw, SubscriptionOptions,
+    Worker,
 };
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
@@ -78,7 +79,7 @@ async fn live_an_idle_consumer_survives_a_restart_of_the_server_and_wakes() {
         assert_eq!(text, "after");
         assert!(
             at.saturating_duration_since(scheduled) < Duration::from_secs(2),
-            "woken by a notification, not by the sweep"
+            "woken by a notification, not by the fallback poll"
         );
     }
     consumer.abort();
@@ -89,44 +90,44 @@ async fn live_an_idle_consumer_survives_a_restart_of_the_server_and_wakes() {
 async fn live_a_missed_ring_is_noticed_by_who_missed_it() {
     let server = server(&[]).await;
     let (proxy, proxied) = proxied(&server).await;
-    let direct = config(&server.url()).sweep(Duration::from_secs(3));
+    let direct = config(&server.url()).fallback_poll_interval(Duration::from_secs(3));
     let connection = Connection::new(&direct).unwrap();
     let by_proxy = config(&proxied);
     let channels = Channels::new(&by_proxy).unwrap();
     let notifier = Notifier::new(channels, "redis", by_proxy.response_timeout, connection.troubles());
     let store = Arc::new(Store::new(connection, notifier, direct));
     let name = QueueName::new("exam").unwrap();
-    let mut intake = claim::intake(store, &name, IntakeOptions::default()).unwrap();
+    let mut subscription = claim::subscribe(store, &name, SubscriptionOptions::default()).unwrap();
     let producing = backend(&server.url()).await;
     let schedule = || async {
         let scheduled = producing.schedule(&name, vec![NewTask::new(Duration::ZERO, "x")]).await.unwrap();
         scheduled.into_iter().for_each(|one| drop(one.unwrap()));
     };
     // The first notification says that the channel is subscribed to.
-    intake.wait(Duration::from_secs(10)).await;
-    assert!(intake.claim(Claim::new(1, LEASE)).await.unwrap().deliveries.is_empty());
+    subscription.wait(Duration::from_secs(10)).await;
+    assert!(subscription.claim(Claim::new(1, LEASE)).await.unwrap().deliveries.is_empty());
     proxy.set(Link::HALF_OPEN);
     schedule().await;
     let began = Instant::now();
-    intake.wait(Duration::from_secs(2)).await;
+    subscription.wait(Duration::from_secs(2)).await;
     assert!(began.elapsed() >= Duration::from_secs(2), "nothing came through");
-    assert_eq!(intake.claim(Claim::new(1, LEASE)).await.unwrap().deliveries.len(), 1);
+    assert_eq!(subscription.claim(Claim::new(1, LEASE)).await.unwrap().deliveries.len(), 1);
     // The old connection stays silent; the notifier has found that out, and makes another.
     sleep(Duration::from_millis(500)).await;
     proxy.set(Link::GOOD);
-    intake.wait(Duration::from_secs(10)).await;
-    intake.claim(Claim::new(1, LEASE)).await.unwrap();
+    subscription.wait(Duration::from_secs(10)).await;
+    subscription.claim(Claim::new(1, LEASE)).await.unwrap();
     // What the old one had kept back may come once more.
-    intake.wait(Duration::from_millis(300)).await;
-    intake.claim(Claim::new(1, LEASE)).await.unwrap();
+    subscription.wait(Duration::from_millis(300)).await;
+    subscription.claim(Claim::new(1, LEASE)).await.unwrap();
     schedule().await;
     let began = Instant::now();
-    intake.wait(Duration::from_secs(10)).await;
+    subscription.wait(Duration::from_secs(10)).await;
     assert!(began.elapsed() < Duration::from_secs(2), "rings work again");
     assert!(proxy.accepted() >= 2);
 }
 
-/// Everything that was accepted is handed out, and nothing that was completed comes again, whatever the network does.
+/// Everything that was accepted is delivered, and nothing that was completed comes again, whatever the network does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn loss_1_and_dup_3_hold_on_a_network_that_fails() {
     const TASKS: usize = 2_000;
@@ -202,15 +203,15 @@ async fn bound_a_full_server_takes_nothing_in_and_can_be_emptied() {
         Err(e) => assert_eq!(e.kind(), ErrorKind::Full),
     }
     assert_eq!(backend.stats(&name).await.unwrap().due, 500, "nothing is half done");
-    let mut intake = backend.intake(&name, IntakeOptions::default()).await.unwrap();
+    let mut subscription = backend.subscribe(&name, SubscriptionOptions::default()).await.unwrap();
     let mut done = 0;
     while done < 500 {
-        let claimed = intake.claim(Claim::new(100, LEASE)).await.unwrap().deliveries;
+        let claimed = subscription.claim(Claim::new(100, LEASE)).await.unwrap().deliveries;
         done += claimed.len();
-        let verdicts = claimed.into_iter().map(|task| (task.lease, Verdict::Complete)).collect();
-        assert!(backend.settle(&name, verdicts).await.unwrap().iter().all(Result::is_ok));
+        let dispositions = claimed.into_iter().map(|task| (task.lease, Disposition::Complete)).collect();
+        assert!(backend.settle(&name, dispositions).await.unwrap().iter().all(Result::is_ok));
     }
-    intake.close().await.unwrap();
+    subscription.close().await.unwrap();
     assert_eq!(server.ask("DBSIZE").unwrap(), "0");
 }
 
@@ -221,13 +222,13 @@ async fn close_ends_within_a_second_and_leaves_no_client() {
     let backend: Arc<dyn DelayBackend> =
         Arc::new(RedisBackend::connect(RedisConfig::from_url(&url).unwrap()).await.unwrap());
     let name = QueueName::new("exam").unwrap();
-    let mut intake = backend.intake(&name, IntakeOptions::default()).await.unwrap();
-    intake.wait(Duration::from_secs(10)).await;
-    intake.claim(Claim::new(1, LEASE)).await.unwrap();
+    let mut subscription = backend.subscribe(&name, SubscriptionOptions::default()).await.unwrap();
+    subscription.wait(Duration::from_secs(10)).await;
+    subscription.claim(Claim::new(1, LEASE)).await.unwrap();
     proxy.set(Link::HALF_OPEN);
     let waiting = tokio::spawn(async move {
-        intake.wait(Duration::from_secs(60)).await;
-        intake.claim(Claim::new(1, LEASE)).await.map(drop)
+        subscription.wait(Duration::from_secs(60)).await;
+        subscription.claim(Claim::new(1, LEASE)).await.map(drop)
     });
     let pinging = tokio::spawn({
         let backend = backend.clone();

@@ -1,7 +1,7 @@
 //! What is found out before the first call.
 
 use delayline_conformance::servers::Server;
-use delayline_core::{DelayBackend, Durability, Error, ErrorKind, IntakeOptions, NewTask, QueueName, Result};
+use delayline_core::{DelayBackend, Durability, Error, ErrorKind, NewTask, QueueName, Result, SubscriptionOptions};
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
 use tokio_rustls::TlsAcceptor;
@@ -198,10 +198,10 @@ async fn clear_5_tls_with_a_certificate_that_counts_and_with_one_that_does_not()
     let trusting = config(&url).tls_roots(certificate.clone());
     let backend = crate::RedisBackend::connect(trusting).await.unwrap();
     let queue = QueueName::new("exam").unwrap();
-    let mut intake = backend.intake(&queue, IntakeOptions::default()).await.unwrap();
+    let mut subscription = backend.subscribe(&queue, SubscriptionOptions::default()).await.unwrap();
     // The first ring: the connection of the bells speaks TLS, too.
     let began = tokio::time::Instant::now();
-    intake.wait(Duration::from_secs(10)).await;
+    subscription.wait(Duration::from_secs(10)).await;
     assert!(began.elapsed() < Duration::from_secs(9));
     backend.close().await.unwrap();
     refused(&url, ErrorKind::Incompatible, "TLS with localhost").await;

@@ -41,7 +41,7 @@ impl Books {
         }
     }
 
-    /// Something was handed out that was never handed in so.
+    /// Something was delivered that was never scheduled so.
     pub(super) fn strange(&self) {
         self.strange.fetch_add(1, Ordering::Relaxed);
     }
@@ -100,7 +100,7 @@ mod tests {
 
     const LEASE: Duration = Duration::from_secs(60);
 
-    /// Three tasks that were handed in, and are due.
+    /// Three tasks that were scheduled, and are due.
     fn books() -> (Books, Instant) {
         let (books, due) = (Books::new(3, 1, LEASE), Instant::now() + LEASE);
         for task in 0..3 {

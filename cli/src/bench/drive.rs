@@ -282,7 +282,7 @@ pub(super) struct Pace {
     pub(super) begins: Instant,
     /// Tasks a second.
     pub(super) rate: u32,
-    /// How long before it is due a task is handed in.
+    /// How long before it is due a task is scheduled.
     pub(super) ahead: Duration,
 }
 

@@ -59,8 +59,8 @@ pub(crate) struct ConformArgs {
     #[arg(long, conflicts_with = "check")]
     pub(super) keep: bool,
 
-    /// Remove the namespaces that runs of `conform`, `bench` and `demo` have left at the backend's URL, and nothing else. Those in
-    /// use stay.
+    /// Remove the namespaces that runs of `conform`, `bench` and `demo` have left at the backend's URL, and nothing else.
+    /// Those in use stay.
     #[arg(long, conflicts_with_all = ["only", "seed", "check", "keep"])]
     pub(super) remove_left: bool,
 

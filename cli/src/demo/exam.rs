@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use delayline::{
-    CancellationToken, Change, ChangeOutcome, Context, GroupName, Handled, Outcome, Queue, RetryPolicy, Select, Shift,
-    Task, TaskId, TaskRef, Worker, WorkerReport,
+    CancellationToken, Change, ChangeOutcome, Context, GroupName, HandlerOutcome, Queue, RetryPolicy, ScheduleOutcome,
+    Select, Shift, Task, TaskId, TaskRef, Worker, WorkerReport,
 };
 use tokio::task::{JoinError, JoinSet, yield_now};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -94,9 +94,9 @@ impl Exam {
                         all_came.cancel();
                     }
                     if n == 2 && context.attempt() == 1 {
-                        Handled::retry_after(RETRY_AFTER / 10, "")
+                        HandlerOutcome::retry_after(RETRY_AFTER / 10, "")
                     } else {
-                        Handled::Complete
+                        HandlerOutcome::Complete
                     }
                 }
             })
@@ -320,12 +320,12 @@ impl Exam {
     }
 
     /// One attempt to hand in a candidate.
-    async fn attempt(&self, candidate: u32, context: &Context) -> Handled {
+    async fn attempt(&self, candidate: u32, context: &Context) -> HandlerOutcome {
         if !self.plan.steps.counts && context.headers().get(RUN) != Some(self.mark(EXAM).as_str()) {
-            return Handled::Complete;
+            return HandlerOutcome::Complete;
         }
         let Some(&first_attempt) = self.plan.first_attempt.get(candidate as usize) else {
-            return Handled::retry("no candidate of this exam");
+            return HandlerOutcome::retry("no candidate of this exam");
         };
         self.books.begins(candidate, Instant::now(), context.lateness());
         // Where a real one would wait for the archive: others run meanwhile.
@@ -333,7 +333,7 @@ impl Exam {
         match first_attempt {
             FirstAttempt::Fails if context.attempt() == 1 => {
                 self.books.fails(candidate, Instant::now() + RETRY_AFTER);
-                Handled::retry("the archive does not answer")
+                HandlerOutcome::retry("the archive does not answer")
             }
             FirstAttempt::Panics if context.attempt() == 1 => {
                 self.books.fails(candidate, Instant::now() + RETRY_AFTER);
@@ -341,7 +341,7 @@ impl Exam {
             }
             FirstAttempt::Works | FirstAttempt::Fails | FirstAttempt::Panics => {
                 self.books.completes(candidate);
-                Handled::Complete
+                HandlerOutcome::Complete
             }
         }
     }
@@ -415,7 +415,7 @@ fn created(answers: Vec<delayline::Result<delayline::Scheduled>>) -> Result<Vec<
         let scheduled = answer.map_err(|e| {
             Failure::from(e.context(format_args!("{} of {} tasks were refused", count(refused), count(all as u64))))
         })?;
-        if scheduled.outcome != Outcome::Created {
+        if scheduled.outcome != ScheduleOutcome::Created {
             let id = scheduled.id().to_text();
             return Err(Failure::new(format!("there is a task `{id}` already; say another queue with --queue")));
         }

@@ -1,8 +1,8 @@
 //! `delayline demo`: the exam that this project comes from, played in seconds, and what it proves.
 //!
 //! [`plan`] draws who does what and when, [`exam`] plays it through the library as an application would, [`books`] keeps
-//! books beside it that find what was lost, came twice or came early, and [`heap`](crate::heap) counts the bytes. [`show`] says how it
-//! goes, [`report`] how it went.
+//! books beside it that find what was lost, came twice or came early, and [`heap`](crate::heap) counts the bytes. [`show`]
+//! says how it goes, [`report`] how it went.
 
 pub(crate) mod args;
 mod books;

@@ -6,7 +6,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use delayline::{Context, Handled};
+use delayline::{Context, HandlerOutcome};
 use nix::sys::signal::Signal;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, Command};
@@ -38,14 +38,14 @@ impl Runner {
     }
 
     /// Runs the command for a task. Dropped, it kills the command with all that it has started.
-    pub(crate) async fn run(&self, payload: &[u8], context: &Context) -> Handled {
+    pub(crate) async fn run(&self, payload: &[u8], context: &Context) -> HandlerOutcome {
         let running = match self.start(payload, context) {
             Ok(running) => running,
-            Err(e) => return Handled::retry(format!("cannot start the command: {}", crate::exit::io_text(&e))),
+            Err(e) => return HandlerOutcome::retry(format!("cannot start the command: {}", crate::exit::io_text(&e))),
         };
         match running.end(self.timeout, context).await {
-            Ok(()) => Handled::Complete,
-            Err(reason) => Handled::retry(reason),
+            Ok(()) => HandlerOutcome::Complete,
+            Err(reason) => HandlerOutcome::retry(reason),
         }
     }
 

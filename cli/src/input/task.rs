@@ -25,13 +25,13 @@ pub(super) struct Fields<'a> {
 #[derive(Debug)]
 pub(crate) struct Rules {
     capabilities: Capabilities,
-    max_attempts: Attempts,
+    attempts_max: Attempts,
     clock: SystemClock,
 }
 
 impl Rules {
-    pub(crate) fn new(capabilities: Capabilities, max_attempts: Attempts) -> Self {
-        Self { capabilities, max_attempts, clock: SystemClock::new() }
+    pub(crate) fn new(capabilities: Capabilities, attempts_max: Attempts) -> Self {
+        Self { capabilities, attempts_max, clock: SystemClock::new() }
     }
 
     /// The task that a line describes, or what is wrong with the line.
@@ -42,7 +42,7 @@ impl Rules {
             (Some(_), Some(_)) => return Err("both `after` and `at` are given; a task has one of the two".into()),
             (None, None) => return Err("neither `after` nor `at` says when it is due".into()),
         };
-        let mut task = NewTask::new(due, Bytes::from(fields.payload)).max_attempts(self.max_attempts);
+        let mut task = NewTask::new(due, Bytes::from(fields.payload)).attempts_max(self.attempts_max);
         task.id = fields.id.map(TaskId::new).transpose().map_err(message)?;
         task.group = fields.group.map(GroupName::new).transpose().map_err(message)?;
         task.expires = fields.expires.map(|text| expiry(&text)).transpose()?;

@@ -48,7 +48,7 @@ pub(crate) struct PushArgs {
 
     /// How often a task is tried before it is a dead letter.
     #[arg(long, value_name = "N", default_value = "20", value_parser = attempts)]
-    pub(crate) max_attempts: Attempts,
+    pub(crate) attempts_max: Attempts,
 
     /// One JSON object a line on stdout for each task, instead of its id.
     #[arg(long)]

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline::{
-    Clock, ErrorKind, Headers, NewTask, OnConflict, Outcome, Result as CoreResult, Scheduled, Support, SystemClock,
-    TaskId, Timestamp, TraceContext,
+    Clock, ErrorKind, Headers, NewTask, OnConflict, Result as CoreResult, ScheduleOutcome, Scheduled, Support,
+    SystemClock, TaskId, Timestamp, TraceContext,
 };
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
@@ -71,7 +71,7 @@ async fn push(global: &Global, args: PushArgs, console: Arc<Console>, stop: Stop
     }
     let options = input::Options {
         format: args.format.unwrap_or_else(|| source.format()),
-        rules: Rules::new(capabilities.clone(), args.max_attempts),
+        rules: Rules::new(capabilities.clone(), args.attempts_max),
         to_the_end: false,
     };
     let input = input::open(&source, options, console.clone(), stop.clone())?;
@@ -306,8 +306,8 @@ impl Pusher {
 
     fn there(&mut self, scheduled: &Scheduled, line: u64, lines: &mut Lines) -> Result<(), Failure> {
         let count = match scheduled.outcome {
-            Outcome::Existing => &mut self.counts.existing,
-            Outcome::Replaced => &mut self.counts.replaced,
+            ScheduleOutcome::Existing => &mut self.counts.existing,
+            ScheduleOutcome::Replaced => &mut self.counts.replaced,
             _ => &mut self.counts.created,
         };
         *count += 1;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use delayline::{Change, Due, ErrorKind, NewTask, Outcome, Result, Scheduled, Select, TaskRef};
+use delayline::{Change, Due, ErrorKind, NewTask, Result, ScheduleOutcome, Scheduled, Select, TaskRef};
 use tokio::time::Instant;
 
 use super::state::Run;
@@ -227,7 +227,7 @@ impl<'a> Accepter<'a> {
 
     fn judge(&self, answer: Result<Scheduled>, line: u64) -> Result<Judged, Failure> {
         match answer {
-            Ok(scheduled) if scheduled.outcome == Outcome::Existing => {
+            Ok(scheduled) if scheduled.outcome == ScheduleOutcome::Existing => {
                 Ok(Judged::Refused(format!("id `{}` is in the queue already", scheduled.id())))
             }
             Ok(scheduled) => Ok(Judged::Accepted(scheduled.task)),

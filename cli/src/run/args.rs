@@ -100,7 +100,7 @@ pub(crate) struct RunArgs {
         value_parser = attempts,
         help_heading = ExecArgs::HEADING
     )]
-    pub(crate) max_attempts: Attempts,
+    pub(crate) attempts_max: Attempts,
 }
 
 fn long_help() -> String {

@@ -1,8 +1,8 @@
 //! `delayline run`: reads tasks, passes them to a backend, and hands each out when it is due.
 //!
 //! Three things run at the same time: a thread reads the input ([`crate::input`]), a task passes what was read to the
-//! backend ([`accept`]), and another hands out what is due ([`stdout`] or [`exec`]). The [`tally`](crate::tally) counts, and knows
-//! when all is done; a [`Stop`] ends them earlier, and then [`rest`] gathers what is left.
+//! backend ([`accept`]), and another delivers what is due ([`stdout`] or [`exec`]). The [`tally`](crate::tally) counts, and
+//! knows when all is done; a [`Stop`] ends them earlier, and then [`rest`] gathers what is left.
 
 pub(crate) mod accept;
 pub(crate) mod args;
@@ -59,10 +59,10 @@ async fn run(
     stop: Stop,
     groups: Arc<Groups>,
 ) -> Result<Exit, Failure> {
-    let max_attempts = if args.exec.exec.is_some() { args.max_attempts } else { Attempts::default() };
+    let attempts_max = if args.exec.exec.is_some() { args.attempts_max } else { Attempts::default() };
     let tally = Arc::new(Tally::new());
     let inner = delayline::connect(&global.backend).await?;
-    let backend = Arc::new(Watched::new(inner, tally.clone(), max_attempts));
+    let backend = Arc::new(Watched::new(inner, tally.clone(), attempts_max));
     let target = args.save_rest.clone().map(Target::new).transpose()?;
     let is_lost = backend.capabilities().durability == Durability::Process;
     let to_be_saved = (target.is_some() && is_lost).then(Ids::default);
@@ -73,7 +73,7 @@ async fn run(
     if is_typed {
         run.console.note("reading tasks from the terminal, one JSON object a line; Ctrl-D ends the input");
     }
-    let input = open(&run, &args, &source, max_attempts)?;
+    let input = open(&run, &args, &source, attempts_max)?;
     let name = input.name.clone();
 
     let progress = match args.quiet || args.no_progress || is_typed {
@@ -97,10 +97,10 @@ async fn run(
     finish(&run, &args, &name, rest, target.as_ref()).await
 }
 
-fn open(run: &Run, args: &RunArgs, source: &Source, max_attempts: Attempts) -> Result<Input, Failure> {
+fn open(run: &Run, args: &RunArgs, source: &Source, attempts_max: Attempts) -> Result<Input, Failure> {
     let options = input::Options {
         format: args.format.unwrap_or_else(|| source.format()),
-        rules: Rules::new(run.backend.capabilities().clone(), max_attempts),
+        rules: Rules::new(run.backend.capabilities().clone(), attempts_max),
         to_the_end: args.save_rest.is_some(),
     };
     input::open(source, options, run.console.clone(), run.stop.clone())

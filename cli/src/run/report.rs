@@ -1,7 +1,7 @@
 //! What is said at the end of a run, and the exit code that follows from it.
 
 use delayline::limits::PAGE_MAX;
-use delayline::{BuryCause, DeadLetter, DeadLetterOp, Durability};
+use delayline::{DeadLetter, DeadLetterCause, DeadLetterOp, Durability};
 use nix::sys::signal::Signal;
 
 use super::rest::{Left, Target};
@@ -85,8 +85,8 @@ pub(crate) async fn dead_letters(run: &Run) -> Result<(), Failure> {
 fn dead_letter(letter: &DeadLetter) -> String {
     let attempts = u64::from(letter.attempts);
     let reason = match (letter.cause, letter.reason.as_str()) {
-        (BuryCause::Expired, "") => "expired".to_owned(),
-        (BuryCause::Expired, reason) => format!("expired; before that: {reason}"),
+        (DeadLetterCause::Expired, "") => "expired".to_owned(),
+        (DeadLetterCause::Expired, reason) => format!("expired; before that: {reason}"),
         (_, "") => "its attempts are used up".to_owned(),
         (_, reason) => reason.to_owned(),
     };

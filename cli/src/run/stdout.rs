@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use delayline::{Queue, Raw, Verdict};
+use delayline::{Disposition, Queue, Raw};
 
 use super::state::Run;
 use crate::exit::Failure;
@@ -32,8 +32,8 @@ pub(crate) async fn deliver(run: &Run) -> Result<(), Failure> {
         batch.iter().try_for_each(|delivery| lines.push(delivery))?;
         let written = output.write(lines).await;
         run.tally.late(batch.iter().take(written.lines).map(|task| (task.due_at(), task.lateness())));
-        let verdict = |at| if at < written.lines { Verdict::Complete } else { Verdict::Release };
-        let settled = batch.into_iter().enumerate().map(|(at, delivery)| (delivery, verdict(at))).collect();
+        let disposition = |at| if at < written.lines { Disposition::Complete } else { Disposition::Release };
+        let settled = batch.into_iter().enumerate().map(|(at, delivery)| (delivery, disposition(at))).collect();
         for unsettled in consumer.settle_all(settled).await?.into_iter().filter_map(Result::err) {
             // It was written, and will be again.
             tracing::warn!(queue = %run.queue, error = %unsettled, "a task that was delivered could not be completed");

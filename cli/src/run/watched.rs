@@ -1,4 +1,4 @@
-//! A backend that is watched: what is claimed, completed, retried and buried through it goes into the tally, whether
+//! A backend that is watched: what is claimed, completed, retried and dead-lettered through it goes into the tally, whether
 //! a consumer, a worker or this program's own code makes the call.
 
 use std::fmt;
@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline::{
-    AdminOp, Attempts, Capabilities, Change, Changed, Claim, Claimed, DeadLetterOp, DeadLetters, DelayBackend, Intake,
-    IntakeOptions, Lease, NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, TaskId, TaskView, Verdict,
-    async_trait,
+    AdminOp, Attempts, Capabilities, Change, Changed, Claim, Claimed, DeadLetterOp, DeadLetters, DelayBackend,
+    Disposition, Lease, NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, Subscription,
+    SubscriptionOptions, TaskId, TaskView, async_trait,
 };
 
 use crate::tally::Tally;
@@ -16,29 +16,29 @@ use crate::tally::Tally;
 pub(crate) struct Watched {
     inner: Arc<dyn DelayBackend>,
     tally: Arc<Tally>,
-    max_attempts: Attempts,
+    attempts_max: Attempts,
 }
 
 impl Watched {
     /// Watches a backend through which tasks of so many attempts each are run.
-    pub(crate) fn new(inner: Arc<dyn DelayBackend>, tally: Arc<Tally>, max_attempts: Attempts) -> Self {
-        Self { inner, tally, max_attempts }
+    pub(crate) fn new(inner: Arc<dyn DelayBackend>, tally: Arc<Tally>, attempts_max: Attempts) -> Self {
+        Self { inner, tally, attempts_max }
     }
 
-    fn fate(&self, lease: &Lease, verdict: &Verdict) -> Fate {
-        match verdict {
-            Verdict::Complete => Fate::Completed,
-            // The memory backend buries it there and then. One that leaves it to the next claim counts it as buried
-            // there, too, and will need a list of ids.
-            Verdict::Retry { .. } if lease.attempt >= self.max_attempts.get() => Fate::Dead,
-            Verdict::Retry { .. } => Fate::Retried,
-            Verdict::Bury { .. } => Fate::Dead,
-            Verdict::Snooze { .. } | Verdict::Release => Fate::Waiting,
+    fn fate(&self, lease: &Lease, disposition: &Disposition) -> Fate {
+        match disposition {
+            Disposition::Complete => Fate::Completed,
+            // The memory backend dead-letters it there and then. One that leaves it to the next claim counts it as
+            // dead-lettered there, too, and will need a list of ids.
+            Disposition::Retry { .. } if lease.attempt >= self.attempts_max.get() => Fate::Dead,
+            Disposition::Retry { .. } => Fate::Retried,
+            Disposition::DeadLetter { .. } => Fate::Dead,
+            Disposition::Snooze { .. } | Disposition::Release => Fate::Waiting,
         }
     }
 }
 
-/// What a verdict makes of a task, if it is accepted.
+/// What a disposition makes of a task, if it is accepted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Completed,
@@ -58,14 +58,14 @@ impl DelayBackend for Watched {
         self.inner.schedule(queue, tasks).await
     }
 
-    async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
-        let inner = self.inner.intake(queue, options).await?;
-        Ok(Box::new(WatchedIntake { inner, tally: self.tally.clone() }))
+    async fn subscribe(&self, queue: &QueueName, options: SubscriptionOptions) -> Result<Box<dyn Subscription>> {
+        let inner = self.inner.subscribe(queue, options).await?;
+        Ok(Box::new(WatchedSubscription { inner, tally: self.tally.clone() }))
     }
 
-    async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
-        let fates: Vec<Fate> = verdicts.iter().map(|(lease, verdict)| self.fate(lease, verdict)).collect();
-        let answers = self.inner.settle(queue, verdicts).await?;
+    async fn settle(&self, queue: &QueueName, dispositions: Vec<(Lease, Disposition)>) -> Result<Vec<Result<()>>> {
+        let fates: Vec<Fate> = dispositions.iter().map(|(lease, disposition)| self.fate(lease, disposition)).collect();
+        let answers = self.inner.settle(queue, dispositions).await?;
         let count = |wanted| {
             let met = fates.iter().zip(&answers).filter(|(fate, answer)| **fate == wanted && answer.is_ok());
             met.count() as u64
@@ -124,18 +124,18 @@ impl fmt::Debug for Watched {
 }
 
 #[derive(Debug)]
-struct WatchedIntake {
-    inner: Box<dyn Intake>,
+struct WatchedSubscription {
+    inner: Box<dyn Subscription>,
     tally: Arc<Tally>,
 }
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
-impl Intake for WatchedIntake {
+impl Subscription for WatchedSubscription {
     async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
         let claimed = self.inner.claim(claim).await?;
         self.tally.tell_next_due(claimed.next_due_in);
-        self.tally.dead(claimed.buried);
+        self.tally.dead(claimed.dead_lettered);
         Ok(claimed)
     }
 

@@ -1,11 +1,12 @@
 //! A namespace for this run alone: what `conform`, `bench` and `demo` do on a server is under it, and goes with it.
 //!
 //! It lies below the URL's own namespace and is named so that the rights for that one suffice: the key prefix
-//! `PREFIX:conform-XXXXXXXX` on Redis, the namespace `NAME.conform-XXXXXXXX` on RabbitMQ, the schema `SCHEMA_conform_XXXXXXXX` on
-//! Postgres, or, for a user who may make no schema, queues `conform-XXXXXXXX-...` in the given one.
+//! `PREFIX:conform-XXXXXXXX` on Redis, the namespace `NAME.conform-XXXXXXXX` on RabbitMQ, the schema
+//! `SCHEMA_conform_XXXXXXXX` on Postgres, or, for a user who may make no schema, queues `conform-XXXXXXXX-...` in the given
+//! one.
 //!
-//! While the program lives it shows a sign of life ([`alive`]; on RabbitMQ a queue that is exclusive to its connection), so that
-//! [`left`] tells what a `kill -9` has left from what others are using.
+//! While the program lives it shows a sign of life ([`alive`]; on RabbitMQ a queue that is exclusive to its connection), so
+//! that [`left`] tells what a `kill -9` has left from what others are using.
 
 mod alive;
 pub(crate) mod left;

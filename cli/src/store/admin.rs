@@ -1,6 +1,6 @@
 //! `pause`, `resume`, `dead`, `delete`: running a queue.
 
-use delayline::{AdminOp, DeadLetter, DeadLetterOp, DeadLetters, DeadSelect, QueueName, TaskId, limits};
+use delayline::{AdminOp, DeadLetter, DeadLetterOp, DeadLetterSelect, DeadLetters, QueueName, TaskId, limits};
 use serde::Serialize;
 
 use super::args::{DeadListArgs, DeleteArgs, PurgeArgs, QueueArgs, RedriveArgs};
@@ -37,14 +37,14 @@ pub(super) async fn pause(session: &Session, args: &QueueArgs) -> Result<Exit, F
     session.needs(session.backend.capabilities().pause, "pause queues")?;
     administer(session, &args.queue, AdminOp::Pause).await?;
     let answer = Done { paused: Some(true), ..Done::on(&args.queue) };
-    say(args.output.json, &answer, &format!("`{}` is paused: nothing is handed out until `resume`", args.queue))
+    say(args.output.json, &answer, &format!("`{}` is paused: nothing is delivered until `resume`", args.queue))
 }
 
 pub(super) async fn resume(session: &Session, args: &QueueArgs) -> Result<Exit, Failure> {
     session.needs(session.backend.capabilities().pause, "resume queues")?;
     administer(session, &args.queue, AdminOp::Resume).await?;
     let answer = Done { paused: Some(false), ..Done::on(&args.queue) };
-    say(args.output.json, &answer, &format!("`{}` hands out again", args.queue))
+    say(args.output.json, &answer, &format!("`{}` delivers again", args.queue))
 }
 
 pub(super) async fn delete(session: &Session, args: &DeleteArgs) -> Result<Exit, Failure> {
@@ -138,8 +138,8 @@ fn found(named: usize, met: u64) -> Exit {
     if met < named as u64 { Exit::NotFound } else { Exit::Done }
 }
 
-fn select(ids: Vec<TaskId>) -> DeadSelect {
-    if ids.is_empty() { DeadSelect::All } else { DeadSelect::Ids(ids) }
+fn select(ids: Vec<TaskId>) -> DeadLetterSelect {
+    if ids.is_empty() { DeadLetterSelect::All } else { DeadLetterSelect::Ids(ids) }
 }
 
 async fn letters(session: &Session, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters, Failure> {

@@ -21,16 +21,17 @@ pub(crate) enum StoreCommand {
     Cancel(CancelArgs),
     Move(MoveArgs),
     Shift(ShiftArgs),
-    /// Stops the hand-out of a queue's tasks; everything else goes on, and tasks in flight can end.
+    /// Stops the delivery of a queue's tasks; everything else goes on, and tasks in flight can end.
     Pause(QueueArgs),
-    /// Hands a paused queue's tasks out again.
+    /// Delivers the tasks of a paused queue again.
     Resume(QueueArgs),
     /// Lists, redrives or purges dead letters: tasks that will not run any more.
     #[command(subcommand)]
     Dead(DeadCommand),
     Delete(DeleteArgs),
     #[cfg(feature = "rabbitmq")]
-    RemoveNameSpace(RemoveArgs),
+    #[command(alias = "remove-name-space")]
+    RemoveNamespace(RemoveArgs),
     Ping(PingArgs),
 }
 
@@ -240,12 +241,12 @@ pub(crate) struct DeleteArgs {
     pub(crate) output: OutputArgs,
 }
 
-/// Removes everything that delayline has made in a RabbitMQ name space, with all tasks and dead letters. Asks first.
+/// Removes everything that delayline has made in a RabbitMQ namespace, with all tasks and dead letters. Asks first.
 #[cfg(feature = "rabbitmq")]
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  delayline remove-name-space --backend 'amqp://user@host/school?name_space=exams'
+  delayline remove-namespace --backend 'amqp://user@host/school?namespace=exams'
 
 Nobody should be using it: whoever does may make a part of it again.")]
 pub(crate) struct RemoveArgs {

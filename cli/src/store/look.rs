@@ -76,7 +76,7 @@ pub(super) async fn find(session: &Session, args: &FindArgs) -> Result<Exit, Fai
         None => {
             let id = printable(&args.id.to_text());
             session.console.say(format_args!(
-                "there is no task `{id}` in `{queue}`: it was completed, cancelled or buried, or never there"
+                "there is no task `{id}` in `{queue}`: it was completed, cancelled or dead-lettered, or never there"
             ));
             Ok(Exit::NotFound)
         }

@@ -8,7 +8,7 @@
 //! | `look` | `stats`, `queues`, `find`, `list`, `ping` |
 //! | `change` | `cancel`, `move`, `shift` |
 //! | `admin` | `pause`, `resume`, `dead`, `delete` |
-//! | `name_space` | `remove-name-space`, of RabbitMQ |
+//! | `namespace` | `remove-namespace`, of RabbitMQ |
 //! | [`refs`] | a task's `ref` as text |
 //! | `show` | tasks, counts and letters, for people and for programs |
 
@@ -18,7 +18,7 @@ mod change;
 mod confirm;
 mod look;
 #[cfg(feature = "rabbitmq")]
-mod name_space;
+mod namespace;
 pub(crate) mod refs;
 pub(crate) mod session;
 pub(crate) mod show;
@@ -37,8 +37,8 @@ pub(crate) fn main(global: &Global, command: StoreCommand) -> Result<Exit, Failu
             return look::ping(global, args).await;
         }
         #[cfg(feature = "rabbitmq")]
-        if let StoreCommand::RemoveNameSpace(args) = &command {
-            return name_space::remove(global, args, &console).await;
+        if let StoreCommand::RemoveNamespace(args) = &command {
+            return namespace::remove(global, args, &console).await;
         }
         let session = Session::open(global, name(&command), console).await?;
         let done = run(&session, command).await;
@@ -65,7 +65,7 @@ async fn run(session: &Session, command: StoreCommand) -> Result<Exit, Failure> 
         // These are answered before a session is opened.
         StoreCommand::Ping(_) => Ok(Exit::Done),
         #[cfg(feature = "rabbitmq")]
-        StoreCommand::RemoveNameSpace(_) => Ok(Exit::Done),
+        StoreCommand::RemoveNamespace(_) => Ok(Exit::Done),
     }
 }
 
@@ -84,6 +84,6 @@ fn name(command: &StoreCommand) -> &'static str {
         StoreCommand::Delete(_) => "delete",
         StoreCommand::Ping(_) => "ping",
         #[cfg(feature = "rabbitmq")]
-        StoreCommand::RemoveNameSpace(_) => "remove-name-space",
+        StoreCommand::RemoveNamespace(_) => "remove-namespace",
     }
 }

@@ -28,7 +28,8 @@ pub(super) struct TaskShown<'a> {
     due_at: Option<Timestamp>,
     visible_at: Timestamp,
     attempt: u32,
-    max_attempts: u32,
+    #[serde(rename = "max_attempts")]
+    attempts_max: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     group: Option<&'a GroupName>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,7 +51,7 @@ impl<'a> TaskShown<'a> {
             due_at: view.task.due_at,
             visible_at: view.visible_at,
             attempt: view.attempt,
-            max_attempts: view.max_attempts,
+            attempts_max: view.attempts_max,
             group: view.group.as_ref(),
             expires_at: view.expires_at,
             last_failure: view.last_failure.as_deref(),
@@ -75,7 +76,7 @@ impl<'a> TaskShown<'a> {
         if self.due_at != Some(self.visible_at) {
             row("visible", format!("{} ({})", self.visible_at, from_now(self.visible_at, now)));
         }
-        row("attempts", format!("{} of {}", self.attempt, self.max_attempts));
+        row("attempts", format!("{} of {}", self.attempt, self.attempts_max));
         if let Some(group) = self.group {
             row("group", group.to_string());
         }
@@ -108,7 +109,7 @@ pub(super) fn task_table(tasks: &[TaskView], now: Timestamp) -> String {
             from_now(view.visible_at, now),
             printable(&view.task.id.to_text()),
             view.state.as_str().replace('_', " "),
-            format!("{}/{}", view.attempt, view.max_attempts),
+            format!("{}/{}", view.attempt, view.attempts_max),
             view.group.as_ref().map(|group| printable(group.as_str())).unwrap_or_default(),
             cut(&view.payload),
         ]);
@@ -123,7 +124,8 @@ pub(super) struct LetterShown<'a> {
     queue: &'a QueueName,
     cause: &'static str,
     reason: &'a str,
-    buried_at: Timestamp,
+    #[serde(rename = "buried_at")]
+    dead_lettered_at: Timestamp,
     due_at: Timestamp,
     attempts: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -140,7 +142,7 @@ impl<'a> LetterShown<'a> {
             queue,
             cause: letter.cause.as_str(),
             reason: letter.reason.as_str(),
-            buried_at: letter.buried_at,
+            dead_lettered_at: letter.dead_lettered_at,
             due_at: letter.due_at,
             attempts: letter.attempts,
             group: letter.group.as_ref(),
@@ -160,8 +162,8 @@ pub(super) fn letter_table(letters: &[DeadLetter], now: Timestamp) -> String {
             reason => format!("{}: {reason}", letter.cause.as_str().replace('_', " ")),
         };
         table.add_row([
-            letter.buried_at.to_string(),
-            from_now(letter.buried_at, now),
+            letter.dead_lettered_at.to_string(),
+            from_now(letter.dead_lettered_at, now),
             printable(&letter.id.to_text()),
             letter.attempts.to_string(),
             printable(&why),
@@ -179,7 +181,8 @@ pub(super) struct StatsShown<'a> {
     due: u64,
     in_flight: u64,
     dead: u64,
-    set_aside: u64,
+    #[serde(rename = "set_aside")]
+    quarantined: u64,
     dead_dropped: u64,
     oldest_due_ms: Option<f64>,
     next_due_in_ms: Option<f64>,
@@ -203,7 +206,7 @@ impl<'a> StatsShown<'a> {
             due: stats.due,
             in_flight: stats.in_flight,
             dead: stats.dead,
-            set_aside: stats.set_aside,
+            quarantined: stats.quarantined,
             dead_dropped: stats.dead_dropped,
             oldest_due_ms: stats.oldest_due.map(millis),
             next_due_in_ms: stats.next_due_in.map(millis),
@@ -225,7 +228,7 @@ pub(super) fn stats_table(all: &[(QueueName, QueueStats)]) -> String {
         if stats.paused {
             remarks.push("paused".to_owned());
         }
-        for (count, what) in [(stats.set_aside, "set aside"), (stats.dead_dropped, "dead letters dropped")] {
+        for (count, what) in [(stats.quarantined, "quarantined"), (stats.dead_dropped, "dead letters dropped")] {
             if count > 0 {
                 remarks.push(format!("{count} {what}"));
             }

@@ -12,12 +12,12 @@ SCHEDULED  tasks that are not due yet, retries included
 <=1s ...   of these, how many are due within that time, those before included
 DUE        tasks that are due and wait
 OLDEST     how long the oldest of these has been waiting: the lateness of what
-           is handed out next
+           is delivered next
 FLIGHT     tasks that are being worked on
 DEAD       dead letters
 NET/s      by how many a second the tasks in the queue became more or fewer,
            over the last ten seconds
-OUT/s      hand-outs a second, LATE p50/p99 their lateness from the due time:
+OUT/s      deliveries a second, LATE p50/p99 their lateness from the due time:
            summed up over the workers that --workers names, over the last ten
            seconds; the store does not know them
 -          is not known: the backend can't count it, or nobody told"#;

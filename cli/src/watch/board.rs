@@ -38,7 +38,7 @@ pub(super) struct Row {
     pub(super) out: Option<Out>,
 }
 
-/// What workers handed out.
+/// What workers delivered.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Out {
     pub(super) per_second: f64,
@@ -79,7 +79,7 @@ impl Past<u64> {
     }
 }
 
-/// What workers handed out of a queue, all together. A worker that was started again counts from its beginning.
+/// What workers delivered of a queue, all together. A worker that was started again counts from its beginning.
 pub(super) fn out<'a>(workers: impl Iterator<Item = &'a Past<Told>>, queue: &QueueName) -> Option<Out> {
     let (mut sum, mut per_second, mut known) = (Sample::default(), 0.0, false);
     for worker in workers {

@@ -1,4 +1,4 @@
-//! Reading what a worker serves with `--metrics`: hand-outs and their lateness, which the store does not know.
+//! Reading what a worker serves with `--metrics`: deliveries and their lateness, which the store does not know.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -55,7 +55,7 @@ impl Sample {
         }
     }
 
-    /// None if nothing was handed out.
+    /// None if nothing was delivered.
     pub(super) fn quantiles(&self) -> Option<Quantiles> {
         let (largest, _) = self.buckets.iter().next_back()?;
         let at = |quantile: f64| {
@@ -156,6 +156,6 @@ mod tests {
         let mut sum = more.clone();
         sum.add(&more);
         assert_eq!((sum.delivered, sum.buckets[&500_000]), (20.0, 20.0));
-        assert_eq!(earlier.since(Some(&earlier)).quantiles(), None, "nothing was handed out");
+        assert_eq!(earlier.since(Some(&earlier)).quantiles(), None, "nothing was delivered");
     }
 }

@@ -39,7 +39,7 @@ pub(crate) struct WorkArgs {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = some_time)]
     pub(crate) lease: Duration,
 
-    /// End after so many tasks were handed out, each attempt counted.
+    /// End after so many tasks were delivered, each attempt counted.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max: Option<u64>,
 

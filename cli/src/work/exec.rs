@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use delayline::{CancellationToken, Context, Handled, Queue, Raw, RetryPolicy, Worker};
+use delayline::{CancellationToken, Context, HandlerOutcome, Queue, Raw, RetryPolicy, Worker};
 
 use super::state::Work;
 use crate::console::printable;
@@ -28,8 +28,8 @@ pub(super) async fn deliver(work: &Work, command: &str, groups: Arc<Groups>) -> 
             let _running = shared.claims.running();
             tally.late([(context.due_at(), context.lateness())]);
             let handled = runner.run(&payload, &context).await;
-            if let Handled::Retry { reason, .. } = &handled
-                && context.attempt() >= context.max_attempts()
+            if let HandlerOutcome::Retry { reason, .. } = &handled
+                && context.attempt() >= context.attempts_max()
             {
                 let attempts = many(u64::from(context.attempt()), "attempt", "attempts");
                 let (id, why) = (printable(&context.id().to_text()), printable(reason.as_str()));
@@ -62,7 +62,7 @@ pub(super) async fn deliver(work: &Work, command: &str, groups: Arc<Groups>) -> 
     };
     work.tally.completed(report.completed);
     work.tally.retried(report.retried);
-    work.tally.dead(report.buried);
+    work.tally.dead(report.dead_lettered);
     work.given_back(report.released);
     if report.lease_lost + report.unsettled > 0 {
         let lost = many(report.lease_lost + report.unsettled, "task", "tasks");

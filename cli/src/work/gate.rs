@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use delayline::{
-    AdminOp, Capabilities, Change, Changed, Claim, Claimed, DeadLetterOp, DeadLetters, DelayBackend, Intake,
-    IntakeOptions, Lease, NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, TaskId, TaskView, Verdict,
-    async_trait,
+    AdminOp, Capabilities, Change, Changed, Claim, Claimed, DeadLetterOp, DeadLetters, DelayBackend, Disposition,
+    Lease, NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, Subscription, SubscriptionOptions, TaskId,
+    TaskView, async_trait,
 };
 use tokio::sync::watch;
 
 use super::health::Loop;
 
-/// Makes the backend's intakes pass through here.
+/// Makes the backend's subscriptions pass through here.
 pub(super) struct Gate {
     inner: Arc<dyn DelayBackend>,
     shared: Arc<Shared>,
@@ -28,15 +28,18 @@ pub(super) struct Shared {
     until_empty: bool,
     /// Whether the last claim was one of those.
     empty: watch::Sender<bool>,
-    sweep: Duration,
+    fallback_poll_interval: Duration,
 }
 
 impl Gate {
     pub(super) fn new(inner: Arc<dyn DelayBackend>, max: Option<u64>, until_empty: bool) -> Self {
-        let sweep = inner.capabilities().sweep;
+        let fallback_poll_interval = inner.capabilities().fallback_poll_interval;
         let left = AtomicU64::new(max.unwrap_or(u64::MAX));
         let empty = watch::Sender::new(false);
-        Self { inner, shared: Arc::new(Shared { claims: Loop::new(), left, until_empty, empty, sweep }) }
+        Self {
+            inner,
+            shared: Arc::new(Shared { claims: Loop::new(), left, until_empty, empty, fallback_poll_interval }),
+        }
     }
 
     pub(super) fn shared(&self) -> Arc<Shared> {
@@ -63,16 +66,16 @@ impl DelayBackend for Gate {
         self.inner.schedule(queue, tasks).await
     }
 
-    async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
-        let inner = self.inner.intake(queue, options).await;
+    async fn subscribe(&self, queue: &QueueName, options: SubscriptionOptions) -> Result<Box<dyn Subscription>> {
+        let inner = self.inner.subscribe(queue, options).await;
         if let Err(e) = &inner {
             self.shared.claims.claimed(Err(e));
         }
         Ok(Box::new(Gated { inner: inner?, shared: self.shared.clone() }))
     }
 
-    async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
-        self.inner.settle(queue, verdicts).await
+    async fn settle(&self, queue: &QueueName, dispositions: Vec<(Lease, Disposition)>) -> Result<Vec<Result<()>>> {
+        self.inner.settle(queue, dispositions).await
     }
 
     async fn extend(&self, queue: &QueueName, leases: Vec<Lease>, by: Duration) -> Result<Vec<Result<Lease>>> {
@@ -123,13 +126,13 @@ impl fmt::Debug for Gate {
 }
 
 struct Gated {
-    inner: Box<dyn Intake>,
+    inner: Box<dyn Subscription>,
     shared: Arc<Shared>,
 }
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
-impl Intake for Gated {
+impl Subscription for Gated {
     async fn claim(&mut self, mut claim: Claim) -> Result<Claimed> {
         let shared = self.shared.clone();
         let mut permit = Permit::take(&shared, claim.max);
@@ -147,7 +150,7 @@ impl Intake for Gated {
         shared.empty.send_replace(empty && shared.until_empty);
         if empty && !shared.until_empty {
             // A worker that ends when nothing is left is to go on here, until no more may be claimed.
-            claimed.next_due_in = Some(shared.sweep);
+            claimed.next_due_in = Some(shared.fallback_poll_interval);
         }
         Ok(claimed)
     }
@@ -195,46 +198,46 @@ mod tests {
     use super::*;
     use delayline::{Due, Queue, Raw};
 
-    async fn gate(tasks: usize, max: Option<u64>, until_empty: bool) -> (Arc<Gate>, Box<dyn Intake>, QueueName) {
+    async fn gate(tasks: usize, max: Option<u64>, until_empty: bool) -> (Arc<Gate>, Box<dyn Subscription>, QueueName) {
         let inner = delayline::connect("memory:").await.expect("a store in memory");
         let name = QueueName::new("q").expect("a name");
         let new = (0..tasks).map(|_| NewTask::new(Due::NOW, "x")).collect();
         inner.schedule(&name, new).await.expect("there is room");
         let gate = Arc::new(Gate::new(inner, max, until_empty));
-        let intake = gate.intake(&name, IntakeOptions::default()).await.expect("an intake");
-        (gate, intake, name)
+        let subscription = gate.subscribe(&name, SubscriptionOptions::default()).await.expect("a subscription");
+        (gate, subscription, name)
     }
 
     #[tokio::test]
     async fn no_more_is_claimed_than_may_be() {
-        let (gate, mut intake, _) = gate(10, Some(7), false).await;
+        let (gate, mut subscription, _) = gate(10, Some(7), false).await;
         let claim = |max| Claim::new(max, Duration::from_secs(30));
-        assert_eq!(intake.claim(claim(5)).await.map(|claimed| claimed.deliveries.len()).ok(), Some(5));
-        assert_eq!(intake.claim(claim(5)).await.map(|claimed| claimed.deliveries.len()).ok(), Some(2));
-        let none = intake.claim(claim(5)).await.expect("an answer");
+        assert_eq!(subscription.claim(claim(5)).await.map(|claimed| claimed.deliveries.len()).ok(), Some(5));
+        assert_eq!(subscription.claim(claim(5)).await.map(|claimed| claimed.deliveries.len()).ok(), Some(2));
+        let none = subscription.claim(claim(5)).await.expect("an answer");
         assert!(none.deliveries.is_empty() && none.next_due_in.is_none());
         gate.shared().nothing_left().await;
     }
 
     #[tokio::test]
     async fn what_a_claim_did_not_bring_may_be_claimed_later() {
-        let (gate, mut intake, name) = gate(1, Some(3), false).await;
+        let (gate, mut subscription, name) = gate(1, Some(3), false).await;
         let claim = Claim::new(100, Duration::from_secs(30));
-        assert_eq!(intake.claim(claim).await.map(|claimed| claimed.deliveries.len()).ok(), Some(1));
+        assert_eq!(subscription.claim(claim).await.map(|claimed| claimed.deliveries.len()).ok(), Some(1));
         // Nothing is there, which is no end unless that was asked for.
-        let none = intake.claim(claim).await.expect("an answer");
+        let none = subscription.claim(claim).await.expect("an answer");
         assert!(none.deliveries.is_empty() && none.next_due_in.is_some());
         let queue = Queue::with_codec(gate, name, Raw).expect("a name");
         for _ in 0..5 {
             queue.schedule(&"x".into()).await.expect("there is room");
         }
-        assert_eq!(intake.claim(claim).await.map(|claimed| claimed.deliveries.len()).ok(), Some(2));
+        assert_eq!(subscription.claim(claim).await.map(|claimed| claimed.deliveries.len()).ok(), Some(2));
     }
 
     #[tokio::test]
     async fn an_empty_queue_is_told_where_that_is_the_end() {
-        let (gate, mut intake, _) = gate(0, None, true).await;
-        let none = intake.claim(Claim::new(1, Duration::from_secs(30))).await.expect("an answer");
+        let (gate, mut subscription, _) = gate(0, None, true).await;
+        let none = subscription.claim(Claim::new(1, Duration::from_secs(30))).await.expect("an answer");
         assert!(none.next_due_in.is_none());
         gate.shared().nothing_left().await;
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use delayline::{Consumer, Delivery, Lease, Queue, Raw, Support, Verdict};
+use delayline::{Consumer, Delivery, Disposition, Lease, Queue, Raw, Support};
 use tokio::time::{Instant, sleep};
 
 use super::state::Work;
@@ -71,8 +71,8 @@ async fn settle(
     batch: Deliveries,
     written: usize,
 ) -> Result<(), Failure> {
-    let verdict = |at| if at < written { Verdict::Complete } else { Verdict::Release };
-    let settled = batch.into_iter().enumerate().map(|(at, delivery)| (delivery, verdict(at))).collect();
+    let disposition = |at| if at < written { Disposition::Complete } else { Disposition::Release };
+    let settled = batch.into_iter().enumerate().map(|(at, delivery)| (delivery, disposition(at))).collect();
     let answers = consumer.settle_all(settled).await?;
     for (at, answer) in answers.into_iter().enumerate() {
         match answer {

@@ -9,7 +9,7 @@ use super::index::{
     Version,
 };
 use super::span::{Sorted, Span};
-use crate::history::{Accepted, Answer, Change, Delivered, Event, Item, Op, Planned, Recording, Verdict, What};
+use crate::history::{Accepted, Answer, Change, Delivered, Disposition, Event, Item, Op, Planned, Recording, What};
 
 /// Arranges a history.
 pub(super) fn index(recording: &Recording) -> Index<'_> {
@@ -194,14 +194,14 @@ impl<'a> Gathered<'a> {
             (Op::Claim { lease_us, .. }, end) => self.add_claim(call, *lease_us, end),
             (_, End::Failed(_)) => {}
             (Op::Schedule(planned), end) => self.add_schedule(span, planned, end),
-            (Op::Settle(verdicts), end) => {
-                for (i, (held, verdict)) in verdicts.iter().enumerate() {
+            (Op::Settle(dispositions), end) => {
+                for (i, (held, disposition)) in dispositions.iter().enumerate() {
                     let effect = match end {
                         End::Answered(Answer::Settle(items)) => effect_of(items.get(i)),
                         End::Answered(_) | End::Failed(_) | End::Unknown => Effect::Possible,
                     };
                     let span = if effect == Effect::Possible { span.open() } else { span };
-                    let settling = Settling { span, fence: held.fence, verdict: *verdict, effect };
+                    let settling = Settling { span, fence: held.fence, disposition: *disposition, effect };
                     self.task(&held.id).settlings.push(settling);
                 }
             }
@@ -276,9 +276,9 @@ impl<'a> Gathered<'a> {
     fn add_claim(&mut self, call: &Call<'a>, lease_us: u64, end: End<'a>) {
         let span = call.span;
         match end {
-            End::Answered(Answer::Claim { deliveries, buried, .. }) => {
+            End::Answered(Answer::Claim { deliveries, dead_lettered, .. }) => {
                 let brought = deliveries.len();
-                let claim = Claim { span, lease_us, wall: call.wall, buried: *buried, brought };
+                let claim = Claim { span, lease_us, wall: call.wall, dead_lettered: *dead_lettered, brought };
                 self.claims.push(claim);
                 for (place, delivered) in deliveries.iter().enumerate() {
                     self.task(&delivered.lease.id).handouts.push((claim, place, delivered));
@@ -348,9 +348,9 @@ impl<'a> Parts<'a> {
         self.extensions.sort_by_key(|extension| (extension.fence, extension.span.from));
         self.handouts.sort_by_key(|(claim, place, delivered)| (delivered.lease.fence, claim.span.from, *place));
         let endings = self.endings();
-        let may_be_buried = self.may_be_buried(lost);
+        let may_be_dead_lettered = self.may_be_dead_lettered(lost);
         let versions = Sorted::new(self.versions);
-        let may_come_back = may_be_buried && !redrives.is_empty();
+        let may_come_back = may_be_dead_lettered && !redrives.is_empty();
         let current = Current::new(&versions, unique_ids && !may_come_back);
         let handouts = self.handouts.into_iter().map(|(claim, place, delivered)| {
             let versions = current.at(claim.span, delivered);
@@ -366,32 +366,33 @@ impl<'a> Parts<'a> {
             extensions: self.extensions,
             changes: Sorted::new(self.changes),
             endings,
-            may_be_buried,
+            may_be_dead_lettered,
         }
     }
 
-    /// By a verdict, or by a claim that met it when it had expired or was used up.
-    fn may_be_buried(&self, lost: u32) -> bool {
+    /// By a disposition, or by a claim that met it when it had expired or was used up.
+    fn may_be_dead_lettered(&self, lost: u32) -> bool {
         let attempt = self.handouts.iter().map(|(_, _, delivered)| delivered.attempt).max().unwrap_or(0);
         let is_used_up = |max: u32| attempt.saturating_add(lost) >= max;
-        let used_up = self.handouts.iter().any(|(_, _, delivered)| is_used_up(delivered.content.max_attempts));
-        let buries = |settling: &Settling| settling.effect.is_possible() && settling.verdict == Verdict::Bury;
-        let may_end = |v: &Version<'_>| v.planned.expires.is_some() || is_used_up(v.planned.content.max_attempts);
-        used_up || self.settlings.iter().any(buries) || self.versions.iter().any(may_end)
+        let used_up = self.handouts.iter().any(|(_, _, delivered)| is_used_up(delivered.content.attempts_max));
+        let dead_letters =
+            |settling: &Settling| settling.effect.is_possible() && settling.disposition == Disposition::DeadLetter;
+        let may_end = |v: &Version<'_>| v.planned.expires.is_some() || is_used_up(v.planned.content.attempts_max);
+        used_up || self.settlings.iter().any(dead_letters) || self.versions.iter().any(may_end)
     }
 
     fn endings(&self) -> Sorted<Span> {
         let last_attempt = |fence: u64| {
             let i = self.handouts.partition_point(|(_, _, delivered)| delivered.lease.fence < fence);
             let found = self.handouts.get(i).filter(|(_, _, delivered)| delivered.lease.fence == fence);
-            found.is_none_or(|(_, _, delivered)| delivered.attempt >= delivered.content.max_attempts)
+            found.is_none_or(|(_, _, delivered)| delivered.attempt >= delivered.content.attempts_max)
         };
         let settlings = self.settlings.iter().filter(|settling| {
             settling.effect.is_possible()
-                && match settling.verdict {
-                    Verdict::Complete | Verdict::Bury => true,
-                    Verdict::Retry(_) => last_attempt(settling.fence),
-                    Verdict::Snooze(_) | Verdict::Release => false,
+                && match settling.disposition {
+                    Disposition::Complete | Disposition::DeadLetter => true,
+                    Disposition::Retry(_) => last_attempt(settling.fence),
+                    Disposition::Snooze(_) | Disposition::Release => false,
                 }
         });
         let cancels = self.changes.iter().filter(|change| change.change == Change::Cancel);

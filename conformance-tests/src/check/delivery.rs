@@ -1,11 +1,11 @@
-//! What is handed out was scheduled, as it was scheduled, and has not ended before (LOSS-5, DUP-3, CANCEL-2, CANCEL-3).
+//! What is delivered was scheduled, as it was scheduled, and has not ended before (LOSS-5, DUP-3, CANCEL-2, CANCEL-3).
 
 use std::collections::{HashMap, VecDeque};
 
 use super::index::{Changing, Effect, Handout, Index, Queue, Reach, Settling, Task, Version};
 use super::report::Findings;
 use super::span::{Sorted, Span, Spanned};
-use crate::history::{Change, Content, Verdict};
+use crate::history::{Change, Content, Disposition};
 
 /// Checks one queue.
 pub(super) fn check(index: &Index<'_>, queue: &Queue<'_>, findings: &mut Findings) {
@@ -22,7 +22,7 @@ pub(super) fn check(index: &Index<'_>, queue: &Queue<'_>, findings: &mut Finding
             }
             nothing_after_its_end(queue, task, handout, findings);
         }
-        nothing_after_its_verdict(index, queue, task, findings);
+        nothing_after_its_disposition(index, queue, task, findings);
         if let Some(first) = task.handouts.iter().min_by_key(|handout| handout.span().to)
             && !task.versions.any(0, first.span().to)
         {
@@ -32,19 +32,16 @@ pub(super) fn check(index: &Index<'_>, queue: &Queue<'_>, findings: &mut Finding
     // The earliest first, so that each gets a call that was made early enough, if there is one.
     unheard_of.sort_by_key(|(first, _)| first.span().to);
     for (first, task) in unheard_of {
-        nameless.hand_out(queue, task, first, findings);
+        nameless.delivery(queue, task, first, findings);
     }
     nothing_while_paused(queue, findings);
 }
 
 fn attempts_are_within_bounds(task: &Task<'_>, handout: &Handout<'_>, findings: &mut Findings) {
     let delivered = handout.delivered;
-    if delivered.attempt > delivered.content.max_attempts || delivered.attempt == 0 {
+    if delivered.attempt > delivered.content.attempts_max || delivered.attempt == 0 {
         findings.report("DUP-13", [handout.span().call], || {
-            format!(
-                "{} was handed out for attempt {} of {}",
-                task.id, delivered.attempt, delivered.content.max_attempts
-            )
+            format!("{} was delivered for attempt {} of {}", task.id, delivered.attempt, delivered.content.attempts_max)
         });
     }
 }
@@ -54,10 +51,10 @@ fn report_other_content(queue: &Queue<'_>, task: &Task<'_>, handout: &Handout<'_
     let older = task.versions.within(0, until).find(|(_, version)| *version.content() == handout.delivered.content);
     match older {
         Some((_, version)) => findings.report("DUP-9", [version.span.call, handout.span().call], || {
-            format!("{} in {} was handed out as it was before another took its place", task.id, queue.name)
+            format!("{} in {} was delivered as it was before another took its place", task.id, queue.name)
         }),
         None => findings.report("LOSS-5", [handout.span().call], || {
-            format!("{} in {} was handed out with what was never scheduled under that id", task.id, queue.name)
+            format!("{} in {} was delivered with what was never scheduled under that id", task.id, queue.name)
         }),
     }
 }
@@ -75,7 +72,7 @@ fn nothing_after_its_end(queue: &Queue<'_>, task: &Task<'_>, handout: &Handout<'
     {
         let promise = if cancel.reach == Reach::InFlight { "CANCEL-3" } else { "CANCEL-2" };
         findings.report(promise, [cancel.span.call, claim.call], || {
-            format!("{} in {} was cancelled and then handed out", task.id, queue.name)
+            format!("{} in {} was cancelled and then delivered", task.id, queue.name)
         });
     }
     let group = handout.sole().and_then(|v| task.version(v).group());
@@ -84,13 +81,13 @@ fn nothing_after_its_end(queue: &Queue<'_>, task: &Task<'_>, handout: &Handout<'
         && !is_back(cancel.span)
     {
         findings.report("CANCEL-6", [cancel.span.call, claim.call], || {
-            format!("{} in {} was cancelled with its group {group} and then handed out", task.id, queue.name)
+            format!("{} in {} was cancelled with its group {group} and then delivered", task.id, queue.name)
         });
     }
     let deletes = &queue.deletes.all()[queue.deletes.invoked_before(accepted)..];
     if let Some(delete) = deletes.iter().find(|delete| delete.is_before(&claim)) {
         findings.report("CANCEL-12", [delete.call, claim.call], || {
-            format!("{} was handed out after its queue {} had been deleted", task.id, queue.name)
+            format!("{} was delivered after its queue {} had been deleted", task.id, queue.name)
         });
     }
 }
@@ -104,8 +101,8 @@ fn certain_cancel<'s, 'a>(changes: &'s Sorted<Changing<'a>>, accepted: usize, cl
     })
 }
 
-/// Deliveries after a verdict that ended the task, without anything that may have brought the id back.
-fn nothing_after_its_verdict(index: &Index<'_>, queue: &Queue<'_>, task: &Task<'_>, findings: &mut Findings) {
+/// Deliveries after a disposition that ended the task, without anything that may have brought the id back.
+fn nothing_after_its_disposition(index: &Index<'_>, queue: &Queue<'_>, task: &Task<'_>, findings: &mut Findings) {
     for (i, (settled, next)) in task.handouts.iter().zip(task.handouts.iter().skip(1)).enumerate() {
         let Some(end) = end_before(task, settled, next) else { continue };
         let until = next.span().to;
@@ -126,33 +123,36 @@ fn nothing_after_its_verdict(index: &Index<'_>, queue: &Queue<'_>, task: &Task<'
             continue;
         }
         let calls = [settled.span().call, end.span.call, next.span().call];
-        if end.verdict == Verdict::Complete {
+        if end.disposition == Disposition::Complete {
             findings.report("DUP-3", calls, || {
-                format!("{} in {} was completed and then handed out again", task.id, queue.name)
+                format!("{} in {} was completed and then delivered again", task.id, queue.name)
             });
         } else {
             findings.report("DUP-2", calls, || {
-                format!("{} in {} was buried and then handed out without a redrive", task.id, queue.name)
+                format!("{} in {} was dead-lettered and then delivered without a redrive", task.id, queue.name)
             });
         }
     }
 }
 
-/// The verdict that ended a task for certain before it was claimed again.
+/// The disposition that ended a task for certain before it was claimed again.
 fn end_before<'t>(task: &'t Task<'_>, handout: &Handout<'_>, next: &Handout<'_>) -> Option<&'t Settling> {
     task.settlings_of(handout.fence()).iter().find(|settling| {
-        let ends = matches!(settling.verdict, Verdict::Complete | Verdict::Bury);
+        let ends = matches!(settling.disposition, Disposition::Complete | Disposition::DeadLetter);
         ends && settling.effect == Effect::Certain && settling.span.is_before(&next.span())
     })
 }
 
 fn nothing_while_paused(queue: &Queue<'_>, findings: &mut Findings) {
-    for claim in queue.claims.all().iter().filter(|claim| claim.brought + claim.buried as usize > 0) {
+    for claim in queue.claims.all().iter().filter(|claim| claim.brought + claim.dead_lettered as usize > 0) {
         let made = &queue.pauses.all()[..queue.pauses.invoked_before(claim.span.from)];
         let Some(pause) = made.iter().rev().find(|pause| pause.is_before(&claim.span)) else { continue };
         if !queue.resumes.any(pause.from, claim.span().to) {
             findings.report("LIVE-12", [pause.call, claim.span.call], || {
-                format!("{} was paused, and a claim brought {} and buried {}", queue.name, claim.brought, claim.buried)
+                format!(
+                    "{} was paused, and a claim brought {} and dead-lettered {}",
+                    queue.name, claim.brought, claim.dead_lettered
+                )
             });
         }
     }
@@ -171,20 +171,20 @@ impl<'s, 'a> Nameless<'s, 'a> {
     }
 
     /// Finds a call that this id may have come from; each item of a call makes one id at most.
-    fn hand_out(&mut self, queue: &Queue<'_>, task: &Task<'_>, first: &Handout<'_>, findings: &mut Findings) {
+    fn delivery(&mut self, queue: &Queue<'_>, task: &Task<'_>, first: &Handout<'_>, findings: &mut Findings) {
         let content: &Content = &first.delivered.content;
         let made = self.0.get_mut(&content.payload_hash);
         let fits = |version: &&Version<'_>| *version.content() == *content && version.span.from < first.span().to;
         let found = made.and_then(|made| made.iter().position(fits).and_then(|i| made.remove(i)));
         if found.is_none() {
             findings.report("LOSS-1", [first.span().call], || {
-                format!("{} in {} was handed out though nobody had scheduled it", task.id, queue.name)
+                format!("{} in {} was delivered though nobody had scheduled it", task.id, queue.name)
             });
             return;
         }
         for other in task.handouts.iter().filter(|other| other.delivered.content != *content) {
             findings.report("LOSS-5", [first.span().call, other.span().call], || {
-                format!("{} in {} was handed out with one content and then with another", task.id, queue.name)
+                format!("{} in {} was delivered with one content and then with another", task.id, queue.name)
             });
         }
     }

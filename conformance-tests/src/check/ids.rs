@@ -3,17 +3,17 @@
 use super::index::{Effect, Entry, Index, Queue, Reach, Task, Version};
 use super::report::Findings;
 use super::span::Span;
-use crate::history::{Change, Verdict};
+use crate::history::{Change, Disposition};
 
 /// Checks one queue.
 pub(super) fn check(index: &Index<'_>, queue: &Queue<'_>, findings: &mut Findings) {
     if !queue.unique_ids {
         return;
     }
-    let buries = queue.claims.all().iter().any(|claim| claim.buried > 0) || !queue.lost_claims.is_empty();
+    let dead_letters = queue.claims.all().iter().any(|claim| claim.dead_lettered > 0) || !queue.lost_claims.is_empty();
     for task in &queue.tasks {
         for pair in task.versions.all().windows(2) {
-            is_one_at_a_time(queue, task, &pair[0], &pair[1], buries, findings);
+            is_one_at_a_time(queue, task, &pair[0], &pair[1], dead_letters, findings);
         }
         if task.existing.is_empty() && task.versions.all().len() < 2 {
             continue;
@@ -34,7 +34,7 @@ fn is_one_at_a_time(
     task: &Task<'_>,
     one: &Version<'_>,
     two: &Version<'_>,
-    buries: bool,
+    dead_letters: bool,
     findings: &mut Findings,
 ) {
     let in_order = one.span.is_before(&two.span) || one.span.call == two.span.call && one.item < two.item;
@@ -48,12 +48,12 @@ fn is_one_at_a_time(
     let ended = task.endings.any(from, to)
         || queue.deletes.any(from, to)
         || between().any(|version| queue.group_cancelled(version.group(), from, to));
-    // A claim buries what has expired, or was attempted as often as it may be.
-    let may_be_buried = buries
+    // A claim dead-letters what has expired, or was attempted as often as it may be.
+    let may_be_dead_lettered = dead_letters
         && (between().any(|version| version.planned.expires.is_some())
             || !queue.lost_claims.is_empty()
-            || task.handouts.iter().any(|handout| handout.delivered.attempt >= handout.delivered.content.max_attempts));
-    if !ended && !may_be_buried {
+            || task.handouts.iter().any(|handout| handout.delivered.attempt >= handout.delivered.content.attempts_max));
+    if !ended && !may_be_dead_lettered {
         findings.report("DUP-8", [one.span.call, two.span.call], || {
             format!("{} in {} was there, and scheduling it again answered `created`", task.id, queue.name)
         });
@@ -74,8 +74,8 @@ fn certain_ends(task: &Task<'_>) -> Vec<End> {
     let mut ends = Vec::new();
     for handout in &task.handouts {
         for settling in task.settlings_of(handout.fence()).iter().filter(|s| s.effect == Effect::Certain) {
-            let completed = settling.verdict == Verdict::Complete;
-            if completed || settling.verdict == Verdict::Bury {
+            let completed = settling.disposition == Disposition::Complete;
+            if completed || settling.disposition == Disposition::DeadLetter {
                 ends.push(End { span: settling.span, version: handout.sole(), completed });
             }
         }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use delayline_core::{GroupName, QueueName, TaskId};
 
 use super::span::{Sorted, Span, Spanned};
-use crate::history::{Change, Content, Delivered, Due, Header, Planned, Verdict};
+use crate::history::{Change, Content, Delivered, Disposition, Due, Header, Planned};
 
 /// The whole history.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl<'a> Queue<'a> {
     /// Whether a redrive may have brought this task back between two places.
     pub(super) fn may_be_redriven(&self, task: &Task<'a>, after: usize, before: usize) -> bool {
         let reaches = |redrive: &Redrive<'_>| redrive.ids.as_ref().is_none_or(|ids| ids.contains(task.id));
-        task.may_be_buried && self.redrives.within(after, before).any(|(_, redrive)| reaches(redrive))
+        task.may_be_dead_lettered && self.redrives.within(after, before).any(|(_, redrive)| reaches(redrive))
     }
 
     /// Whether this group may have been cancelled between two places.
@@ -131,10 +131,10 @@ pub(super) struct Task<'a> {
     pub(super) extensions: Vec<Extending<'a>>,
     /// Changes that named it and may have done something.
     pub(super) changes: Sorted<Changing<'a>>,
-    /// Whatever may have ended it but a claim that buried it, a group change, and the end of its queue.
+    /// Whatever may have ended it but a claim that dead-lettered it, a group change, and the end of its queue.
     pub(super) endings: Sorted<Span>,
     /// Whether it may ever have become a dead letter.
-    pub(super) may_be_buried: bool,
+    pub(super) may_be_dead_lettered: bool,
 }
 
 impl<'a> Task<'a> {
@@ -288,7 +288,7 @@ pub(super) struct Claim {
     pub(super) lease_us: u64,
     /// The wall clock when it was invoked and when it was answered.
     pub(super) wall: (i64, i64),
-    pub(super) buried: u64,
+    pub(super) dead_lettered: u64,
     pub(super) brought: usize,
 }
 
@@ -334,7 +334,7 @@ impl Effect {
 pub(super) struct Settling {
     pub(super) span: Span,
     pub(super) fence: u64,
-    pub(super) verdict: Verdict,
+    pub(super) disposition: Disposition,
     pub(super) effect: Effect,
 }
 

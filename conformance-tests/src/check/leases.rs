@@ -1,9 +1,9 @@
-//! One live lease at a time, fences that rise, verdicts that count once, attempts that are counted (DUP).
+//! One live lease at a time, fences that rise, dispositions that count once, attempts that are counted (DUP).
 
 use super::index::{Effect, Handout, Index, Queue, Settling, Task};
 use super::report::Findings;
 use super::span::Span;
-use crate::history::{Change, Verdict};
+use crate::history::{Change, Disposition};
 
 /// Checks one queue.
 pub(super) fn check(index: &Index<'_>, queue: &Queue<'_>, findings: &mut Findings) {
@@ -11,7 +11,7 @@ pub(super) fn check(index: &Index<'_>, queue: &Queue<'_>, findings: &mut Finding
         fences_rise(task, findings);
         for handout in &task.handouts {
             extensions_never_shorten(index, task, handout, findings);
-            one_verdict(task, handout, findings);
+            one_disposition(task, handout, findings);
         }
         // Where an id may stand for several tasks, one of them says nothing about another.
         if !queue.unique_ids && task.versions.all().len() > 1 {
@@ -34,7 +34,7 @@ fn fences_rise(task: &Task<'_>, findings: &mut Findings) {
     for pair in task.handouts.windows(2) {
         if pair[0].fence() == pair[1].fence() {
             findings.report("DUP-6", [pair[0].span().call, pair[1].span().call], || {
-                format!("{} was handed out twice with fence {}", task.id, pair[0].fence())
+                format!("{} was delivered twice with fence {}", task.id, pair[0].fence())
             });
         }
     }
@@ -43,7 +43,7 @@ fn fences_rise(task: &Task<'_>, findings: &mut Findings) {
     for handout in task.handouts.iter().rev() {
         if let Some(higher) = earliest.filter(|h| h.fence() > handout.fence() && h.span().is_before(&handout.span())) {
             findings.report("DUP-6", [higher.span().call, handout.span().call], || {
-                format!("{} was handed out with fence {} and then with {}", task.id, higher.fence(), handout.fence())
+                format!("{} was delivered with fence {} and then with {}", task.id, higher.fence(), handout.fence())
             });
         }
         if earliest.is_none_or(|h| handout.span().to < h.span().to) {
@@ -98,7 +98,7 @@ fn one_live_lease(
     if two.to_us < ends && !cut && !may_have_ended(queue, task, first, None, two.to) {
         findings.report("DUP-1", [one.call, two.call], || {
             format!(
-                "{} in {} was handed out at {} us while lease {} on it ran until {ends} us at least",
+                "{} in {} was delivered at {} us while lease {} on it ran until {ends} us at least",
                 task.id,
                 queue.name,
                 two.to_us,
@@ -134,8 +134,8 @@ fn stale_leases_are_refused(task: &Task<'_>, stale: &Handout<'_>, next: &Handout
     }
 }
 
-/// A lease is ended by one verdict.
-fn one_verdict(task: &Task<'_>, handout: &Handout<'_>, findings: &mut Findings) {
+/// A lease is ended by one disposition.
+fn one_disposition(task: &Task<'_>, handout: &Handout<'_>, findings: &mut Findings) {
     let settlings = task.settlings_of(handout.fence());
     let first = settlings.iter().filter(|s| s.effect == Effect::Certain).min_by_key(|s| s.span.to);
     let Some(first) = first else { return };
@@ -187,7 +187,7 @@ fn live_leases_are_accepted(
     }
 }
 
-/// Whether a task whose lease ran out may have been claimed, buried or changed before a call was answered.
+/// Whether a task whose lease ran out may have been claimed, dead-lettered or changed before a call was answered.
 fn may_have_been_taken(
     queue: &Queue<'_>,
     task: &Task<'_>,
@@ -198,7 +198,7 @@ fn may_have_been_taken(
     let since = handout.span().from;
     next.is_some_and(|next| next.span().from < call.to)
         || queue.lost_claims.any(since, call.to)
-        || queue.claims.within(since, call.to).any(|(_, claim)| claim.buried > 0)
+        || queue.claims.within(since, call.to).any(|(_, claim)| claim.dead_lettered > 0)
         || !queue.changes_of(task, handout.group(), since, call.to).is_empty()
 }
 
@@ -260,8 +260,8 @@ fn attempts_are_counted(
     let calls: Vec<u64> = before.iter().map(|before| before.span().call).chain([claim.call]).collect();
     findings.report("DUP-12", calls, || {
         let last =
-            before.map_or("it was not handed out before".into(), |b| format!("after attempt {}", b.delivered.attempt));
-        format!("{} in {} was handed out for attempt {}: {last}", task.id, queue.name, handout.delivered.attempt)
+            before.map_or("it was not delivered before".into(), |b| format!("after attempt {}", b.delivered.attempt));
+        format!("{} in {} was delivered for attempt {}: {last}", task.id, queue.name, handout.delivered.attempt)
     });
 }
 
@@ -269,19 +269,20 @@ fn attempts_are_counted(
 fn next_attempt(task: &Task<'_>, before: &Handout<'_>) -> Option<(u32, u32)> {
     let attempt = before.delivered.attempt;
     let settlings = task.settlings_of(before.fence());
-    let gives_back = |settling: &Settling| matches!(settling.verdict, Verdict::Release | Verdict::Snooze(_));
+    let gives_back =
+        |settling: &Settling| matches!(settling.disposition, Disposition::Release | Disposition::Snooze(_));
     let given_back = settlings.iter().any(|s| s.effect == Effect::Possible && gives_back(s));
     if given_back {
         return Some((attempt, attempt + 1));
     }
     if let Some(settled) = settlings.iter().find(|s| s.effect == Effect::Certain) {
-        return match settled.verdict {
-            Verdict::Complete | Verdict::Bury => None,
-            Verdict::Retry(_) => Some((attempt + 1, attempt + 1)),
-            Verdict::Snooze(_) | Verdict::Release if settlings.iter().any(|s| s.effect == Effect::Possible) => {
+        return match settled.disposition {
+            Disposition::Complete | Disposition::DeadLetter => None,
+            Disposition::Retry(_) => Some((attempt + 1, attempt + 1)),
+            Disposition::Snooze(_) | Disposition::Release if settlings.iter().any(|s| s.effect == Effect::Possible) => {
                 Some((attempt, attempt + 1))
             }
-            Verdict::Snooze(_) | Verdict::Release => Some((attempt, attempt)),
+            Disposition::Snooze(_) | Disposition::Release => Some((attempt, attempt)),
         };
     }
     Some((attempt + 1, attempt + 1))

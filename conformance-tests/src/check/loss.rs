@@ -1,10 +1,10 @@
-//! What was accepted and due is handed out (LOSS-1), and comes back when its lease ends (LOSS-2): looked for when the test
+//! What was accepted and due is delivered (LOSS-1), and comes back when its lease ends (LOSS-2): looked for when the test
 //! says that a queue has been drained.
 
 use super::index::{Claim, Effect, Entry, Index, Queue, Task, Version};
 use super::report::Findings;
 use super::span::Span;
-use crate::history::{Change, Due, Verdict};
+use crate::history::{Change, Disposition, Due};
 
 /// How long a claim that nobody received may be under way still, in microseconds: callers give one up after so long.
 const CLAIM_MAX_US: u64 = 30_000_000;
@@ -14,7 +14,7 @@ pub(super) fn check(index: &Index<'_>, queue: &Queue<'_>, findings: &mut Finding
     let Some(drained) = queue.drained else { return };
     let before = &queue.claims.all()[..queue.claims.invoked_before(drained.from)];
     let Some(look) = before.iter().rev().find(|claim| claim.span.is_before(&drained)) else { return };
-    let mut buried = Buried::new(queue, drained);
+    let mut dead_lettered = DeadLettered::new(queue, drained);
     for task in &queue.tasks {
         for (i, version) in task.versions.all().iter().enumerate() {
             if !version.is_certain() || version.span.to > look.span.from {
@@ -26,14 +26,14 @@ pub(super) fn check(index: &Index<'_>, queue: &Queue<'_>, findings: &mut Finding
             }
             let held = task.handouts.iter().rev().find(|handout| handout.span().to > version.span.from);
             let lost = Lost { task, version, last: held.map(|handout| handout.span()) };
-            if buried.can_be(index, queue, &lost, look) {
-                buried.perhaps.push(lost);
+            if dead_lettered.can_be(index, queue, &lost, look) {
+                dead_lettered.perhaps.push(lost);
             } else {
                 lost.report(queue, drained, findings);
             }
         }
     }
-    buried.report(queue, drained, findings);
+    dead_lettered.report(queue, drained, findings);
 }
 
 /// Whether a version may have ended before the queue was drained.
@@ -79,9 +79,9 @@ fn latest_us(
             return None;
         }
         let again = match settlings.iter().find(|settling| settling.effect == Effect::Certain) {
-            Some(settled) => match settled.verdict {
-                Verdict::Retry(after) | Verdict::Snooze(after) => settled.span.to_us.saturating_add(after),
-                Verdict::Release | Verdict::Complete | Verdict::Bury => settled.span.to_us,
+            Some(settled) => match settled.disposition {
+                Disposition::Retry(after) | Disposition::Snooze(after) => settled.span.to_us.saturating_add(after),
+                Disposition::Release | Disposition::Complete | Disposition::DeadLetter => settled.span.to_us,
             },
             None => {
                 let extended = task.extensions_of(handout.fence()).iter().filter(|e| e.effect.is_possible());
@@ -122,30 +122,30 @@ impl Lost<'_, '_> {
         let (id, call) = (self.task.id, self.version.span.call);
         match self.last {
             None => findings.report("LOSS-1", [call, drained.call], || {
-                format!("{id} in {} was accepted, was due, and was not handed out", queue.name)
+                format!("{id} in {} was accepted, was due, and was not delivered", queue.name)
             }),
             Some(last) => findings.report("LOSS-2", [call, last.call, drained.call], || {
-                format!("{id} in {} was due again, and was not handed out again", queue.name)
+                format!("{id} in {} was due again, and was not delivered again", queue.name)
             }),
         }
     }
 }
 
-/// Tasks that claims may have buried, against what they said that they buried.
-struct Buried<'s, 'a> {
+/// Tasks that claims may have dead-lettered, against what they said that they dead-lettered.
+struct DeadLettered<'s, 'a> {
     perhaps: Vec<Lost<'s, 'a>>,
     /// Nothing if there are claims that did not say it.
     told: Option<u64>,
 }
 
-impl<'s, 'a> Buried<'s, 'a> {
+impl<'s, 'a> DeadLettered<'s, 'a> {
     fn new(queue: &Queue<'a>, drained: Span) -> Self {
         let unknown = queue.lost_claims_before(drained.from) > 0;
-        let told = queue.claims.within(0, drained.from).map(|(_, claim)| claim.buried).sum();
+        let told = queue.claims.within(0, drained.from).map(|(_, claim)| claim.dead_lettered).sum();
         Self { perhaps: Vec::new(), told: (!unknown).then_some(told) }
     }
 
-    /// Whether a claim may have buried it: it may have expired, or been attempted as often as it may be.
+    /// Whether a claim may have dead-lettered it: it may have expired, or been attempted as often as it may be.
     fn can_be(&self, index: &Index<'_>, queue: &Queue<'_>, lost: &Lost<'s, 'a>, look: &Claim) -> bool {
         let has_expired = match lost.version.planned.expires {
             None => false,
@@ -154,7 +154,7 @@ impl<'s, 'a> Buried<'s, 'a> {
         };
         let unheard = queue.lost_claims_before(look.span.to);
         let attempt = lost.task.handouts.iter().map(|handout| handout.delivered.attempt).max().unwrap_or(0);
-        has_expired || attempt.saturating_add(unheard) >= lost.version.planned.content.max_attempts
+        has_expired || attempt.saturating_add(unheard) >= lost.version.planned.content.attempts_max
     }
 
     fn report(&self, queue: &Queue<'_>, drained: Span, findings: &mut Findings) {
@@ -163,7 +163,7 @@ impl<'s, 'a> Buried<'s, 'a> {
             let calls: Vec<u64> = self.perhaps.iter().take(20).map(|lost| lost.version.span.call).collect();
             findings.report("LOSS-1", [calls, vec![drained.call]].concat(), || {
                 format!(
-                    "{missing} tasks that had expired or were used up are gone from {}, {told} were buried",
+                    "{missing} tasks that had expired or were used up are gone from {}, {told} were dead-lettered",
                     queue.name
                 )
             });

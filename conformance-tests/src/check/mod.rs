@@ -6,12 +6,12 @@
 //!
 //! | file | what it checks |
 //! |---|---|
-//! | `delivery` | what is handed out was scheduled, as it was, and has not ended (LOSS-5, DUP-3, CANCEL) |
-//! | `loss` | what was accepted was handed out (LOSS-1) |
+//! | `delivery` | what is delivered was scheduled, as it was, and has not ended (LOSS-5, DUP-3, CANCEL) |
+//! | `loss` | what was accepted was delivered (LOSS-1) |
 //! | `ids` | an id names one task (DUP-8, DUP-10, DUP-11) |
 //! | `leases` | one live lease, fences that rise, attempts that count (DUP) |
 //! | `time` | never early, never after its expiry; how late (TIME) |
-//! | `order` | hand-out by (visible at, sequence), as far as declared (ORDER) |
+//! | `order` | delivery by (visible at, sequence), as far as declared (ORDER) |
 //!
 //! They all read the history from an index (`index`, built in `build`), which holds it by queue and id.
 

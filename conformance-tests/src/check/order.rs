@@ -1,7 +1,7 @@
-//! Hand-out by (visible at, sequence), as far as it is declared (ORDER-1).
+//! Delivery by (visible at, sequence), as far as it is declared (ORDER-1).
 //!
 //! Compared are first deliveries of tasks that were never moved, by when they were scheduled as the client saw it: never by
-//! what the store says of their due times. A task *passed* another if it was handed out although the other was waiting,
+//! what the store says of their due times. A task *passed* another if it was delivered although the other was waiting,
 //! was visible before it for certain, and came later.
 
 use std::collections::HashMap;
@@ -276,7 +276,7 @@ fn ties_between_calls(queue: &Queue<'_>, first: &[First<'_, '_>], findings: &mut
 fn report_tie(queue: &Queue<'_>, first: &First<'_, '_>, second: &First<'_, '_>, findings: &mut Findings) {
     findings.report("ORDER-1", [first.version.span.call, second.claim().call, first.claim().call], || {
         format!(
-            "{} in {} was handed in before {} for the same time, and was handed out after it",
+            "{} in {} was scheduled before {} for the same time, and was delivered after it",
             first.task.id, queue.name, second.task.id
         )
     });

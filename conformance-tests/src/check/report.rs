@@ -47,7 +47,7 @@ pub struct Summary {
     pub calls: usize,
     /// Tasks that were accepted for certain.
     pub accepted: usize,
-    /// Tasks that were handed out, every attempt counted.
+    /// Tasks that were delivered, every attempt counted.
     pub deliveries: usize,
     /// Deliveries that were another attempt at the same id.
     pub redeliveries: usize,

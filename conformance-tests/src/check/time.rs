@@ -4,7 +4,7 @@ use super::index::{Changing, Effect, Handout, Index, Moment, Queue, Reach, Task,
 use super::leases::lease_end_us;
 use super::report::Findings;
 use super::span::Span;
-use crate::history::{Change, Due, Verdict};
+use crate::history::{Change, Disposition, Due};
 
 /// Before every moment of a history.
 const LONG_AGO: Moment = Moment::Mono(i64::MIN / 4);
@@ -51,12 +51,12 @@ fn never_early(
         };
         findings.report("TIME-1", calls, || {
             let (at, wall) = (claim.to_us, handout.claim.wall.1);
-            format!("{} in {} was handed out by {at} us, wall {wall}, before {moments:?}", task.id, queue.name)
+            format!("{} in {} was delivered by {at} us, wall {wall}, before {moments:?}", task.id, queue.name)
         });
     }
 }
 
-/// The moments of which one is the earliest at which this may be handed out; nothing if that can't be told.
+/// The moments of which one is the earliest at which this may be delivered; nothing if that can't be told.
 fn earliest(
     index: &Index<'_>,
     queue: &Queue<'_>,
@@ -109,11 +109,11 @@ fn after_lease(task: &Task<'_>, before: &Handout<'_>, claim: Span) -> Option<Vec
     let certain = settlings.iter().any(|s| s.effect == Effect::Certain);
     let mut moments = Vec::new();
     for settling in possible {
-        match settling.verdict {
-            Verdict::Complete | Verdict::Bury => {}
+        match settling.disposition {
+            Disposition::Complete | Disposition::DeadLetter => {}
             // At its old place, which may lie anywhere before.
-            Verdict::Release => moments.push(LONG_AGO),
-            Verdict::Retry(after) | Verdict::Snooze(after) => {
+            Disposition::Release => moments.push(LONG_AGO),
+            Disposition::Retry(after) | Disposition::Snooze(after) => {
                 moments.push(Moment::of(Due::AfterUs(after), settling.span.from_us));
             }
         }
@@ -192,7 +192,7 @@ fn never_expired(
     let expired = !handout.versions.is_empty() && handout.versions.iter().all(has_expired);
     if expired && !queue.may_be_redriven(task, 0, claim.to) {
         findings.report("TIME-8", [claim.call], || {
-            format!("{} in {} was handed out after it had expired", task.id, queue.name)
+            format!("{} in {} was delivered after it had expired", task.id, queue.name)
         });
     }
 }

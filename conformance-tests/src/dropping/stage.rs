@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    AdminOp, Claim, ClaimedTask, Consumer, DeadLetterOp, DeadSelect, DelayBackend, Delivery, Due, ErrorKind, GroupName,
-    Intake, NewTask, Queue, QueueName, RetryPolicy, Support, TaskId, TaskRef, Verdict,
+    AdminOp, Claim, ClaimedTask, Consumer, DeadLetterOp, DeadLetterSelect, DelayBackend, Delivery, Disposition, Due,
+    ErrorKind, GroupName, NewTask, Queue, QueueName, RetryPolicy, Subscription, Support, TaskId, TaskRef,
 };
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
@@ -129,10 +129,10 @@ async fn run(t: &Trial, operation: &Operation, backend: Arc<dyn DelayBackend>, h
             dropped += 1;
         }
     }
-    let mut intake = t.intake(&backend, &queue).await;
-    let late = empty(t, &backend, &queue, &mut intake).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let late = empty(t, &backend, &queue, &mut subscription).await;
     assert!(late.is_empty(), "{} ({how}): came when all was over: {late:?}", operation.name);
-    intake.close().await.expect("an intake that can be closed");
+    subscription.close().await.expect("a subscription that can be closed");
     dropped
 }
 
@@ -199,7 +199,7 @@ pub(crate) struct Stage<'t> {
     /// Handed out by the consumer and not settled.
     pub(crate) deliveries: Mutex<Vec<Delivery<String>>>,
     pub(crate) consumer: Mutex<Option<Consumer<String>>>,
-    pub(crate) intake: Mutex<Option<Box<dyn Intake>>>,
+    pub(crate) subscription: Mutex<Option<Box<dyn Subscription>>>,
     what: String,
 }
 
@@ -218,7 +218,7 @@ impl<'t> Stage<'t> {
             taken: Mutex::default(),
             deliveries: Mutex::default(),
             consumer: Mutex::default(),
-            intake: Mutex::default(),
+            subscription: Mutex::default(),
             what,
         }
     }
@@ -232,22 +232,22 @@ impl<'t> Stage<'t> {
         self.refs["a"].clone()
     }
 
-    /// Takes the first tasks, in the order of their ids, through an intake that stays open.
+    /// Takes the first tasks, in the order of their ids, through a subscription that stays open.
     pub(crate) async fn take(&self, n: usize) -> Vec<ClaimedTask> {
-        let mut intake = self.t.intake(&self.backend, &self.name).await;
-        let mut taken = self.t.take(&mut intake, TASKS.len()).await;
+        let mut subscription = self.t.subscribe(&self.backend, &self.name).await;
+        let mut taken = self.t.take(&mut subscription, TASKS.len()).await;
         taken.sort_by(|x, y| x.lease.id.cmp(&y.lease.id));
         let rest = taken.split_off(n);
         for one in &rest {
-            self.t.settle(&self.backend, &self.name, one, Verdict::Release).await.expect("a release");
+            self.t.settle(&self.backend, &self.name, one, Disposition::Release).await.expect("a release");
         }
-        *self.intake.lock().await = Some(intake);
+        *self.subscription.lock().await = Some(subscription);
         taken
     }
 
-    /// Opens an intake that stays open.
-    pub(crate) async fn open_intake(&self) {
-        *self.intake.lock().await = Some(self.t.intake(&self.backend, &self.name).await);
+    /// Opens a subscription that stays open.
+    pub(crate) async fn open_subscription(&self) {
+        *self.subscription.lock().await = Some(self.t.subscribe(&self.backend, &self.name).await);
     }
 
     /// Opens a consumer that stays open.
@@ -275,10 +275,10 @@ impl<'t> Stage<'t> {
     }
 
     /// A dead letter of `a`.
-    pub(crate) async fn bury_a(&self) {
+    pub(crate) async fn dead_letter_a(&self) {
         let taken = self.take(1).await;
-        let verdict = Verdict::Bury { reason: "a test".into() };
-        self.t.settle(&self.backend, &self.name, &taken[0], verdict).await.expect("a burial");
+        let disposition = Disposition::DeadLetter { reason: "a test".into() };
+        self.t.settle(&self.backend, &self.name, &taken[0], disposition).await.expect("a burial");
     }
 
     /// Goes on as a caller would, until the queue is empty, and holds what came against what had to.
@@ -292,7 +292,7 @@ impl<'t> Stage<'t> {
             delivery.complete().await.expect("a delivery that can be completed");
         }
         for task in self.taken.lock().await.drain(..) {
-            match self.t.settle(&self.backend, &self.name, &task, Verdict::Complete).await {
+            match self.t.settle(&self.backend, &self.name, &task, Disposition::Complete).await {
                 Ok(()) => came.note(&task.lease.id, task.lease.attempt),
                 // What was dropped, took effect.
                 Err(e) if matches!(e.kind(), ErrorKind::LeaseLost | ErrorKind::Ambiguous) => {}
@@ -300,7 +300,7 @@ impl<'t> Stage<'t> {
             }
         }
         self.empty_through_consumer(&mut came).await;
-        self.empty_through_intake(expect, &mut came).await;
+        self.empty_through_subscription(expect, &mut came).await;
         self.t.history().drained(&self.name);
         let dead = self.dead().await;
         came.hold_against(expect, &dead);
@@ -322,16 +322,16 @@ impl<'t> Stage<'t> {
         consumer.close().await.expect("a consumer that can be closed");
     }
 
-    async fn empty_through_intake(&self, expect: &Expect, came: &mut Came<'_>) {
-        let intake = self.intake.lock().await.take();
-        let mut intake = match intake {
-            Some(intake) => intake,
-            None => self.t.intake(&self.backend, &self.name).await,
+    async fn empty_through_subscription(&self, expect: &Expect, came: &mut Came<'_>) {
+        let subscription = self.subscription.lock().await.take();
+        let mut subscription = match subscription {
+            Some(subscription) => subscription,
+            None => self.t.subscribe(&self.backend, &self.name).await,
         };
         let stats = self.t.caps().stats == Support::Definite;
         // Where nobody can tell what is left in a queue, its silence does, for which each round would wait.
         while !stats && expect.must_come().any(|key| !came.attempts.contains_key(key)) {
-            let some = self.t.take_some(&mut intake, 1_000, LONG_LEASE, self.t.patience()).await;
+            let some = self.t.take_some(&mut subscription, 1_000, LONG_LEASE, self.t.patience()).await;
             if some.is_empty() {
                 break;
             }
@@ -340,11 +340,11 @@ impl<'t> Stage<'t> {
         }
         let all_came = expect.can_come().all(|key| came.attempts.contains_key(key));
         let rest = match stats || !all_came {
-            true => empty(self.t, &self.backend, &self.name, &mut intake).await,
-            false => nothing_due(self.t, &self.backend, &self.name, &mut intake).await,
+            true => empty(self.t, &self.backend, &self.name, &mut subscription).await,
+            false => nothing_due(self.t, &self.backend, &self.name, &mut subscription).await,
         };
         rest.iter().for_each(|task| came.note(&task.lease.id, task.lease.attempt));
-        intake.close().await.expect("an intake that can be closed");
+        subscription.close().await.expect("a subscription that can be closed");
     }
 
     /// The dead letters, which are purged; `None` where they can't be seen.
@@ -354,7 +354,7 @@ impl<'t> Stage<'t> {
         }
         let list = DeadLetterOp::List { after: None, limit: 100 };
         let listed = self.backend.dead_letters(&self.name, list).await.expect("a listing");
-        let purge = DeadLetterOp::Purge { select: DeadSelect::All };
+        let purge = DeadLetterOp::Purge { select: DeadLetterSelect::All };
         self.backend.dead_letters(&self.name, purge).await.expect("a purge");
         Some(listed.letters.into_iter().map(|letter| letter.id.to_string()).collect())
     }
@@ -379,13 +379,13 @@ pub(crate) async fn empty(
     t: &Trial,
     backend: &Arc<dyn DelayBackend>,
     queue: &QueueName,
-    intake: &mut Box<dyn Intake>,
+    subscription: &mut Box<dyn Subscription>,
 ) -> Vec<ClaimedTask> {
     let mut done = Vec::new();
     let ends = Instant::now() + t.patience();
     let quiet = t.units(2) + t.caps().resolution + t.caps().lateness;
     loop {
-        let some = t.take_some(intake, t.caps().batch_max.min(1_000), LONG_LEASE, Duration::ZERO).await;
+        let some = t.take_some(subscription, t.caps().batch_max.min(1_000), LONG_LEASE, Duration::ZERO).await;
         t.complete(backend, queue, &some).await;
         let came = !some.is_empty();
         done.extend(some);
@@ -403,7 +403,7 @@ pub(crate) async fn empty(
             }
             assert!(Instant::now() < ends, "what is left in `{queue}` does not come: {stats:?}");
         }
-        let some = t.take_some(intake, 1, LONG_LEASE, quiet).await;
+        let some = t.take_some(subscription, 1, LONG_LEASE, quiet).await;
         if some.is_empty() && t.caps().stats != Support::Definite {
             return done;
         }
@@ -417,15 +417,15 @@ async fn nothing_due(
     t: &Trial,
     backend: &Arc<dyn DelayBackend>,
     queue: &QueueName,
-    intake: &mut Box<dyn Intake>,
+    subscription: &mut Box<dyn Subscription>,
 ) -> Vec<ClaimedTask> {
     let mut done = Vec::new();
     loop {
         let claim = Claim::new(1_000, LONG_LEASE.min(t.caps().lease_max));
-        let claimed = intake.claim(claim).await.expect("a claim");
+        let claimed = subscription.claim(claim).await.expect("a claim");
         match (claimed.deliveries.is_empty(), claimed.next_due_in) {
             (true, None) => return done,
-            (true, Some(next)) => intake.wait(next).await,
+            (true, Some(next)) => subscription.wait(next).await,
             (false, _) => {}
         }
         t.complete(backend, queue, &claimed.deliveries).await;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use delayline_core::{
-    AdminOp, Capabilities, Change, Changed, Claim, Claimed, DeadLetterOp, DeadLetters, DelayBackend, Error, ErrorKind,
-    Intake, IntakeOptions, Lease, NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, TaskId, TaskView,
-    Verdict, owned,
+    AdminOp, Capabilities, Change, Changed, Claim, Claimed, DeadLetterOp, DeadLetters, DelayBackend, Disposition,
+    Error, ErrorKind, Lease, NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, Subscription,
+    SubscriptionOptions, TaskId, TaskView, owned,
 };
 use tokio::sync::Mutex;
 
@@ -53,14 +53,14 @@ impl DelayBackend for Yielding {
         self.amid(self.inner.schedule(queue, tasks)).await
     }
 
-    async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
-        let inner = self.amid(self.inner.intake(queue, options)).await?;
+    async fn subscribe(&self, queue: &QueueName, options: SubscriptionOptions) -> Result<Box<dyn Subscription>> {
+        let inner = self.amid(self.inner.subscribe(queue, options)).await?;
         let inner = Arc::new(Mutex::new(Some(inner)));
-        Ok(Box::new(YieldingIntake { backend: self.clone(), queue: queue.clone(), inner }))
+        Ok(Box::new(YieldingSubscription { backend: self.clone(), queue: queue.clone(), inner }))
     }
 
-    async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
-        self.amid(self.inner.settle(queue, verdicts)).await
+    async fn settle(&self, queue: &QueueName, dispositions: Vec<(Lease, Disposition)>) -> Result<Vec<Result<()>>> {
+        self.amid(self.inner.settle(queue, dispositions)).await
     }
 
     async fn extend(&self, queue: &QueueName, leases: Vec<Lease>, by: Duration) -> Result<Vec<Result<Lease>>> {
@@ -105,16 +105,16 @@ impl DelayBackend for Yielding {
 }
 
 #[derive(Debug)]
-struct YieldingIntake {
+struct YieldingSubscription {
     backend: Yielding,
     queue: QueueName,
     /// Shared with a claim that goes on after its caller was dropped; nothing once it was closed.
-    inner: Arc<Mutex<Option<Box<dyn Intake>>>>,
+    inner: Arc<Mutex<Option<Box<dyn Subscription>>>>,
 }
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
-impl Intake for YieldingIntake {
+impl Subscription for YieldingSubscription {
     async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
         turns(self.backend.turns).await;
         let mut inner = self.inner.clone().lock_owned().await;
@@ -124,16 +124,16 @@ impl Intake for YieldingIntake {
             async move {
                 let claimed = match &mut *inner {
                     Some(inner) => inner.claim(claim).await,
-                    None => Err(Error::new(ErrorKind::Closed, "this intake was closed")),
+                    None => Err(Error::new(ErrorKind::Closed, "this subscription was closed")),
                 };
                 turns(turns_after).await;
                 claimed
             }
         };
         let give_back = |unseen: Claimed| async move {
-            let verdicts = unseen.deliveries.into_iter().map(|task| (task.lease, Verdict::Release)).collect();
+            let dispositions = unseen.deliveries.into_iter().map(|task| (task.lease, Disposition::Release)).collect();
             // What can't be given back now comes back when its lease ends.
-            let _ = backend.inner.settle(&queue, verdicts).await;
+            let _ = backend.inner.settle(&queue, dispositions).await;
         };
         owned(claiming, give_back).await
     }

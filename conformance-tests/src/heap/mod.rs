@@ -95,8 +95,8 @@ impl Alive {
     }
 
     /// Looks until there is no more than in `baseline` but for some slack of the heap, and checks it with
-    /// [`assert_back`](Self::assert_back) in the end: what a client of a server has let go of may take its time to end. Under virtual
-    /// time there is no such thing, and one look is enough.
+    /// [`assert_back`](Self::assert_back) in the end: what a client of a server has let go of may take its time to end.
+    /// Under virtual time there is no such thing, and one look is enough.
     ///
     /// # Panics
     /// If there is more after the longest that a busy machine takes, or if the harness can't read its server.

@@ -87,7 +87,7 @@ pub(super) fn kind_name(kind: ErrorKind) -> String {
     format!("{kind:?}")
 }
 
-/// A call that changes something, or hands out.
+/// A call that changes something, or delivers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Op {
@@ -103,7 +103,7 @@ pub enum Op {
         lease_us: u64,
     },
     /// `settle`.
-    Settle(Vec<(Held, Verdict)>),
+    Settle(Vec<(Held, Disposition)>),
     /// `extend`.
     Extend {
         /// Which leases.
@@ -157,14 +157,16 @@ pub enum Answer {
     Schedule(Vec<Item<Accepted>>),
     /// To `claim`.
     Claim {
-        /// The tasks, in hand-out order.
+        /// The tasks, in delivery order.
         deliveries: Vec<Delivered>,
         /// How long the caller may wait.
         next_due_us: Option<u64>,
-        /// How many it buried.
-        buried: u64,
-        /// How many entries it set aside.
-        set_aside: u64,
+        /// How many it dead-lettered.
+        #[serde(rename = "buried")]
+        dead_lettered: u64,
+        /// How many entries it quarantined.
+        #[serde(rename = "set_aside")]
+        quarantined: u64,
     },
     /// To `settle`.
     Settle(Vec<Item<()>>),
@@ -234,7 +236,7 @@ pub struct Planned {
     pub due: Due,
     /// When it expires.
     pub expires: Option<Due>,
-    /// What is to be handed out.
+    /// What is to be delivered.
     pub content: Content,
     /// Whether it replaces.
     pub replace: bool,
@@ -262,7 +264,8 @@ pub struct Content {
     /// The group.
     pub group: Option<GroupName>,
     /// The attempts it may have.
-    pub max_attempts: u32,
+    #[serde(rename = "max_attempts")]
+    pub attempts_max: u32,
 }
 
 /// An accepted task.
@@ -275,14 +278,14 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    /// Whether the task that was handed in is a task of its own now.
+    /// Whether the task that was scheduled is a task of its own now.
     #[must_use]
     pub fn is_new(&self) -> bool {
         self.outcome != "existing"
     }
 }
 
-/// A task that was handed out.
+/// A task that was delivered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delivered {
     /// Its lease.
@@ -297,7 +300,7 @@ pub struct Delivered {
     pub lateness_us: u64,
     /// When it expires, as the backend says.
     pub expires_at: Option<Timestamp>,
-    /// What was handed out.
+    /// What was delivered.
     pub content: Content,
 }
 
@@ -310,10 +313,10 @@ pub struct Held {
     pub fence: u64,
 }
 
-/// A verdict.
+/// A disposition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum Disposition {
     /// Done.
     Complete,
     /// Again after this many microseconds.
@@ -321,7 +324,8 @@ pub enum Verdict {
     /// Again after this many microseconds, with no attempt counted.
     Snooze(u64),
     /// To the dead letters.
-    Bury,
+    #[serde(rename = "bury")]
+    DeadLetter,
     /// Given back.
     Release,
 }
@@ -382,13 +386,13 @@ impl From<core::Due> for Due {
 }
 
 impl Content {
-    fn new(payload: &Bytes, headers: &Headers, group: Option<&GroupName>, max_attempts: u32) -> Self {
+    fn new(payload: &Bytes, headers: &Headers, group: Option<&GroupName>, attempts_max: u32) -> Self {
         Self {
             payload_len: payload.len(),
             payload_hash: fnv1a(payload),
             headers: headers.clone(),
             group: group.cloned(),
-            max_attempts,
+            attempts_max,
         }
     }
 }
@@ -404,7 +408,7 @@ impl From<&NewTask> for Planned {
             id: task.id.clone(),
             due: task.due.into(),
             expires: task.expires.map(Due::from),
-            content: Content::new(&task.payload, &task.headers, task.group.as_ref(), task.max_attempts.get()),
+            content: Content::new(&task.payload, &task.headers, task.group.as_ref(), task.attempts_max.get()),
             replace: task.on_conflict == OnConflict::Replace,
         }
     }
@@ -425,7 +429,7 @@ impl From<&ClaimedTask> for Delivered {
             due_at: task.due_at,
             lateness_us: micros(task.lateness),
             expires_at: task.expires_at,
-            content: Content::new(&task.payload, &task.headers, task.group.as_ref(), task.max_attempts),
+            content: Content::new(&task.payload, &task.headers, task.group.as_ref(), task.attempts_max),
         }
     }
 }
@@ -442,14 +446,14 @@ impl From<&Lease> for Extended {
     }
 }
 
-impl From<&core::Verdict> for Verdict {
-    fn from(verdict: &core::Verdict) -> Self {
-        match verdict {
-            core::Verdict::Complete => Self::Complete,
-            core::Verdict::Retry { after, .. } => Self::Retry(micros(*after)),
-            core::Verdict::Snooze { after } => Self::Snooze(micros(*after)),
-            core::Verdict::Bury { .. } => Self::Bury,
-            core::Verdict::Release => Self::Release,
+impl From<&core::Disposition> for Disposition {
+    fn from(disposition: &core::Disposition) -> Self {
+        match disposition {
+            core::Disposition::Complete => Self::Complete,
+            core::Disposition::Retry { after, .. } => Self::Retry(micros(*after)),
+            core::Disposition::Snooze { after } => Self::Snooze(micros(*after)),
+            core::Disposition::DeadLetter { .. } => Self::DeadLetter,
+            core::Disposition::Release => Self::Release,
         }
     }
 }

@@ -10,8 +10,8 @@ mod recorder;
 mod writing;
 
 pub use event::{
-    Accepted, Answer, Change, ChangeAnswer, Content, Delivered, Due, Event, Extended, Held, Item, Op, Planned, Tally,
-    Verdict, What,
+    Accepted, Answer, Change, ChangeAnswer, Content, Delivered, Disposition, Due, Event, Extended, Held, Item, Op,
+    Planned, Tally, What,
 };
 pub use file::{DeclaredOrder, Header, ReadError, Recording};
 pub use recorder::Recorded;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use delayline_core::{
-    AdminOp, Capabilities, Change, Changed, Claim, Claimed, DeadLetterOp, DeadLetters, DeadSelect, DelayBackend, Error,
-    Intake, IntakeOptions, Lease, LeaseHold, NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, TaskId,
-    TaskView, Verdict,
+    AdminOp, Capabilities, Change, Changed, Claim, Claimed, DeadLetterOp, DeadLetterSelect, DeadLetters, DelayBackend,
+    Disposition, Error, Lease, LeaseHold, NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select,
+    Subscription, SubscriptionOptions, TaskId, TaskView,
 };
 
 use super::event::{Accepted, Answer, Delivered, Extended, Held, Item, Op, Planned, What, micros};
@@ -127,20 +127,20 @@ impl DelayBackend for Recorded {
         result
     }
 
-    async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
-        let inner = self.inner.intake(queue, options).await?;
+    async fn subscribe(&self, queue: &QueueName, options: SubscriptionOptions) -> Result<Box<dyn Subscription>> {
+        let inner = self.inner.subscribe(queue, options).await?;
         let holds = self.capabilities().lease_hold == LeaseHold::Connection;
         let holder = holds.then(|| Arc::downgrade(&self.inner));
         let (history, client, queue) = (self.history.clone(), self.client, queue.clone());
-        Ok(Box::new(RecordedIntake { inner, holder, history, client, queue }))
+        Ok(Box::new(RecordedSubscription { inner, holder, history, client, queue }))
     }
 
-    async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
-        let noted = verdicts.iter().map(|(lease, verdict)| (Held::from(lease), verdict.into())).collect();
+    async fn settle(&self, queue: &QueueName, dispositions: Vec<(Lease, Disposition)>) -> Result<Vec<Result<()>>> {
+        let noted = dispositions.iter().map(|(lease, disposition)| (Held::from(lease), disposition.into())).collect();
         let call = self.begin(queue, Op::Settle(noted));
         let mut parts = Vec::new();
-        for (client, places, verdicts) in self.by_holder(verdicts, |(lease, _)| lease) {
-            parts.push((places, client.settle(queue, verdicts).await));
+        for (client, places, dispositions) in self.by_holder(dispositions, |(lease, _)| lease) {
+            parts.push((places, client.settle(queue, dispositions).await));
         }
         let result = joined(parts);
         call.end(&result, |items| Answer::Settle(items.iter().map(|item| Item::of(item, |()| ())).collect()));
@@ -177,9 +177,9 @@ impl DelayBackend for Recorded {
     }
 
     async fn dead_letters(&self, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
-        let ids = |select: &DeadSelect| match select {
-            DeadSelect::Ids(ids) => Ok(Some(ids.clone())),
-            DeadSelect::All => Ok(None),
+        let ids = |select: &DeadLetterSelect| match select {
+            DeadLetterSelect::Ids(ids) => Ok(Some(ids.clone())),
+            DeadLetterSelect::All => Ok(None),
             _ => Err(Error::unsupported("a selection that the suite does not know")),
         };
         let noted = match &op {
@@ -225,8 +225,8 @@ impl DelayBackend for Recorded {
 }
 
 #[derive(Debug)]
-struct RecordedIntake {
-    inner: Box<dyn Intake>,
+struct RecordedSubscription {
+    inner: Box<dyn Subscription>,
     /// The client, where its connection holds the leases.
     holder: Option<Weak<dyn DelayBackend>>,
     history: History,
@@ -236,7 +236,7 @@ struct RecordedIntake {
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
-impl Intake for RecordedIntake {
+impl Subscription for RecordedSubscription {
     async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
         let op = Op::Claim { max: claim.max, max_bytes: claim.max_bytes, lease_us: micros(claim.lease) };
         let call = Call::begin(&self.history, self.client, &self.queue, op);
@@ -247,8 +247,8 @@ impl Intake for RecordedIntake {
         call.end(&result, |claimed| Answer::Claim {
             deliveries: claimed.deliveries.iter().map(Delivered::from).collect(),
             next_due_us: claimed.next_due_in.map(micros),
-            buried: claimed.buried,
-            set_aside: claimed.set_aside,
+            dead_lettered: claimed.dead_lettered,
+            quarantined: claimed.quarantined,
         });
         result
     }

@@ -205,8 +205,8 @@ impl Ledger {
         self.entry(task).not_before.store(self.at(not_before), Ordering::Release);
     }
 
-    /// All tasks that were shifted are due so much later. Whose time had not come when the answer came can't have been in flight,
-    /// and so was shifted; of the others that is not known, and the former time counts.
+    /// All tasks that were shifted are due so much later. Whose time had not come when the answer came can't have been in
+    /// flight, and so was shifted; of the others that is not known, and the former time counts.
     pub fn shifted(&self, by: Duration, answered: Instant) {
         let (by, answered) = (nanos(by), self.at(answered));
         let later = |not_before: u64| (not_before > answered).then(|| not_before.saturating_add(by));
@@ -221,7 +221,7 @@ impl Ledger {
         self.change(task, |state| state | ACCEPTED);
     }
 
-    /// A task was handed out, at this instant; how often it was, with this time.
+    /// A task was delivered, at this instant; how often it was, with this time.
     #[inline]
     pub fn delivered(&self, task: u32, at: Instant) -> u32 {
         let (entry, at) = (self.entry(task), self.at(at));

@@ -5,7 +5,7 @@ use super::*;
 const LEASE: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Three tasks that were handed in, and are due in a second.
+/// Three tasks that were scheduled, and are due in a second.
 fn ledger(deliveries: u32) -> (Ledger, Instant) {
     let ledger = Ledger::new(3).lease(LEASE).deliveries(deliveries);
     let due = ledger.origin + SECOND;

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use delayline_core::{
-    AdminOp, Capabilities, Change, Changed, DeadLetterOp, DeadLetters, DelayBackend, Intake, IntakeOptions, Lease,
-    NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, TaskId, TaskView, Verdict,
+    AdminOp, Capabilities, Change, Changed, DeadLetterOp, DeadLetters, DelayBackend, Disposition, Lease, NewTask, Page,
+    QueueName, QueueStats, Result, Scheduled, Select, Subscription, SubscriptionOptions, TaskId, TaskView,
 };
 
 use super::defect::{Defect, Inner, Opened};
-use super::intake::MutantIntake;
+use super::subscription::MutantSubscription;
 
 /// A sound backend seen through a defect.
 pub(super) struct MutantBackend {
@@ -39,16 +39,16 @@ impl DelayBackend for MutantBackend {
         self.defect.schedule(&self.inner, queue, tasks).await
     }
 
-    async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
+    async fn subscribe(&self, queue: &QueueName, options: SubscriptionOptions) -> Result<Box<dyn Subscription>> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let opened = Opened::new(self.inner.intake(queue, options).await?, queue.clone(), number);
+        let opened = Opened::new(self.inner.subscribe(queue, options).await?, queue.clone(), number);
         let opened = self.defect.opened(&self.inner, opened).await?;
-        Ok(Box::new(MutantIntake::new(self.inner.clone(), self.defect.clone(), opened)))
+        Ok(Box::new(MutantSubscription::new(self.inner.clone(), self.defect.clone(), opened)))
     }
 
-    async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
-        self.defect.settle(&self.inner, queue, verdicts).await
+    async fn settle(&self, queue: &QueueName, dispositions: Vec<(Lease, Disposition)>) -> Result<Vec<Result<()>>> {
+        self.defect.settle(&self.inner, queue, dispositions).await
     }
 
     async fn extend(&self, queue: &QueueName, leases: Vec<Lease>, by: Duration) -> Result<Vec<Result<Lease>>> {

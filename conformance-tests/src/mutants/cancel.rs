@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use delayline_core::{
-    Action, Capabilities, Change, ChangeOutcome, Changed, Claim, Claimed, DeadLetterOp, DeadLetters, DeadSelect, Error,
-    Lease, NewTask, OperationId, Page, QueueName, Result, Scheduled, Select, Shift, Support, TaskRef, TaskState,
+    Action, Capabilities, Change, ChangeOutcome, Changed, Claim, Claimed, DeadLetterOp, DeadLetterSelect, DeadLetters,
+    Error, Lease, NewTask, OperationId, Page, QueueName, Result, Scheduled, Select, Shift, Support, TaskRef, TaskState,
     TaskView,
 };
 use parking_lot::Mutex;
@@ -94,10 +94,10 @@ impl Defect for CancelledInFlightComes {
         Ok(found)
     }
 
-    async fn claim(&self, _: &Inner, intake: &mut Opened, claim: Claim) -> Result<Claimed> {
-        let claimed = intake.claim(claim).await?;
+    async fn claim(&self, _: &Inner, subscription: &mut Opened, claim: Claim) -> Result<Claimed> {
+        let claimed = subscription.claim(claim).await?;
         for task in &claimed.deliveries {
-            self.marked.remove(&intake.queue, &task.lease.id);
+            self.marked.remove(&subscription.queue, &task.lease.id);
         }
         Ok(claimed)
     }
@@ -212,7 +212,7 @@ pub(super) struct OneOperationLess;
 impl Defect for OneOperationLess {
     async fn dead_letters(&self, inner: &Inner, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
         match op {
-            DeadLetterOp::Purge { select: DeadSelect::Ids(_) } => Err(Error::unsupported("this operation")),
+            DeadLetterOp::Purge { select: DeadLetterSelect::Ids(_) } => Err(Error::unsupported("this operation")),
             op => inner.dead_letters(queue, op).await,
         }
     }

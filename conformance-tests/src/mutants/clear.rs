@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 
 use async_trait::async_trait;
 use delayline_core::{
-    Bytes, Claim, Claimed, Lease, NewTask, Page, QueueName, QueueStats, Result, Scheduled, TaskId, TaskState, TaskView,
-    Verdict,
+    Bytes, Claim, Claimed, Disposition, Lease, NewTask, Page, QueueName, QueueStats, Result, Scheduled, TaskId,
+    TaskState, TaskView,
 };
 use parking_lot::Mutex;
 
 use super::defect::{Defect, Inner, Notes, Opened};
 
-/// A payload of any size is accepted, and handed out as it was.
+/// A payload of any size is accepted, and delivered as it was.
 #[derive(Default)]
 pub(super) struct AnySize {
     oversized: Notes<Bytes>,
@@ -39,10 +39,10 @@ impl Defect for AnySize {
         Ok(answers)
     }
 
-    async fn claim(&self, _: &Inner, intake: &mut Opened, claim: Claim) -> Result<Claimed> {
-        let mut claimed = intake.claim(claim).await?;
+    async fn claim(&self, _: &Inner, subscription: &mut Opened, claim: Claim) -> Result<Claimed> {
+        let mut claimed = subscription.claim(claim).await?;
         for task in &mut claimed.deliveries {
-            if let Some(whole) = self.oversized.get(&intake.queue, &task.lease.id) {
+            if let Some(whole) = self.oversized.get(&subscription.queue, &task.lease.id) {
                 task.payload = whole;
             }
         }
@@ -62,13 +62,13 @@ impl Defect for CompletedShown {
         &self,
         inner: &Inner,
         queue: &QueueName,
-        verdicts: Vec<(Lease, Verdict)>,
+        dispositions: Vec<(Lease, Disposition)>,
     ) -> Result<Vec<Result<()>>> {
-        let mut views = Vec::with_capacity(verdicts.len());
-        for (lease, verdict) in &verdicts {
-            views.push(if *verdict == Verdict::Complete { inner.find(queue, &lease.id).await? } else { None });
+        let mut views = Vec::with_capacity(dispositions.len());
+        for (lease, disposition) in &dispositions {
+            views.push(if *disposition == Disposition::Complete { inner.find(queue, &lease.id).await? } else { None });
         }
-        let answers = inner.settle(queue, verdicts).await?;
+        let answers = inner.settle(queue, dispositions).await?;
         let mut completed = self.completed.lock();
         for (view, answer) in views.into_iter().zip(&answers) {
             if let (Some(mut view), Ok(())) = (view, answer) {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use delayline_core::{
     AdminOp, Capabilities, Change, Changed, Claim, Claimed, ClaimedTask, DeadLetterOp, DeadLetters, DelayBackend,
-    Intake, Lease, NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, TaskId, TaskView, Timestamp,
-    Verdict,
+    Disposition, Lease, NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, Subscription, TaskId,
+    TaskView, Timestamp,
 };
 use parking_lot::Mutex;
 
@@ -29,27 +29,27 @@ pub trait Defect: Send + Sync + 'static {
         inner.schedule(queue, tasks).await
     }
 
-    /// What becomes of an intake that was opened.
-    async fn opened(&self, inner: &Inner, intake: Opened) -> Result<Opened> {
+    /// What becomes of a subscription that was opened.
+    async fn opened(&self, inner: &Inner, subscription: Opened) -> Result<Opened> {
         let _ = inner;
-        Ok(intake)
+        Ok(subscription)
     }
 
-    /// An intake's `claim`.
-    async fn claim(&self, inner: &Inner, intake: &mut Opened, claim: Claim) -> Result<Claimed> {
+    /// A subscription's `claim`.
+    async fn claim(&self, inner: &Inner, subscription: &mut Opened, claim: Claim) -> Result<Claimed> {
         let _ = inner;
-        intake.claim(claim).await
+        subscription.claim(claim).await
     }
 
-    /// An intake's `wait`.
-    async fn wait(&self, inner: &Inner, intake: &mut Opened, at_most: Duration) {
+    /// A subscription's `wait`.
+    async fn wait(&self, inner: &Inner, subscription: &mut Opened, at_most: Duration) {
         let _ = inner;
-        intake.wait(at_most).await;
+        subscription.wait(at_most).await;
     }
 
-    /// An intake is closed or dropped.
-    fn ended(&self, inner: &Inner, intake: &mut Opened) {
-        let _ = (inner, intake);
+    /// A subscription is closed or dropped.
+    fn ended(&self, inner: &Inner, subscription: &mut Opened) {
+        let _ = (inner, subscription);
     }
 
     /// `settle`.
@@ -57,9 +57,9 @@ pub trait Defect: Send + Sync + 'static {
         &self,
         inner: &Inner,
         queue: &QueueName,
-        verdicts: Vec<(Lease, Verdict)>,
+        dispositions: Vec<(Lease, Disposition)>,
     ) -> Result<Vec<Result<()>>> {
-        inner.settle(queue, verdicts).await
+        inner.settle(queue, dispositions).await
     }
 
     /// `extend`.
@@ -146,9 +146,9 @@ impl Inner {
     }
 
     /// Settles leases behind the caller's back. What becomes of each is not asked: one that was lost meanwhile needs none.
-    pub(super) async fn settle_quietly(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) {
-        if !verdicts.is_empty() {
-            let _ = self.settle(queue, verdicts).await;
+    pub(super) async fn settle_quietly(&self, queue: &QueueName, dispositions: Vec<(Lease, Disposition)>) {
+        if !dispositions.is_empty() {
+            let _ = self.settle(queue, dispositions).await;
         }
     }
 
@@ -156,27 +156,27 @@ impl Inner {
     /// much: so that a wrong order shows whether tasks are claimed together or one by one.
     pub(super) async fn claim_reordered(
         &self,
-        intake: &mut Opened,
+        subscription: &mut Opened,
         mut claim: Claim,
         reorder: impl FnOnce(&mut Vec<ClaimedTask>) + Send,
     ) -> Result<Claimed> {
         let asked = claim.max;
         claim.max += usize::from(asked > 0);
-        let mut claimed = intake.claim(claim).await?;
+        let mut claimed = subscription.claim(claim).await?;
         reorder(&mut claimed.deliveries);
         let surplus = claimed.deliveries.split_off(asked.min(claimed.deliveries.len()));
         if !surplus.is_empty() {
             claimed.next_due_in = Some(Duration::ZERO);
-            let released = surplus.into_iter().map(|task| (task.lease, Verdict::Release)).collect();
-            self.settle_quietly(&intake.queue.clone(), released).await;
+            let released = surplus.into_iter().map(|task| (task.lease, Disposition::Release)).collect();
+            self.settle_quietly(&subscription.queue.clone(), released).await;
         }
         Ok(claimed)
     }
 }
 
-/// An intake of the sound backend.
+/// A subscription of the sound backend.
 pub struct Opened {
-    pub(super) inner: Box<dyn Intake>,
+    pub(super) inner: Box<dyn Subscription>,
     pub(super) queue: QueueName,
     /// Different for each in this process.
     pub(super) number: u64,
@@ -185,13 +185,13 @@ pub struct Opened {
 }
 
 impl Opened {
-    pub(super) fn new(inner: Box<dyn Intake>, queue: QueueName, number: u64) -> Self {
+    pub(super) fn new(inner: Box<dyn Subscription>, queue: QueueName, number: u64) -> Self {
         Self { inner, queue, number, expects: false }
     }
 }
 
 impl Deref for Opened {
-    type Target = dyn Intake;
+    type Target = dyn Subscription;
     fn deref(&self) -> &Self::Target {
         &*self.inner
     }
@@ -234,26 +234,26 @@ impl<T: Clone> Notes<T> {
         self.0.lock().extract_if(|(of, _), note| of == queue && over(note)).map(|(_, note)| note).collect()
     }
 
-    /// Forgets the tasks whose leases were settled, with these answers, by a verdict after which `ends` holds.
+    /// Forgets the tasks whose leases were settled, with these answers, by a disposition after which `ends` holds.
     pub(super) fn settled(
         &self,
         queue: &QueueName,
-        verdicts: &[(Lease, Verdict)],
+        dispositions: &[(Lease, Disposition)],
         answers: &[Result<()>],
-        ends: impl Fn(&Verdict) -> bool,
+        ends: impl Fn(&Disposition) -> bool,
     ) {
-        for ((lease, verdict), answer) in verdicts.iter().zip(answers) {
-            if answer.is_ok() && ends(verdict) {
+        for ((lease, disposition), answer) in dispositions.iter().zip(answers) {
+            if answer.is_ok() && ends(disposition) {
                 self.remove(queue, &lease.id);
             }
         }
     }
 }
 
-/// Whether a task is gone after this verdict.
-pub(super) fn is_end(verdict: &Verdict) -> bool {
-    match verdict {
-        Verdict::Complete | Verdict::Bury { .. } => true,
-        Verdict::Retry { .. } | Verdict::Snooze { .. } | Verdict::Release => false,
+/// Whether a task is gone after this disposition.
+pub(super) fn is_end(disposition: &Disposition) -> bool {
+    match disposition {
+        Disposition::Complete | Disposition::DeadLetter { .. } => true,
+        Disposition::Retry { .. } | Disposition::Snooze { .. } | Disposition::Release => false,
     }
 }

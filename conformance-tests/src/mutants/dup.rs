@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use delayline_core::{
-    Claim, Claimed, ClaimedTask, Lease, NewTask, OnConflict, Outcome, QueueName, Reason, Receipt, Result, Scheduled,
-    TaskId, TaskRef, TaskState, Verdict,
+    Claim, Claimed, ClaimedTask, Disposition, Lease, NewTask, OnConflict, QueueName, Reason, Receipt, Result,
+    ScheduleOutcome, Scheduled, TaskId, TaskRef, TaskState,
 };
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -21,10 +21,10 @@ pub(super) struct NoFence {
 
 #[async_trait]
 impl Defect for NoFence {
-    async fn claim(&self, _: &Inner, intake: &mut Opened, claim: Claim) -> Result<Claimed> {
-        let claimed = intake.claim(claim).await?;
+    async fn claim(&self, _: &Inner, subscription: &mut Opened, claim: Claim) -> Result<Claimed> {
+        let claimed = subscription.claim(claim).await?;
         for task in &claimed.deliveries {
-            self.current.set(&intake.queue, &task.lease.id, task.lease.clone());
+            self.current.set(&subscription.queue, &task.lease.id, task.lease.clone());
         }
         Ok(claimed)
     }
@@ -33,13 +33,13 @@ impl Defect for NoFence {
         &self,
         inner: &Inner,
         queue: &QueueName,
-        mut verdicts: Vec<(Lease, Verdict)>,
+        mut dispositions: Vec<(Lease, Disposition)>,
     ) -> Result<Vec<Result<()>>> {
-        for (lease, _) in &mut verdicts {
+        for (lease, _) in &mut dispositions {
             *lease = self.current.get(queue, &lease.id).unwrap_or_else(|| lease.clone());
         }
-        let answers = inner.settle(queue, verdicts.clone()).await?;
-        self.current.settled(queue, &verdicts, &answers, |_| true);
+        let answers = inner.settle(queue, dispositions.clone()).await?;
+        self.current.settled(queue, &dispositions, &answers, |_| true);
         Ok(answers)
     }
 
@@ -61,8 +61,8 @@ pub(super) struct FirstAttempt;
 
 #[async_trait]
 impl Defect for FirstAttempt {
-    async fn claim(&self, _: &Inner, intake: &mut Opened, claim: Claim) -> Result<Claimed> {
-        let mut claimed = intake.claim(claim).await?;
+    async fn claim(&self, _: &Inner, subscription: &mut Opened, claim: Claim) -> Result<Claimed> {
+        let mut claimed = subscription.claim(claim).await?;
         claimed.deliveries.iter_mut().for_each(|task| task.lease.attempt = 1);
         Ok(claimed)
     }
@@ -76,10 +76,10 @@ pub(super) struct ReleaseCounts {
 
 #[async_trait]
 impl Defect for ReleaseCounts {
-    async fn claim(&self, _: &Inner, intake: &mut Opened, claim: Claim) -> Result<Claimed> {
-        let mut claimed = intake.claim(claim).await?;
+    async fn claim(&self, _: &Inner, subscription: &mut Opened, claim: Claim) -> Result<Claimed> {
+        let mut claimed = subscription.claim(claim).await?;
         for task in &mut claimed.deliveries {
-            task.lease.attempt += self.released.get(&intake.queue, &task.lease.id).unwrap_or(0);
+            task.lease.attempt += self.released.get(&subscription.queue, &task.lease.id).unwrap_or(0);
         }
         Ok(claimed)
     }
@@ -88,16 +88,16 @@ impl Defect for ReleaseCounts {
         &self,
         inner: &Inner,
         queue: &QueueName,
-        verdicts: Vec<(Lease, Verdict)>,
+        dispositions: Vec<(Lease, Disposition)>,
     ) -> Result<Vec<Result<()>>> {
-        let answers = inner.settle(queue, verdicts.clone()).await?;
-        for ((lease, verdict), answer) in verdicts.iter().zip(&answers) {
-            if answer.is_ok() && *verdict == Verdict::Release {
+        let answers = inner.settle(queue, dispositions.clone()).await?;
+        for ((lease, disposition), answer) in dispositions.iter().zip(&answers) {
+            if answer.is_ok() && *disposition == Disposition::Release {
                 let before = self.released.get(queue, &lease.id).unwrap_or(0);
                 self.released.set(queue, &lease.id, before + 1);
             }
         }
-        self.released.settled(queue, &verdicts, &answers, is_end);
+        self.released.settled(queue, &dispositions, &answers, is_end);
         Ok(answers)
     }
 }
@@ -114,18 +114,18 @@ impl Defect for CompletedComes {
         &self,
         inner: &Inner,
         queue: &QueueName,
-        mut verdicts: Vec<(Lease, Verdict)>,
+        mut dispositions: Vec<(Lease, Disposition)>,
     ) -> Result<Vec<Result<()>>> {
         let mut given_back = Vec::new();
-        for (lease, verdict) in &mut verdicts {
-            if *verdict == Verdict::Complete && self.again.remove(queue, &lease.id).is_none() {
-                *verdict = Verdict::Release;
+        for (lease, disposition) in &mut dispositions {
+            if *disposition == Disposition::Complete && self.again.remove(queue, &lease.id).is_none() {
+                *disposition = Disposition::Release;
                 given_back.push(lease.id.clone());
             }
         }
-        let answers = inner.settle(queue, verdicts.clone()).await?;
-        for ((lease, verdict), answer) in verdicts.iter().zip(&answers) {
-            if answer.is_ok() && *verdict == Verdict::Release && given_back.contains(&lease.id) {
+        let answers = inner.settle(queue, dispositions.clone()).await?;
+        for ((lease, disposition), answer) in dispositions.iter().zip(&answers) {
+            if answer.is_ok() && *disposition == Disposition::Release && given_back.contains(&lease.id) {
                 self.again.set(queue, &lease.id, ());
             }
         }
@@ -133,7 +133,7 @@ impl Defect for CompletedComes {
     }
 }
 
-/// The last task that an intake claimed is given to the next one that claims, too.
+/// The last task that a subscription claimed is given to the next one that claims, too.
 #[derive(Default)]
 pub(super) struct TwoClaimers {
     last: Mutex<HashMap<QueueName, Handed>>,
@@ -147,23 +147,25 @@ struct Handed {
 }
 
 impl TwoClaimers {
-    /// A task that another intake holds at this moment.
-    fn held_by_another(&self, intake: &Opened) -> Option<ClaimedTask> {
+    /// A task that another subscription holds at this moment.
+    fn held_by_another(&self, subscription: &Opened) -> Option<ClaimedTask> {
         let mut last = self.last.lock();
-        let held = last.get(&intake.queue).is_some_and(|held| held.to != intake.number && Instant::now() < held.ends);
-        if held { last.remove(&intake.queue).map(|held| held.task) } else { None }
+        let held = last
+            .get(&subscription.queue)
+            .is_some_and(|held| held.to != subscription.number && Instant::now() < held.ends);
+        if held { last.remove(&subscription.queue).map(|held| held.task) } else { None }
     }
 }
 
 #[async_trait]
 impl Defect for TwoClaimers {
-    async fn claim(&self, _: &Inner, intake: &mut Opened, mut claim: Claim) -> Result<Claimed> {
-        let again = if claim.max > 0 { self.held_by_another(intake) } else { None };
+    async fn claim(&self, _: &Inner, subscription: &mut Opened, mut claim: Claim) -> Result<Claimed> {
+        let again = if claim.max > 0 { self.held_by_another(subscription) } else { None };
         claim.max -= usize::from(again.is_some());
-        let mut claimed = intake.claim(claim).await?;
+        let mut claimed = subscription.claim(claim).await?;
         if let Some(last) = claimed.deliveries.last() {
-            let handed = Handed { task: last.clone(), to: intake.number, ends: Instant::now() + claim.lease };
-            self.last.lock().insert(intake.queue.clone(), handed);
+            let handed = Handed { task: last.clone(), to: subscription.number, ends: Instant::now() + claim.lease };
+            self.last.lock().insert(subscription.queue.clone(), handed);
         }
         claimed.deliveries.splice(0..0, again);
         Ok(claimed)
@@ -173,12 +175,12 @@ impl Defect for TwoClaimers {
         &self,
         inner: &Inner,
         queue: &QueueName,
-        verdicts: Vec<(Lease, Verdict)>,
+        dispositions: Vec<(Lease, Disposition)>,
     ) -> Result<Vec<Result<()>>> {
         // What is settled is held by nobody.
-        let settles = |held: &Handed| verdicts.iter().any(|(lease, _)| lease.id == held.task.lease.id);
+        let settles = |held: &Handed| dispositions.iter().any(|(lease, _)| lease.id == held.task.lease.id);
         self.last.lock().retain(|of, held| of != queue || !settles(held));
-        inner.settle(queue, verdicts).await
+        inner.settle(queue, dispositions).await
     }
 }
 
@@ -209,23 +211,23 @@ impl Defect for Shortened {
         Ok(extended)
     }
 
-    async fn claim(&self, inner: &Inner, intake: &mut Opened, claim: Claim) -> Result<Claimed> {
+    async fn claim(&self, inner: &Inner, subscription: &mut Opened, claim: Claim) -> Result<Claimed> {
         let now = Instant::now();
-        let ended = self.short.remove_where(&intake.queue, |(_, ends)| *ends <= now);
-        let retry = |lease| (lease, Verdict::Retry { after: Duration::ZERO, reason: Reason::default() });
-        let queue = intake.queue.clone();
+        let ended = self.short.remove_where(&subscription.queue, |(_, ends)| *ends <= now);
+        let retry = |lease| (lease, Disposition::Retry { after: Duration::ZERO, reason: Reason::default() });
+        let queue = subscription.queue.clone();
         inner.settle_quietly(&queue, ended.into_iter().map(|(lease, _)| retry(lease)).collect()).await;
-        intake.claim(claim).await
+        subscription.claim(claim).await
     }
 
     async fn settle(
         &self,
         inner: &Inner,
         queue: &QueueName,
-        verdicts: Vec<(Lease, Verdict)>,
+        dispositions: Vec<(Lease, Disposition)>,
     ) -> Result<Vec<Result<()>>> {
-        let answers = inner.settle(queue, verdicts.clone()).await?;
-        self.short.settled(queue, &verdicts, &answers, |_| true);
+        let answers = inner.settle(queue, dispositions.clone()).await?;
+        self.short.settled(queue, &dispositions, &answers, |_| true);
         Ok(answers)
     }
 }
@@ -251,9 +253,9 @@ impl FenceFromOne {
 
 #[async_trait]
 impl Defect for FenceFromOne {
-    async fn claim(&self, _: &Inner, intake: &mut Opened, claim: Claim) -> Result<Claimed> {
-        let mut claimed = intake.claim(claim).await?;
-        claimed.deliveries.iter_mut().for_each(|task| self.hide(&intake.queue, &mut task.lease));
+    async fn claim(&self, _: &Inner, subscription: &mut Opened, claim: Claim) -> Result<Claimed> {
+        let mut claimed = subscription.claim(claim).await?;
+        claimed.deliveries.iter_mut().for_each(|task| self.hide(&subscription.queue, &mut task.lease));
         Ok(claimed)
     }
 
@@ -261,12 +263,12 @@ impl Defect for FenceFromOne {
         &self,
         inner: &Inner,
         queue: &QueueName,
-        mut verdicts: Vec<(Lease, Verdict)>,
+        mut dispositions: Vec<(Lease, Disposition)>,
     ) -> Result<Vec<Result<()>>> {
-        verdicts.iter_mut().for_each(|(lease, _)| self.show(queue, lease));
-        let answers = inner.settle(queue, verdicts.clone()).await?;
-        for ((lease, verdict), answer) in verdicts.into_iter().zip(&answers) {
-            if answer.is_ok() && is_end(&verdict) {
+        dispositions.iter_mut().for_each(|(lease, _)| self.show(queue, lease));
+        let answers = inner.settle(queue, dispositions.clone()).await?;
+        for ((lease, disposition), answer) in dispositions.into_iter().zip(&answers) {
+            if answer.is_ok() && is_end(&disposition) {
                 self.hidden.lock().remove(&(queue.clone(), lease.id, lease.receipt));
             }
         }
@@ -336,7 +338,7 @@ impl Defect for SecondCopy {
         let mut answers = inner.schedule(queue, tasks.clone()).await?;
         for (answer, mut task) in answers.iter_mut().zip(tasks) {
             let Ok(there) = answer else { continue };
-            if there.outcome != Outcome::Existing {
+            if there.outcome != ScheduleOutcome::Existing {
                 continue;
             }
             task.id = None;
@@ -345,17 +347,17 @@ impl Defect for SecondCopy {
                 let mut shown = TaskRef::from(&there.task.id);
                 shown.due_at = copy.task.due_at;
                 shown.receipt = copy.task.receipt;
-                *answer = Ok(Scheduled::new(shown, Outcome::Created));
+                *answer = Ok(Scheduled::new(shown, ScheduleOutcome::Created));
             }
         }
         Ok(answers)
     }
 
-    async fn claim(&self, _: &Inner, intake: &mut Opened, claim: Claim) -> Result<Claimed> {
-        let mut claimed = intake.claim(claim).await?;
+    async fn claim(&self, _: &Inner, subscription: &mut Opened, claim: Claim) -> Result<Claimed> {
+        let mut claimed = subscription.claim(claim).await?;
         for ClaimedTask { lease, .. } in &mut claimed.deliveries {
-            if let Some(shown) = self.shown.get(&intake.queue, &lease.id) {
-                self.known.set(&intake.queue, &shown, (lease.receipt.clone(), lease.id.clone()));
+            if let Some(shown) = self.shown.get(&subscription.queue, &lease.id) {
+                self.known.set(&subscription.queue, &shown, (lease.receipt.clone(), lease.id.clone()));
                 lease.id = shown;
             }
         }
@@ -366,11 +368,11 @@ impl Defect for SecondCopy {
         &self,
         inner: &Inner,
         queue: &QueueName,
-        mut verdicts: Vec<(Lease, Verdict)>,
+        mut dispositions: Vec<(Lease, Disposition)>,
     ) -> Result<Vec<Result<()>>> {
-        verdicts.iter_mut().for_each(|(lease, _)| self.as_known(queue, lease));
-        let answers = inner.settle(queue, verdicts.clone()).await?;
-        self.shown.settled(queue, &verdicts, &answers, is_end);
+        dispositions.iter_mut().for_each(|(lease, _)| self.as_known(queue, lease));
+        let answers = inner.settle(queue, dispositions.clone()).await?;
+        self.shown.settled(queue, &dispositions, &answers, is_end);
         Ok(answers)
     }
 

@@ -22,28 +22,30 @@ pub(super) struct ListenerLeak {
 
 struct Listener {
     _queue: QueueName,
-    _intake: u64,
+    _subscription: u64,
 }
 
 #[async_trait]
 impl Defect for ListenerLeak {
-    async fn wait(&self, _: &Inner, intake: &mut Opened, at_most: Duration) {
-        self.listeners.lock().push(Arc::new(Listener { _queue: intake.queue.clone(), _intake: intake.number }));
-        intake.wait(at_most).await;
+    async fn wait(&self, _: &Inner, subscription: &mut Opened, at_most: Duration) {
+        self.listeners
+            .lock()
+            .push(Arc::new(Listener { _queue: subscription.queue.clone(), _subscription: subscription.number }));
+        subscription.wait(at_most).await;
     }
 }
 
-/// Each intake that is opened leaves a task of the runtime, until the backend is closed.
+/// Each subscription that is opened leaves a task of the runtime, until the backend is closed.
 #[derive(Default)]
-pub(super) struct TaskForEachIntake {
+pub(super) struct TaskForEachSubscription {
     left: Mutex<Vec<AbortHandle>>,
 }
 
 #[async_trait]
-impl Defect for TaskForEachIntake {
-    async fn opened(&self, _: &Inner, intake: Opened) -> Result<Opened> {
+impl Defect for TaskForEachSubscription {
+    async fn opened(&self, _: &Inner, subscription: Opened) -> Result<Opened> {
         self.left.lock().push(tokio::spawn(pending::<()>()).abort_handle());
-        Ok(intake)
+        Ok(subscription)
     }
 
     async fn close(&self, inner: &Inner) -> Result<()> {
@@ -103,7 +105,7 @@ async fn of_group(inner: &Inner, queue: &QueueName, group: &Select) -> Result<Ve
     }
 }
 
-/// `close` waits for the intakes that are open, before it tells them.
+/// `close` waits for the subscriptions that are open, before it tells them.
 #[derive(Default)]
 pub(super) struct EndlessClose {
     open: AtomicU64,
@@ -111,9 +113,9 @@ pub(super) struct EndlessClose {
 
 #[async_trait]
 impl Defect for EndlessClose {
-    async fn opened(&self, _: &Inner, intake: Opened) -> Result<Opened> {
+    async fn opened(&self, _: &Inner, subscription: Opened) -> Result<Opened> {
         self.open.fetch_add(1, Ordering::Relaxed);
-        Ok(intake)
+        Ok(subscription)
     }
 
     fn ended(&self, _: &Inner, _: &mut Opened) {

@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use delayline_core::{AdminOp, Claim, Claimed, Lease, QueueName, QueueStats, Result, Verdict};
+use delayline_core::{AdminOp, Claim, Claimed, Disposition, Lease, QueueName, QueueStats, Result};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -14,18 +14,18 @@ use tokio::time::{Instant, sleep_until};
 
 use super::defect::{Defect, Inner, Opened};
 
-/// A hint that has come before the wait began is taken, and sleeping begins.
+/// A notification that has come before the wait began is taken, and sleeping begins.
 #[derive(Default)]
-pub(super) struct MissedHint;
+pub(super) struct MissedNotification;
 
 #[async_trait]
-impl Defect for MissedHint {
-    async fn wait(&self, _: &Inner, intake: &mut Opened, at_most: Duration) {
-        let mut wait = intake.wait(at_most);
-        let hinted = poll_fn(|cx| Poll::Ready(wait.as_mut().poll(cx).is_ready())).await;
-        if hinted {
+impl Defect for MissedNotification {
+    async fn wait(&self, _: &Inner, subscription: &mut Opened, at_most: Duration) {
+        let mut wait = subscription.wait(at_most);
+        let notified = poll_fn(|cx| Poll::Ready(wait.as_mut().poll(cx).is_ready())).await;
+        if notified {
             drop(wait);
-            intake.wait(at_most).await;
+            subscription.wait(at_most).await;
         } else {
             wait.await;
         }
@@ -45,12 +45,12 @@ impl Default for SoundSleeper {
 
 #[async_trait]
 impl Defect for SoundSleeper {
-    async fn wait(&self, _: &Inner, intake: &mut Opened, at_most: Duration) {
+    async fn wait(&self, _: &Inner, subscription: &mut Opened, at_most: Duration) {
         let ends = Instant::now() + at_most;
-        let expects = intake.expects;
-        let mut wait = intake.wait(at_most);
-        let hinted = poll_fn(|cx| Poll::Ready(wait.as_mut().poll(cx).is_ready())).await;
-        if hinted {
+        let expects = subscription.expects;
+        let mut wait = subscription.wait(at_most);
+        let notified = poll_fn(|cx| Poll::Ready(wait.as_mut().poll(cx).is_ready())).await;
+        if notified {
             return;
         }
         wait.await;
@@ -69,40 +69,40 @@ impl Defect for SoundSleeper {
     }
 }
 
-/// What is due beyond a claim is dealt out to the other intakes that are open, as a server does that pushes. Each keeps its
-/// one task until it claims or ends, and so for ever when it stalls.
+/// What is due beyond a claim is dealt out to the other subscriptions that are open, as a server does that pushes. Each
+/// keeps its one task until it claims or ends, and so for ever when it stalls.
 #[derive(Default)]
 pub(super) struct Hoarder {
     kept: Mutex<HashMap<(QueueName, u64), Option<Lease>>>,
 }
 
 impl Hoarder {
-    /// The other intakes of this one's queue that have nothing yet.
-    fn others(&self, intake: &Opened) -> Vec<u64> {
+    /// The other subscriptions of this one's queue that have nothing yet.
+    fn others(&self, subscription: &Opened) -> Vec<u64> {
         let kept = self.kept.lock();
-        let others = kept
-            .iter()
-            .filter(|((queue, number), lease)| *queue == intake.queue && *number != intake.number && lease.is_none());
+        let others = kept.iter().filter(|((queue, number), lease)| {
+            *queue == subscription.queue && *number != subscription.number && lease.is_none()
+        });
         others.map(|((_, number), _)| *number).collect()
     }
 }
 
 #[async_trait]
 impl Defect for Hoarder {
-    async fn opened(&self, _: &Inner, intake: Opened) -> Result<Opened> {
-        self.kept.lock().insert((intake.queue.clone(), intake.number), None);
-        Ok(intake)
+    async fn opened(&self, _: &Inner, subscription: Opened) -> Result<Opened> {
+        self.kept.lock().insert((subscription.queue.clone(), subscription.number), None);
+        Ok(subscription)
     }
 
-    async fn claim(&self, inner: &Inner, intake: &mut Opened, mut claim: Claim) -> Result<Claimed> {
-        let queue = intake.queue.clone();
+    async fn claim(&self, inner: &Inner, subscription: &mut Opened, mut claim: Claim) -> Result<Claimed> {
+        let queue = subscription.queue.clone();
         // What it kept is given back and claimed anew, at its old place and under the lease that is asked for now.
-        let kept = self.kept.lock().insert((queue.clone(), intake.number), None).flatten();
-        inner.settle_quietly(&queue, kept.into_iter().map(|lease| (lease, Verdict::Release)).collect()).await;
-        let others = self.others(intake);
+        let kept = self.kept.lock().insert((queue.clone(), subscription.number), None).flatten();
+        inner.settle_quietly(&queue, kept.into_iter().map(|lease| (lease, Disposition::Release)).collect()).await;
+        let others = self.others(subscription);
         let asked = claim.max;
         claim.max = if asked == 0 { 0 } else { asked.saturating_add(others.len()) };
-        let mut claimed = intake.claim(claim).await?;
+        let mut claimed = subscription.claim(claim).await?;
         let dealt = claimed.deliveries.split_off(asked.min(claimed.deliveries.len()));
         let mut kept = self.kept.lock();
         for (number, task) in others.into_iter().zip(dealt) {
@@ -111,11 +111,11 @@ impl Defect for Hoarder {
         Ok(claimed)
     }
 
-    fn ended(&self, inner: &Inner, intake: &mut Opened) {
-        let kept = self.kept.lock().remove(&(intake.queue.clone(), intake.number)).flatten();
+    fn ended(&self, inner: &Inner, subscription: &mut Opened) {
+        let kept = self.kept.lock().remove(&(subscription.queue.clone(), subscription.number)).flatten();
         if let (Some(lease), Ok(runtime)) = (kept, Handle::try_current()) {
-            let (inner, queue) = (inner.clone(), intake.queue.clone());
-            runtime.spawn(async move { inner.settle_quietly(&queue, vec![(lease, Verdict::Release)]).await });
+            let (inner, queue) = (inner.clone(), subscription.queue.clone());
+            runtime.spawn(async move { inner.settle_quietly(&queue, vec![(lease, Disposition::Release)]).await });
         }
     }
 }
@@ -157,8 +157,8 @@ pub(super) struct Polling;
 
 #[async_trait]
 impl Defect for Polling {
-    async fn wait(&self, _: &Inner, intake: &mut Opened, at_most: Duration) {
-        intake.wait(at_most.min(Duration::from_millis(5))).await;
+    async fn wait(&self, _: &Inner, subscription: &mut Opened, at_most: Duration) {
+        subscription.wait(at_most.min(Duration::from_millis(5))).await;
     }
 }
 
@@ -168,8 +168,8 @@ pub(super) struct LostClaim;
 
 #[async_trait]
 impl Defect for LostClaim {
-    async fn claim(&self, _: &Inner, intake: &mut Opened, claim: Claim) -> Result<Claimed> {
-        let claimed = intake.claim(claim).await?;
+    async fn claim(&self, _: &Inner, subscription: &mut Opened, claim: Claim) -> Result<Claimed> {
+        let claimed = subscription.claim(claim).await?;
         tokio::task::yield_now().await;
         Ok(claimed)
     }

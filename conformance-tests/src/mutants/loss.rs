@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use delayline_core::{
-    Bytes, Change, Claim, Claimed, DeadLetterOp, DeadLetters, Lease, NewTask, Outcome, QueueName, Reason, Result,
-    Scheduled, Select, TaskRef, Verdict,
+    Bytes, Change, Claim, Claimed, DeadLetterOp, DeadLetters, Disposition, Lease, NewTask, QueueName, Reason, Result,
+    ScheduleOutcome, Scheduled, Select, TaskRef,
 };
 
 use super::defect::{Defect, Inner, Notes, Opened, is_end};
@@ -19,7 +19,7 @@ impl Defect for LastLost {
     async fn schedule(&self, inner: &Inner, queue: &QueueName, tasks: Vec<NewTask>) -> Result<Vec<Result<Scheduled>>> {
         let answers = inner.schedule(queue, tasks).await?;
         if let [_, .., Ok(last)] = &answers[..]
-            && last.outcome == Outcome::Created
+            && last.outcome == ScheduleOutcome::Created
         {
             let _ = inner.change(queue, Select::Tasks(vec![last.into()]), Change::cancel()).await;
         }
@@ -40,7 +40,7 @@ impl Defect for ErrorsAsOk {
             for (answer, id) in answers.iter_mut().zip(ids) {
                 if answer.is_err() {
                     let id = id.unwrap_or_else(|| uuid::Uuid::new_v4().into());
-                    *answer = Ok(Scheduled::new(TaskRef::from(id), Outcome::Created));
+                    *answer = Ok(Scheduled::new(TaskRef::from(id), ScheduleOutcome::Created));
                 }
             }
         }
@@ -54,10 +54,10 @@ pub(super) struct EndlessLease;
 
 #[async_trait]
 impl Defect for EndlessLease {
-    async fn claim(&self, inner: &Inner, intake: &mut Opened, mut claim: Claim) -> Result<Claimed> {
+    async fn claim(&self, inner: &Inner, subscription: &mut Opened, mut claim: Claim) -> Result<Claimed> {
         inner.capabilities().check_lease(claim.lease)?;
         let asked = std::mem::replace(&mut claim.lease, inner.capabilities().lease_max);
-        let mut claimed = intake.claim(claim).await?;
+        let mut claimed = subscription.claim(claim).await?;
         let ends_at = inner.wall_in(asked);
         claimed.deliveries.iter_mut().for_each(|task| task.lease.expires_at = ends_at);
         Ok(claimed)
@@ -88,8 +88,8 @@ pub(super) struct CorruptRetry;
 
 #[async_trait]
 impl Defect for CorruptRetry {
-    async fn claim(&self, _: &Inner, intake: &mut Opened, claim: Claim) -> Result<Claimed> {
-        let mut claimed = intake.claim(claim).await?;
+    async fn claim(&self, _: &Inner, subscription: &mut Opened, claim: Claim) -> Result<Claimed> {
+        let mut claimed = subscription.claim(claim).await?;
         for task in claimed.deliveries.iter_mut().filter(|task| task.lease.attempt > 1) {
             let mut bytes = task.payload.to_vec();
             match bytes.first_mut() {
@@ -102,7 +102,7 @@ impl Defect for CorruptRetry {
     }
 }
 
-/// A letter that is redriven begins with the attempts that it had, and is buried again if none are left.
+/// A letter that is redriven begins with the attempts that it had, and is dead-lettered again if none are left.
 #[derive(Default)]
 pub(super) struct UsedUpRedrive {
     had: Notes<u32>,
@@ -133,24 +133,25 @@ impl Defect for UsedUpRedrive {
 
     async fn schedule(&self, inner: &Inner, queue: &QueueName, tasks: Vec<NewTask>) -> Result<Vec<Result<Scheduled>>> {
         let answers = inner.schedule(queue, tasks).await?;
-        for new in answers.iter().flatten().filter(|answer| answer.outcome != Outcome::Existing) {
+        for new in answers.iter().flatten().filter(|answer| answer.outcome != ScheduleOutcome::Existing) {
             self.had.remove(queue, new.id());
         }
         Ok(answers)
     }
 
-    async fn claim(&self, inner: &Inner, intake: &mut Opened, claim: Claim) -> Result<Claimed> {
-        let mut claimed = intake.claim(claim).await?;
+    async fn claim(&self, inner: &Inner, subscription: &mut Opened, claim: Claim) -> Result<Claimed> {
+        let mut claimed = subscription.claim(claim).await?;
         for task in &mut claimed.deliveries {
-            task.lease.attempt += self.had.get(&intake.queue, &task.lease.id).unwrap_or(0);
+            task.lease.attempt += self.had.get(&subscription.queue, &task.lease.id).unwrap_or(0);
         }
-        let used_up = claimed.deliveries.extract_if(.., |task| task.lease.attempt > task.max_attempts);
-        let buried: Vec<_> = used_up.map(|task| (task.lease, Verdict::Bury { reason: Reason::default() })).collect();
-        if !buried.is_empty() {
-            claimed.buried += buried.len() as u64;
+        let used_up = claimed.deliveries.extract_if(.., |task| task.lease.attempt > task.attempts_max);
+        let dead_lettered: Vec<_> =
+            used_up.map(|task| (task.lease, Disposition::DeadLetter { reason: Reason::default() })).collect();
+        if !dead_lettered.is_empty() {
+            claimed.dead_lettered += dead_lettered.len() as u64;
             claimed.next_due_in = Some(Duration::ZERO);
-            let queue = intake.queue.clone();
-            inner.settle_quietly(&queue, buried).await;
+            let queue = subscription.queue.clone();
+            inner.settle_quietly(&queue, dead_lettered).await;
         }
         Ok(claimed)
     }
@@ -159,10 +160,10 @@ impl Defect for UsedUpRedrive {
         &self,
         inner: &Inner,
         queue: &QueueName,
-        verdicts: Vec<(Lease, Verdict)>,
+        dispositions: Vec<(Lease, Disposition)>,
     ) -> Result<Vec<Result<()>>> {
-        let answers = inner.settle(queue, verdicts.clone()).await?;
-        self.had.settled(queue, &verdicts, &answers, is_end);
+        let answers = inner.settle(queue, dispositions.clone()).await?;
+        self.had.settled(queue, &dispositions, &answers, is_end);
         Ok(answers)
     }
 }

@@ -14,7 +14,7 @@
 //! |---|---|
 //! | `mutant`, `list` | what a mutant is; all of them |
 //! | `defect` | what a defect can change, and what it may remember |
-//! | `backend`, `intake`, `harness` | a backend, its intakes and its harness, seen through a defect |
+//! | `backend`, `subscription`, `harness` | a backend, its subscriptions and its harness, seen through a defect |
 //! | `time` `loss` `dup` `order` `cancel` `live` `clear` `leak` | the defects, by the family of promises that they break |
 //! | `watch`, `main` | for those who run them: whether one was caught, without noise; the `main` of a test target |
 
@@ -24,7 +24,6 @@ mod clear;
 mod defect;
 mod dup;
 mod harness;
-mod intake;
 mod leak;
 mod list;
 mod live;
@@ -32,6 +31,7 @@ mod loss;
 mod main;
 mod mutant;
 mod order;
+mod subscription;
 mod time;
 mod watch;
 

@@ -39,8 +39,8 @@ pub(super) struct Late;
 
 #[async_trait]
 impl Defect for Late {
-    async fn wait(&self, inner: &Inner, intake: &mut Opened, at_most: Duration) {
-        intake.wait(at_most.saturating_add(50 * inner.unit())).await;
+    async fn wait(&self, inner: &Inner, subscription: &mut Opened, at_most: Duration) {
+        subscription.wait(at_most.saturating_add(50 * inner.unit())).await;
     }
 }
 
@@ -106,10 +106,10 @@ impl Defect for NoExpiry {
         Ok(answers)
     }
 
-    async fn claim(&self, _: &Inner, intake: &mut Opened, claim: Claim) -> Result<Claimed> {
-        let mut claimed = intake.claim(claim).await?;
+    async fn claim(&self, _: &Inner, subscription: &mut Opened, claim: Claim) -> Result<Claimed> {
+        let mut claimed = subscription.claim(claim).await?;
         for task in &mut claimed.deliveries {
-            if self.lengthened.has(&intake.queue, &task.lease.id) {
+            if self.lengthened.has(&subscription.queue, &task.lease.id) {
                 task.expires_at = task.expires_at.map(|at| at.saturating_sub(LONGER));
             }
         }

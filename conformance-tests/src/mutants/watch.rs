@@ -44,8 +44,8 @@ pub fn see(mutant: &Mutant, test: &'static Test, harness: Arc<dyn Harness>, seed
     }
 }
 
-/// Keeps the panics of tests under [`run_test`](crate::run_test) from being printed, for the rest of the process: they are in its report, and
-/// with mutants they are wanted. Other panics are printed as before.
+/// Keeps the panics of tests under [`run_test`](crate::run_test) from being printed, for the rest of the process: they are
+/// in its report, and with mutants they are wanted. Other panics are printed as before.
 pub fn quiet() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

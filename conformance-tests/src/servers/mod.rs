@@ -12,8 +12,8 @@
 //! All calls block: make servers outside a runtime, or with `spawn_blocking`.
 //!
 //! Environment: `DELAYLINE_TEST_REDIS`, `DELAYLINE_TEST_POSTGRES` and `DELAYLINE_TEST_RABBITMQ` hold the URL of a server that
-//! is already there and is used instead. `DELAYLINE_RELEASE_REDIS` and so on, with `DELAYLINE_RELEASE_PGBOUNCER`, choose a release
-//! by its name, as `scripts/servers status --matrix` lists them.
+//! is already there and is used instead. `DELAYLINE_RELEASE_REDIS` and so on, with `DELAYLINE_RELEASE_PGBOUNCER`, choose a
+//! release by its name, as `scripts/servers status --matrix` lists them.
 
 mod error;
 mod kind;
@@ -38,7 +38,7 @@ pub use redis::{Redis, RedisCluster};
 pub use release::{Release, matrix_dir};
 pub use server::Server;
 
-/// The server of a kind for this process: started at the first call, the same for each. Tests are kept apart by name spaces.
+/// The server of a kind for this process: started at the first call, the same for each. Tests are kept apart by namespaces.
 ///
 /// # Errors
 /// [`ServerError`]; [`ServerError::Missing`] names the command that installs it.

@@ -21,8 +21,8 @@ pub struct Release {
     pub program: String,
 }
 
-/// Where `scripts/servers install --matrix` puts what: name, kind, folder of a root file system, folder of its programs within, the
-/// program.
+/// Where `scripts/servers install --matrix` puts what: name, kind, folder of a root file system, folder of its programs
+/// within, the program.
 const MATRIX: [(&str, Kind, Option<&str>, &str, &str); 9] = [
     ("redis-6.2", Kind::Redis, None, "redis-6.2/bin", "redis-server"),
     ("redis-8.0", Kind::Redis, Some("sid"), "/usr/bin", "redis-server"),

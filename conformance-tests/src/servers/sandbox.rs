@@ -1,8 +1,8 @@
 //! A temporary directory with processes in it, and a guard that cleans both up however we end.
 //!
 //! The guard is a shell that waits for the end of its input, which comes when our end of the pipe is closed: by a drop, at
-//! the end of the process, or when it is killed. It then kills what it was told of and removes the directory. So there is one way of
-//! cleaning up, and every test uses it.
+//! the end of the process, or when it is killed. It then kills what it was told of and removes the directory. So there is
+//! one way of cleaning up, and every test uses it.
 
 use std::fs::{self, File};
 use std::io::Write;

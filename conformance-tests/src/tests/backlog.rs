@@ -1,10 +1,10 @@
-//! Backlogs that are larger than what a store sorts or sweeps in one piece, and that came in no order.
+//! Backlogs that are larger than what a store sorts or fallback polls in one piece, and that came in no order.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    Change, ChangeOutcome, ClaimedTask, DelayBackend, NewTask, QueueName, Select, TaskRef, Timestamp, Verdict,
+    Change, ChangeOutcome, ClaimedTask, DelayBackend, Disposition, NewTask, QueueName, Select, TaskRef, Timestamp,
 };
 
 use super::order::{assert_in_order, number_of, numbered_one};
@@ -14,11 +14,11 @@ pub async fn order_3_a_large_backlog_released_in_any_order_comes_in_its_old_orde
     let (backend, queue, tasks) = (t.backend(), t.queue("released"), t.size(12_000, 1_500));
     let begun = t.wall();
     t.put_all(&backend, &queue, (0..tasks).map(|i| numbered_one(i, long_ago(begun, i)))).await;
-    let mut intake = t.intake(&backend, &queue).await;
-    let held = t.take(&mut intake, tasks).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let held = t.take(&mut subscription, tasks).await;
     assert_eq!(held.len(), tasks);
     release_shuffled(t, &backend, &queue, held).await;
-    let again = t.take(&mut intake, tasks).await;
+    let again = t.take(&mut subscription, tasks).await;
     assert_eq!(again.len(), tasks);
     assert_in_order(t, &again, |i| long_ago(begun, i).unix_millis_floor());
     t.complete(&backend, &queue, &again).await;
@@ -33,8 +33,8 @@ pub async fn cancel_2_the_rest_of_a_backlog_that_was_mostly_cancelled_comes(t: &
     let mut refs: Vec<TaskRef> = Vec::new();
     let due = (0..tasks / 2).map(|i| numbered_one(i, long_ago(begun, i)));
     refs.extend(t.put_all(&backend, &queue, due).await.into_iter().map(TaskRef::from));
-    let mut intake = t.intake(&backend, &queue).await;
-    let held = t.take(&mut intake, tasks / 2).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let held = t.take(&mut subscription, tasks / 2).await;
     assert_eq!(held.len(), tasks / 2);
     let later: Vec<NewTask> = (tasks / 2..tasks)
         .map(|i| numbered_one(i, Duration::from_millis(rng.u64(span_ms..2 * span_ms)) + t.units(20)))
@@ -65,8 +65,8 @@ fn long_ago(begun: Timestamp, number: usize) -> Timestamp {
 async fn release_shuffled(t: &Trial, backend: &Arc<dyn DelayBackend>, queue: &QueueName, mut held: Vec<ClaimedTask>) {
     t.rng().shuffle(&mut held);
     for some in held.chunks(t.caps().batch_max.min(1_000)) {
-        let verdicts = some.iter().map(|task| (task.lease.clone(), Verdict::Release)).collect();
-        for answer in backend.settle(queue, verdicts).await.expect("an answer to settle") {
+        let dispositions = some.iter().map(|task| (task.lease.clone(), Disposition::Release)).collect();
+        for answer in backend.settle(queue, dispositions).await.expect("an answer to settle") {
             answer.expect("a live lease");
         }
     }

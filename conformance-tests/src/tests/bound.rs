@@ -8,17 +8,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use delayline_core::{
-    AdminOp, Attempts, BuryCause, Bytes, CancellationToken, Capabilities, Change, Changed, Claim, Context, DeadLetter,
-    DeadLetterOp, DeadLetters, DelayBackend, Due, ErrorKind, Headers, Intake, IntakeOptions, Lease, NewTask, Page,
-    Queue, QueueName, QueueStats, Raw, Reason, Result, Scheduled, Select, Task, TaskId, TaskRef, TaskView, Verdict,
-    Worker, async_trait, limits,
+    AdminOp, Attempts, Bytes, CancellationToken, Capabilities, Change, Changed, Claim, Context, DeadLetter,
+    DeadLetterCause, DeadLetterOp, DeadLetters, DelayBackend, Disposition, Due, ErrorKind, Headers, Lease, NewTask,
+    Page, Queue, QueueName, QueueStats, Raw, Reason, Result, Scheduled, Select, Subscription, SubscriptionOptions,
+    Task, TaskId, TaskRef, TaskView, Worker, async_trait, limits,
 };
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub use self::names::*;
-use super::crew::{Goal, Hand, bury, until_reached};
+use super::crew::{Goal, Hand, dead_letter, until_reached};
 use super::order::{numbered, numbered_one};
 use crate::history::{Answer, Op, What};
 use crate::need::Need;
@@ -46,13 +46,13 @@ pub async fn bound_2_headers_at_the_limit_travel(t: &Trial) {
 
     let payload = vec![b'p'; t.caps().payload_bytes_max];
     t.put(&backend, &queue, NewTask::new(Due::NOW, payload).headers(most.clone())).await;
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     for _ in 0..2 {
-        let task = t.take(&mut intake, 1).await.pop().expect("a task with all the headers there may be");
+        let task = t.take(&mut subscription, 1).await.pop().expect("a task with all the headers there may be");
         assert_eq!(task.headers, most);
-        t.settle(&backend, &queue, &task, Verdict::Release).await.unwrap();
+        t.settle(&backend, &queue, &task, Disposition::Release).await.unwrap();
     }
-    drop(intake);
+    drop(subscription);
     assert_eq!(t.drain(&backend, &queue, 1).await.len(), 1);
 }
 
@@ -60,11 +60,11 @@ pub async fn bound_3_a_reason_at_the_limit_is_kept(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("reasons"));
     let reasons =
         ["x".repeat(limits::REASON_BYTES_MAX), "é".repeat(5_000), "'\"\\\n{}%s\u{10ffff}".into(), String::new()];
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     for (i, text) in reasons.iter().enumerate() {
         t.put(&backend, &queue, numbered_one(i, Due::NOW)).await;
-        let task = t.take(&mut intake, 1).await.pop().expect("a task that is due");
-        t.settle(&backend, &queue, &task, Verdict::Bury { reason: Reason::new(text.clone()) }).await.unwrap();
+        let task = t.take(&mut subscription, 1).await.pop().expect("a task that is due");
+        t.settle(&backend, &queue, &task, Disposition::DeadLetter { reason: Reason::new(text.clone()) }).await.unwrap();
     }
     let letters = letters(&backend, &queue, 10).await;
     let kept: Vec<&Reason> = letters.iter().map(|letter| &letter.reason).collect();
@@ -117,10 +117,10 @@ pub async fn bound_4_an_empty_batch_does_nothing(t: &Trial) {
         let changed = backend.change(&queue, Select::Tasks(vec![]), Change::cancel()).await.unwrap();
         assert_eq!((changed.outcomes.len(), changed.changed, changed.not_found), (0, 0, 0));
     }
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     t.put(&backend, &queue, NewTask::new(Due::NOW, "there")).await;
-    assert!(t.claim(&mut intake, 0).await.is_empty(), "a claim of no task brought one");
-    drop(intake);
+    assert!(t.claim(&mut subscription, 0).await.is_empty(), "a claim of no task brought one");
+    drop(subscription);
     let taken = t.drain(&backend, &queue, 1).await;
     assert_eq!(taken.iter().map(|task| task.lease.attempt).collect::<Vec<_>>(), [1], "a claim of no task counted");
 }
@@ -143,9 +143,9 @@ pub async fn bound_4_a_full_batch_is_taken_and_one_more_is_refused_whole(t: &Tri
 
     let short = t.queue("leases");
     t.put(&backend, &short, NewTask::new(Due::NOW, "held")).await;
-    let mut intake = t.intake(&backend, &short).await;
-    let held = t.take(&mut intake, 1).await.pop().expect("a task that is due");
-    let refused = backend.settle(&short, vec![(held.lease.clone(), Verdict::Complete); most + 1]).await;
+    let mut subscription = t.subscribe(&backend, &short).await;
+    let held = t.take(&mut subscription, 1).await.pop().expect("a task that is due");
+    let refused = backend.settle(&short, vec![(held.lease.clone(), Disposition::Complete); most + 1]).await;
     assert_eq!(refused.map_err(|e| e.kind()).err(), Some(ErrorKind::TooLarge), "settling");
     if Need::Extend.is_met(t.caps()) {
         let refused = backend.extend(&short, vec![held.lease.clone(); most + 1], Duration::from_secs(1)).await;
@@ -191,7 +191,7 @@ pub async fn bound_4_a_page_holds_at_most_a_thousand_dead_letters(t: &Trial) {
     // By several at once, for the letters of one to come between those of another.
     for client in [t.another().await, backend.clone(), backend.clone()] {
         let hand = Hand { backend: client, queue: queue.clone(), goal: goal.clone(), lease: LONG_LEASE, max: 20 };
-        hands.spawn(hand.work(|_, _| Some(bury("full"))));
+        hands.spawn(hand.work(|_, _| Some(dead_letter("full"))));
     }
     until_reached(t, &goal, hands).await;
     // What was listed before changes nothing.
@@ -253,12 +253,12 @@ impl DelayBackend for Unhurried {
         self.0.schedule(queue, tasks).await
     }
 
-    async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
-        self.0.intake(queue, options).await
+    async fn subscribe(&self, queue: &QueueName, options: SubscriptionOptions) -> Result<Box<dyn Subscription>> {
+        self.0.subscribe(queue, options).await
     }
 
-    async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
-        self.0.settle(queue, verdicts).await
+    async fn settle(&self, queue: &QueueName, dispositions: Vec<(Lease, Disposition)>) -> Result<Vec<Result<()>>> {
+        self.0.settle(queue, dispositions).await
     }
 
     async fn extend(&self, queue: &QueueName, leases: Vec<Lease>, by: Duration) -> Result<Vec<Result<Lease>>> {
@@ -308,7 +308,7 @@ pub async fn bound_9_a_claim_brings_at_most_max_and_max_bytes(t: &Trial) {
     let tasks = 60;
     let payload = |i: usize| vec![i as u8; if i.is_multiple_of(7) { bytes } else { bytes / 2 }];
     t.put_all(&backend, &queue, (0..tasks).map(|i| NewTask::new(Due::NOW, payload(i)))).await;
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let (began, mut came) = (Instant::now(), Vec::new());
     let limits = [
         (usize::MAX, bytes),
@@ -321,7 +321,7 @@ pub async fn bound_9_a_claim_brings_at_most_max_and_max_bytes(t: &Trial) {
     ];
     for (max, max_bytes) in limits.into_iter().cycle() {
         let claim = Claim::new(max, LONG_LEASE.min(t.caps().lease_max)).max_bytes(max_bytes);
-        let claimed = intake.claim(claim).await.unwrap();
+        let claimed = subscription.claim(claim).await.unwrap();
         let (n, sum) =
             (claimed.deliveries.len(), claimed.deliveries.iter().map(|task| task.payload.len()).sum::<usize>());
         assert!(n <= max, "a claim of {max} tasks brought {n}");
@@ -333,7 +333,7 @@ pub async fn bound_9_a_claim_brings_at_most_max_and_max_bytes(t: &Trial) {
         }
         if n == 0 {
             assert!(began.elapsed() < t.patience(), "{} of {tasks} tasks that are due came", came.len());
-            intake.wait(claimed.next_due_in.unwrap_or(t.caps().sweep).min(t.units(1))).await;
+            subscription.wait(claimed.next_due_in.unwrap_or(t.caps().fallback_poll_interval).min(t.units(1))).await;
         }
     }
     came.sort_unstable();
@@ -379,7 +379,7 @@ fn most_asked_for(t: &Trial) -> usize {
         match event.what {
             What::Invoked { op: Op::Claim { max, .. }, .. } => most = most.max(held + max),
             What::Ok(Answer::Claim { deliveries, .. }) => held += deliveries.len(),
-            What::Invoked { op: Op::Settle(verdicts), .. } => held = held.saturating_sub(verdicts.len()),
+            What::Invoked { op: Op::Settle(dispositions), .. } => held = held.saturating_sub(dispositions.len()),
             _ => {}
         }
     }
@@ -400,7 +400,7 @@ pub async fn bound_13_a_task_may_be_attempted_once_or_ten_thousand_times(t: &Tri
         assert_eq!(Attempts::new(wrong).map_err(|e| e.kind()), Err(ErrorKind::OutOfRange), "{wrong} attempts");
     }
     let (backend, queue) = (t.backend(), t.queue("attempts"));
-    let task = |attempts: u32| NewTask::new(Due::NOW, "x").max_attempts(Attempts::new(attempts).unwrap());
+    let task = |attempts: u32| NewTask::new(Due::NOW, "x").attempts_max(Attempts::new(attempts).unwrap());
     // All ten thousand where each costs next to nothing; otherwise as many as show that they are not the usual twenty.
     for (attempts, tried) in [(1, 1), (2, 2), (most, t.size(most as usize, 30) as u32)] {
         t.put(&backend, &queue, task(attempts)).await;
@@ -422,11 +422,12 @@ pub async fn bound_13_a_task_is_attempted_twenty_times_unless_told(t: &Trial) {
 
 /// Claims a task that may have `attempts` and gives up so often, and checks the count.
 async fn try_in_vain(t: &Trial, backend: &Arc<dyn DelayBackend>, queue: &QueueName, attempts: u32, times: u32) {
-    let mut intake = t.intake(backend, queue).await;
+    let mut subscription = t.subscribe(backend, queue).await;
     for attempt in 1..=times {
-        let task = t.take(&mut intake, 1).await.pop().unwrap_or_else(|| panic!("no attempt {attempt} of {attempts}"));
-        assert_eq!((task.lease.attempt, task.max_attempts), (attempt, attempts));
-        let retry = Verdict::Retry { after: Duration::ZERO, reason: "in vain".into() };
+        let task =
+            t.take(&mut subscription, 1).await.pop().unwrap_or_else(|| panic!("no attempt {attempt} of {attempts}"));
+        assert_eq!((task.lease.attempt, task.attempts_max), (attempt, attempts));
+        let retry = Disposition::Retry { after: Duration::ZERO, reason: "in vain".into() };
         t.settle(backend, queue, &task, retry).await.unwrap();
     }
 }
@@ -437,7 +438,7 @@ async fn assert_given_up(t: &Trial, backend: &Arc<dyn DelayBackend>, queue: &Que
     if Need::DeadLetters.is_met(t.caps()) {
         let letters = letters(backend, queue, 10).await;
         let last = letters.last().expect("a task that was given up is a dead letter");
-        assert_eq!((last.cause, last.attempts), (BuryCause::AttemptsUsedUp, attempts));
+        assert_eq!((last.cause, last.attempts), (DeadLetterCause::AttemptsUsedUp, attempts));
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    Bytes, Change, ChangeOutcome, Changed, ClaimedTask, DeadLetterOp, DelayBackend, Due, ErrorKind, NewTask, Queue,
-    QueueName, Receipt, Result, Select, Shift, TaskId, TaskRef, TaskState, Timestamp, Verdict,
+    Bytes, Change, ChangeOutcome, Changed, ClaimedTask, DeadLetterOp, DelayBackend, Disposition, Due, ErrorKind,
+    NewTask, Queue, QueueName, Receipt, Result, Select, Shift, TaskId, TaskRef, TaskState, Timestamp,
 };
 use tokio::time::sleep;
 
@@ -87,19 +87,22 @@ pub async fn cancel_1_each_task_of_a_move_or_shift_has_its_own_answer(t: &Trial)
 /// Changes tasks in every state by one call; brings back the one that is in flight.
 async fn each_has_its_answer(t: &Trial, queue: &QueueName, by: Change) -> ClaimedTask {
     let backend = t.backend();
-    let mut intake = t.intake(&backend, queue).await;
+    let mut subscription = t.subscribe(&backend, queue).await;
     let refs: HashMap<TaskId, TaskRef> = t
         .put_all(&backend, queue, (0..4).map(|i| NewTask::new(Due::NOW, format!("{i}"))))
         .await
         .into_iter()
         .map(|scheduled| (scheduled.task.id.clone(), scheduled.task))
         .collect();
-    let mut taken = t.take(&mut intake, 4).await;
+    let mut taken = t.take(&mut subscription, 4).await;
     let of = |task: &ClaimedTask| refs[&task.lease.id].clone();
-    let (retried, buried, completed, in_flight) = (taken.remove(0), taken.remove(0), taken.remove(0), taken.remove(0));
-    let retry = Verdict::Retry { after: FAR, reason: "not yet".into() };
+    let (retried, dead_lettered, completed, in_flight) =
+        (taken.remove(0), taken.remove(0), taken.remove(0), taken.remove(0));
+    let retry = Disposition::Retry { after: FAR, reason: "not yet".into() };
     t.settle(&backend, queue, &retried, retry).await.expect("a live lease");
-    t.settle(&backend, queue, &buried, Verdict::Bury { reason: "never".into() }).await.expect("a live lease");
+    t.settle(&backend, queue, &dead_lettered, Disposition::DeadLetter { reason: "never".into() })
+        .await
+        .expect("a live lease");
     t.complete(&backend, queue, std::slice::from_ref(&completed)).await;
     let waiting = t.put(&backend, queue, NewTask::new(FAR, "waiting")).await;
     let due = t.put(&backend, queue, NewTask::new(Due::NOW, "due")).await;
@@ -107,7 +110,7 @@ async fn each_has_its_answer(t: &Trial, queue: &QueueName, by: Change) -> Claime
         (waiting.into(), ChangeOutcome::Changed, "a task that waits"),
         (of(&in_flight), InFlight, "a task in flight"),
         (of(&completed), NotFound, "a completed task"),
-        (of(&buried), NotFound, "a dead letter"),
+        (of(&dead_lettered), NotFound, "a dead letter"),
         (due.into(), ChangeOutcome::Changed, "a task that is due"),
         (of(&retried), ChangeOutcome::Changed, "a task that waits for its retry"),
     ];
@@ -168,21 +171,21 @@ pub async fn cancel_2_through_the_typed_queue(t: &Trial) {
 
 pub async fn cancel_3_a_task_cancelled_in_flight_is_marked_and_never_redelivered(t: &Trial) {
     let now = Duration::ZERO;
-    let verdicts = [
-        ("completed", Some(Verdict::Complete)),
-        ("retried", Some(Verdict::Retry { after: now, reason: "again".into() })),
-        ("snoozed", Some(Verdict::Snooze { after: now })),
-        ("released", Some(Verdict::Release)),
-        ("buried", Some(Verdict::Bury { reason: "never".into() })),
+    let dispositions = [
+        ("completed", Some(Disposition::Complete)),
+        ("retried", Some(Disposition::Retry { after: now, reason: "again".into() })),
+        ("snoozed", Some(Disposition::Snooze { after: now })),
+        ("released", Some(Disposition::Release)),
+        ("buried", Some(Disposition::DeadLetter { reason: "never".into() })),
         ("ended", None),
     ];
-    for (how, verdict) in verdicts {
+    for (how, disposition) in dispositions {
         let (backend, other, queue) = (t.backend(), t.another().await, t.queue(how));
-        let mut intake = t.intake(&backend, &queue).await;
+        let mut subscription = t.subscribe(&backend, &queue).await;
         let task: TaskRef = t.put(&backend, &queue, NewTask::new(Due::NOW, how)).await.into();
         // Longer than what stands between the claim and the extension takes on a busy machine.
-        let lease = if verdict.is_some() { LONG_LEASE } else { t.units(10) };
-        let claimed = t.take_within(&mut intake, 1, lease, t.patience()).await.pop().expect("a task that is due");
+        let lease = if disposition.is_some() { LONG_LEASE } else { t.units(10) };
+        let claimed = t.take_within(&mut subscription, 1, lease, t.patience()).await.pop().expect("a task that is due");
         for _ in 0..2 {
             assert_eq!(change_one(&other, &queue, task.clone(), Change::cancel()).await, InFlight, "{how}");
         }
@@ -195,11 +198,11 @@ pub async fn cancel_3_a_task_cancelled_in_flight_is_marked_and_never_redelivered
             let lease = extended.into_iter().next().expect("one answer").expect("a lease that is live");
             assert!(lease.cancelled, "{how}: its holder learns of it from the next extension");
         }
-        match verdict {
-            Some(verdict) => t.settle(&backend, &queue, &claimed, verdict).await.expect("a live lease"),
+        match disposition {
+            Some(disposition) => t.settle(&backend, &queue, &claimed, disposition).await.expect("a live lease"),
             None => sleep(t.units(11)).await,
         }
-        let came = t.take_within(&mut intake, 1, LONG_LEASE, t.units(2)).await;
+        let came = t.take_within(&mut subscription, 1, LONG_LEASE, t.units(2)).await;
         assert!(came.is_empty(), "{how}: a task came that had been cancelled in flight");
         assert_gone(t, &backend, &queue, &task, how).await;
     }
@@ -220,18 +223,18 @@ async fn assert_gone(t: &Trial, backend: &Arc<dyn DelayBackend>, queue: &QueueNa
 
 pub async fn cancel_3_the_id_of_a_task_cancelled_in_flight_is_free_at_once(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("again"));
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let named = |payload: &'static str| NewTask::new(Due::NOW, payload).id(t.id("anna"));
     let first: TaskRef = t.put(&backend, &queue, named("first")).await.into();
-    let old = t.take(&mut intake, 1).await.pop().expect("a task that is due");
+    let old = t.take(&mut subscription, 1).await.pop().expect("a task that is due");
     assert_eq!(change_one(&backend, &queue, first.clone(), Change::cancel()).await, InFlight);
     let again = t.put(&backend, &queue, named("second")).await;
-    assert_eq!(again.outcome, delayline_core::Outcome::Created);
-    let new = t.take(&mut intake, 1).await.pop().expect("the new task");
+    assert_eq!(again.outcome, delayline_core::ScheduleOutcome::Created);
+    let new = t.take(&mut subscription, 1).await.pop().expect("the new task");
     assert_eq!((&new.payload, new.lease.attempt), (&Bytes::from("second"), 1));
     assert!(new.lease.fence > old.lease.fence);
-    for verdict in [Verdict::Release, Verdict::Complete] {
-        let lost = t.settle(&backend, &queue, &old, verdict).await.expect_err("a lease that is lost");
+    for disposition in [Disposition::Release, Disposition::Complete] {
+        let lost = t.settle(&backend, &queue, &old, disposition).await.expect_err("a lease that is lost");
         assert_eq!(lost.kind(), ErrorKind::LeaseLost);
     }
     if first.receipt != Receipt::NONE {
@@ -243,9 +246,9 @@ pub async fn cancel_3_the_id_of_a_task_cancelled_in_flight_is_free_at_once(t: &T
 
 pub async fn cancel_4_move_and_shift_leave_a_task_in_flight_alone(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("held"));
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let task: TaskRef = t.put(&backend, &queue, NewTask::new(t.units(1), "x")).await.into();
-    let held = t.take(&mut intake, 1).await.pop().expect("a task that is due");
+    let held = t.take(&mut subscription, 1).await.pop().expect("a task that is due");
     let changes = [
         Change::move_to(FAR),
         Change::move_to(Due::NOW),
@@ -256,10 +259,10 @@ pub async fn cancel_4_move_and_shift_leave_a_task_in_flight_alone(t: &Trial) {
     for change in changes {
         assert_eq!(change_one(&backend, &queue, task.clone(), change.clone()).await, InFlight, "{change:?}");
     }
-    let meanwhile = t.take_within(&mut intake, 1, LONG_LEASE, t.units(1)).await;
+    let meanwhile = t.take_within(&mut subscription, 1, LONG_LEASE, t.units(1)).await;
     assert!(meanwhile.is_empty(), "a move ended a lease");
-    t.settle(&backend, &queue, &held, Verdict::Release).await.expect("a lease that no move has touched");
-    let again = t.take(&mut intake, 1).await.pop().expect("a task that was given back");
+    t.settle(&backend, &queue, &held, Disposition::Release).await.expect("a lease that no move has touched");
+    let again = t.take(&mut subscription, 1).await.pop().expect("a task that was given back");
     assert_due(t, again.due_at, due_of(&task), "a task that was given back after moves that left it alone");
     t.complete(&backend, &queue, &[again]).await;
     t.drain(&backend, &queue, 0).await;
@@ -274,20 +277,21 @@ pub async fn cancel_4_a_task_whose_lease_has_ended_is_changed_and_the_lease_is_l
     ];
     for (name, by) in changes {
         let (backend, queue) = (t.backend(), t.queue(name));
-        let mut intake = t.intake(&backend, &queue).await;
+        let mut subscription = t.subscribe(&backend, &queue).await;
         let task: TaskRef = t.put(&backend, &queue, NewTask::new(Due::NOW, "x")).await.into();
-        let old = t.take_within(&mut intake, 1, t.units(2), t.patience()).await.pop().expect("a task that is due");
+        let old =
+            t.take_within(&mut subscription, 1, t.units(2), t.patience()).await.pop().expect("a task that is due");
         sleep(t.units(3)).await;
         let asked_at = t.wall();
         let outcome = change_one(&backend, &queue, task, by.clone()).await;
         assert_eq!(outcome, ChangeOutcome::Changed, "{by:?}");
-        let lost = t.settle(&backend, &queue, &old, Verdict::Complete).await.expect_err("a lease that is lost");
+        let lost = t.settle(&backend, &queue, &old, Disposition::Complete).await.expect_err("a lease that is lost");
         assert_eq!(lost.kind(), ErrorKind::LeaseLost, "{by:?}");
         if Need::Extend.is_met(t.caps()) {
             let answers = backend.extend(&queue, vec![old.lease.clone()], LONG_LEASE).await.expect("an answer");
             assert!(answers[0].as_ref().is_err_and(|e| e.kind() == ErrorKind::LeaseLost), "{by:?}: {answers:?}");
         }
-        let again = t.take(&mut intake, 1).await.pop().expect("the task at its new place");
+        let again = t.take(&mut subscription, 1).await.pop().expect("the task at its new place");
         assert_eq!(again.lease.attempt, 2, "{by:?}");
         match name {
             "moved" => {
@@ -307,12 +311,12 @@ pub async fn cancel_4_a_task_whose_lease_has_ended_is_changed_and_the_lease_is_l
 
 pub async fn cancel_4_a_cancel_after_the_lease_has_ended_takes_the_task(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("ended"));
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let task: TaskRef = t.put(&backend, &queue, NewTask::new(Due::NOW, "x")).await.into();
-    let old = t.take_within(&mut intake, 1, t.units(2), t.patience()).await.pop().expect("a task that is due");
+    let old = t.take_within(&mut subscription, 1, t.units(2), t.patience()).await.pop().expect("a task that is due");
     sleep(t.units(3)).await;
     assert_eq!(change_one(&backend, &queue, task.clone(), Change::cancel()).await, ChangeOutcome::Changed);
-    let lost = t.settle(&backend, &queue, &old, Verdict::Release).await.expect_err("a lease that is lost");
+    let lost = t.settle(&backend, &queue, &old, Disposition::Release).await.expect_err("a lease that is lost");
     assert_eq!(lost.kind(), ErrorKind::LeaseLost);
     assert_gone(t, &backend, &queue, &task, "cancelled").await;
     t.drain(&backend, &queue, 0).await;

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use delayline_core::{
-    CancellationToken, Change, ChangeOutcome, Changed, Claim, DelayBackend, Due, ErrorKind, GroupName, Intake, NewTask,
-    QueueName, Result, Scheduled, Select, Shift, TaskId, TaskRef, Timestamp, Verdict,
+    CancellationToken, Change, ChangeOutcome, Changed, Claim, DelayBackend, Disposition, Due, ErrorKind, GroupName,
+    NewTask, QueueName, Result, Scheduled, Select, Shift, Subscription, TaskId, TaskRef, Timestamp,
 };
 use tokio::task::yield_now;
 
@@ -45,12 +45,12 @@ pub async fn cancel_6_a_group_change_covers_every_member_once(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("exam"));
     let room = group("room");
     // First those that are no members any more when the change comes, and one in flight.
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     t.put_all(&backend, &queue, (0..3).map(|_| NewTask::new(Due::NOW, "early").group(room.clone()))).await;
-    let mut early = t.take(&mut intake, 3).await;
+    let mut early = t.take(&mut subscription, 3).await;
     t.complete(&backend, &queue, &[early.remove(0)]).await;
-    let bury = Verdict::Bury { reason: "never".into() };
-    t.settle(&backend, &queue, &early.remove(0), bury).await.expect("a live lease");
+    let dead_letter = Disposition::DeadLetter { reason: "never".into() };
+    t.settle(&backend, &queue, &early.remove(0), dead_letter).await.expect("a live lease");
 
     let n = t.size(10_000, 2_000);
     let mut all = Vec::new();
@@ -71,16 +71,16 @@ pub async fn cancel_6_a_group_change_covers_every_member_once(t: &Trial) {
 
 pub async fn cancel_6_a_cancelled_group_never_comes(t: &Trial) {
     let (backend, other, queue) = (t.backend(), t.another().await, t.queue("exam"));
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     t.put_all(&backend, &queue, (0..2).map(|_| NewTask::new(Due::NOW, "early").group(group("room")))).await;
-    let held = t.take(&mut intake, 2).await;
+    let held = t.take(&mut subscription, 2).await;
     let n = t.size(10_000, 2_000);
     t.put_all(&backend, &queue, tasks(t, n, t.units(2), Some("room"))).await;
     let kept = t.put_all(&backend, &queue, tasks(t, n / 10, t.units(2), Some("room 2"))).await;
     let changed = other.change(&queue, Select::Group(group("room")), Change::cancel()).await.expect("an answer");
     assert_eq!(counts(&changed), [n as u64, 2, 0, 0, 0]);
     for task in &held {
-        let retry = Verdict::Retry { after: Duration::ZERO, reason: "again".into() };
+        let retry = Disposition::Retry { after: Duration::ZERO, reason: "again".into() };
         t.settle(&backend, &queue, task, retry).await.expect("a live lease, which ends with its task");
     }
     all_shifted(t, &queue, &kept.into_iter().map(|task| (task, 0)).collect::<Vec<_>>()).await;
@@ -132,7 +132,7 @@ pub async fn cancel_6_a_group_is_shifted_under_load(t: &Trial) {
     let mut consumers = Vec::new();
     for client in [&backend, &other] {
         let load = Load { backend: client.clone(), queue: queue.clone(), phase: phase.clone(), stop: stop.clone() };
-        consumers.push(tokio::spawn(load.consume(t.intake(client, &queue).await)));
+        consumers.push(tokio::spawn(load.consume(t.subscribe(client, &queue).await)));
     }
     let producers: Vec<_> = [&backend, &other]
         .map(|client| Load { backend: client.clone(), queue: queue.clone(), phase: phase.clone(), stop: stop.clone() })
@@ -198,13 +198,13 @@ impl Load {
     }
 
     /// Completes what is due until told to stop; tells when each task was due, and when it was claimed.
-    async fn consume(self, mut intake: Box<dyn Intake>) -> Vec<(TaskId, (Timestamp, u8))> {
+    async fn consume(self, mut subscription: Box<dyn Subscription>) -> Vec<(TaskId, (Timestamp, u8))> {
         let mut came = Vec::new();
         while !self.stop.is_cancelled() {
             let when = self.phase.load(Ordering::SeqCst);
             let lease = LONG_LEASE.min(self.backend.capabilities().lease_max);
-            let claimed = intake.claim(Claim::new(5, lease)).await.expect("a claim");
-            let leases = claimed.deliveries.iter().map(|task| (task.lease.clone(), Verdict::Complete)).collect();
+            let claimed = subscription.claim(Claim::new(5, lease)).await.expect("a claim");
+            let leases = claimed.deliveries.iter().map(|task| (task.lease.clone(), Disposition::Complete)).collect();
             for answer in self.backend.settle(&self.queue, leases).await.expect("an answer to settle") {
                 answer.expect("a lease that is live");
             }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    CancellationToken, Change, ChangeOutcome, Claim, ClaimedTask, DelayBackend, Due, Intake, NewTask, QueueName,
-    TaskId, TaskRef, Verdict,
+    CancellationToken, Change, ChangeOutcome, Claim, ClaimedTask, DelayBackend, Disposition, Due, NewTask, QueueName,
+    Subscription, TaskId, TaskRef,
 };
 use tokio::task::yield_now;
 
@@ -25,7 +25,7 @@ pub async fn cancel_1_a_cancel_and_a_claim_agree_on_who_was_first(t: &Trial) {
         let claimer = Claimer {
             backend: backend.clone(),
             queue: queue.clone(),
-            intake: t.intake(&backend, &queue).await,
+            subscription: t.subscribe(&backend, &queue).await,
             rng: rng.fork(),
             stop: stop.clone(),
         };
@@ -68,7 +68,7 @@ pub async fn cancel_1_a_cancel_and_a_claim_agree_on_who_was_first(t: &Trial) {
 struct Claimer {
     backend: Arc<dyn DelayBackend>,
     queue: QueueName,
-    intake: Box<dyn Intake>,
+    subscription: Box<dyn Subscription>,
     rng: fastrand::Rng,
     stop: CancellationToken,
 }
@@ -80,12 +80,12 @@ impl Claimer {
         let lease = LONG_LEASE.min(self.backend.capabilities().lease_max);
         while !self.stop.is_cancelled() {
             let claim = Claim::new(self.rng.usize(1..=3), lease);
-            for task in self.intake.claim(claim).await.expect("a claim").deliveries {
+            for task in self.subscription.claim(claim).await.expect("a claim").deliveries {
                 if self.rng.bool() {
                     held.push(task);
                     continue;
                 }
-                let done = vec![(task.lease.clone(), Verdict::Complete)];
+                let done = vec![(task.lease.clone(), Disposition::Complete)];
                 let answers = self.backend.settle(&self.queue, done).await.expect("an answer to settle");
                 assert!(matches!(answers.as_slice(), [Ok(())]), "a live lease, cancelled or not: {answers:?}");
                 completed.push(task);
@@ -101,8 +101,8 @@ pub async fn cancel_1_a_move_and_a_settling_agree_on_who_was_first(t: &Trial) {
     let mut rng = t.rng();
     let due = (0..t.size(2_000, 500)).map(|i| NewTask::new(Due::NOW, format!("{i}")));
     let tasks = t.put_all(&backend, &queue, due).await;
-    let mut intake = t.intake(&backend, &queue).await;
-    let mut held = t.take(&mut intake, tasks.len()).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let mut held = t.take(&mut subscription, tasks.len()).await;
     rng.shuffle(&mut held);
     let settler = tokio::spawn(settle_all(backend.clone(), queue.clone(), held, rng.fork()));
     let mut moved: HashMap<TaskId, ChangeOutcome> = HashMap::new();
@@ -140,20 +140,22 @@ async fn settle_all(
 ) -> HashMap<TaskId, bool> {
     let mut completed = HashMap::new();
     for some in held.chunks(4) {
-        let verdicts: Vec<_> = some
+        let dispositions: Vec<_> = some
             .iter()
             .map(|task| {
-                let verdict = match rng.u8(0..6) {
-                    0 => Verdict::Release,
-                    1 => Verdict::Retry { after: Duration::ZERO, reason: "again".into() },
-                    2 => Verdict::Snooze { after: Duration::ZERO },
-                    _ => Verdict::Complete,
+                let disposition = match rng.u8(0..6) {
+                    0 => Disposition::Release,
+                    1 => Disposition::Retry { after: Duration::ZERO, reason: "again".into() },
+                    2 => Disposition::Snooze { after: Duration::ZERO },
+                    _ => Disposition::Complete,
                 };
-                (task.lease.clone(), verdict)
+                (task.lease.clone(), disposition)
             })
             .collect();
-        completed.extend(verdicts.iter().map(|(lease, verdict)| (lease.id.clone(), *verdict == Verdict::Complete)));
-        for answer in backend.settle(&queue, verdicts).await.expect("an answer to settle") {
+        completed.extend(
+            dispositions.iter().map(|(lease, disposition)| (lease.id.clone(), *disposition == Disposition::Complete)),
+        );
+        for answer in backend.settle(&queue, dispositions).await.expect("an answer to settle") {
             answer.expect("a lease that no move can end");
         }
         yield_now().await;

@@ -4,8 +4,8 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use delayline_core::{
-    AdminOp, Bytes, Capabilities, Change, ChangeOutcome, ClaimedTask, DeadLetterOp, DeadSelect, Due, ErrorKind,
-    NewTask, Outcome, Page, Receipt, Result, Select, Shift, Support, TaskRef, Timestamp, Verdict, every,
+    AdminOp, Bytes, Capabilities, Change, ChangeOutcome, ClaimedTask, DeadLetterOp, DeadLetterSelect, Disposition, Due,
+    ErrorKind, NewTask, Page, Receipt, Result, ScheduleOutcome, Select, Shift, Support, TaskRef, Timestamp, every,
 };
 use tokio::time::sleep;
 
@@ -56,38 +56,38 @@ pub async fn cancel_5_a_shift_counts_from_the_time_a_task_would_be_visible(t: &T
 
 pub async fn cancel_5_a_shift_into_the_past_is_due_at_once(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("past"));
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let dues = [Due::After(FAR), Due::At(t.wall().saturating_add(FAR)), Due::NOW];
     for due in dues {
         for by in [2 * FAR, Duration::from_secs(400 * 365 * 86_400), Duration::MAX] {
             let task: TaskRef = t.put(&backend, &queue, NewTask::new(due, "x")).await.into();
             let outcome = change_one(&backend, &queue, task, Change::shift(Shift::Sooner(by))).await;
             assert_eq!(outcome, Changed, "{due:?} by {by:?}");
-            let came = t.take_within(&mut intake, 1, LONG_LEASE, t.patience() / 4).await;
+            let came = t.take_within(&mut subscription, 1, LONG_LEASE, t.patience() / 4).await;
             assert_eq!(came.len(), 1, "{due:?} sooner by {by:?} is due at once");
             t.complete(&backend, &queue, &came).await;
         }
     }
-    // Between two that are due: it is handed out, however the store puts it.
+    // Between two that are due: it is delivered, however the store puts it.
     t.drain(&backend, &queue, 0).await;
 }
 
 pub async fn cancel_5_a_shift_counts_from_a_retry_and_from_the_end_of_a_lease(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("retried"));
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let task: TaskRef = t.put(&backend, &queue, NewTask::new(Due::NOW, "x")).await.into();
-    let first = t.take(&mut intake, 1).await.pop().expect("a task that is due");
-    let retry = Verdict::Retry { after: t.units(10), reason: "not yet".into() };
+    let first = t.take(&mut subscription, 1).await.pop().expect("a task that is due");
+    let retry = Disposition::Retry { after: t.units(10), reason: "not yet".into() };
     let (before, answer) = (t.wall(), t.settle(&backend, &queue, &first, retry).await);
     answer.expect("a live lease");
     let after = t.wall();
     assert_eq!(change_one(&backend, &queue, task.clone(), Change::shift(Shift::Sooner(t.units(6)))).await, Changed);
-    let second = t.take_within(&mut intake, 1, t.units(2), t.patience()).await.pop().expect("a retry");
+    let second = t.take_within(&mut subscription, 1, t.units(2), t.patience()).await.pop().expect("a retry");
     assert_between(t, &second, before.saturating_add(t.units(4)), after.saturating_add(t.units(4)));
     assert_eq!(second.lease.attempt, 2);
     sleep(t.units(3)).await;
     assert_eq!(change_one(&backend, &queue, task, Change::shift(Shift::Later(t.units(5)))).await, Changed);
-    let third = t.take(&mut intake, 1).await.pop().expect("a task whose lease has ended");
+    let third = t.take(&mut subscription, 1).await.pop().expect("a task whose lease has ended");
     assert_due(t, third.due_at, second.lease.expires_at.saturating_add(t.units(5)), "after the end of its lease");
     t.complete(&backend, &queue, &[third]).await;
     t.drain(&backend, &queue, 0).await;
@@ -104,7 +104,7 @@ pub async fn cancel_9_a_reference_means_that_very_task_and_an_id_whoever_has_it(
     let named = |due: Duration| NewTask::new(due, "x").id(t.id("anna"));
     let old: TaskRef = t.put(&backend, &queue, named(FAR)).await.into();
     let new = t.put(&backend, &queue, named(FAR).replace()).await;
-    assert_eq!(new.outcome, Outcome::Replaced);
+    assert_eq!(new.outcome, ScheduleOutcome::Replaced);
     if old.receipt != Receipt::NONE {
         let later = Change::shift(Shift::Later(FAR));
         assert_eq!(change_one(&backend, &queue, old.clone(), later).await, NotFound, "it was replaced");
@@ -119,7 +119,7 @@ pub async fn cancel_9_a_reference_means_that_very_task_and_an_id_whoever_has_it(
     assert_eq!(t.drain(&backend, &queue, 1).await.len(), 1);
     let third = t.try_put(&backend, &queue, named(t.units(2)).replace()).await;
     if let Ok(third) = third.map(|s| s.outcome)
-        && third == Outcome::Created
+        && third == ScheduleOutcome::Created
     {
         for task in [old, new.task].into_iter().filter(|task| task.receipt != Receipt::NONE) {
             let far = Change::move_to(FAR);
@@ -131,11 +131,11 @@ pub async fn cancel_9_a_reference_means_that_very_task_and_an_id_whoever_has_it(
 
 pub async fn cancel_9_a_reference_to_a_task_that_was_redriven_finds_nothing(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("redriven"));
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let old: TaskRef = t.put(&backend, &queue, NewTask::new(Due::NOW, "x")).await.into();
-    let taken = t.take(&mut intake, 1).await.pop().expect("a task that is due");
-    t.settle(&backend, &queue, &taken, Verdict::Bury { reason: "never".into() }).await.expect("a live lease");
-    let redrive = DeadLetterOp::Redrive { select: DeadSelect::All, rate: None };
+    let taken = t.take(&mut subscription, 1).await.pop().expect("a task that is due");
+    t.settle(&backend, &queue, &taken, Disposition::DeadLetter { reason: "never".into() }).await.expect("a live lease");
+    let redrive = DeadLetterOp::Redrive { select: DeadLetterSelect::All, rate: None };
     assert_eq!(backend.dead_letters(&queue, redrive).await.expect("an answer").affected, 1);
     if old.receipt != Receipt::NONE {
         assert_eq!(change_one(&backend, &queue, old.clone(), Change::move_to(FAR)).await, NotFound);
@@ -235,9 +235,9 @@ async fn assert_is_there(t: &Trial, need: Need) {
     let group = Select::Group("room".parse().expect("a short name"));
     let answer = match need {
         Need::Extend => {
-            let mut intake = t.intake(&backend, &queue).await;
+            let mut subscription = t.subscribe(&backend, &queue).await;
             t.put(&backend, &queue, NewTask::new(Due::NOW, "x")).await;
-            let taken = t.take(&mut intake, 1).await;
+            let taken = t.take(&mut subscription, 1).await;
             let leases = taken.iter().map(|task| task.lease.clone()).collect();
             let extended = backend.extend(&queue, leases, t.units(1)).await;
             t.complete(&backend, &queue, &taken).await;
@@ -252,7 +252,7 @@ async fn assert_is_there(t: &Trial, need: Need) {
         Need::Replace => t.try_put(&backend, &queue, NewTask::new(FAR, "y").id(t.id("anna")).replace()).await.map(drop),
         Need::UniqueIds => {
             let again = t.try_put(&backend, &queue, NewTask::new(FAR, "y").id(t.id("anna"))).await;
-            again.map(|again| assert_eq!(again.outcome, Outcome::Existing))
+            again.map(|again| assert_eq!(again.outcome, ScheduleOutcome::Existing))
         }
         Need::Inspect => match backend.find(&queue, &there.id).await {
             Ok(found) => {
@@ -282,8 +282,12 @@ async fn assert_is_there(t: &Trial, need: Need) {
 
 /// Checks that the declared limits leave room for use.
 fn assert_sound(caps: &Capabilities) {
-    let Capabilities { resolution, delay_max, lease_max, payload_bytes_max, batch_max, sweep, .. } = caps;
-    assert!(!resolution.is_zero() && !delay_max.is_zero() && !lease_max.is_zero() && !sweep.is_zero(), "{caps:?}");
+    let Capabilities { resolution, delay_max, lease_max, payload_bytes_max, batch_max, fallback_poll_interval, .. } =
+        caps;
+    assert!(
+        !resolution.is_zero() && !delay_max.is_zero() && !lease_max.is_zero() && !fallback_poll_interval.is_zero(),
+        "{caps:?}"
+    );
     assert!(*payload_bytes_max > 0 && *batch_max > 0 && !caps.name.is_empty(), "{caps:?}");
     assert!(!caps.groups_atomic || caps.groups != Support::Unsupported, "{caps:?}");
 }
@@ -292,13 +296,15 @@ pub async fn cancel_12_deleting_a_queue_removes_all_that_is_in_it(t: &Trial) {
     let (backend, other, queue) = (t.backend(), t.another().await, t.queue("deleted"));
     let untouched = t.queue("untouched");
     t.put(&backend, &untouched, NewTask::new(t.units(1), "x")).await;
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     t.put_all(&backend, &queue, (0..2).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
-    let (buried, held) = {
-        let mut taken = t.take(&mut intake, 2).await;
+    let (dead_lettered, held) = {
+        let mut taken = t.take(&mut subscription, 2).await;
         (taken.remove(0), taken.remove(0))
     };
-    t.settle(&backend, &queue, &buried, Verdict::Bury { reason: "never".into() }).await.expect("a live lease");
+    t.settle(&backend, &queue, &dead_lettered, Disposition::DeadLetter { reason: "never".into() })
+        .await
+        .expect("a live lease");
     let due: TaskRef = t.put(&backend, &queue, NewTask::new(Due::NOW, "due").id(t.id("due"))).await.into();
     t.put_all(&backend, &queue, (1..t.size(5_000, 500) as u64).map(|ms| NewTask::new(Duration::from_millis(ms), "x")))
         .await;
@@ -308,24 +314,24 @@ pub async fn cancel_12_deleting_a_queue_removes_all_that_is_in_it(t: &Trial) {
     for _ in 0..2 {
         other.administer(&queue, AdminOp::Delete).await.expect("a deletion, and again");
     }
-    for verdict in [Verdict::Release, Verdict::Complete] {
-        let lost = t.settle(&backend, &queue, &held, verdict).await.expect_err("a lease that is lost");
+    for disposition in [Disposition::Release, Disposition::Complete] {
+        let lost = t.settle(&backend, &queue, &held, disposition).await.expect_err("a lease that is lost");
         assert_eq!(lost.kind(), ErrorKind::LeaseLost);
     }
     if Need::Cancel.is_met(t.caps()) {
         assert_eq!(change_one(&backend, &queue, due, Change::cancel()).await, NotFound);
     }
     if Need::DeadLetters.is_met(t.caps()) {
-        let redrive = DeadLetterOp::Redrive { select: DeadSelect::All, rate: None };
+        let redrive = DeadLetterOp::Redrive { select: DeadLetterSelect::All, rate: None };
         assert_eq!(backend.dead_letters(&queue, redrive).await.expect("an answer").affected, 0);
     }
     if Need::Inspect.is_met(t.caps()) {
         assert!(backend.list(&queue, Page::first(10)).await.expect("a listing").is_empty());
     }
-    // Its pause has ended with it, its ids are free, and intakes that were open before go on.
+    // Its pause has ended with it, its ids are free, and subscriptions that were open before go on.
     let again = t.put(&backend, &queue, NewTask::new(Due::NOW, "again").id(t.id("due"))).await;
-    assert_eq!(again.outcome, Outcome::Created);
-    let came = t.take(&mut intake, 1).await;
+    assert_eq!(again.outcome, ScheduleOutcome::Created);
+    let came = t.take(&mut subscription, 1).await;
     assert_eq!(came.iter().map(|task| &task.payload[..]).collect::<Vec<_>>(), [b"again"]);
     t.complete(&backend, &queue, &came).await;
     sleep(Duration::from_millis(t.size(5_000, 500) as u64)).await;

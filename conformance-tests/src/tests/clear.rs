@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    AdminOp, Change, DelayBackend, Due, Error, ErrorKind, NewTask, Page, Queue, QueueName, Raw, Select, Task, TaskId,
-    TaskRef, TaskState, TaskView, Timestamp, Verdict,
+    AdminOp, Change, DelayBackend, Disposition, Due, Error, ErrorKind, NewTask, Page, Queue, QueueName, Raw, Select,
+    Task, TaskId, TaskRef, TaskState, TaskView, Timestamp,
 };
 
 use tokio::time::Instant;
@@ -51,14 +51,14 @@ pub async fn clear_6_a_wrong_option_is_that_tasks_error_and_nothing_is_sent(t: &
         (task("bad").group(""), Some(ErrorKind::Invalid)),
         (task("bad").header("a b", "x"), Some(ErrorKind::Invalid)),
         (task("bad").header("a", "x".repeat(20_000)), Some(ErrorKind::TooLarge)),
-        (task("bad").max_attempts(0), Some(ErrorKind::OutOfRange)),
-        (task("bad").max_attempts(10_001).id("2"), Some(ErrorKind::OutOfRange)),
-        (task("good").max_attempts(10_000).id("3"), None),
+        (task("bad").attempts_max(0), Some(ErrorKind::OutOfRange)),
+        (task("bad").attempts_max(10_001).id("2"), Some(ErrorKind::OutOfRange)),
+        (task("good").attempts_max(10_000).id("3"), None),
     ];
     let (tasks, wrong): (Vec<_>, Vec<_>) = tasks.into_iter().unzip();
     let answers = queue.schedule_all(tasks).await.unwrap();
     assert_eq!(answers.into_iter().map(|answer| answer.err().map(|e| e.kind())).collect::<Vec<_>>(), wrong);
-    let alone = queue.schedule(&"bad".into()).max_attempts(0).await;
+    let alone = queue.schedule(&"bad".into()).attempts_max(0).await;
     assert_eq!(alone.map_err(|e| e.kind()), Err(ErrorKind::OutOfRange));
     let taken = t.drain(queue.backend(), queue.name(), 2).await;
     assert_eq!(taken.iter().map(|task| &task.payload[..]).collect::<Vec<_>>(), [b"good"; 2]);
@@ -90,59 +90,59 @@ pub async fn clear_8_find_shows_a_task_exactly_while_it_is_there(t: &Trial) {
     t.put(&backend, &queue, task).await;
     let view = shows.task(TaskState::Pending, "scheduled").await;
     let ceil = |at: Timestamp| Timestamp::from_unix_millis(at.unix_millis_ceil());
-    assert_eq!((view.attempt, view.max_attempts, view.visible_at), (0, 20, ceil(due)));
+    assert_eq!((view.attempt, view.attempts_max, view.visible_at), (0, 20, ceil(due)));
     assert_eq!((view.payload.as_ref(), view.expires_at), (&b"payload"[..], Some(ceil(wall.saturating_add(HOUR)))));
     assert_eq!(backend.find(&t.queue("other"), &shows.id).await.unwrap(), None, "it is in another queue too");
 
-    let mut intake = t.intake(&backend, &queue).await;
-    let held = t.take(&mut intake, 1).await.pop().expect("a task that is due");
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let held = t.take(&mut subscription, 1).await.pop().expect("a task that is due");
     let view = shows.task(TaskState::InFlight, "claimed").await;
     assert_eq!(view.attempt, 1);
     assert_near(view.visible_at, held.lease.expires_at);
-    t.settle(&backend, &queue, &held, Verdict::Release).await.unwrap();
+    t.settle(&backend, &queue, &held, Disposition::Release).await.unwrap();
     assert_eq!(shows.task(TaskState::Pending, "released").await.attempt, 0);
 
-    let held = t.take(&mut intake, 1).await.pop().expect("a task that was released");
-    let retry = Verdict::Retry { after: t.units(1), reason: "the reason".into() };
+    let held = t.take(&mut subscription, 1).await.pop().expect("a task that was released");
+    let retry = Disposition::Retry { after: t.units(1), reason: "the reason".into() };
     t.settle(&backend, &queue, &held, retry).await.unwrap();
     let view = shows.task(TaskState::Pending, "retried").await;
     assert_eq!((view.attempt, view.last_failure.as_deref()), (1, Some("the reason")));
 
     // A lease that has ended is one no more, though nobody has noticed its end.
-    let held = t.take_within(&mut intake, 1, t.units(1), t.patience()).await.pop().expect("the retry");
+    let held = t.take_within(&mut subscription, 1, t.units(1), t.patience()).await.pop().expect("the retry");
     assert_eq!(held.lease.attempt, 2);
     assert_near(view.visible_at, held.due_at);
     tokio::time::sleep(t.units(2)).await;
     assert_eq!(shows.task(TaskState::Pending, "left by its holder").await.attempt, 2);
-    let held = t.take(&mut intake, 1).await;
+    let held = t.take(&mut subscription, 1).await;
     t.complete(&backend, &queue, &held).await;
     shows.nothing("once it is completed").await;
 }
 
-pub async fn clear_8_find_shows_no_task_that_was_cancelled_or_buried(t: &Trial) {
+pub async fn clear_8_find_shows_no_task_that_was_cancelled_or_dead_lettered(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("gone"));
     let shows = Shows { t, backend: &backend, queue: &queue, id: t.id("one") };
     let put =
         async |due: Due| TaskRef::from(t.put(&backend, &queue, NewTask::new(due, "x").id(shows.id.clone())).await);
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     put(Due::NOW).await;
-    let held = t.take(&mut intake, 1).await.pop().expect("a task that is due");
-    t.settle(&backend, &queue, &held, Verdict::Bury { reason: "buried".into() }).await.unwrap();
-    shows.nothing("once it is buried").await;
+    let held = t.take(&mut subscription, 1).await.pop().expect("a task that is due");
+    t.settle(&backend, &queue, &held, Disposition::DeadLetter { reason: "buried".into() }).await.unwrap();
+    shows.nothing("once it is dead-lettered").await;
     if Need::Cancel.is_met(t.caps()) {
         let cancel = async |task| backend.change(&queue, Select::Tasks(vec![task]), Change::cancel()).await.unwrap();
         assert_eq!(cancel(put(HOUR.into()).await).await.changed, 1);
         shows.nothing("once it is cancelled").await;
 
         let there = put(Due::NOW).await;
-        let held = t.take(&mut intake, 1).await.pop().expect("a task that is due");
+        let held = t.take(&mut subscription, 1).await.pop().expect("a task that is due");
         assert_eq!(cancel(there).await.in_flight, 1);
         shows.task(TaskState::Cancelling, "cancelled in flight").await;
-        t.settle(&backend, &queue, &held, Verdict::Release).await.unwrap();
+        t.settle(&backend, &queue, &held, Disposition::Release).await.unwrap();
         shows.nothing("once what was cancelled in flight has ended").await;
 
         let there = put(Due::NOW).await;
-        t.take_within(&mut intake, 1, t.units(1), t.patience()).await;
+        t.take_within(&mut subscription, 1, t.units(1), t.patience()).await;
         cancel(there).await;
         tokio::time::sleep(t.units(2)).await;
         shows.nothing("once the lease of what was cancelled has ended").await;
@@ -166,8 +166,8 @@ pub async fn clear_9_a_listing_shows_each_task_once_in_order(t: &Trial) {
     let new = due.iter().enumerate().map(|(i, due)| numbered_one(i, *due));
     let sequence = t.put_all(&backend, &queue, new).await;
     let sequence: BTreeMap<TaskId, usize> = sequence.into_iter().zip(0..).map(|(one, i)| (one.task.id, i)).collect();
-    let mut intake = t.intake(&backend, &queue).await;
-    let held = t.take(&mut intake, tasks / 20).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let held = t.take(&mut subscription, tasks / 20).await;
     for limit in [1_000, 100, 37] {
         let listed = list_all(&backend, &queue, limit, async |_| {}).await;
         assert_eq!(listed.len(), tasks, "tasks listed by pages of {limit}");
@@ -195,12 +195,12 @@ pub async fn clear_9_a_task_that_stays_is_listed_once_while_others_come_and_go(t
     let stay = t.put_all(&backend, &queue, (0..tasks).map(|i| numbered_one(i, when()))).await;
     let stay: BTreeSet<TaskId> = stay.into_iter().map(|one| one.task.id).collect();
     t.put_all(&backend, &queue, numbered(0..tasks, Due::NOW)).await;
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let mut rng = t.rng();
     let between = async |_: usize| {
         let come = (0..5).map(|i| numbered_one(i, start.saturating_add(Duration::from_millis(rng.u64(0..500)))));
         t.put_all(&backend, &queue, come).await;
-        let go = t.take(&mut intake, 7).await;
+        let go = t.take(&mut subscription, 7).await;
         t.complete(&backend, &queue, &go).await;
     };
     let listed = list_all(&backend, &queue, 50, between).await;
@@ -231,14 +231,14 @@ pub async fn clear_10_stats_count_each_task_once(t: &Trial) {
     assert!(next <= HOUR && next > HOUR / 2, "the next task is due in {next:?}");
     assert!(backend.queues().await.unwrap().contains(&queue), "a queue that holds tasks is not listed");
 
-    let mut intake = t.intake(&backend, &queue).await;
-    let held = t.take(&mut intake, 6).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let held = t.take(&mut subscription, 6).await;
     assert_eq!(counts().await, (10, 4, 6));
     t.complete(&backend, &queue, &held[..1]).await;
-    t.settle(&backend, &queue, &held[1], Verdict::Retry { after: HOUR, reason: "later".into() }).await.unwrap();
-    t.settle(&backend, &queue, &held[2], Verdict::Snooze { after: HOUR }).await.unwrap();
-    t.settle(&backend, &queue, &held[3], Verdict::Release).await.unwrap();
-    t.settle(&backend, &queue, &held[4], Verdict::Bury { reason: "enough".into() }).await.unwrap();
+    t.settle(&backend, &queue, &held[1], Disposition::Retry { after: HOUR, reason: "later".into() }).await.unwrap();
+    t.settle(&backend, &queue, &held[2], Disposition::Snooze { after: HOUR }).await.unwrap();
+    t.settle(&backend, &queue, &held[3], Disposition::Release).await.unwrap();
+    t.settle(&backend, &queue, &held[4], Disposition::DeadLetter { reason: "enough".into() }).await.unwrap();
     assert_eq!(counts().await, (12, 5, 1), "after a completion, a retry, a snooze, a release and a burial");
     if Need::DeadLetters.is_met(t.caps()) {
         assert_eq!(backend.stats(&queue).await.unwrap().dead, 1, "dead letters");
@@ -246,7 +246,7 @@ pub async fn clear_10_stats_count_each_task_once(t: &Trial) {
     t.complete(&backend, &queue, &held[5..]).await;
     // A lease that ends unsettled leaves a task that is due.
     let (began, lease) = (Instant::now(), t.units(3));
-    let left = t.take_within(&mut intake, 2, lease, t.patience()).await;
+    let left = t.take_within(&mut subscription, 2, lease, t.patience()).await;
     let counted = counts().await;
     // A machine that slept through the leases proves nothing.
     assert!((counted, left.len()) == ((12, 3, 2), 2) || began.elapsed() >= lease, "two of five in flight: {counted:?}");
@@ -266,8 +266,8 @@ pub async fn clear_10_stats_tell_how_many_are_due_how_soon(t: &Trial) {
         t.put_all(&backend, &queue, numbered(number..number + tasks, wait.into())).await;
     }
     // A lease ends soon too, and its task is not scheduled.
-    let mut intake = t.intake(&backend, &queue).await;
-    let held = t.take_within(&mut intake, 1, minute / 2, t.patience()).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let held = t.take_within(&mut subscription, 1, minute / 2, t.patience()).await;
     let stats = backend.stats(&queue).await.unwrap();
     let Some(within) = stats.due_within else { return t.checked(1) };
     // Those that were due within a second may be due by now.
@@ -320,7 +320,7 @@ impl Shows<'_> {
     }
 }
 
-/// Errors of the calls that every backend has, by the kinds that they are to have; what was handed in holds the secret.
+/// Errors of the calls that every backend has, by the kinds that they are to have; what was scheduled holds the secret.
 async fn provoked(t: &Trial, backend: &Arc<dyn DelayBackend>, queue: &QueueName) -> Vec<(ErrorKind, Error)> {
     let (max, secret) = (t.caps().delay_max, NewTask::new(Due::NOW, SECRET));
     let mut large = SECRET.repeat(t.caps().payload_bytes_max / SECRET.len() + 1);
@@ -335,14 +335,14 @@ async fn provoked(t: &Trial, backend: &Arc<dyn DelayBackend>, queue: &QueueName)
         told.push((kind, t.try_put(backend, queue, task).await.expect_err("a task that can't be")));
     }
     t.put(backend, queue, secret).await;
-    let mut intake = t.intake(backend, queue).await;
-    let held = t.take(&mut intake, 1).await.pop().expect("a task that is due");
-    let far = t.settle(backend, queue, &held, Verdict::Snooze { after: max.saturating_mul(2) }).await;
+    let mut subscription = t.subscribe(backend, queue).await;
+    let held = t.take(&mut subscription, 1).await.pop().expect("a task that is due");
+    let far = t.settle(backend, queue, &held, Disposition::Snooze { after: max.saturating_mul(2) }).await;
     told.push((ErrorKind::OutOfRange, far.expect_err("a delay that can't be")));
     t.complete(backend, queue, std::slice::from_ref(&held)).await;
-    let again = t.settle(backend, queue, &held, Verdict::Complete).await;
+    let again = t.settle(backend, queue, &held, Disposition::Complete).await;
     told.push((ErrorKind::LeaseLost, again.expect_err("a lease that has ended")));
-    let long = intake.claim(delayline_core::Claim::new(1, t.caps().lease_max.saturating_mul(2))).await;
+    let long = subscription.claim(delayline_core::Claim::new(1, t.caps().lease_max.saturating_mul(2))).await;
     told.push((ErrorKind::OutOfRange, long.expect_err("a lease that can't be")));
     for need in [Need::Groups, Need::Replace] {
         if need.declared(t.caps()) == delayline_core::Support::Unsupported {

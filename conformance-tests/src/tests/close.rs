@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    AdminOp, Attempts, Change, Claim, ClaimedTask, DeadLetterOp, DeadSelect, DelayBackend, Due, Durability, ErrorKind,
-    GroupName, IntakeOptions, NewTask, Page, QueueName, Result, Select, Shift, TaskRef, Verdict,
+    AdminOp, Attempts, Change, Claim, ClaimedTask, DeadLetterOp, DeadLetterSelect, DelayBackend, Disposition, Due,
+    Durability, ErrorKind, GroupName, NewTask, Page, QueueName, Result, Select, Shift, SubscriptionOptions, TaskRef,
 };
 use tokio::sync::mpsc;
 use tokio::task::yield_now;
@@ -38,16 +38,16 @@ pub async fn close_1_close_ends_and_wakes_who_waits(t: &Trial) {
         if i % 2 == 0 {
             t.put(&backend, &queue, NewTask::new(FAR, "far")).await;
         }
-        let mut intake = t.intake(&backend, &queue).await;
-        assert!(t.claim(&mut intake, 1).await.is_empty());
+        let mut subscription = t.subscribe(&backend, &queue).await;
+        assert!(t.claim(&mut subscription, 1).await.is_empty());
         let claim = claim_one(t);
         let waits = tokio::spawn(async move {
             for _ in 0..10_000 {
-                intake.wait(FAR).await;
+                subscription.wait(FAR).await;
                 // A wait may return early, for the tasks that others put here.
-                match intake.claim(claim).await {
+                match subscription.claim(claim).await {
                     Ok(claimed) => assert!(claimed.deliveries.is_empty()),
-                    Err(e) => return (e, Instant::now(), intake),
+                    Err(e) => return (e, Instant::now(), subscription),
                 }
             }
             panic!("ten thousand waits returned before `close`, and nothing was there");
@@ -59,25 +59,25 @@ pub async fn close_1_close_ends_and_wakes_who_waits(t: &Trial) {
         waiting.push(waits);
     }
     let queue = t.queue("used");
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     t.put(&backend, &queue, NewTask::new(Due::NOW, "held")).await;
-    let held = t.take(&mut intake, 1).await.pop().expect("a task that is due");
+    let held = t.take(&mut subscription, 1).await.pop().expect("a task that is due");
     let other: TaskRef = t.put(&backend, &queue, NewTask::new(FAR, "far")).await.into();
 
     let began = Instant::now();
     timeout(t.patience(), backend.close()).await.expect("`close` ends").expect("a first close");
     for waits in waiting {
         let woken = timeout(t.patience(), waits).await.expect("a waiter that `close` wakes");
-        let (e, at, intake) = woken.expect("a waiter that does not panic");
+        let (e, at, subscription) = woken.expect("a waiter that does not panic");
         assert_eq!(e.kind(), ErrorKind::Closed, "the claim of one who waited: {e}");
         assert!(at <= began + promptly(t), "woke {:?} after `close` began", at - began);
-        drop(intake);
+        drop(subscription);
     }
     every_method_answers_closed(&backend, &queue, &held, &other).await;
-    assert_closed(intake.claim(claim_one(t)).await, "claim");
-    timeout(t.patience(), intake.wait(FAR)).await.expect("a wait after `close` is over at once");
-    // What can stand in the way of ending an intake, now that there is nothing left, is that everything is closed.
-    if let Err(e) = timeout(t.patience(), intake.close()).await.expect("it ends") {
+    assert_closed(subscription.claim(claim_one(t)).await, "claim");
+    timeout(t.patience(), subscription.wait(FAR)).await.expect("a wait after `close` is over at once");
+    // What can stand in the way of ending a subscription, now that there is nothing left, is that everything is closed.
+    if let Err(e) = timeout(t.patience(), subscription.close()).await.expect("it ends") {
         assert_eq!(e.kind(), ErrorKind::Closed, "{e}");
     }
     for _ in 0..2 {
@@ -95,8 +95,8 @@ async fn every_method_answers_closed(
     let one = || Select::Tasks(vec![far.clone()]);
     let room = Select::Group(GroupName::new("room").expect("a short name"));
     assert_closed(backend.schedule(queue, vec![NewTask::new(Due::NOW, "x")]).await, "schedule");
-    assert_closed(backend.intake(queue, IntakeOptions::default()).await, "intake");
-    assert_closed(backend.settle(queue, vec![(lease(), Verdict::Complete)]).await, "settle");
+    assert_closed(backend.subscribe(queue, SubscriptionOptions::default()).await, "subscription");
+    assert_closed(backend.settle(queue, vec![(lease(), Disposition::Complete)]).await, "settle");
     assert_closed(backend.ping().await, "ping");
     assert_closed_or_absent(backend.extend(queue, vec![lease()], Duration::from_secs(1)).await, "extend");
     for change in [Change::cancel(), Change::move_to(FAR), Change::shift(Shift::Later(FAR))] {
@@ -112,9 +112,9 @@ async fn every_method_answers_closed(
     }
     for op in [
         DeadLetterOp::List { after: None, limit: 1 },
-        DeadLetterOp::Redrive { select: DeadSelect::All, rate: None },
-        DeadLetterOp::Redrive { select: DeadSelect::Ids(vec![far.id.clone()]), rate: None },
-        DeadLetterOp::Purge { select: DeadSelect::All },
+        DeadLetterOp::Redrive { select: DeadLetterSelect::All, rate: None },
+        DeadLetterOp::Redrive { select: DeadLetterSelect::Ids(vec![far.id.clone()]), rate: None },
+        DeadLetterOp::Purge { select: DeadLetterSelect::All },
     ] {
         assert_closed_or_absent(backend.dead_letters(queue, op).await, "dead_letters");
     }
@@ -142,15 +142,15 @@ pub async fn close_1_calls_under_way_end(t: &Trial) {
 /// a call whose answer was lost.
 async fn use_until_closed((backend, queue, claim, tell): (Arc<dyn DelayBackend>, QueueName, Claim, mpsc::Sender<()>)) {
     let told = async {
-        let mut intake = backend.intake(&queue, IntakeOptions::default()).await?;
+        let mut subscription = backend.subscribe(&queue, SubscriptionOptions::default()).await?;
         loop {
             for item in backend.schedule(&queue, vec![NewTask::new(Due::NOW, "x")]).await? {
                 item?;
             }
-            intake.wait(Duration::from_millis(1)).await;
-            let claimed = intake.claim(claim).await?.deliveries;
-            let verdicts = claimed.into_iter().map(|task| (task.lease, Verdict::Complete)).collect();
-            for item in backend.settle(&queue, verdicts).await? {
+            subscription.wait(Duration::from_millis(1)).await;
+            let claimed = subscription.claim(claim).await?.deliveries;
+            let dispositions = claimed.into_iter().map(|task| (task.lease, Disposition::Complete)).collect();
+            for item in backend.settle(&queue, dispositions).await? {
                 item?;
             }
             // Nobody listens any more when it is about to be closed.
@@ -169,10 +169,10 @@ pub async fn close_1_one_client_s_close_is_not_another_s(t: &Trial) {
         return;
     }
     let (first, second, queue) = (t.another().await, t.another().await, t.queue("shared"));
-    let mut intake = t.intake(&second, &queue).await;
+    let mut subscription = t.subscribe(&second, &queue).await;
     t.put(&first, &queue, NewTask::new(t.units(1), "x")).await;
     first.close().await.expect("a close");
-    let came = t.take(&mut intake, 1).await;
+    let came = t.take(&mut subscription, 1).await;
     assert_eq!(came.len(), 1, "the other client goes on");
     t.complete(&second, &queue, &came).await;
     second.ping().await.expect("the other client goes on");
@@ -181,24 +181,25 @@ pub async fn close_1_one_client_s_close_is_not_another_s(t: &Trial) {
 pub async fn close_10_what_is_there_after_close_is_as_declared(t: &Trial) {
     let queue = t.queue("kept");
     let first = if t.is_shared() { t.another().await } else { t.backend() };
-    let mut intake = t.intake(&first, &queue).await;
+    let mut subscription = t.subscribe(&first, &queue).await;
     t.put_all(&first, &queue, (0..3).map(|_| NewTask::new(Due::NOW, "early"))).await;
-    let mut early = t.take_within(&mut intake, 3, t.units(5), t.patience()).await;
-    let retry = Verdict::Retry { after: t.units(1), reason: "again".into() };
+    let mut early = t.take_within(&mut subscription, 3, t.units(5), t.patience()).await;
+    let retry = Disposition::Retry { after: t.units(1), reason: "again".into() };
     t.settle(&first, &queue, &early.remove(0), retry).await.expect("a live lease");
-    let bury = Verdict::Bury { reason: "never".into() };
-    t.settle(&first, &queue, &early.remove(0), bury).await.expect("a live lease");
-    t.put(&first, &queue, NewTask::new(t.units(2), "later").max_attempts(Attempts::new(1).expect("one"))).await;
+    let dead_letter = Disposition::DeadLetter { reason: "never".into() };
+    t.settle(&first, &queue, &early.remove(0), dead_letter).await.expect("a live lease");
+    t.put(&first, &queue, NewTask::new(t.units(2), "later").attempts_max(Attempts::new(1).expect("one"))).await;
     first.close().await.expect("a close");
     match t.caps().durability {
         Durability::Process => {
             // A store of this process is emptied: who opens it anew finds nothing of the old one.
             let fresh = t.harness().open().await.expect("another store");
-            let mut intake = fresh.intake(&queue, IntakeOptions::default()).await.expect("an intake");
+            let mut subscription =
+                fresh.subscribe(&queue, SubscriptionOptions::default()).await.expect("a subscription");
             sleep(t.units(6)).await;
-            let claimed = intake.claim(claim_one(t)).await.expect("a claim");
-            assert!(claimed.deliveries.is_empty() && claimed.buried == 0, "{claimed:?}");
-            drop(intake);
+            let claimed = subscription.claim(claim_one(t)).await.expect("a claim");
+            assert!(claimed.deliveries.is_empty() && claimed.dead_lettered == 0, "{claimed:?}");
+            drop(subscription);
             fresh.close().await.expect("a close");
             t.checked(1);
         }

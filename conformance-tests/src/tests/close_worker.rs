@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use delayline_core::{CancellationToken, Context, DelayBackend, ErrorKind, Handled, Queue, Worker, WorkerBuilder};
+use delayline_core::{
+    CancellationToken, Context, DelayBackend, ErrorKind, HandlerOutcome, Queue, Worker, WorkerBuilder,
+};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::cancel::FAR;
-use super::front::{Front, Hints, Mood};
+use super::front::{Front, Mood, Notifications};
 use super::live::promptly;
 use crate::history::{Op, What};
 use crate::trial::{LONG_LEASE, Trial};
@@ -51,8 +53,8 @@ async fn started(t: &Trial, told: &mut mpsc::Receiver<u32>, n: u32) {
 /// Checks that a queue holds `n` tasks that are due, none of which has cost an attempt; another client takes them.
 async fn all_given_back(t: &Trial, queue: &Queue<u32>, n: usize) {
     let other = t.another().await;
-    let mut intake = t.intake(&other, queue.name()).await;
-    let came = t.take_within(&mut intake, n, LONG_LEASE, promptly(t)).await;
+    let mut subscription = t.subscribe(&other, queue.name()).await;
+    let came = t.take_within(&mut subscription, n, LONG_LEASE, promptly(t)).await;
     let attempts: Vec<u32> = came.iter().map(|task| task.lease.attempt).collect();
     assert_eq!(attempts, vec![1; n], "given back at once, at the cost of no attempt");
     t.complete(&other, queue.name(), &came).await;
@@ -111,7 +113,7 @@ pub async fn close_3_handlers_are_told_and_may_finish(t: &Trial) {
             tell.send(number).await.expect("the test listens");
             context.shutdown().cancelled().await;
             sleep(unit * number).await;
-            Handled::Complete
+            HandlerOutcome::Complete
         }
     });
     let worker = tokio::spawn(worker.shutdown_deadline(t.patience()).build().expect("a worker").run());
@@ -147,8 +149,8 @@ pub async fn close_4_a_worker_that_is_shut_down_claims_no_more(t: &Trial) {
         sleep(t.units(2)).await;
         assert_eq!(self::claims(t, &queue), claims, "a claim by a worker that has ended");
         // Nobody keeps what comes afterwards.
-        let mut intake = t.intake(queue.backend(), queue.name()).await;
-        let came = t.take_within(&mut intake, 1, LONG_LEASE, promptly(t)).await;
+        let mut subscription = t.subscribe(queue.backend(), queue.name()).await;
+        let came = t.take_within(&mut subscription, 1, LONG_LEASE, promptly(t)).await;
         assert_eq!(came.len(), 1);
         t.complete(queue.backend(), queue.name(), &came).await;
     }
@@ -163,7 +165,7 @@ fn claims(t: &Trial, queue: &Queue<u32>) -> usize {
 }
 
 pub async fn close_5_a_store_that_hangs_does_not_keep_a_worker(t: &Trial) {
-    let front = Front::new(t.backend(), Hints::Passed, t.caps().sweep);
+    let front = Front::new(t.backend(), Notifications::Passed, t.caps().fallback_poll_interval);
     let queue = typed(front.clone(), t, "hangs");
     fill(&queue, 5).await;
     let stop = CancellationToken::new();

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use delayline_core::{
-    CancellationToken, Claim, ClaimedTask, DeadLetter, DeadLetterOp, DelayBackend, Error, ErrorKind, IntakeOptions,
-    Lease, QueueName, Reason, Result, TaskId, Verdict,
+    CancellationToken, Claim, ClaimedTask, DeadLetter, DeadLetterOp, DelayBackend, Disposition, Error, ErrorKind,
+    Lease, QueueName, Reason, Result, SubscriptionOptions, TaskId,
 };
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -48,29 +48,31 @@ pub(crate) struct Hand {
 
 impl Hand {
     /// Claims, waits and settles as `judge` says until the goal is reached, and answers the tasks that it ended. What has no
-    /// verdict is left to the end of its lease, as by a consumer that died. The judge also learns when the claim was asked for: the
-    /// lease has begun no earlier.
+    /// disposition is left to the end of its lease, as by a consumer that died. The judge also learns when the claim was
+    /// asked for: the lease has begun no earlier.
     pub(crate) async fn work(
         self,
-        mut judge: impl FnMut(&ClaimedTask, Instant) -> Option<Verdict> + Send,
+        mut judge: impl FnMut(&ClaimedTask, Instant) -> Option<Disposition> + Send,
     ) -> Vec<ClaimedTask> {
-        let mut intake = self.backend.intake(&self.queue, IntakeOptions::default()).await.expect("an intake");
-        let (sweep, lease_max) = (self.backend.capabilities().sweep, self.backend.capabilities().lease_max);
+        let mut subscription =
+            self.backend.subscribe(&self.queue, SubscriptionOptions::default()).await.expect("a subscription");
+        let (fallback_poll_interval, lease_max) =
+            (self.backend.capabilities().fallback_poll_interval, self.backend.capabilities().lease_max);
         let mut ended = Vec::new();
         while !self.goal.reached.is_cancelled() {
             let asked = Instant::now();
-            let claimed = intake.claim(Claim::new(self.max, self.lease.min(lease_max))).await.expect("a claim");
+            let claimed = subscription.claim(Claim::new(self.max, self.lease.min(lease_max))).await.expect("a claim");
             if claimed.deliveries.is_empty() {
-                let at_most = claimed.next_due_in.unwrap_or(sweep).min(sweep);
+                let at_most = claimed.next_due_in.unwrap_or(fallback_poll_interval).min(fallback_poll_interval);
                 tokio::select! {
                     () = self.goal.reached.cancelled() => {}
-                    () = intake.wait(at_most) => {}
+                    () = subscription.wait(at_most) => {}
                 }
                 continue;
             }
             let mut judged = Vec::new();
             for task in claimed.deliveries {
-                judged.extend(judge(&task, asked).map(|verdict| (task, verdict)));
+                judged.extend(judge(&task, asked).map(|disposition| (task, disposition)));
             }
             self.settle(judged, &mut ended).await;
             // So that on one thread too, others get their turn while there is work.
@@ -79,30 +81,31 @@ impl Hand {
         ended
     }
 
-    async fn settle(&self, judged: Vec<(ClaimedTask, Verdict)>, ended: &mut Vec<ClaimedTask>) {
-        let verdicts: Vec<_> = judged.iter().map(|(task, verdict)| (task.lease.clone(), verdict.clone())).collect();
-        let answers = self.backend.settle(&self.queue, verdicts).await.expect("an answer to settle");
-        assert_eq!(answers.len(), judged.len(), "one answer for each verdict");
-        for ((task, verdict), answer) in judged.into_iter().zip(answers) {
+    async fn settle(&self, judged: Vec<(ClaimedTask, Disposition)>, ended: &mut Vec<ClaimedTask>) {
+        let dispositions: Vec<_> =
+            judged.iter().map(|(task, disposition)| (task.lease.clone(), disposition.clone())).collect();
+        let answers = self.backend.settle(&self.queue, dispositions).await.expect("an answer to settle");
+        assert_eq!(answers.len(), judged.len(), "one answer for each disposition");
+        for ((task, disposition), answer) in judged.into_iter().zip(answers) {
             match answer {
-                Ok(()) if ends(&task, &verdict) => {
+                Ok(()) if ends(&task, &disposition) => {
                     self.goal.one_more();
                     ended.push(task);
                 }
                 Ok(()) => {}
                 Err(e) if e.kind() == ErrorKind::LeaseLost && self.lease < LONG_LEASE => {}
-                Err(e) => panic!("{verdict:?} for {} under a lease of {:?}: {e}", task.lease.id, self.lease),
+                Err(e) => panic!("{disposition:?} for {} under a lease of {:?}: {e}", task.lease.id, self.lease),
             }
         }
     }
 }
 
-/// Whether a task is gone from the queue after this verdict.
-fn ends(task: &ClaimedTask, verdict: &Verdict) -> bool {
-    match verdict {
-        Verdict::Complete | Verdict::Bury { .. } => true,
-        Verdict::Retry { .. } => task.lease.attempt >= task.max_attempts,
-        Verdict::Snooze { .. } | Verdict::Release => false,
+/// Whether a task is gone from the queue after this disposition.
+fn ends(task: &ClaimedTask, disposition: &Disposition) -> bool {
+    match disposition {
+        Disposition::Complete | Disposition::DeadLetter { .. } => true,
+        Disposition::Retry { .. } => task.lease.attempt >= task.attempts_max,
+        Disposition::Snooze { .. } | Disposition::Release => false,
     }
 }
 
@@ -120,23 +123,23 @@ pub(crate) async fn until_reached<T: 'static>(t: &Trial, goal: &Goal, hands: Joi
 }
 
 /// Failed, again after this time.
-pub(crate) fn retry(after: Duration) -> Verdict {
-    Verdict::Retry { after, reason: Reason::new("once more") }
+pub(crate) fn retry(after: Duration) -> Disposition {
+    Disposition::Retry { after, reason: Reason::new("once more") }
 }
 
 /// To the dead letters.
-pub(crate) fn bury(why: &str) -> Verdict {
-    Verdict::Bury { reason: Reason::new(why) }
+pub(crate) fn dead_letter(why: &str) -> Disposition {
+    Disposition::DeadLetter { reason: Reason::new(why) }
 }
 
-/// One of every kind of verdict.
-pub(crate) fn every_verdict() -> [Verdict; 5] {
+/// One of every kind of disposition.
+pub(crate) fn every_disposition() -> [Disposition; 5] {
     [
-        Verdict::Complete,
+        Disposition::Complete,
         retry(Duration::ZERO),
-        Verdict::Snooze { after: Duration::ZERO },
-        bury("it was stale"),
-        Verdict::Release,
+        Disposition::Snooze { after: Duration::ZERO },
+        dead_letter("it was stale"),
+        Disposition::Release,
     ]
 }
 
@@ -147,11 +150,11 @@ pub(crate) fn assert_lost<T: std::fmt::Debug>(answer: &Result<T>, what: &str) {
     assert!(matches!(kind, Err(ErrorKind::LeaseLost)), "{what} answered {answer:?}; the lease was lost");
 }
 
-/// Checks that a stale lease is refused with every verdict and by `extend`.
+/// Checks that a stale lease is refused with every disposition and by `extend`.
 pub(crate) async fn assert_stale(t: &Trial, backend: &Arc<dyn DelayBackend>, queue: &QueueName, stale: &Lease) {
-    for verdict in every_verdict() {
-        let what = format!("{verdict:?}");
-        let mut answers = backend.settle(queue, vec![(stale.clone(), verdict)]).await.expect("an answer to settle");
+    for disposition in every_disposition() {
+        let what = format!("{disposition:?}");
+        let mut answers = backend.settle(queue, vec![(stale.clone(), disposition)]).await.expect("an answer to settle");
         assert_eq!(answers.len(), 1);
         assert_lost(&answers.remove(0), &what);
     }
@@ -162,8 +165,8 @@ pub(crate) async fn assert_stale(t: &Trial, backend: &Arc<dyn DelayBackend>, que
     }
 }
 
-/// All dead letters of a queue, page by page, once there are `n` or more: those that are for the next claim to bury are given
-/// one.
+/// All dead letters of a queue, page by page, once there are `n` or more: those that are for the next claim to dead-letter
+/// are given one.
 pub(crate) async fn letters(
     t: &Trial,
     backend: &Arc<dyn DelayBackend>,
@@ -174,9 +177,9 @@ pub(crate) async fn letters(
     if there.len() >= n {
         return there;
     }
-    let mut intake = t.intake(backend, queue).await;
-    let taken = t.take_within(&mut intake, 1, LONG_LEASE, t.units(3)).await;
-    assert!(taken.is_empty(), "a task that is to be buried was handed out: {taken:?}");
+    let mut subscription = t.subscribe(backend, queue).await;
+    let taken = t.take_within(&mut subscription, 1, LONG_LEASE, t.units(3)).await;
+    assert!(taken.is_empty(), "a task that is to be dead-lettered was delivered: {taken:?}");
     all_letters(backend, queue, 100).await
 }
 

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use delayline_core::{
-    AdminOp, Change, Claim, DeadLetterOp, DeadSelect, IntakeOptions, Lease, Page, Select, Shift, Verdict,
+    AdminOp, Change, Claim, DeadLetterOp, DeadLetterSelect, Disposition, Lease, Page, Select, Shift,
+    SubscriptionOptions,
 };
 
 use crate::dropping::stage::{Expect, Stage, TASKS, dropped_everywhere, operations, room};
@@ -32,27 +33,27 @@ pub async fn drop_1_a_dropped_call_has_done_each_item_or_not(t: &Trial) {
             async move { all_ok(s.backend.schedule(&s.name, tasks).await) }
         }
         "complete" [] Expect { may_end: &["a", "b"], ..NOTHING }, |s| {
-            let verdicts = verdicts(s, &Verdict::Complete).await;
-            async move { all_ok(s.backend.settle(&s.name, verdicts).await) }
+            let dispositions = dispositions(s, &Disposition::Complete).await;
+            async move { all_ok(s.backend.settle(&s.name, dispositions).await) }
         }
         "retry" [] Expect { may_cost: &["a", "b"], ..NOTHING }, |s| {
-            let verdicts = verdicts(s, &Verdict::Retry { after: SOON, reason: "no".into() }).await;
-            async move { all_ok(s.backend.settle(&s.name, verdicts).await) }
+            let dispositions = dispositions(s, &Disposition::Retry { after: SOON, reason: "no".into() }).await;
+            async move { all_ok(s.backend.settle(&s.name, dispositions).await) }
         }
         "snooze" [] NOTHING, |s| {
-            let verdicts = verdicts(s, &Verdict::Snooze { after: SOON }).await;
-            async move { all_ok(s.backend.settle(&s.name, verdicts).await) }
+            let dispositions = dispositions(s, &Disposition::Snooze { after: SOON }).await;
+            async move { all_ok(s.backend.settle(&s.name, dispositions).await) }
         }
-        "bury" [] Expect { may_die: &["a", "b"], ..NOTHING }, |s| {
-            let verdicts = verdicts(s, &Verdict::Bury { reason: "no".into() }).await;
-            async move { all_ok(s.backend.settle(&s.name, verdicts).await) }
+        "dead-letter" [] Expect { may_die: &["a", "b"], ..NOTHING }, |s| {
+            let dispositions = dispositions(s, &Disposition::DeadLetter { reason: "no".into() }).await;
+            async move { all_ok(s.backend.settle(&s.name, dispositions).await) }
         }
         "release" [] NOTHING, |s| {
-            let verdicts = verdicts(s, &Verdict::Release).await;
-            async move { all_ok(s.backend.settle(&s.name, verdicts).await) }
+            let dispositions = dispositions(s, &Disposition::Release).await;
+            async move { all_ok(s.backend.settle(&s.name, dispositions).await) }
         }
         "extend" [Extend] NOTHING, |s| {
-            let leases = verdicts(s, &Verdict::Complete).await.into_iter().map(|(lease, _)| lease).collect();
+            let leases = dispositions(s, &Disposition::Complete).await.into_iter().map(|(lease, _)| lease).collect();
             let by = LONG_LEASE.min(s.t.caps().lease_max);
             async move { all_ok(s.backend.extend(&s.name, leases, by).await) }
         }
@@ -60,20 +61,20 @@ pub async fn drop_1_a_dropped_call_has_done_each_item_or_not(t: &Trial) {
     dropped_everywhere(t, operations).await;
 }
 
-pub async fn drop_2_a_dropped_intake_loses_nothing(t: &Trial) {
+pub async fn drop_2_a_dropped_subscription_loses_nothing(t: &Trial) {
     let operations = operations![
-        "intake" [] NOTHING, |s| {
+        "subscription" [] NOTHING, |s| {
             async move {
-                let intake = s.backend.intake(&s.name, IntakeOptions::default()).await.unwrap();
-                *s.intake.lock().await = Some(intake);
+                let subscription = s.backend.subscribe(&s.name, SubscriptionOptions::default()).await.unwrap();
+                *s.subscription.lock().await = Some(subscription);
             }
         }
         "claim" [] NOTHING, |s| {
-            s.open_intake().await;
+            s.open_subscription().await;
             let lease = LONG_LEASE.min(s.t.caps().lease_max);
             async move {
-                let mut intake = s.intake.lock().await;
-                let claimed = intake.as_mut().unwrap().claim(Claim::new(2, lease)).await.unwrap();
+                let mut subscription = s.subscription.lock().await;
+                let claimed = subscription.as_mut().unwrap().claim(Claim::new(2, lease)).await.unwrap();
                 s.taken.lock().await.extend(claimed.deliveries);
             }
         }
@@ -83,17 +84,17 @@ pub async fn drop_2_a_dropped_intake_loses_nothing(t: &Trial) {
             s.taken.lock().await.extend(taken);
             let lease = LONG_LEASE.min(s.t.caps().lease_max);
             async move {
-                let mut intake = s.intake.lock().await;
-                let intake = intake.as_mut().unwrap();
-                assert!(intake.claim(Claim::new(1, lease)).await.unwrap().deliveries.is_empty());
-                intake.wait(SOON).await;
+                let mut subscription = s.subscription.lock().await;
+                let subscription = subscription.as_mut().unwrap();
+                assert!(subscription.claim(Claim::new(1, lease)).await.unwrap().deliveries.is_empty());
+                subscription.wait(SOON).await;
             }
         }
-        "close the intake" [] NOTHING, |s| {
+        "close the subscription" [] NOTHING, |s| {
             let taken = s.take(1).await;
             s.taken.lock().await.extend(taken);
-            let intake = s.intake.lock().await.take().unwrap();
-            async move { intake.close().await.unwrap() }
+            let subscription = s.subscription.lock().await.take().unwrap();
+            async move { subscription.close().await.unwrap() }
         }
     ];
     dropped_everywhere(t, operations).await;
@@ -126,16 +127,16 @@ pub async fn drop_11_a_dropped_change_has_changed_some_or_all(t: &Trial) {
 pub async fn drop_11_a_dropped_redrive_purge_or_delete_has_done_some_or_all(t: &Trial) {
     let operations = operations![
         "redrive" [DeadLetters] A_MAY_DIE, |s| {
-            s.bury_a().await;
-            dead(s, DeadLetterOp::Redrive { select: DeadSelect::All, rate: None })
+            s.dead_letter_a().await;
+            dead(s, DeadLetterOp::Redrive { select: DeadLetterSelect::All, rate: None })
         }
         "redrive by id" [DeadLetters] A_MAY_DIE, |s| {
-            s.bury_a().await;
-            dead(s, DeadLetterOp::Redrive { select: DeadSelect::Ids(vec![s.t.id("a")]), rate: Some(1_000.0) })
+            s.dead_letter_a().await;
+            dead(s, DeadLetterOp::Redrive { select: DeadLetterSelect::Ids(vec![s.t.id("a")]), rate: Some(1_000.0) })
         }
         "purge" [DeadLetters] Expect { must_end: &["a"], ..NOTHING }, |s| {
-            s.bury_a().await;
-            dead(s, DeadLetterOp::Purge { select: DeadSelect::All })
+            s.dead_letter_a().await;
+            dead(s, DeadLetterOp::Purge { select: DeadLetterSelect::All })
         }
         "pause" [Pause] NOTHING, |s| { administer(s, AdminOp::Pause) }
         "resume" [Pause] NOTHING, |s| {
@@ -161,7 +162,7 @@ pub async fn drop_12_a_dropped_look_changes_nothing(t: &Trial) {
             async move { assert!(!s.backend.list(&s.name, Page::first(10)).await.unwrap().is_empty()) }
         }
         "list the dead letters" [DeadLetters] A_MAY_DIE, |s| {
-            s.bury_a().await;
+            s.dead_letter_a().await;
             dead(s, DeadLetterOp::List { after: None, limit: 10 })
         }
         "stats" [Stats] NOTHING, |s| { async move { s.backend.stats(&s.name).await.map(drop).unwrap() } }
@@ -173,12 +174,12 @@ pub async fn drop_12_a_dropped_look_changes_nothing(t: &Trial) {
     dropped_everywhere(t, operations).await;
 }
 
-/// Takes `a` and `b`, whose leases stay known to the stage, and gives both this verdict.
-async fn verdicts(s: &Stage<'_>, verdict: &Verdict) -> Vec<(Lease, Verdict)> {
+/// Takes `a` and `b`, whose leases stay known to the stage, and gives both this disposition.
+async fn dispositions(s: &Stage<'_>, disposition: &Disposition) -> Vec<(Lease, Disposition)> {
     let taken = s.take(2).await;
-    let verdicts = taken.iter().map(|task| (task.lease.clone(), verdict.clone())).collect();
+    let dispositions = taken.iter().map(|task| (task.lease.clone(), disposition.clone())).collect();
     s.taken.lock().await.extend(taken);
-    verdicts
+    dispositions
 }
 
 fn all_ok<T>(answer: delayline_core::Result<Vec<delayline_core::Result<T>>>) {

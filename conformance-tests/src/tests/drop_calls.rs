@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use delayline_core::{
-    Context, DeadSelect, Delivery, Error, Handled, Page, Queue, Scheduled, Shift, Task, Verdict, Worker,
+    Context, DeadLetterSelect, Delivery, Disposition, Error, HandlerOutcome, Page, Queue, Scheduled, Shift, Task,
+    Worker,
 };
 use futures_util::StreamExt;
 use futures_util::future::{join_all, join3};
@@ -145,17 +146,17 @@ pub async fn drop_4_a_settling_that_was_polled_goes_on(t: &Trial) {
             let a = one(s).await;
             async move { a.snooze(SOON).await.unwrap() }
         }
-        "Delivery::bury" [] Expect { must_end: &["a"], may_die: &["a"], ..NOTHING }, |s| {
+        "Delivery::dead-letter" [] Expect { must_end: &["a"], may_die: &["a"], ..NOTHING }, |s| {
             let a = one(s).await;
-            async move { a.bury("no").await.unwrap() }
+            async move { a.dead_letter("no").await.unwrap() }
         }
         "Delivery::release" [] NOTHING, |s| {
             let a = one(s).await;
             async move { a.release().await.unwrap() }
         }
         "Consumer::settle_all" [] Expect { must_end: &["a"], must_cost: &["b"], ..NOTHING }, |s| {
-            let retry = Verdict::Retry { after: SOON, reason: "no".into() };
-            let settled = s.deliver(2).await.into_iter().zip([Verdict::Complete, retry]).collect();
+            let retry = Disposition::Retry { after: SOON, reason: "no".into() };
+            let settled = s.deliver(2).await.into_iter().zip([Disposition::Complete, retry]).collect();
             let answers = s.consumer.lock().await.as_ref().unwrap().settle_all(settled);
             async move { answers.await.unwrap().into_iter().for_each(Result::unwrap) }
         }
@@ -200,12 +201,12 @@ pub async fn drop_11_a_dropped_change_of_a_queue_has_done_some_or_all(t: &Trial)
         }
         "Queue::delete" [Delete] ALL_MAY_END, |s| { async move { s.queue.delete().await.unwrap() } }
         "Queue::redrive" [DeadLetters] A_MAY_DIE, |s| {
-            s.bury_a().await;
-            async move { s.queue.redrive(DeadSelect::All, None).await.map(drop).unwrap() }
+            s.dead_letter_a().await;
+            async move { s.queue.redrive(DeadLetterSelect::All, None).await.map(drop).unwrap() }
         }
         "Queue::purge" [DeadLetters] Expect { must_end: &["a"], ..NOTHING }, |s| {
-            s.bury_a().await;
-            async move { s.queue.purge(DeadSelect::All).await.map(drop).unwrap() }
+            s.dead_letter_a().await;
+            async move { s.queue.purge(DeadLetterSelect::All).await.map(drop).unwrap() }
         }
     ];
     dropped_everywhere(t, operations).await;
@@ -221,7 +222,7 @@ pub async fn drop_12_a_dropped_look_at_a_queue_changes_nothing(t: &Trial) {
         }
         "Queue::stats" [Stats] NOTHING, |s| { async move { s.queue.stats().await.map(drop).unwrap() } }
         "Queue::dead_letters" [DeadLetters] A_MAY_DIE, |s| {
-            s.bury_a().await;
+            s.dead_letter_a().await;
             async move { assert_eq!(s.queue.dead_letters(None, 10).await.unwrap().letters.len(), 1) }
         }
     ];
@@ -264,7 +265,7 @@ pub async fn drop_6_a_worker_dropped_amid_claims_and_settlings_loses_nothing(t: 
 pub async fn drop_6_a_worker_in_batches_dropped_amid_claims_and_settlings_loses_nothing(t: &Trial) {
     let operations = operations![
         "Worker::run in batches" [] ALL_MAY_END, |s| {
-            let handler = |some: Vec<(String, Context)>| async move { some.iter().map(|_| Handled::Complete).collect() };
+            let handler = |some: Vec<(String, Context)>| async move { some.iter().map(|_| HandlerOutcome::Complete).collect() };
             let worker = worker(s).queue_batch(&s.queue, 2, handler).until_empty(true).build().unwrap();
             async move { assert_eq!(worker.run().await.unwrap().completed, TASKS.len() as u64) }
         }
@@ -280,7 +281,7 @@ pub async fn drop_6_a_worker_that_snoozes_dropped_amid_claims_and_settlings_lose
                 // A snooze gives the attempt back.
                 assert_eq!(context.attempt(), 1);
                 let first = first.fetch_add(1, Ordering::SeqCst) == 0;
-                async move { if first { Handled::Snooze(SOON) } else { Handled::Complete } }
+                async move { if first { HandlerOutcome::Snooze(SOON) } else { HandlerOutcome::Complete } }
             };
             let worker = worker(s).queue(&s.queue, handler).until_empty(true).build().unwrap();
             async move { assert_eq!(worker.run().await.unwrap().completed, TASKS.len() as u64) }
@@ -332,8 +333,8 @@ async fn joined_schedules(t: &Trial, at: At) -> bool {
     alone.unwrap();
     answers.into_iter().for_each(|answer| drop::<Scheduled>(answer.unwrap()));
 
-    let mut intake = t.intake(&t.backend(), &name).await;
-    let came = t.take_within(&mut intake, OTHERS + 2, LONG_LEASE, t.units(1)).await;
+    let mut subscription = t.subscribe(&t.backend(), &name).await;
+    let came = t.take_within(&mut subscription, OTHERS + 2, LONG_LEASE, t.units(1)).await;
     t.complete(&t.backend(), &name, &came).await;
     t.drain(&t.backend(), &name, 0).await;
     let leaver_came = came.iter().any(|task| task.lease.id == t.id("leaver"));
@@ -371,8 +372,8 @@ async fn joined_settlings(t: &Trial, at: At) -> bool {
     quiet(t, t.patience(), || waker.kept() == 0).await;
     assert_eq!(waker.kept(), 0, "a caller that left stays registered");
     // DROP-4: the one that left was polled, and so is settled all the same, a moment later.
-    let mut intake = t.intake(&t.backend(), &name).await;
-    let came = empty(t, &t.backend(), &name, &mut intake).await;
+    let mut subscription = t.subscribe(&t.backend(), &name).await;
+    let came = empty(t, &t.backend(), &name, &mut subscription).await;
     assert!(came.is_empty(), "a settling that was polled did not go on: {came:?}");
     consumer.close().await.unwrap();
     t.history().drained(&name);

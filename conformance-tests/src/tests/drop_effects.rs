@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    Change, Changed, Claim, DeadLetterOp, DeadSelect, DelayBackend, Due, ErrorKind, Intake, NewTask, Order, Page,
-    QueueName, Select, Shift, TaskRef, TaskView, Verdict,
+    Change, Changed, Claim, DeadLetterOp, DeadLetterSelect, DelayBackend, Disposition, Due, ErrorKind, NewTask, Order,
+    Page, QueueName, Select, Shift, Subscription, TaskRef, TaskView,
 };
 use tokio::time::timeout;
 
@@ -46,16 +46,16 @@ pub async fn drop_2_a_dropped_claim_is_given_back_at_once(t: &Trial) {
             let keys: Vec<_> = (0..21).map(|i| t.id(format!("{i:02}"))).collect();
             let mut tasks = keys.iter().map(|id| NewTask::new(Due::NOW, id.to_string()).id(id.clone()));
             t.put_all(&backend, &queue, tasks.by_ref().take(20)).await;
-            let mut intake = t.intake(&backend, &queue).await;
-            let claim = Arc::new(CountedWaker::default()).drive(at, intake.claim(Claim::new(20, lease))).await;
+            let mut subscription = t.subscribe(&backend, &queue).await;
+            let claim = Arc::new(CountedWaker::default()).drive(at, subscription.claim(Claim::new(20, lease))).await;
             let completed = claim.is_some();
             let claimed = claim.map(|claimed| claimed.unwrap().deliveries).unwrap_or_default();
             if at.pending % 2 == 0 {
-                // Whether the intake goes on or is dropped as well.
-                drop(intake);
+                // Whether the subscription goes on or is dropped as well.
+                drop(subscription);
             }
             t.put_all(&backend, &queue, tasks).await;
-            let mut other = t.intake(&backend, &queue).await;
+            let mut other = t.subscribe(&backend, &queue).await;
             let mut again = t.take_within(&mut other, 21 - claimed.len(), LONG_LEASE, soon).await;
             assert_eq!(
                 claimed.len() + again.len(),
@@ -69,7 +69,7 @@ pub async fn drop_2_a_dropped_claim_is_given_back_at_once(t: &Trial) {
                 // The later task may have come before all were given back. Now that nothing is under way any more, they are
                 // put back once more to see their places.
                 for task in &again {
-                    t.settle(&backend, &queue, task, Verdict::Release).await.unwrap();
+                    t.settle(&backend, &queue, task, Disposition::Release).await.unwrap();
                 }
                 again = t.take_within(&mut other, again.len(), LONG_LEASE, soon).await;
                 let order: Vec<_> = claimed.iter().chain(&again).map(|task| task.lease.id.clone()).collect();
@@ -84,30 +84,30 @@ pub async fn drop_2_a_dropped_claim_is_given_back_at_once(t: &Trial) {
     }
 }
 
-pub async fn drop_10_a_dropped_wait_loses_no_hint_and_leaves_nothing_registered(t: &Trial) {
+pub async fn drop_10_a_dropped_wait_loses_no_notification_and_leaves_nothing_registered(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("waited"));
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let waker = Arc::new(CountedWaker::default());
     for round in 0..20 {
-        let hint_first = round % 2 == 0;
-        assert!(t.claim(&mut intake, 1).await.is_empty());
-        let mut wait = intake.wait(HOUR);
+        let notification_first = round % 2 == 0;
+        assert!(t.claim(&mut subscription, 1).await.is_empty());
+        let mut wait = subscription.wait(HOUR);
         // It may return early for no reason, and then there is nothing to be dropped.
         let waits = waker.poll(std::pin::Pin::new(&mut wait)).is_pending();
-        if hint_first {
-            // The hint comes while the wait is there, and nobody polls it any more.
+        if notification_first {
+            // The notification comes while the wait is there, and nobody polls it any more.
             t.put(&backend, &queue, NewTask::new(Due::NOW, "a")).await;
             turns(20).await;
         }
         drop(wait);
-        if !hint_first {
+        if !notification_first {
             t.put(&backend, &queue, NewTask::new(Due::NOW, "a")).await;
         }
         if waits {
-            let woken = timeout(t.patience(), intake.wait(HOUR)).await;
-            assert!(woken.is_ok(), "the hint was lost with the wait that was dropped");
+            let woken = timeout(t.patience(), subscription.wait(HOUR)).await;
+            assert!(woken.is_ok(), "the notification was lost with the wait that was dropped");
         }
-        let taken = t.take(&mut intake, 1).await;
+        let taken = t.take(&mut subscription, 1).await;
         t.complete(&backend, &queue, &taken).await;
     }
     quiet(t, t.patience(), || waker.kept() == 0).await;
@@ -139,20 +139,20 @@ pub async fn drop_1_a_dropped_settling_is_finished_by_repeating_it(t: &Trial) {
         at_every_pending(async |at| {
             let queue = t.queue(&format!("{how}-{}-{}", at.pending, at.late));
             t.put_all(&backend, &queue, (0..n).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
-            let mut intake = t.intake(&backend, &queue).await;
-            let taken = t.take(&mut intake, n).await;
+            let mut subscription = t.subscribe(&backend, &queue).await;
+            let taken = t.take(&mut subscription, n).await;
             assert_eq!(taken.len(), n);
-            let verdicts = || taken.iter().map(|task| (task.lease.clone(), Verdict::Complete)).collect();
-            let call = backend.settle(&queue, verdicts());
+            let dispositions = || taken.iter().map(|task| (task.lease.clone(), Disposition::Complete)).collect();
+            let call = backend.settle(&queue, dispositions());
             let completed = Arc::new(CountedWaker::default()).drive(at, call).await.is_some();
-            for answer in backend.settle(&queue, verdicts()).await.unwrap() {
+            for answer in backend.settle(&queue, dispositions()).await.unwrap() {
                 match answer {
                     Ok(()) => {}
                     Err(e) if matches!(e.kind(), ErrorKind::LeaseLost | ErrorKind::Ambiguous) => {}
                     Err(e) => panic!("{how}, {at:?}: {e}"),
                 }
             }
-            let left = empty(t, &backend, &queue, &mut intake).await;
+            let left = empty(t, &backend, &queue, &mut subscription).await;
             assert!(left.is_empty(), "{how}, {at:?}: a task came after it was completed");
             t.history().drained(&queue);
             completed
@@ -258,13 +258,13 @@ pub async fn drop_11_a_dropped_redrive_goes_on_with_what_is_left(t: &Trial) {
         let n = if how == "direct" { 3_000 } else { 50 };
         at_every_pending(async |at| {
             let queue = t.queue(&format!("{how}-{}-{}", at.pending, at.late));
-            let mut intake = buried(t, &backend, &queue, n).await;
-            let redrive = || DeadLetterOp::Redrive { select: DeadSelect::All, rate: None };
+            let mut subscription = dead_lettered(t, &backend, &queue, n).await;
+            let redrive = || DeadLetterOp::Redrive { select: DeadLetterSelect::All, rate: None };
             let call = backend.dead_letters(&queue, redrive());
             let completed = Arc::new(CountedWaker::default()).drive(at, call).await.is_some();
             let rest = backend.dead_letters(&queue, redrive()).await.unwrap();
             assert_eq!(rest.kept, 0, "{how}, {at:?}: no id is in use");
-            let came = empty(t, &backend, &queue, &mut intake).await;
+            let came = empty(t, &backend, &queue, &mut subscription).await;
             let ids: BTreeSet<_> = came.iter().map(|task| &task.lease.id).collect();
             assert_eq!((came.len(), ids.len()), (n, n), "{how}, {at:?}: each letter is redriven once");
             assert!(came.iter().all(|task| task.lease.attempt == 1), "{how}, {at:?}: with all its attempts");
@@ -280,32 +280,37 @@ pub async fn drop_11_a_dropped_purge_goes_on_with_what_is_left(t: &Trial) {
         let n = if how == "direct" { 3_000 } else { 50 };
         at_every_pending(async |at| {
             let queue = t.queue(&format!("{how}-{}-{}", at.pending, at.late));
-            let mut intake = buried(t, &backend, &queue, n).await;
-            let purge = || DeadLetterOp::Purge { select: DeadSelect::All };
+            let mut subscription = dead_lettered(t, &backend, &queue, n).await;
+            let purge = || DeadLetterOp::Purge { select: DeadLetterSelect::All };
             let call = backend.dead_letters(&queue, purge());
             let completed = Arc::new(CountedWaker::default()).drive(at, call).await.is_some();
             backend.dead_letters(&queue, purge()).await.unwrap();
             let list = DeadLetterOp::List { after: None, limit: 10 };
             assert!(backend.dead_letters(&queue, list).await.unwrap().letters.is_empty(), "{how}, {at:?}");
-            assert!(empty(t, &backend, &queue, &mut intake).await.is_empty(), "{how}, {at:?}: none comes back");
+            assert!(empty(t, &backend, &queue, &mut subscription).await.is_empty(), "{how}, {at:?}: none comes back");
             completed
         })
         .await;
     }
 }
 
-/// A queue with this many dead letters, and an intake on it.
-async fn buried(t: &Trial, backend: &Arc<dyn DelayBackend>, queue: &QueueName, n: usize) -> Box<dyn Intake> {
+/// A queue with this many dead letters, and a subscription on it.
+async fn dead_lettered(
+    t: &Trial,
+    backend: &Arc<dyn DelayBackend>,
+    queue: &QueueName,
+    n: usize,
+) -> Box<dyn Subscription> {
     t.put_all(backend, queue, (0..n).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
-    let mut intake = t.intake(backend, queue).await;
-    let taken = t.take(&mut intake, n).await;
+    let mut subscription = t.subscribe(backend, queue).await;
+    let taken = t.take(&mut subscription, n).await;
     assert_eq!(taken.len(), n);
     for batch in taken.chunks(t.caps().batch_max) {
-        let bury = |lease| (lease, Verdict::Bury { reason: "no".into() });
-        let verdicts = batch.iter().map(|task| bury(task.lease.clone())).collect();
-        for answer in backend.settle(queue, verdicts).await.unwrap() {
+        let dead_letter = |lease| (lease, Disposition::DeadLetter { reason: "no".into() });
+        let dispositions = batch.iter().map(|task| dead_letter(task.lease.clone())).collect();
+        for answer in backend.settle(queue, dispositions).await.unwrap() {
             answer.unwrap();
         }
     }
-    intake
+    subscription
 }

@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use delayline_core::{Attempts, Claim, ClaimedTask, Due, ErrorKind, LeaseHold, NewTask, TaskId, Verdict};
+use delayline_core::{Attempts, Claim, ClaimedTask, Disposition, Due, ErrorKind, LeaseHold, NewTask, TaskId};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::crew::{Goal, Hand, assert_lost, assert_stale, bury, every_verdict, ids, retry, sorted, until_reached};
+use super::crew::{
+    Goal, Hand, assert_lost, assert_stale, dead_letter, every_disposition, ids, retry, sorted, until_reached,
+};
 use crate::need::Need;
 use crate::trial::{LONG_LEASE, Trial};
 
@@ -19,7 +21,7 @@ pub async fn dup_1_one_live_lease_at_a_time(t: &Trial) {
     let (backend, queue, mut rng) = (t.backend(), t.queue("few"), t.rng());
     let (tasks, claims_each) = (6, t.size(150, 40));
     let plenty = Attempts::new(10_000).unwrap();
-    t.put_all(&backend, &queue, (0..tasks).map(|i| NewTask::new(Due::NOW, format!("{i}")).max_attempts(plenty))).await;
+    t.put_all(&backend, &queue, (0..tasks).map(|i| NewTask::new(Due::NOW, format!("{i}")).attempts_max(plenty))).await;
     let (goal, holders) = (Goal::new(tasks), Arc::new(Mutex::new(Holders::default())));
     let clients = [backend.clone(), t.another().await];
     let mut hands = JoinSet::new();
@@ -32,17 +34,17 @@ pub async fn dup_1_one_live_lease_at_a_time(t: &Trial) {
         hands.spawn(hand.work(move |task, asked| {
             let mut holders = holders.lock();
             let claims = holders.claimed(task, asked + lease);
-            let verdict = match rng.u8(0..10) {
-                _ if claims >= claims_each => Some(Verdict::Complete),
+            let disposition = match rng.u8(0..10) {
+                _ if claims >= claims_each => Some(Disposition::Complete),
                 0..3 => None,
-                3..6 => Some(Verdict::Release),
+                3..6 => Some(Disposition::Release),
                 6 | 7 => Some(retry(pause * rng.u32(0..3))),
-                _ => Some(Verdict::Snooze { after: pause * rng.u32(0..3) }),
+                _ => Some(Disposition::Snooze { after: pause * rng.u32(0..3) }),
             };
-            if verdict.is_some() {
+            if disposition.is_some() {
                 holders.gives_up(task);
             }
-            verdict
+            disposition
         }));
     }
     let ended = until_reached(t, &goal, hands).await;
@@ -69,7 +71,7 @@ impl Holders {
         let (id, fence) = (&task.lease.id, task.lease.fence);
         let held = self.0.entry(id.clone()).or_insert(Held { claims: 0, fence: 0, until: None });
         held.claims += 1;
-        assert_ne!(held.fence, fence, "{id} was handed out twice under one fence");
+        assert_ne!(held.fence, fence, "{id} was delivered twice under one fence");
         // What comes with a lower fence was claimed before, and is only heard of later.
         if held.fence < fence {
             let live = held.until.is_some_and(|until| Instant::now() < until);
@@ -89,19 +91,19 @@ impl Holders {
 }
 
 /// Everything that is due at once goes to one consumer or another, and to one of them only.
-pub async fn dup_1_a_herd_is_handed_out_once(t: &Trial) {
+pub async fn dup_1_a_herd_is_delivered_once(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("herd"));
     let herd = t.size(5_000, 2_000);
     let accepted = t.put_all(&backend, &queue, (0..herd).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
     let mut takers = JoinSet::new();
     for number in 0..6_usize {
         let client = if number.is_multiple_of(2) { t.another().await } else { backend.clone() };
-        let mut intake = t.intake(&client, &queue).await;
+        let mut subscription = t.subscribe(&client, &queue).await;
         let claim = Claim::new(37, LONG_LEASE.min(t.caps().lease_max));
         takers.spawn(async move {
             let mut taken = Vec::new();
             loop {
-                let claimed = intake.claim(claim).await.expect("a claim");
+                let claimed = subscription.claim(claim).await.expect("a claim");
                 // A claim may bring fewer than are due, and says so.
                 if claimed.deliveries.is_empty() && claimed.next_due_in != Some(Duration::ZERO) {
                     return taken;
@@ -113,42 +115,42 @@ pub async fn dup_1_a_herd_is_handed_out_once(t: &Trial) {
     }
     let mut taken: Vec<_> = takers.join_all().await.into_iter().flatten().collect();
     // A store that brings less at once than is due may have left some.
-    let mut intake = t.intake(&backend, &queue).await;
-    taken.extend(t.take(&mut intake, herd.saturating_sub(taken.len())).await);
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    taken.extend(t.take(&mut subscription, herd.saturating_sub(taken.len())).await);
     assert_eq!(ids(&taken), sorted(accepted.into_iter().map(|task| task.task.id)));
-    assert!(t.take_within(&mut intake, 1, LONG_LEASE, t.units(1)).await.is_empty());
+    assert!(t.take_within(&mut subscription, 1, LONG_LEASE, t.units(1)).await.is_empty());
     t.complete(&backend, &queue, &taken).await;
 }
 
 /// What has a cause comes again, with its attempt counted as it should be; what has none does not.
 pub async fn dup_2_a_task_comes_again_only_for_a_cause(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("causes"));
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let task = |key: &str| NewTask::new(Due::NOW, key.to_owned()).id(t.id(key));
     let mut again = Vec::new();
     t.put(&backend, &queue, task("left alone")).await;
-    assert_eq!(t.take_within(&mut intake, 1, t.units(1), t.patience()).await.len(), 1);
+    assert_eq!(t.take_within(&mut subscription, 1, t.units(1), t.patience()).await.len(), 1);
     let others = ["kept", "completed", "buried", "retried", "snoozed", "released"];
     t.put_all(&backend, &queue, others.map(task)).await;
     let mut held = HashMap::new();
     while held.len() < others.len() {
-        let task = t.take(&mut intake, 1).await.pop().expect("a task that is due");
+        let task = t.take(&mut subscription, 1).await.pop().expect("a task that is due");
         match task.lease.id.to_text().into_owned() {
             // On a slow machine its lease has ended by now.
             key if key == "left alone" => again.push(task),
             key => drop(held.insert(key, task)),
         }
     }
-    for (key, verdict) in [
-        ("completed", Verdict::Complete),
-        ("buried", bury("never again")),
+    for (key, disposition) in [
+        ("completed", Disposition::Complete),
+        ("buried", dead_letter("never again")),
         ("retried", retry(t.units(1))),
-        ("snoozed", Verdict::Snooze { after: t.units(1) }),
-        ("released", Verdict::Release),
+        ("snoozed", Disposition::Snooze { after: t.units(1) }),
+        ("released", Disposition::Release),
     ] {
-        t.settle(&backend, &queue, &held[key], verdict).await.unwrap();
+        t.settle(&backend, &queue, &held[key], disposition).await.unwrap();
     }
-    again.extend(t.take_within(&mut intake, 10, LONG_LEASE, t.units(6)).await);
+    again.extend(t.take_within(&mut subscription, 10, LONG_LEASE, t.units(6)).await);
     let mut came: Vec<_> =
         again.iter().map(|task| (task.lease.id.to_text().into_owned(), task.lease.attempt)).collect();
     came.sort_unstable();
@@ -162,25 +164,27 @@ pub async fn dup_2_a_task_comes_again_only_for_a_cause(t: &Trial) {
 /// A delay that is longer than a lease is no reason to run a task again and again (kombu#337).
 pub async fn dup_2_a_delay_longer_than_a_lease_is_waited_for_once(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("long-delay"));
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let (lease, delay) = (t.units(1), t.units(5));
     t.put_all(&backend, &queue, (0..10).map(|i| NewTask::new(delay, format!("{i}")))).await;
-    for (round, verdict) in [(1, retry(delay)), (2, Verdict::Snooze { after: delay }), (2, Verdict::Complete)] {
+    for (round, disposition) in
+        [(1, retry(delay)), (2, Disposition::Snooze { after: delay }), (2, Disposition::Complete)]
+    {
         let asked = Instant::now();
-        let taken = t.take_within(&mut intake, 10, LONG_LEASE, t.patience()).await;
+        let taken = t.take_within(&mut subscription, 10, LONG_LEASE, t.patience()).await;
         assert_eq!(taken.len(), 10);
         assert!(taken.iter().all(|task| task.lease.attempt == round), "attempt {round}: {taken:?}");
         assert!(asked.elapsed() < t.patience());
         let settling = Instant::now();
-        let verdicts = taken.iter().map(|task| (task.lease.clone(), verdict.clone())).collect();
-        let answers = backend.settle(&queue, verdicts).await.expect("an answer to settle");
+        let dispositions = taken.iter().map(|task| (task.lease.clone(), disposition.clone())).collect();
+        let answers = backend.settle(&queue, dispositions).await.expect("an answer to settle");
         answers.into_iter().for_each(|answer| answer.expect("a lease that can be settled"));
         // Longer than a lease; on a busy machine less of the delay may be left.
         let left = (delay - t.units(1)).saturating_sub(settling.elapsed());
-        let early = t.take_within(&mut intake, 1, lease, t.units(2).min(left)).await;
+        let early = t.take_within(&mut subscription, 1, lease, t.units(2).min(left)).await;
         assert!(early.is_empty() || settling.elapsed() >= delay, "{early:?} came before its delay was over");
         for task in &early {
-            t.settle(&backend, &queue, task, Verdict::Release).await.expect("a release");
+            t.settle(&backend, &queue, task, Disposition::Release).await.expect("a release");
         }
     }
     assert!(t.drain(&backend, &queue, 0).await.is_empty());
@@ -190,27 +194,27 @@ pub async fn dup_3_a_completed_task_never_comes_back(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("completed"));
     let n = 40;
     t.put_all(&backend, &queue, (0..n).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     // Before the leases begin: connecting takes its time.
-    let mut other = t.intake(&t.another().await, &queue).await;
-    let taken = t.take_within(&mut intake, n, t.units(1), t.patience()).await;
+    let mut other = t.subscribe(&t.another().await, &queue).await;
+    let taken = t.take_within(&mut subscription, n, t.units(1), t.patience()).await;
     t.complete(&backend, &queue, &taken).await;
     // Through the end of the leases that they were under, for who was there and who comes later.
     let again = t.take_within(&mut other, 1, LONG_LEASE, t.units(3)).await;
     assert!(again.is_empty(), "{again:?} came again after it was completed");
-    drop((intake, other));
+    drop((subscription, other));
     assert!(t.drain(&t.another().await, &queue, 0).await.is_empty());
     if Need::Inspect.is_met(t.caps()) {
         assert!(backend.find(&queue, &taken[0].lease.id).await.unwrap().is_none());
     }
 }
 
-/// A verdict or an extension that comes after the completion does not bring the task back.
+/// A disposition or an extension that comes after the completion does not bring the task back.
 pub async fn dup_3_a_late_retry_does_not_resurrect_a_completed_task(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("late"));
     t.put_all(&backend, &queue, (0..10).map(|i| NewTask::new(Due::NOW, format!("{i}")).id(t.id(format!("{i}"))))).await;
-    let mut intake = t.intake(&backend, &queue).await;
-    let taken = t.take_within(&mut intake, 10, t.units(2), t.patience()).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let taken = t.take_within(&mut subscription, 10, t.units(2), t.patience()).await;
     t.complete(&backend, &queue, &taken).await;
     for task in &taken[..5] {
         assert_stale(t, &backend, &queue, &task.lease).await;
@@ -220,7 +224,7 @@ pub async fn dup_3_a_late_retry_does_not_resurrect_a_completed_task(t: &Trial) {
     for task in &taken {
         assert_stale(t, &backend, &queue, &task.lease).await;
     }
-    let again = t.take_within(&mut intake, 1, LONG_LEASE, t.units(2)).await;
+    let again = t.take_within(&mut subscription, 1, LONG_LEASE, t.units(2)).await;
     assert!(again.is_empty(), "{again:?} came back after it was completed");
     assert!(t.drain(&backend, &queue, 0).await.is_empty());
 }
@@ -232,11 +236,11 @@ pub async fn dup_3_a_completion_at_the_end_of_its_lease_counts_or_is_refused(t: 
     for round in 0..t.size(60, 10) {
         let n = 20;
         t.put_all(&backend, &queue, (0..n).map(|i| NewTask::new(Due::NOW, format!("{round}/{i}")))).await;
-        let mut slow = t.intake(&backend, &queue).await;
+        let mut slow = t.subscribe(&backend, &queue).await;
         let lease = t.units(1) / 2;
         let held = t.take_within(&mut slow, n, lease, t.patience()).await;
         let ends = Instant::now() + lease;
-        let mut claiming = t.intake(&t.another().await, &queue).await;
+        let mut claiming = t.subscribe(&t.another().await, &queue).await;
         let claim = Claim::new(n, LONG_LEASE.min(t.caps().lease_max));
         let other = tokio::spawn(async move {
             let mut taken = Vec::new();
@@ -253,7 +257,7 @@ pub async fn dup_3_a_completion_at_the_end_of_its_lease_counts_or_is_refused(t: 
             for _ in 0..rng.u8(0..3) {
                 tokio::task::yield_now().await;
             }
-            match t.settle(&backend, &queue, &task, Verdict::Complete).await {
+            match t.settle(&backend, &queue, &task, Disposition::Complete).await {
                 Ok(()) => completed.push(task.lease.id),
                 late => assert_lost(&late, "a completion"),
             }
@@ -268,25 +272,25 @@ pub async fn dup_3_a_completion_at_the_end_of_its_lease_counts_or_is_refused(t: 
     }
 }
 
-/// Nobody has claimed the task since, so the verdict of who held it counts.
+/// Nobody has claimed the task since, so the disposition of who held it counts.
 pub async fn dup_5_a_lease_that_has_ended_still_settles(t: &Trial) {
     if t.caps().lease_hold != LeaseHold::Store {
         return the_end_is_final(t).await;
     }
     let (backend, queue) = (t.backend(), t.queue("settles"));
-    let verdicts = every_verdict();
-    t.put_all(&backend, &queue, (0..verdicts.len()).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
-    let mut intake = t.intake(&backend, &queue).await;
-    let taken = t.take_within(&mut intake, verdicts.len(), t.units(1), t.patience()).await;
+    let dispositions = every_disposition();
+    t.put_all(&backend, &queue, (0..dispositions.len()).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let taken = t.take_within(&mut subscription, dispositions.len(), t.units(1), t.patience()).await;
     sleep(t.units(2)).await;
     let mut expected = Vec::new();
-    for (task, verdict) in taken.iter().zip(verdicts) {
-        let answer = t.settle(&backend, &queue, task, verdict.clone()).await;
-        answer.unwrap_or_else(|e| panic!("{verdict:?} after the end of the lease, which nobody took over: {e}"));
-        match verdict {
-            Verdict::Retry { .. } => expected.push((task.lease.id.clone(), 2)),
-            Verdict::Snooze { .. } | Verdict::Release => expected.push((task.lease.id.clone(), 1)),
-            Verdict::Complete | Verdict::Bury { .. } => {}
+    for (task, disposition) in taken.iter().zip(dispositions) {
+        let answer = t.settle(&backend, &queue, task, disposition.clone()).await;
+        answer.unwrap_or_else(|e| panic!("{disposition:?} after the end of the lease, which nobody took over: {e}"));
+        match disposition {
+            Disposition::Retry { .. } => expected.push((task.lease.id.clone(), 2)),
+            Disposition::Snooze { .. } | Disposition::Release => expected.push((task.lease.id.clone(), 1)),
+            Disposition::Complete | Disposition::DeadLetter { .. } => {}
         }
     }
     let again = t.drain(&backend, &queue, 3).await;
@@ -304,8 +308,8 @@ pub async fn dup_5_a_lease_that_has_ended_still_extends(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("extends"));
     let n = 10;
     t.put_all(&backend, &queue, (0..n).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
-    let mut intake = t.intake(&backend, &queue).await;
-    let taken = t.take_within(&mut intake, n, t.units(1), t.patience()).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let taken = t.take_within(&mut subscription, n, t.units(1), t.patience()).await;
     sleep(t.units(2)).await;
     let leases: Vec<_> = taken.iter().map(|task| task.lease.clone()).collect();
     let extended = backend.extend(&queue, leases.clone(), LONG_LEASE.min(t.caps().lease_max)).await.unwrap();
@@ -313,7 +317,7 @@ pub async fn dup_5_a_lease_that_has_ended_still_extends(t: &Trial) {
         let extended = extended.expect("a lease that nobody took over");
         assert_eq!((&extended.id, extended.fence, extended.attempt), (&lease.id, lease.fence, lease.attempt));
     }
-    let again = t.take_within(&mut intake, 1, LONG_LEASE, t.units(2)).await;
+    let again = t.take_within(&mut subscription, 1, LONG_LEASE, t.units(2)).await;
     assert!(again.is_empty(), "{again:?} came though its lease was extended");
     t.complete(&backend, &queue, &taken).await;
     assert!(t.drain(&backend, &queue, 0).await.is_empty());
@@ -323,10 +327,10 @@ pub async fn dup_5_a_lease_that_has_ended_still_extends(t: &Trial) {
 /// the attempt counted.
 async fn the_end_is_final(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("final"));
-    let verdicts = every_verdict();
-    t.put_all(&backend, &queue, (0..verdicts.len()).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
-    let mut intake = t.intake(&backend, &queue).await;
-    let taken = t.take_within(&mut intake, verdicts.len(), t.units(1), t.patience()).await;
+    let dispositions = every_disposition();
+    t.put_all(&backend, &queue, (0..dispositions.len()).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let taken = t.take_within(&mut subscription, dispositions.len(), t.units(1), t.patience()).await;
     sleep(t.units(2)).await;
     if Need::Extend.is_met(t.caps()) {
         let leases = taken.iter().map(|task| task.lease.clone()).collect();
@@ -334,29 +338,29 @@ async fn the_end_is_final(t: &Trial) {
             assert_lost(&late, "an extension");
         }
     }
-    for (task, verdict) in taken.iter().zip(verdicts) {
-        assert_lost(&t.settle(&backend, &queue, task, verdict).await, "a verdict");
+    for (task, disposition) in taken.iter().zip(dispositions) {
+        assert_lost(&t.settle(&backend, &queue, task, disposition).await, "a disposition");
     }
     let again = t.drain(&backend, &queue, taken.len()).await;
     assert_eq!(ids(&again), ids(&taken));
     assert!(again.iter().all(|task| task.lease.attempt == 2), "DUP-12: {again:?}");
 }
 
-/// A verdict that is refused for its delay leaves an ended lease as it was, too.
-pub async fn dup_5_a_refused_verdict_leaves_the_lease_as_it_was(t: &Trial) {
+/// A disposition that is refused for its delay leaves an ended lease as it was, too.
+pub async fn dup_5_a_refused_disposition_leaves_the_lease_as_it_was(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("refused"));
     t.put(&backend, &queue, NewTask::new(Due::NOW, "x")).await;
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     // One that has ended, where that is not final.
     let stored = t.caps().lease_hold == LeaseHold::Store;
     let lease = if stored { t.units(1) } else { LONG_LEASE };
-    let task = t.take_within(&mut intake, 1, lease, t.patience()).await.remove(0);
+    let task = t.take_within(&mut subscription, 1, lease, t.patience()).await.remove(0);
     sleep(t.units(2)).await;
     let beyond = t.caps().delay_max + Duration::from_secs(1);
-    for verdict in [retry(beyond), Verdict::Snooze { after: beyond }] {
-        let refused = t.settle(&backend, &queue, &task, verdict).await.unwrap_err();
+    for disposition in [retry(beyond), Disposition::Snooze { after: beyond }] {
+        let refused = t.settle(&backend, &queue, &task, disposition).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::OutOfRange);
     }
-    t.settle(&backend, &queue, &task, Verdict::Complete).await.unwrap();
+    t.settle(&backend, &queue, &task, Disposition::Complete).await.unwrap();
     assert!(t.drain(&backend, &queue, 0).await.is_empty());
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use delayline_core::{Attempts, BuryCause, Due, LeaseHold, NewTask, Verdict};
+use delayline_core::{Attempts, DeadLetterCause, Disposition, Due, LeaseHold, NewTask};
 use tokio::time::sleep;
 
 use super::crew::{assert_stale, letters, retry};
@@ -11,9 +11,9 @@ use crate::trial::{LONG_LEASE, Trial};
 
 pub async fn dup_12_attempts_count_claims_but_not_releases(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("attempts"));
-    t.put(&backend, &queue, NewTask::new(Due::NOW, "x").max_attempts(Attempts::new(5).unwrap())).await;
-    let mut intake = t.intake(&backend, &queue).await;
-    let (release, snooze) = (Verdict::Release, Verdict::Snooze { after: t.units(1) });
+    t.put(&backend, &queue, NewTask::new(Due::NOW, "x").attempts_max(Attempts::new(5).unwrap())).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let (release, snooze) = (Disposition::Release, Disposition::Snooze { after: t.units(1) });
     // More than five claims, of which five count: the attempt that each one is told.
     let steps = [
         (1, Some(release.clone())),
@@ -27,53 +27,54 @@ pub async fn dup_12_attempts_count_claims_but_not_releases(t: &Trial) {
         (5, Some(snooze)),
         (5, Some(release)),
     ];
-    for (number, (attempt, verdict)) in steps.into_iter().enumerate() {
-        let lease = if verdict.is_none() { t.units(1) } else { LONG_LEASE };
-        let task = t.take_within(&mut intake, 1, lease, t.patience()).await.pop().expect("an attempt that is left");
-        assert_eq!((task.lease.attempt, task.max_attempts), (attempt, 5), "claim {number}");
-        if let Some(verdict) = verdict {
-            t.settle(&backend, &queue, &task, verdict).await.unwrap();
+    for (number, (attempt, disposition)) in steps.into_iter().enumerate() {
+        let lease = if disposition.is_none() { t.units(1) } else { LONG_LEASE };
+        let task =
+            t.take_within(&mut subscription, 1, lease, t.patience()).await.pop().expect("an attempt that is left");
+        assert_eq!((task.lease.attempt, task.attempts_max), (attempt, 5), "claim {number}");
+        if let Some(disposition) = disposition {
+            t.settle(&backend, &queue, &task, disposition).await.unwrap();
         }
     }
     let last = t.drain(&backend, &queue, 1).await;
     assert!(matches!(last.as_slice(), [one] if one.lease.attempt == 5), "{last:?}");
 }
 
-/// A task that is given back again and again is not buried for it.
+/// A task that is given back again and again is not dead-lettered for it.
 pub async fn dup_12_a_task_with_one_attempt_can_be_released_without_end(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("one-attempt"));
-    t.put(&backend, &queue, NewTask::new(Due::NOW, "x").max_attempts(Attempts::new(1).unwrap())).await;
-    let mut intake = t.intake(&backend, &queue).await;
+    t.put(&backend, &queue, NewTask::new(Due::NOW, "x").attempts_max(Attempts::new(1).unwrap())).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     for i in 0..50 {
-        let task = t.take(&mut intake, 1).await.pop().expect("the one attempt, given back");
+        let task = t.take(&mut subscription, 1).await.pop().expect("the one attempt, given back");
         assert_eq!(task.lease.attempt, 1);
-        let verdict = if i % 2 == 0 { Verdict::Release } else { Verdict::Snooze { after: Duration::ZERO } };
-        t.settle(&backend, &queue, &task, verdict).await.unwrap();
+        let disposition = if i % 2 == 0 { Disposition::Release } else { Disposition::Snooze { after: Duration::ZERO } };
+        t.settle(&backend, &queue, &task, disposition).await.unwrap();
     }
     assert_eq!(t.drain(&backend, &queue, 1).await.len(), 1);
 }
 
 /// A retry of the last attempt is a burial.
-pub async fn dup_13_a_retry_of_the_last_attempt_buries(t: &Trial) {
+pub async fn dup_13_a_retry_of_the_last_attempt_dead_letters(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("retry"));
     let most = 4;
     let tasks = (1..=most).map(|n| {
         let attempts = Attempts::new(n).unwrap();
-        NewTask::new(Due::NOW, format!("{n}")).id(t.id(format!("{n}"))).max_attempts(attempts)
+        NewTask::new(Due::NOW, format!("{n}")).id(t.id(format!("{n}"))).attempts_max(attempts)
     });
     t.put_all(&backend, &queue, tasks).await;
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let mut last = Vec::new();
     for _ in 0..(1..=most).sum() {
-        let task = t.take(&mut intake, 1).await.pop().expect("an attempt that is left");
-        assert!(task.lease.attempt <= task.max_attempts, "{task:?}");
+        let task = t.take(&mut subscription, 1).await.pop().expect("an attempt that is left");
+        assert!(task.lease.attempt <= task.attempts_max, "{task:?}");
         t.settle(&backend, &queue, &task, retry(Duration::ZERO)).await.unwrap();
-        if task.lease.attempt == task.max_attempts {
+        if task.lease.attempt == task.attempts_max {
             last.push(task);
         }
     }
     assert_eq!(last.len(), most as usize);
-    let more = t.take_within(&mut intake, 1, LONG_LEASE, t.units(2)).await;
+    let more = t.take_within(&mut subscription, 1, LONG_LEASE, t.units(2)).await;
     assert!(more.is_empty(), "an attempt too many: {more:?}");
     for task in &last {
         assert_stale(t, &backend, &queue, &task.lease).await;
@@ -83,23 +84,23 @@ pub async fn dup_13_a_retry_of_the_last_attempt_buries(t: &Trial) {
         assert_eq!(dead.len(), most as usize);
         for letter in dead {
             let attempts = letter.id.to_text().parse().unwrap();
-            assert_eq!((letter.cause, letter.attempts), (BuryCause::AttemptsUsedUp, attempts), "{letter:?}");
+            assert_eq!((letter.cause, letter.attempts), (DeadLetterCause::AttemptsUsedUp, attempts), "{letter:?}");
             assert_eq!(letter.reason.as_str(), "once more");
         }
     }
     assert!(t.drain(&backend, &queue, 0).await.is_empty());
 }
 
-/// Leases that ended used the attempts up: the next claim buries the task, and until then its last lease still settles.
-pub async fn dup_13_attempts_used_up_by_leases_that_ended_bury(t: &Trial) {
+/// Leases that ended used the attempts up: the next claim dead-letters the task, and until then its last lease still settles.
+pub async fn dup_13_attempts_used_up_by_leases_that_ended_dead_letter(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("leases"));
     let twice = Attempts::new(2).unwrap();
     let keys = ["met", "settled in time"];
-    t.put_all(&backend, &queue, keys.map(|key| NewTask::new(Due::NOW, key).id(t.id(key)).max_attempts(twice))).await;
-    let mut intake = t.intake(&backend, &queue).await;
+    t.put_all(&backend, &queue, keys.map(|key| NewTask::new(Due::NOW, key).id(t.id(key)).attempts_max(twice))).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let mut last = Vec::new();
     for attempt in 1..=2 {
-        last = t.take_within(&mut intake, 2, t.units(3), t.patience()).await;
+        last = t.take_within(&mut subscription, 2, t.units(3), t.patience()).await;
         assert!(last.iter().all(|task| task.lease.attempt == attempt), "attempt {attempt}: {last:?}");
         // DUP-16: where its end is final, it is settled before.
         if attempt < 2 || t.caps().lease_hold == LeaseHold::Store {
@@ -107,18 +108,18 @@ pub async fn dup_13_attempts_used_up_by_leases_that_ended_bury(t: &Trial) {
         }
     }
     let settled = last.iter().find(|task| task.lease.id == t.id("settled in time")).expect("both came twice");
-    t.settle(&backend, &queue, settled, Verdict::Complete).await.expect("a lease that nobody took over");
+    t.settle(&backend, &queue, settled, Disposition::Complete).await.expect("a lease that nobody took over");
     if t.caps().lease_hold != LeaseHold::Store {
         sleep(t.units(3)).await;
     }
-    let more = t.take_within(&mut intake, 1, LONG_LEASE, t.units(2)).await;
+    let more = t.take_within(&mut subscription, 1, LONG_LEASE, t.units(2)).await;
     assert!(more.is_empty(), "an attempt too many: {more:?}");
     let met = last.iter().find(|task| task.lease.id == t.id("met")).expect("both came twice");
     assert_stale(t, &backend, &queue, &met.lease).await;
     if Need::DeadLetters.is_met(t.caps()) {
         let dead = letters(t, &backend, &queue, 1).await;
         let told: Vec<_> = dead.iter().map(|letter| (letter.id.clone(), letter.cause, letter.attempts)).collect();
-        assert_eq!(told, [(t.id("met"), BuryCause::AttemptsUsedUp, 2)]);
+        assert_eq!(told, [(t.id("met"), DeadLetterCause::AttemptsUsedUp, 2)]);
     }
     assert!(t.drain(&backend, &queue, 0).await.is_empty());
 }

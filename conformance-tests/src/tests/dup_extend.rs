@@ -1,4 +1,5 @@
-//! DUP-7, -14 and -15: leases that are made longer, verdicts whose answer was lost, and handlers that learn of a lost lease.
+//! DUP-7, -14 and -15: leases that are made longer, dispositions whose answer was lost, and handlers that learn of a lost
+//! lease.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -6,8 +7,9 @@ use std::time::Duration;
 
 use delayline_core::{
     AdminOp, Bytes, CancellationToken, Capabilities, Change, Changed, Context, DeadLetterOp, DeadLetters, DelayBackend,
-    Due, Error, ErrorKind, Handled, Intake, IntakeOptions, Lease, NewTask, Page, Queue, QueueName, QueueStats, Raw,
-    Result, Scheduled, Select, TaskId, TaskView, Verdict, Worker, WorkerBuilder, WorkerReport, async_trait,
+    Disposition, Due, Error, ErrorKind, HandlerOutcome, Lease, NewTask, Page, Queue, QueueName, QueueStats, Raw,
+    Result, Scheduled, Select, Subscription, SubscriptionOptions, TaskId, TaskView, Worker, WorkerBuilder,
+    WorkerReport, async_trait,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
@@ -19,8 +21,8 @@ pub async fn dup_7_an_extension_never_shortens(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("shorter"));
     let n = 5;
     t.put_all(&backend, &queue, (0..n).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
-    let mut intake = t.intake(&backend, &queue).await;
-    let taken = t.take(&mut intake, n).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let taken = t.take(&mut subscription, n).await;
     let leases: Vec<Lease> = taken.iter().map(|task| task.lease.clone()).collect();
     for by in [Duration::from_millis(1), t.units(1)] {
         let extended = backend.extend(&queue, leases.clone(), by).await.unwrap();
@@ -32,7 +34,7 @@ pub async fn dup_7_an_extension_never_shortens(t: &Trial) {
             assert!(shorter <= t.caps().resolution, "an extension by {by:?} made a lease {shorter:?} shorter");
         }
     }
-    let again = t.take_within(&mut intake, 1, LONG_LEASE, t.units(3)).await;
+    let again = t.take_within(&mut subscription, 1, LONG_LEASE, t.units(3)).await;
     assert!(again.is_empty(), "{again:?} came though its lease had not ended");
     // As it was before the extensions, the lease settles as well.
     t.complete(&backend, &queue, &taken).await;
@@ -43,8 +45,8 @@ pub async fn dup_7_an_extension_never_shortens(t: &Trial) {
 pub async fn dup_7_an_extended_lease_ends_when_it_says(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("longer"));
     t.put(&backend, &queue, NewTask::new(Due::NOW, "x")).await;
-    let mut intake = t.intake(&backend, &queue).await;
-    let held = t.take_within(&mut intake, 1, t.units(2), t.patience()).await.remove(0);
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let held = t.take_within(&mut subscription, 1, t.units(2), t.patience()).await.remove(0);
     let mut lease = held.lease.clone();
     let by = t.units(3);
     let mut sent = Instant::now();
@@ -62,7 +64,7 @@ pub async fn dup_7_an_extended_lease_ends_when_it_says(t: &Trial) {
             assert!(lease.expires_at >= before.saturating_add(by) && lease.expires_at <= after.saturating_add(by + MS));
         }
     }
-    let mut other = t.intake(&t.another().await, &queue).await;
+    let mut other = t.subscribe(&t.another().await, &queue).await;
     let again = t.take(&mut other, 1).await.pop().expect("a task whose lease has ended");
     assert!(sent.elapsed() + t.caps().resolution >= by, "it came {:?} after an extension by {by:?}", sent.elapsed());
     if t.is_virtual() {
@@ -74,21 +76,21 @@ pub async fn dup_7_an_extended_lease_ends_when_it_says(t: &Trial) {
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Every verdict may be said under the lease as it was before an extension, and under the extended one.
+/// Every disposition may be said under the lease as it was before an extension, and under the extended one.
 pub async fn dup_7_an_old_and_an_extended_lease_settle_alike(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("alike"));
-    let mut intake = t.intake(&backend, &queue).await;
-    for (i, verdict) in super::crew::every_verdict().into_iter().cycle().take(10).enumerate() {
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    for (i, disposition) in super::crew::every_disposition().into_iter().cycle().take(10).enumerate() {
         t.put(&backend, &queue, NewTask::new(Due::NOW, format!("{i}"))).await;
-        let mut task = t.take(&mut intake, 1).await.remove(0);
+        let mut task = t.take(&mut subscription, 1).await.remove(0);
         let by = LONG_LEASE.min(t.caps().lease_max);
         let extended = backend.extend(&queue, vec![task.lease.clone()], by).await.unwrap().remove(0).unwrap();
         if i >= 5 {
             task.lease = extended;
         }
-        t.settle(&backend, &queue, &task, verdict.clone()).await.unwrap_or_else(|e| panic!("{verdict:?}: {e}"));
-        if !matches!(verdict, Verdict::Complete | Verdict::Bury { .. }) {
-            let again = t.take(&mut intake, 1).await;
+        t.settle(&backend, &queue, &task, disposition.clone()).await.unwrap_or_else(|e| panic!("{disposition:?}: {e}"));
+        if !matches!(disposition, Disposition::Complete | Disposition::DeadLetter { .. }) {
+            let again = t.take(&mut subscription, 1).await;
             t.complete(&backend, &queue, &again).await;
         }
     }
@@ -109,14 +111,18 @@ pub async fn dup_7_a_worker_keeps_its_lease_while_the_handler_runs(t: &Trial) {
         async move {
             began.send((n, context.attempt())).await.unwrap();
             sleep(takes).await;
-            if context.lost().is_cancelled() { Handled::bury("the lease was lost") } else { Handled::Complete }
+            if context.lost().is_cancelled() {
+                HandlerOutcome::dead_letter("the lease was lost")
+            } else {
+                HandlerOutcome::Complete
+            }
         }
     });
     let other = t.another().await;
     let looking = async {
-        assert_eq!(timeout(t.patience(), begins.recv()).await.expect("the task is handed out"), Some((7, 1)));
-        let mut intake = t.intake(&other, &queue).await;
-        let taken = t.take_within(&mut intake, 1, LONG_LEASE, takes).await;
+        assert_eq!(timeout(t.patience(), begins.recv()).await.expect("the task is delivered"), Some((7, 1)));
+        let mut subscription = t.subscribe(&other, &queue).await;
+        let taken = t.take_within(&mut subscription, 1, LONG_LEASE, takes).await;
         assert!(taken.is_empty(), "{taken:?} came though its handler was running");
     };
     let ((), report) = with_worker(worker, looking).await;
@@ -125,8 +131,9 @@ pub async fn dup_7_a_worker_keeps_its_lease_while_the_handler_runs(t: &Trial) {
     assert!(t.drain(&backend, &queue, 0).await.is_empty());
 }
 
-/// A verdict that took effect and whose answer was lost, as `Ambiguous` says: repeated, it is no `LeaseLost` for a consumer.
-pub async fn dup_14_a_consumer_never_answers_lease_lost_for_its_own_verdict(t: &Trial) {
+/// A disposition that took effect and whose answer was lost, as `Ambiguous` says: repeated, it is no `LeaseLost` for a
+/// consumer.
+pub async fn dup_14_a_consumer_never_answers_lease_lost_for_its_own_disposition(t: &Trial) {
     let (lossy, queue) = (Lossy::over(t.backend()), t.queue("consumer"));
     let numbers = Queue::<Bytes>::with_codec(lossy.clone(), queue.clone(), Raw).unwrap();
     t.put_all(&t.backend(), &queue, (0..20).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
@@ -149,11 +156,11 @@ pub async fn dup_14_a_consumer_never_answers_lease_lost_for_its_own_verdict(t: &
     assert!(lossy.lost.load(Ordering::SeqCst) >= 10, "answers were lost");
     assert_eq!(gone, 15);
     consumer.close().await.unwrap();
-    assert!(t.drain(&t.backend(), &queue, 0).await.is_empty(), "every verdict took effect");
+    assert!(t.drain(&t.backend(), &queue, 0).await.is_empty(), "every disposition took effect");
 }
 
 /// The same of a worker: what it counts as lost was lost to somebody else.
-pub async fn dup_14_a_worker_never_counts_its_own_verdict_as_a_lost_lease(t: &Trial) {
+pub async fn dup_14_a_worker_never_counts_its_own_disposition_as_a_lost_lease(t: &Trial) {
     let (lossy, queue) = (Lossy::over(t.backend()), t.queue("worker"));
     let numbers = Queue::<Bytes>::with_codec(lossy.clone(), queue.clone(), Raw).unwrap();
     let n = 20;
@@ -167,7 +174,7 @@ pub async fn dup_14_a_worker_never_counts_its_own_verdict_as_a_lost_lease(t: &Tr
     });
     let all_ran = async {
         for _ in 0..n {
-            let attempt = timeout(t.patience(), runs.recv()).await.expect("a task that is handed out");
+            let attempt = timeout(t.patience(), runs.recv()).await.expect("a task that is delivered");
             assert_eq!(attempt, Some(1));
         }
     };
@@ -194,8 +201,8 @@ pub async fn dup_15_a_handler_learns_that_its_lease_was_lost(t: &Trial) {
         }
     });
     let taking_it_away = async {
-        let lease = timeout(t.patience(), begins.recv()).await.expect("the task is handed out").unwrap();
-        let settled = backend.settle(&queue, vec![(lease, Verdict::Complete)]).await.unwrap().remove(0);
+        let lease = timeout(t.patience(), begins.recv()).await.expect("the task is delivered").unwrap();
+        let settled = backend.settle(&queue, vec![(lease, Disposition::Complete)]).await.unwrap().remove(0);
         settled.expect("a lease that is live");
         timeout(t.patience(), tells.recv()).await.expect("the handler is told that its lease was lost").unwrap();
     };
@@ -226,8 +233,8 @@ pub async fn dup_15_a_handler_learns_that_its_lease_could_not_be_extended(t: &Tr
     });
     let elsewhere = async {
         assert_eq!(timeout(t.patience(), tells.recv()).await.expect("the handler is told"), Some(1));
-        let mut intake = t.intake(&t.backend(), &queue).await;
-        let again = t.take(&mut intake, 1).await;
+        let mut subscription = t.subscribe(&t.backend(), &queue).await;
+        let again = t.take(&mut subscription, 1).await;
         assert!(matches!(again.as_slice(), [one] if one.lease.attempt == 2), "{again:?}");
         t.complete(&t.backend(), &queue, &again).await;
         let_go.cancel();
@@ -247,8 +254,8 @@ async fn with_worker<T>(worker: WorkerBuilder, and: impl Future<Output = T>) -> 
     (result, running.await.expect("the worker's task").expect("the worker's report"))
 }
 
-/// A client whose store does what it is told, and whose answers to `settle` are lost while `lose` is set, or whose extensions do
-/// not reach it.
+/// A client whose store does what it is told, and whose answers to `settle` are lost while `lose` is set, or whose
+/// extensions do not reach it.
 #[derive(Debug)]
 struct Lossy {
     inner: Arc<dyn DelayBackend>,
@@ -282,13 +289,13 @@ impl DelayBackend for Lossy {
         self.inner.schedule(queue, tasks).await
     }
 
-    async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
-        self.inner.intake(queue, options).await
+    async fn subscribe(&self, queue: &QueueName, options: SubscriptionOptions) -> Result<Box<dyn Subscription>> {
+        self.inner.subscribe(queue, options).await
     }
 
-    async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
-        let answers = self.inner.settle(queue, verdicts).await?;
-        // Each answer is lost once: a verdict that is repeated gets the answer to its repetition.
+    async fn settle(&self, queue: &QueueName, dispositions: Vec<(Lease, Disposition)>) -> Result<Vec<Result<()>>> {
+        let answers = self.inner.settle(queue, dispositions).await?;
+        // Each answer is lost once: a disposition that is repeated gets the answer to its repetition.
         if self.lose.load(Ordering::SeqCst) && answers.iter().any(Result::is_ok) {
             self.lost.fetch_add(answers.len() as u64, Ordering::SeqCst);
             return Err(Error::new(ErrorKind::Ambiguous, "the answer was lost"));

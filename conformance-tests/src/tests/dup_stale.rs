@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use delayline_core::{
-    AdminOp, Change, ChangeOutcome, ClaimedTask, DelayBackend, Due, NewTask, Outcome, QueueName, Select, TaskRef,
-    TaskState, Verdict,
+    AdminOp, Change, ChangeOutcome, ClaimedTask, DelayBackend, Disposition, Due, NewTask, QueueName, ScheduleOutcome,
+    Select, TaskRef, TaskState,
 };
 use tokio::time::sleep;
 
-use super::crew::{assert_lost, assert_stale, every_verdict, ids, retry, sorted};
+use super::crew::{assert_lost, assert_stale, every_disposition, ids, retry, sorted};
 use crate::need::Need;
 use crate::trial::{LONG_LEASE, Trial};
 
@@ -16,9 +16,9 @@ use crate::trial::{LONG_LEASE, Trial};
 pub async fn dup_4_a_stale_lease_is_refused_and_changes_nothing(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("claimed-again"));
     t.put_all(&backend, &queue, (0..5).map(|i| NewTask::new(Due::NOW, format!("{i}")).id(t.id(format!("{i}"))))).await;
-    let mut intake = t.intake(&backend, &queue).await;
-    let first = t.take_within(&mut intake, 5, t.units(1), t.patience()).await;
-    let mut other = t.intake(&t.another().await, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let first = t.take_within(&mut subscription, 5, t.units(1), t.patience()).await;
+    let mut other = t.subscribe(&t.another().await, &queue).await;
     let second = t.take(&mut other, 5).await;
     assert_eq!(ids(&first), ids(&second));
     for stale in &first {
@@ -28,28 +28,29 @@ pub async fn dup_4_a_stale_lease_is_refused_and_changes_nothing(t: &Trial) {
         assert_stale(t, &backend, &queue, &stale.lease).await;
         assert_eq!(seen(t, &backend, &queue, now).await, before, "a stale lease changed a task");
     }
-    assert!(t.claim(&mut intake, 10).await.is_empty(), "a stale lease gave a task back");
+    assert!(t.claim(&mut subscription, 10).await.is_empty(), "a stale lease gave a task back");
     t.complete(&backend, &queue, &second).await;
     assert!(t.drain(&backend, &queue, 0).await.is_empty());
 }
 
-/// A second verdict under one lease is refused, whatever the first one was, also when the task is under another lease by then.
+/// A second disposition under one lease is refused, whatever the first one was, also when the task is under another lease
+/// by then.
 pub async fn dup_4_a_settled_lease_is_refused_and_changes_nothing(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("settled"));
-    let mut intake = t.intake(&backend, &queue).await;
-    for (i, verdict) in every_verdict().into_iter().enumerate() {
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    for (i, disposition) in every_disposition().into_iter().enumerate() {
         t.put(&backend, &queue, NewTask::new(Due::NOW, format!("{i}"))).await;
-        let stale = t.take(&mut intake, 1).await.remove(0);
-        t.settle(&backend, &queue, &stale, verdict.clone()).await.unwrap();
+        let stale = t.take(&mut subscription, 1).await.remove(0);
+        t.settle(&backend, &queue, &stale, disposition.clone()).await.unwrap();
         // While it waits, or is gone.
         assert_stale(t, &backend, &queue, &stale.lease).await;
-        if matches!(verdict, Verdict::Complete | Verdict::Bury { .. }) {
+        if matches!(disposition, Disposition::Complete | Disposition::DeadLetter { .. }) {
             continue;
         }
-        let again = t.take(&mut intake, 1).await.remove(0);
+        let again = t.take(&mut subscription, 1).await.remove(0);
         let before = seen(t, &backend, &queue, &again).await;
         assert_stale(t, &backend, &queue, &stale.lease).await;
-        assert_eq!(seen(t, &backend, &queue, &again).await, before, "after {verdict:?}");
+        assert_eq!(seen(t, &backend, &queue, &again).await, before, "after {disposition:?}");
         t.complete(&backend, &queue, &[again]).await;
     }
     assert!(t.drain(&backend, &queue, 0).await.is_empty());
@@ -59,8 +60,8 @@ pub async fn dup_4_a_settled_lease_is_refused_and_changes_nothing(t: &Trial) {
 pub async fn dup_4_a_waiting_retry_is_not_touched_by_its_old_lease(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("waits"));
     let accepted = t.put_all(&backend, &queue, (0..10).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
-    let mut intake = t.intake(&backend, &queue).await;
-    for task in t.take(&mut intake, 10).await {
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    for task in t.take(&mut subscription, 10).await {
         t.settle(&backend, &queue, &task, retry(t.units(2))).await.unwrap();
         assert_stale(t, &backend, &queue, &task.lease).await;
     }
@@ -72,18 +73,18 @@ pub async fn dup_4_a_waiting_retry_is_not_touched_by_its_old_lease(t: &Trial) {
 /// The lease of a task that was replaced in flight does nothing to the one that took its place.
 pub async fn dup_4_the_lease_of_a_replaced_task_is_refused(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("replaced"));
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     for ended in [false, true] {
         let task = |payload: &'static str| NewTask::new(Due::NOW, payload).id(t.id(format!("one/{ended}")));
         t.put(&backend, &queue, task("old")).await;
         let lease = if ended { t.units(1) } else { LONG_LEASE };
-        let stale = t.take_within(&mut intake, 1, lease, t.patience()).await.remove(0);
+        let stale = t.take_within(&mut subscription, 1, lease, t.patience()).await.remove(0);
         if ended {
             sleep(t.units(2)).await;
         }
-        assert_eq!(t.put(&backend, &queue, task("new").replace()).await.outcome, Outcome::Replaced);
+        assert_eq!(t.put(&backend, &queue, task("new").replace()).await.outcome, ScheduleOutcome::Replaced);
         assert_stale(t, &backend, &queue, &stale.lease).await;
-        let new = t.take(&mut intake, 1).await.remove(0);
+        let new = t.take(&mut subscription, 1).await.remove(0);
         assert_eq!((&new.payload[..], new.lease.attempt), (&b"new"[..], 1));
         assert!(new.lease.fence > stale.lease.fence);
         assert_stale(t, &backend, &queue, &stale.lease).await;
@@ -97,13 +98,13 @@ pub async fn dup_4_the_lease_of_a_deleted_task_is_refused(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("deleted"));
     let task = |payload: &'static str| NewTask::new(Due::NOW, payload).id(t.id("one"));
     t.put(&backend, &queue, task("old")).await;
-    let mut intake = t.intake(&backend, &queue).await;
-    let stale = t.take(&mut intake, 1).await.remove(0);
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let stale = t.take(&mut subscription, 1).await.remove(0);
     backend.administer(&queue, AdminOp::Delete).await.unwrap();
     assert_stale(t, &backend, &queue, &stale.lease).await;
     t.put(&backend, &queue, task("new")).await;
     assert_stale(t, &backend, &queue, &stale.lease).await;
-    let new = t.take(&mut intake, 1).await.remove(0);
+    let new = t.take(&mut subscription, 1).await.remove(0);
     assert_eq!((&new.payload[..], new.lease.attempt), (&b"new"[..], 1));
     assert!(new.lease.fence > stale.lease.fence, "the fence rises through the end of a queue");
     assert_stale(t, &backend, &queue, &stale.lease).await;
@@ -115,8 +116,8 @@ pub async fn dup_4_the_lease_of_a_deleted_task_is_refused(t: &Trial) {
 pub async fn dup_4_the_lease_of_a_moved_task_is_refused(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("moved"));
     let accepted = t.put_all(&backend, &queue, (0..4).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
-    let mut intake = t.intake(&backend, &queue).await;
-    let stale = t.take_within(&mut intake, 4, t.units(1), t.patience()).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let stale = t.take_within(&mut subscription, 4, t.units(1), t.patience()).await;
     sleep(t.units(2)).await;
     let select = Select::Tasks(accepted.iter().map(TaskRef::from).collect());
     let moved = backend.change(&queue, select, Change::move_to(t.units(3))).await.unwrap();
@@ -135,11 +136,11 @@ pub async fn dup_4_a_lease_is_good_for_its_own_task_alone(t: &Trial) {
     let mut held = Vec::new();
     for (queue, claims) in [(&queue, 1), (&another, 2)] {
         t.put(&backend, queue, NewTask::new(Due::NOW, "x").id(t.id("the same"))).await;
-        let mut intake = t.intake(&backend, queue).await;
-        let mut task = t.take(&mut intake, 1).await.remove(0);
+        let mut subscription = t.subscribe(&backend, queue).await;
+        let mut task = t.take(&mut subscription, 1).await.remove(0);
         for _ in 1..claims {
-            t.settle(&backend, queue, &task, Verdict::Release).await.unwrap();
-            task = t.take(&mut intake, 1).await.remove(0);
+            t.settle(&backend, queue, &task, Disposition::Release).await.unwrap();
+            task = t.take(&mut subscription, 1).await.remove(0);
         }
         held.push(task);
     }
@@ -149,41 +150,41 @@ pub async fn dup_4_a_lease_is_good_for_its_own_task_alone(t: &Trial) {
     t.complete(&backend, &another, &held[1..]).await;
 }
 
-/// The classic of queues that settle by the id alone: a slow worker's verdict comes while another works on the task.
-pub async fn dup_4_a_late_verdict_does_not_touch_the_attempt_of_another(t: &Trial) {
+/// The classic of queues that settle by the id alone: a slow worker's disposition comes while another works on the task.
+pub async fn dup_4_a_late_disposition_does_not_touch_the_attempt_of_another(t: &Trial) {
     let (slow, fast, queue) = (t.backend(), t.another().await, t.queue("late"));
     let mut rng = t.rng();
     let n = t.size(200, 60);
     t.put_all(&slow, &queue, (0..n).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
-    let mut intake = t.intake(&slow, &queue).await;
-    let late = t.take_within(&mut intake, n, t.units(2), t.patience()).await;
-    let mut other = t.intake(&fast, &queue).await;
+    let mut subscription = t.subscribe(&slow, &queue).await;
+    let late = t.take_within(&mut subscription, n, t.units(2), t.patience()).await;
+    let mut other = t.subscribe(&fast, &queue).await;
     let working = t.take(&mut other, n).await;
     assert_eq!(ids(&working), ids(&late), "another works on each of them");
-    let verdicts = late.iter().map(|task| (task.lease.clone(), every_verdict()[rng.usize(0..5)].clone()));
-    let verdicts: Vec<_> = verdicts.collect();
-    for batch in verdicts.chunks(t.caps().batch_max.min(50)) {
+    let dispositions = late.iter().map(|task| (task.lease.clone(), every_disposition()[rng.usize(0..5)].clone()));
+    let dispositions: Vec<_> = dispositions.collect();
+    for batch in dispositions.chunks(t.caps().batch_max.min(50)) {
         for answer in slow.settle(&queue, batch.to_vec()).await.unwrap() {
-            assert_lost(&answer, "a late verdict");
+            assert_lost(&answer, "a late disposition");
         }
     }
-    assert!(t.claim(&mut intake, n).await.is_empty(), "a late verdict gave a task back");
+    assert!(t.claim(&mut subscription, n).await.is_empty(), "a late disposition gave a task back");
     t.complete(&fast, &queue, &working).await;
     assert!(t.drain(&slow, &queue, 0).await.is_empty());
 }
 
-/// A move and a completion at the same time, of tasks whose leases have just ended or are live: one of them finds the task as the
-/// other left it, and what was completed leaves no ghost (rocketmq#10421).
+/// A move and a completion at the same time, of tasks whose leases have just ended or are live: one of them finds the task
+/// as the other left it, and what was completed leaves no ghost (rocketmq#10421).
 pub async fn dup_4_a_move_that_races_a_completion_leaves_no_ghost(t: &Trial) {
     let (backend, queue, mut rng) = (t.backend(), t.queue("race"), t.rng());
     for round in 0..t.size(60, 12) {
         let n = 20;
         let accepted =
             t.put_all(&backend, &queue, (0..n).map(|i| NewTask::new(Due::NOW, format!("{round}/{i}")))).await;
-        let mut intake = t.intake(&backend, &queue).await;
+        let mut subscription = t.subscribe(&backend, &queue).await;
         let live = round % 3 == 0;
         let lease = if live { LONG_LEASE } else { t.units(1) / 4 };
-        let held = t.take_within(&mut intake, n, lease, t.patience()).await;
+        let held = t.take_within(&mut subscription, n, lease, t.patience()).await;
         if !live {
             sleep(lease).await;
         }
@@ -205,7 +206,7 @@ pub async fn dup_4_a_move_that_races_a_completion_leaves_no_ghost(t: &Trial) {
         let mut completed = Vec::new();
         for task in &held {
             yields(&mut rng).await;
-            match t.settle(&backend, &queue, task, Verdict::Complete).await {
+            match t.settle(&backend, &queue, task, Disposition::Complete).await {
                 Ok(()) => completed.push(task.lease.id.clone()),
                 late => assert_lost(&late, "a completion"),
             }
@@ -234,8 +235,8 @@ pub async fn dup_4_a_replacement_that_races_a_completion_comes_once(t: &Trial) {
         let n = 10;
         let id = |i: usize| t.id(format!("{round}/{i}"));
         t.put_all(&backend, &queue, (0..n).map(|i| NewTask::new(Due::NOW, "old").id(id(i)))).await;
-        let mut intake = t.intake(&backend, &queue).await;
-        let held = t.take(&mut intake, n).await;
+        let mut subscription = t.subscribe(&backend, &queue).await;
+        let held = t.take(&mut subscription, n).await;
         let replacing = {
             let (backend, queue, mut rng) = (t.another().await, queue.clone(), rng.fork());
             let tasks: Vec<NewTask> = (0..n).map(|i| NewTask::new(Due::NOW, "new").id(id(i)).replace()).collect();
@@ -252,7 +253,7 @@ pub async fn dup_4_a_replacement_that_races_a_completion_comes_once(t: &Trial) {
         let mut completed = Vec::new();
         for task in &held {
             yields(&mut rng).await;
-            match t.settle(&backend, &queue, task, Verdict::Complete).await {
+            match t.settle(&backend, &queue, task, Disposition::Complete).await {
                 Ok(()) => completed.push(task.lease.id.clone()),
                 late => assert_lost(&late, "a completion"),
             }
@@ -261,11 +262,14 @@ pub async fn dup_4_a_replacement_that_races_a_completion_comes_once(t: &Trial) {
         for answer in replacing.await.unwrap() {
             let done = completed.contains(answer.id());
             match answer.outcome {
-                Outcome::Replaced => assert!(!done, "{} was replaced, and the old one completed", answer.id()),
-                Outcome::Created => assert!(done, "{} was created, and the old one not completed", answer.id()),
+                ScheduleOutcome::Replaced => assert!(!done, "{} was replaced, and the old one completed", answer.id()),
+                ScheduleOutcome::Created => assert!(done, "{} was created, and the old one not completed", answer.id()),
                 // Completed before, and remembered for the backend's window.
                 outcome => {
-                    assert!(done && outcome == Outcome::Existing && !t.caps().retry_window.is_zero(), "{answer:?}");
+                    assert!(
+                        done && outcome == ScheduleOutcome::Existing && !t.caps().retry_window.is_zero(),
+                        "{answer:?}"
+                    );
                     continue;
                 }
             }

@@ -1,14 +1,14 @@
-//! A store that can be away, hang, or give no hints or too many: what stands in front of the one under test, for promises
-//! that consumers and workers keep over a store in trouble.
+//! A store that can be away, hang, or give no notifications or too many: what stands in front of the one under test, for
+//! promises that consumers and workers keep over a store in trouble.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use delayline_core::{
-    AdminOp, Capabilities, Change, Changed, Claim, Claimed, DeadLetterOp, DeadLetters, DelayBackend, Error, ErrorKind,
-    Intake, IntakeOptions, Lease, NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, TaskId, TaskView,
-    Verdict,
+    AdminOp, Capabilities, Change, Changed, Claim, Claimed, DeadLetterOp, DeadLetters, DelayBackend, Disposition,
+    Error, ErrorKind, Lease, NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, Subscription,
+    SubscriptionOptions, TaskId, TaskView,
 };
 use parking_lot::Mutex;
 use tokio::time::sleep;
@@ -24,9 +24,9 @@ pub(super) enum Mood {
     Hangs,
 }
 
-/// What becomes of a store's hints.
+/// What becomes of a store's notifications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hints {
+pub(super) enum Notifications {
     /// As they are.
     Passed,
     /// All of them are lost.
@@ -41,15 +41,19 @@ pub(super) struct Front {
     inner: Arc<dyn DelayBackend>,
     caps: Capabilities,
     mood: Arc<Mutex<Mood>>,
-    hints: Hints,
+    notifications: Notifications,
 }
 
 impl Front {
-    /// With the sweep given.
-    pub(super) fn new(inner: Arc<dyn DelayBackend>, hints: Hints, sweep: Duration) -> Arc<Self> {
+    /// With the fallback poll given.
+    pub(super) fn new(
+        inner: Arc<dyn DelayBackend>,
+        notifications: Notifications,
+        fallback_poll_interval: Duration,
+    ) -> Arc<Self> {
         let mut caps = inner.capabilities().clone();
-        caps.sweep = sweep;
-        Arc::new(Self { inner, caps, mood: Arc::new(Mutex::new(Mood::Works)), hints })
+        caps.fallback_poll_interval = fallback_poll_interval;
+        Arc::new(Self { inner, caps, mood: Arc::new(Mutex::new(Mood::Works)), notifications })
     }
 
     pub(super) fn set(&self, mood: Mood) {
@@ -78,15 +82,15 @@ impl DelayBackend for Front {
         self.inner.schedule(queue, tasks).await
     }
 
-    async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
+    async fn subscribe(&self, queue: &QueueName, options: SubscriptionOptions) -> Result<Box<dyn Subscription>> {
         pass(&self.mood).await?;
-        let inner = self.inner.intake(queue, options).await?;
-        Ok(Box::new(FrontIntake { inner, mood: self.mood.clone(), hints: self.hints, waits: 0 }))
+        let inner = self.inner.subscribe(queue, options).await?;
+        Ok(Box::new(FrontSubscription { inner, mood: self.mood.clone(), notifications: self.notifications, waits: 0 }))
     }
 
-    async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
+    async fn settle(&self, queue: &QueueName, dispositions: Vec<(Lease, Disposition)>) -> Result<Vec<Result<()>>> {
         pass(&self.mood).await?;
-        self.inner.settle(queue, verdicts).await
+        self.inner.settle(queue, dispositions).await
     }
 
     async fn extend(&self, queue: &QueueName, leases: Vec<Lease>, by: Duration) -> Result<Vec<Result<Lease>>> {
@@ -141,27 +145,27 @@ impl DelayBackend for Front {
 }
 
 #[derive(Debug)]
-struct FrontIntake {
-    inner: Box<dyn Intake>,
+struct FrontSubscription {
+    inner: Box<dyn Subscription>,
     mood: Arc<Mutex<Mood>>,
-    hints: Hints,
+    notifications: Notifications,
     waits: u32,
 }
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
-impl Intake for FrontIntake {
+impl Subscription for FrontSubscription {
     async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
         pass(&self.mood).await?;
         self.inner.claim(claim).await
     }
 
     async fn wait(&mut self, at_most: Duration) {
-        match self.hints {
-            Hints::Passed => self.inner.wait(at_most).await,
-            Hints::Lost => sleep(at_most).await,
-            Hints::Endless if self.waits < 10_000 => self.waits += 1,
-            Hints::Endless => sleep(at_most).await,
+        match self.notifications {
+            Notifications::Passed => self.inner.wait(at_most).await,
+            Notifications::Lost => sleep(at_most).await,
+            Notifications::Endless if self.waits < 10_000 => self.waits += 1,
+            Notifications::Endless => sleep(at_most).await,
         }
     }
 

@@ -25,7 +25,7 @@ fn asked(t: &Trial, queue: &QueueName) -> usize {
     recording.events.iter().filter(|event| of_queue(&event.what)).count()
 }
 
-/// Checks how often a queue was asked about in a time: at its beginning and end, for one hint too many, and rarely.
+/// Checks how often a queue was asked about in a time: at its beginning and end, for one notification too many, and rarely.
 fn assert_quiet(t: &Trial, queue: &QueueName, asked_before: usize, began: Instant, what: &str) {
     let (asked, passed) = (asked(t, queue) - asked_before, began.elapsed());
     let may = 3 + (passed.as_secs_f64() / ONCE_IN.as_secs_f64()) as usize;
@@ -33,7 +33,7 @@ fn assert_quiet(t: &Trial, queue: &QueueName, asked_before: usize, began: Instan
     t.checked(1);
 }
 
-/// Hints of what was done before may still be on their way, a few of them.
+/// Notifications of what was done before may still be on their way, a few of them.
 async fn come_to_rest(t: &Trial, consumer: &mut Consumer<u32>, queue: &QueueName, what: &str) {
     for _ in 0..10 {
         let before = asked(t, queue);
@@ -50,7 +50,7 @@ pub async fn idle_1_a_consumer_that_waits_asks_nothing(t: &Trial) {
     let backend = t.backend();
     for what in ["nothing", "a far task", "a task in flight", "dead letters"] {
         let queue = Queue::<u32>::new(backend.clone(), t.queue(&what.replace(' ', "-"))).expect("a queue");
-        let mut holder = t.intake(&backend, queue.name()).await;
+        let mut holder = t.subscribe(&backend, queue.name()).await;
         let mut held = Vec::new();
         match what {
             "a far task" => drop(t.put(&backend, queue.name(), NewTask::new(FAR, "1")).await),
@@ -59,8 +59,8 @@ pub async fn idle_1_a_consumer_that_waits_asks_nothing(t: &Trial) {
                 held = t.take_within(&mut holder, 1, LONG_LEASE, t.patience()).await;
                 assert_eq!(held.len(), 1);
                 if what == "dead letters" {
-                    let bury = delayline_core::Verdict::Bury { reason: "never".into() };
-                    t.settle(&backend, queue.name(), &held.remove(0), bury).await.expect("a live lease");
+                    let dead_letter = delayline_core::Disposition::DeadLetter { reason: "never".into() };
+                    t.settle(&backend, queue.name(), &held.remove(0), dead_letter).await.expect("a live lease");
                 }
             }
             _ => {}

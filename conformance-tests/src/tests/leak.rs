@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    Change, Claim, DelayBackend, Due, Error, Intake, NewTask, Queue, QueueName, Select, Support, TaskRef, Verdict,
-    Worker,
+    Change, Claim, DelayBackend, Disposition, Due, Error, NewTask, Queue, QueueName, Select, Subscription, Support,
+    TaskRef, Worker,
 };
 
 use crate::dropping::stage::{empty, quiet};
@@ -34,11 +34,11 @@ pub async fn leak_2_thirty_thousand_tasks_leave_nothing(t: &Trial) {
     look_at_the_heap(t);
     let (backend, queue) = (t.bare(), t.queue("exam"));
     let round = async |tasks: usize| {
-        let mut intake = t.intake(&backend, &queue).await;
+        let mut subscription = t.subscribe(&backend, &queue).await;
         let exams = (0..tasks).map(|i| NewTask::new(Duration::from_millis(i as u64 % 400), format!("candidate {i}")));
         t.put_all(&backend, &queue, exams).await;
         for _ in 0..tasks {
-            let one = t.take(&mut intake, 1).await;
+            let one = t.take(&mut subscription, 1).await;
             t.complete(&backend, &queue, &one).await;
         }
         t.checked(tasks as u64);
@@ -56,9 +56,9 @@ pub async fn leak_2_a_burst_gives_its_memory_back(t: &Trial) {
     let round = async |tasks: usize| {
         let herd = (0..tasks).map(|i| NewTask::new(Due::NOW, format!("candidate {i}").repeat(20)));
         t.put_all(&backend, &queue, herd).await;
-        let mut intake = t.intake(&backend, &queue).await;
+        let mut subscription = t.subscribe(&backend, &queue).await;
         // All of them are in flight at once.
-        let taken = t.take(&mut intake, tasks).await;
+        let taken = t.take(&mut subscription, tasks).await;
         assert_eq!(taken.len(), tasks);
         t.complete(&backend, &queue, &taken).await;
         t.checked(tasks as u64);
@@ -77,21 +77,21 @@ pub async fn leak_3_takes_that_time_out_or_are_dropped_leave_nothing(t: &Trial) 
     // So that there is something in sight to wait for.
     t.put(&backend, &queue, NewTask::new(DAY, "far")).await;
     let typed = Queue::<String>::new(backend.clone(), queue.clone()).expect("a queue of a valid name");
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let mut consumer = typed.consumer().open().await.expect("a consumer");
     let waker = Arc::new(CountedWaker::default());
     let takes = t.size(100_000, 1_000);
 
-    // What is opened on a server with the first claim stays there as long as the intake.
-    timed_out(t, &mut intake, 1).await;
+    // What is opened on a server with the first claim stays there as long as the subscription.
+    timed_out(t, &mut subscription, 1).await;
     assert!(consumer.next_within(TICK).await.expect("an answer").is_none());
     // A first round of each, for what is allocated once.
     for n in [100, takes] {
         let before = Alive::settled(t).await;
-        timed_out(t, &mut intake, n).await;
+        timed_out(t, &mut subscription, n).await;
         left_nothing(t, &before, &waker, n, "takes that timed out").await;
 
-        dropped(t, &mut intake, &waker, n).await;
+        dropped(t, &mut subscription, &waker, n).await;
         left_nothing(t, &before, &waker, n, "takes that were dropped").await;
 
         for _ in 0..n {
@@ -110,20 +110,20 @@ pub async fn leak_3_takes_that_time_out_or_are_dropped_leave_nothing(t: &Trial) 
     t.checked(4 * takes as u64);
 }
 
-async fn timed_out(t: &Trial, intake: &mut Box<dyn Intake>, takes: usize) {
+async fn timed_out(t: &Trial, subscription: &mut Box<dyn Subscription>, takes: usize) {
     for _ in 0..takes {
-        assert!(t.claim(intake, 1).await.is_empty());
-        intake.wait(TICK).await;
+        assert!(t.claim(subscription, 1).await.is_empty());
+        subscription.wait(TICK).await;
     }
 }
 
 /// Claims and waits that are given up as soon as they are pending.
-async fn dropped(t: &Trial, intake: &mut Box<dyn Intake>, waker: &Arc<CountedWaker>, takes: usize) {
+async fn dropped(t: &Trial, subscription: &mut Box<dyn Subscription>, waker: &Arc<CountedWaker>, takes: usize) {
     for i in 0..takes {
         let claim = Claim::new(1, LONG_LEASE.min(t.caps().lease_max));
         // One that is answered at once can't be dropped.
-        let _ = waker.poll(pin!(intake.claim(claim)).as_mut());
-        let mut wait = intake.wait(HOUR);
+        let _ = waker.poll(pin!(subscription.claim(claim)).as_mut());
+        let mut wait = subscription.wait(HOUR);
         let _ = waker.poll(Pin::new(&mut wait));
         drop(wait);
         breathe(i).await;
@@ -146,12 +146,12 @@ async fn left_nothing(t: &Trial, before: &Alive, waker: &Arc<CountedWaker>, n: u
 pub async fn leak_5_cycles_cost_the_same_as_one(t: &Trial) {
     look_at_the_heap(t);
     let backend = t.bare();
-    cycles(t, "intakes", async |i| {
-        let mut intake = t.intake(&backend, &t.queue("intakes")).await;
-        assert!(t.claim(&mut intake, 1).await.is_empty());
-        intake.wait(TICK).await;
+    cycles(t, "subscriptions", async |i| {
+        let mut subscription = t.subscribe(&backend, &t.queue("subscriptions")).await;
+        assert!(t.claim(&mut subscription, 1).await.is_empty());
+        subscription.wait(TICK).await;
         if i % 2 == 0 {
-            intake.close().await.expect("an intake that can be closed");
+            subscription.close().await.expect("a subscription that can be closed");
         }
     })
     .await;
@@ -169,20 +169,20 @@ pub async fn leak_5_cycles_cost_the_same_as_one(t: &Trial) {
         // Ten names in turn, where the first use of a name leaves something.
         let queue = t.queue(&format!("once-{}", if forgets_names(t) { i } else { i % 10 }));
         t.put(&backend, &queue, NewTask::new(Due::NOW, "a")).await;
-        let mut intake = t.intake(&backend, &queue).await;
-        let taken = t.take(&mut intake, 1).await;
+        let mut subscription = t.subscribe(&backend, &queue).await;
+        let taken = t.take(&mut subscription, 1).await;
         t.complete(&backend, &queue, &taken).await;
     })
     .await;
     // A worker that is dropped gives back what it just took, or had nothing yet: a client that never did it before may keep
     // something of the first time.
     t.put(&backend, &t.queue("workers"), NewTask::new(Due::NOW, "a")).await;
-    let mut intake = t.intake(&backend, &t.queue("workers")).await;
-    let taken = t.take(&mut intake, 1).await;
-    let release = vec![(taken[0].lease.clone(), Verdict::Release)];
+    let mut subscription = t.subscribe(&backend, &t.queue("workers")).await;
+    let taken = t.take(&mut subscription, 1).await;
+    let release = vec![(taken[0].lease.clone(), Disposition::Release)];
     backend.settle(&t.queue("workers"), release).await.expect("an answer").remove(0).expect("a task given back");
-    empty(t, &backend, &t.queue("workers"), &mut intake).await;
-    intake.close().await.expect("an intake that can be closed");
+    empty(t, &backend, &t.queue("workers"), &mut subscription).await;
+    subscription.close().await.expect("a subscription that can be closed");
     cycles(t, "workers", async |i| run_worker(&backend, t.queue("workers"), i % 2 == 0).await).await;
     cycles(t, "backends", async |_| use_one_more(t).await).await;
 }
@@ -227,13 +227,13 @@ async fn use_one_more(t: &Trial) {
     let backend = t.harness().open().await.expect("another client");
     let queue = t.queue("another");
     t.put(&backend, &queue, NewTask::new(Due::NOW, "a")).await;
-    let mut intake = t.intake(&backend, &queue).await;
-    let taken = t.take(&mut intake, 1).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let taken = t.take(&mut subscription, 1).await;
     t.complete(&backend, &queue, &taken).await;
     run_worker(&backend, t.queue("another-worked"), true).await;
-    assert!(t.claim(&mut intake, 1).await.is_empty());
-    intake.wait(TICK).await;
-    intake.close().await.expect("an intake that can be closed");
+    assert!(t.claim(&mut subscription, 1).await.is_empty());
+    subscription.wait(TICK).await;
+    subscription.close().await.expect("a subscription that can be closed");
     backend.close().await.expect("a client that can be closed");
 }
 
@@ -255,9 +255,9 @@ pub async fn leak_6_joined_calls_whose_callers_all_left_leave_nothing(t: &Trial)
         }
         quiet(t, t.patience(), || waker.kept() == 0).await;
         assert_eq!(waker.kept(), 0, "callers that left stay registered");
-        let mut intake = t.intake(&backend, queue.name()).await;
+        let mut subscription = t.subscribe(&backend, queue.name()).await;
         // There may be none: who leaves before it was sent takes its task along.
-        empty(t, &backend, queue.name(), &mut intake).await;
+        empty(t, &backend, queue.name(), &mut subscription).await;
         t.checked(u64::from(rounds));
     };
     round(16).await;
@@ -308,18 +308,18 @@ pub async fn leak_7_a_task_cancelled_in_flight_leaves_nothing(t: &Trial) {
     let (backend, queue) = (t.bare(), t.queue("stopped"));
     let payload = "x".repeat(t.caps().payload_bytes_max.min(4 * 1024));
     anchor(t, &backend, &queue).await;
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let mut round = async |tasks: usize| {
         let now = (0..tasks).map(|_| NewTask::new(Due::NOW, payload.clone()));
         let refs: Vec<TaskRef> = t.put_all(&backend, &queue, now).await.into_iter().map(TaskRef::from).collect();
-        let taken = t.take(&mut intake, tasks).await;
+        let taken = t.take(&mut subscription, tasks).await;
         for batch in refs.chunks(t.caps().batch_max) {
             let changed = backend.change(&queue, Select::Tasks(batch.to_vec()), Change::cancel()).await;
             assert_eq!(changed.expect("a change").in_flight, batch.len() as u64);
         }
         t.complete(&backend, &queue, &taken).await;
-        // As a consumer does before it sleeps: until then a store may keep a note of what the intake's last claim took.
-        assert!(t.claim(&mut intake, 1).await.is_empty());
+        // As a consumer does before it sleeps: until then a store may keep a note of what the subscription's last claim took.
+        assert!(t.claim(&mut subscription, 1).await.is_empty());
         t.checked(tasks as u64);
     };
     given_back(t, 1_000 * payload.len(), "tasks cancelled in flight", async || round(1_000).await).await;
@@ -398,17 +398,17 @@ pub async fn leak_8_nothing_of_a_backend_is_left_after_close(t: &Trial) {
 
 /// Completes what is left in the queue of the client that is closed.
 async fn empty_closed(t: &Trial) {
-    let mut intake = t.intake(&t.bare(), &t.queue("closed")).await;
-    empty(t, &t.bare(), &t.queue("closed"), &mut intake).await;
+    let mut subscription = t.subscribe(&t.bare(), &t.queue("closed")).await;
+    empty(t, &t.bare(), &t.queue("closed"), &mut subscription).await;
 }
 
 pub async fn leak_9_a_server_holds_nothing_of_work_that_is_done(t: &Trial) {
     let (backend, queue) = (t.bare(), t.queue("served"));
     if !forgets_names(t) {
         t.put(&backend, &queue, NewTask::new(Due::NOW, "first")).await;
-        let mut intake = t.intake(&backend, &queue).await;
-        empty(t, &backend, &queue, &mut intake).await;
-        intake.close().await.expect("an intake that can be closed");
+        let mut subscription = t.subscribe(&backend, &queue).await;
+        empty(t, &backend, &queue, &mut subscription).await;
+        subscription.close().await.expect("a subscription that can be closed");
         use_one_more(t).await;
     }
     let before = Alive::settled(t).await;
@@ -422,9 +422,9 @@ pub async fn leak_9_a_server_holds_nothing_of_work_that_is_done(t: &Trial) {
             let some = refs[..20].iter().map(TaskRef::from).collect();
             backend.change(&queue, Select::Tasks(some), Change::cancel()).await.expect("a change");
         }
-        let mut intake = t.intake(&backend, &queue).await;
-        t.checked(empty(t, &backend, &queue, &mut intake).await.len() as u64);
-        intake.close().await.expect("an intake that can be closed");
+        let mut subscription = t.subscribe(&backend, &queue).await;
+        t.checked(empty(t, &backend, &queue, &mut subscription).await.len() as u64);
+        subscription.close().await.expect("a subscription that can be closed");
         use_one_more(t).await;
     }
     Alive::assert_nothing_more_soon(t, &before, "work that is done").await;

@@ -8,8 +8,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use delayline_core::{
-    AdminOp, CancellationToken, Change, ChangeOutcome, Claim, ClaimedTask, DeadLetterOp, DeadSelect, DelayBackend, Due,
-    GroupName, Intake, NewTask, Queue, QueueName, Select, Shift, TaskRef, Verdict,
+    AdminOp, CancellationToken, Change, ChangeOutcome, Claim, ClaimedTask, DeadLetterOp, DeadLetterSelect,
+    DelayBackend, Disposition, Due, GroupName, NewTask, Queue, QueueName, Select, Shift, Subscription, TaskRef,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -27,22 +27,22 @@ pub(super) fn promptly(t: &Trial) -> Duration {
     if t.is_virtual() { declared } else { declared + Duration::from_secs(10) }
 }
 
-/// Someone who sleeps on a queue, by a loop that only a hint or a known due time ends: it has no sweep.
+/// Someone who sleeps on a queue, by a loop that only a notification or a known due time ends: it has no fallback poll.
 pub(super) struct Sleeper(JoinHandle<(ClaimedTask, Instant)>);
 
 /// Returns once it sleeps.
 pub(super) async fn sleeper(t: &Trial, backend: &Arc<dyn DelayBackend>, queue: &QueueName) -> Sleeper {
-    let mut intake = t.intake(backend, queue).await;
+    let mut subscription = t.subscribe(backend, queue).await;
     let claim = Claim::new(1, LONG_LEASE.min(t.caps().lease_max));
     let (asleep, is_asleep) = oneshot::channel();
     let mut asleep = Some(asleep);
     let handle = tokio::spawn(async move {
         for _ in 0..10_000 {
-            let mut claimed = intake.claim(claim).await.expect("a claim");
+            let mut claimed = subscription.claim(claim).await.expect("a claim");
             if let Some(task) = claimed.deliveries.pop() {
                 return (task, Instant::now());
             }
-            let mut wait = pin!(intake.wait(claimed.next_due_in.unwrap_or(FAR).min(FAR)));
+            let mut wait = pin!(subscription.wait(claimed.next_due_in.unwrap_or(FAR).min(FAR)));
             let is_over = polled_once(wait.as_mut()).await;
             if let Some(asleep) = asleep.take() {
                 // Nobody listens if the test has failed already.
@@ -120,15 +120,15 @@ pub async fn live_1_behind_a_task_that_went_the_next_one_is_known(t: &Trial) {
 pub async fn live_1_what_was_sent_back_is_known(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("sent-back"));
     t.put_all(&backend, &queue, ["later", "first"].map(|name| NewTask::new(Due::NOW, name))).await;
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let after = [2 * FAR, FAR];
-    let verdicts = t.take(&mut intake, 2).await.into_iter().zip(after).map(|(task, after)| {
-        let verdict = if after == FAR { retry(after) } else { Verdict::Snooze { after } };
-        (task.lease, verdict)
+    let dispositions = t.take(&mut subscription, 2).await.into_iter().zip(after).map(|(task, after)| {
+        let disposition = if after == FAR { retry(after) } else { Disposition::Snooze { after } };
+        (task.lease, disposition)
     });
-    let settled = backend.settle(&queue, verdicts.collect()).await.expect("an answer to settle");
+    let settled = backend.settle(&queue, dispositions.collect()).await.expect("an answer to settle");
     settled.into_iter().for_each(|answer| answer.expect("a live lease"));
-    let claimed = intake.claim(Claim::new(1, LONG_LEASE.min(t.caps().lease_max))).await.expect("a claim");
+    let claimed = subscription.claim(Claim::new(1, LONG_LEASE.min(t.caps().lease_max))).await.expect("a claim");
     assert!(claimed.deliveries.is_empty(), "{:?}", claimed.deliveries);
     let told = claimed.next_due_in.expect("a task is in sight");
     assert!(told <= FAR + t.caps().resolution, "the next is told to come in {told:?}, and comes in {FAR:?}");
@@ -177,21 +177,21 @@ pub async fn live_2_a_sleeper_wakes_for_a_task_that_is_moved_or_shifted_sooner(t
 
 pub async fn live_2_a_sleeper_wakes_for_a_task_that_is_given_back(t: &Trial) {
     let (backend, other, queue) = (t.backend(), t.another().await, t.queue("back"));
-    let mut holder = t.intake(&other, &queue).await;
-    let retry = |after| Verdict::Retry { after, reason: "again".into() };
-    let verdicts = [
-        (Verdict::Release, Duration::ZERO),
+    let mut holder = t.subscribe(&other, &queue).await;
+    let retry = |after| Disposition::Retry { after, reason: "again".into() };
+    let dispositions = [
+        (Disposition::Release, Duration::ZERO),
         (retry(Duration::ZERO), Duration::ZERO),
         (retry(t.units(1)), t.units(1)),
-        (Verdict::Snooze { after: Duration::ZERO }, Duration::ZERO),
-        (Verdict::Snooze { after: t.units(1) }, t.units(1)),
+        (Disposition::Snooze { after: Duration::ZERO }, Duration::ZERO),
+        (Disposition::Snooze { after: t.units(1) }, t.units(1)),
     ];
-    for (verdict, wait) in verdicts {
+    for (disposition, wait) in dispositions {
         t.put(&other, &queue, NewTask::new(Due::NOW, "x")).await;
         let held = t.take(&mut holder, 1).await.pop().expect("a task that is due");
         let sleeper = sleeper(t, &backend, &queue).await;
-        t.settle(&other, &queue, &held, verdict.clone()).await.expect("a live lease");
-        let task = sleeper.woken(t, Instant::now() + wait, &format!("{verdict:?}")).await;
+        t.settle(&other, &queue, &held, disposition.clone()).await.expect("a live lease");
+        let task = sleeper.woken(t, Instant::now() + wait, &format!("{disposition:?}")).await;
         t.complete(&backend, &queue, &[task]).await;
     }
     // And for a lease that ends, which nobody announces.
@@ -206,13 +206,15 @@ pub async fn live_2_a_sleeper_wakes_for_a_task_that_is_given_back(t: &Trial) {
 
 pub async fn live_2_a_sleeper_wakes_for_a_redriven_letter(t: &Trial) {
     let (backend, other, queue) = (t.backend(), t.another().await, t.queue("redriven"));
-    let mut holder = t.intake(&other, &queue).await;
+    let mut holder = t.subscribe(&other, &queue).await;
     for rate in [None, Some(1.0 / t.units(2).as_secs_f64())] {
         t.put(&other, &queue, NewTask::new(Due::NOW, "x")).await;
         let held = t.take(&mut holder, 1).await.pop().expect("a task that is due");
-        t.settle(&other, &queue, &held, Verdict::Bury { reason: "never".into() }).await.expect("a live lease");
+        t.settle(&other, &queue, &held, Disposition::DeadLetter { reason: "never".into() })
+            .await
+            .expect("a live lease");
         let sleeper = sleeper(t, &backend, &queue).await;
-        let redrive = DeadLetterOp::Redrive { select: DeadSelect::All, rate };
+        let redrive = DeadLetterOp::Redrive { select: DeadLetterSelect::All, rate };
         assert_eq!(other.dead_letters(&queue, redrive).await.expect("an answer").affected, 1);
         // At a rate, the first comes at once or after its share of a second.
         let due = Instant::now() + if rate.is_some() { t.units(2) } else { Duration::ZERO };
@@ -377,52 +379,52 @@ pub async fn live_3_consumers_go_on_unaided_when_a_fault_has_healed(t: &Trial) {
     }
 }
 
-pub async fn live_4_a_hint_between_claim_and_wait_is_not_lost(t: &Trial) {
+pub async fn live_4_a_notification_between_claim_and_wait_is_not_lost(t: &Trial) {
     let (backend, other, queue) = (t.backend(), t.another().await, t.queue("between"));
-    let mut holder = t.intake(&other, &queue).await;
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut holder = t.subscribe(&other, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     for round in 0..t.size(20, 3) {
         if round == 1 {
             t.put(&backend, &queue, NewTask::new(FAR, "far")).await;
         }
-        assert!(t.claim(&mut intake, 1).await.is_empty());
+        assert!(t.claim(&mut subscription, 1).await.is_empty());
         t.put(&other, &queue, NewTask::new(Due::NOW, "new")).await;
-        hinted(t, &backend, &queue, &mut intake, "a new task").await;
+        notified(t, &backend, &queue, &mut subscription, "a new task").await;
 
         t.put(&other, &queue, NewTask::new(Due::NOW, "held")).await;
         let held = t.take(&mut holder, 1).await.pop().expect("a task that is due");
-        assert!(t.claim(&mut intake, 1).await.is_empty());
-        t.settle(&other, &queue, &held, Verdict::Release).await.expect("a live lease");
-        hinted(t, &backend, &queue, &mut intake, "a task that was given back").await;
+        assert!(t.claim(&mut subscription, 1).await.is_empty());
+        t.settle(&other, &queue, &held, Disposition::Release).await.expect("a live lease");
+        notified(t, &backend, &queue, &mut subscription, "a task that was given back").await;
     }
     if Need::Reschedule.is_met(t.caps()) {
         let task: TaskRef = t.put(&other, &queue, NewTask::new(FAR, "moved")).await.into();
-        assert!(t.claim(&mut intake, 1).await.is_empty());
+        assert!(t.claim(&mut subscription, 1).await.is_empty());
         change_one(&other, &queue, task, Change::move_to(Due::NOW)).await;
-        hinted(t, &backend, &queue, &mut intake, "a task that was moved").await;
+        notified(t, &backend, &queue, &mut subscription, "a task that was moved").await;
     }
     if Need::Pause.is_met(t.caps()) {
         other.administer(&queue, AdminOp::Pause).await.expect("a pause");
         t.put(&other, &queue, NewTask::new(Due::NOW, "paused")).await;
-        assert!(t.claim(&mut intake, 1).await.is_empty());
+        assert!(t.claim(&mut subscription, 1).await.is_empty());
         other.administer(&queue, AdminOp::Resume).await.expect("a resumption");
-        hinted(t, &backend, &queue, &mut intake, "a queue that was resumed").await;
+        notified(t, &backend, &queue, &mut subscription, "a queue that was resumed").await;
     }
 }
 
 /// Checks that a wait returns promptly for what came since the last claim, and that it is there.
-async fn hinted(
+async fn notified(
     t: &Trial,
     backend: &Arc<dyn DelayBackend>,
     queue: &QueueName,
-    intake: &mut Box<dyn Intake>,
+    subscription: &mut Box<dyn Subscription>,
     what: &str,
 ) {
     let began = Instant::now();
     while began.elapsed() < t.patience() {
-        intake.wait(FAR.min(t.patience())).await;
+        subscription.wait(FAR.min(t.patience())).await;
         assert!(began.elapsed() <= promptly(t), "the wait slept for {:?} through {what}", began.elapsed());
-        let taken = t.claim(intake, 1).await;
+        let taken = t.claim(subscription, 1).await;
         if !taken.is_empty() {
             t.complete(backend, queue, &taken).await;
             return;

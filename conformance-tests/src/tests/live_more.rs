@@ -1,11 +1,11 @@
-//! LIVE, continued: steps of the wall clock, intakes that stall, queues that are paused.
+//! LIVE, continued: steps of the wall clock, subscriptions that stall, queues that are paused.
 
 use std::pin::pin;
 use std::time::Duration;
 
 use delayline_core::{
-    AdminOp, Attempts, CancellationToken, Change, ChangeOutcome, Claim, DeadLetterOp, Due, NewTask, Queue, Shift,
-    TaskRef, Verdict, Worker,
+    AdminOp, Attempts, CancellationToken, Change, ChangeOutcome, Claim, DeadLetterOp, Disposition, Due, NewTask, Queue,
+    Shift, TaskRef, Worker,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
@@ -15,22 +15,22 @@ use super::live::{polled_once, promptly, sleeper};
 use crate::need::Need;
 use crate::trial::{LONG_LEASE, Trial};
 
-pub async fn live_9_a_step_of_the_wall_clock_is_noticed_within_a_sweep(t: &Trial) {
+pub async fn live_9_a_step_of_the_wall_clock_is_noticed_within_a_fallback_poll(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("stepped"));
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     t.put(&backend, &queue, NewTask::new(Due::At(t.wall().saturating_add(FAR)), "x")).await;
-    assert!(t.claim(&mut intake, 1).await.is_empty());
+    assert!(t.claim(&mut subscription, 1).await.is_empty());
     if !t.step_wall(Shift::Later(2 * FAR)) {
         return;
     }
     // At the next look, whoever looks.
     let other = t.another().await;
-    let mut fresh = t.intake(&other, &queue).await;
+    let mut fresh = t.subscribe(&other, &queue).await;
     let task = t.take_within(&mut fresh, 1, LONG_LEASE, t.units(1)).await;
     assert_eq!(task.len(), 1, "a look that knows the new time");
     t.complete(&backend, &queue, &task).await;
     if !t.is_virtual() {
-        return; // a sweep is long
+        return; // a fallback poll is long
     }
     let queue = Queue::<u32>::new(backend.clone(), t.queue("asleep")).expect("a queue");
     queue.schedule(&1).at(t.wall().saturating_add(FAR)).await.expect("a task that is accepted");
@@ -38,19 +38,19 @@ pub async fn live_9_a_step_of_the_wall_clock_is_noticed_within_a_sweep(t: &Trial
     let asleep = tokio::spawn(async move { (consumer.next().await, Instant::now()) });
     sleep(t.units(1)).await;
     let stepped = t.step_wall(Shift::Later(2 * FAR));
-    let at_most = Instant::now() + t.caps().sweep.min(FAR - t.units(2)) + promptly(t);
+    let at_most = Instant::now() + t.caps().fallback_poll_interval.min(FAR - t.units(2)) + promptly(t);
     let (delivery, at) = asleep.await.expect("a consumer that does not panic");
-    assert!(stepped && at <= at_most, "{:?} later than a sweep", at - at_most);
+    assert!(stepped && at <= at_most, "{:?} later than a fallback poll", at - at_most);
     delivery.expect("a task").complete().await.expect("a live lease");
 }
 
-pub async fn live_10_a_stalled_intake_hoards_nothing(t: &Trial) {
+pub async fn live_10_a_stalled_subscription_hoards_nothing(t: &Trial) {
     let (backend, other, queue) = (t.backend(), t.another().await, t.queue("hoarded"));
     // One that is never used, one that claimed in vain and was left, one whose wait is never polled again.
-    let _unused = t.intake(&other, &queue).await;
-    let mut claimed = t.intake(&backend, &queue).await;
+    let _unused = t.subscribe(&other, &queue).await;
+    let mut claimed = t.subscribe(&backend, &queue).await;
     assert!(t.claim(&mut claimed, 100).await.is_empty());
-    let mut waits = t.intake(&other, &queue).await;
+    let mut waits = t.subscribe(&other, &queue).await;
     assert!(t.claim(&mut waits, 100).await.is_empty());
     let mut wait = pin!(waits.wait(FAR));
     polled_once(wait.as_mut()).await;
@@ -59,8 +59,8 @@ pub async fn live_10_a_stalled_intake_hoards_nothing(t: &Trial) {
         t.put_all(&other, &queue, (0..n).map(|i| NewTask::new(due, format!("{i}")))).await;
         let first = sleeper.woken(t, Instant::now() + due, "a task that others slept for, too").await;
         t.complete(&backend, &queue, &[first]).await;
-        let mut intake = t.intake(&backend, &queue).await;
-        let rest = t.take_within(&mut intake, n - 1, LONG_LEASE, promptly(t) + t.units(1)).await;
+        let mut subscription = t.subscribe(&backend, &queue).await;
+        let rest = t.take_within(&mut subscription, n - 1, LONG_LEASE, promptly(t) + t.units(1)).await;
         assert_eq!(rest.len(), n - 1, "all of them go to the one who works");
         t.complete(&backend, &queue, &rest).await;
     }
@@ -112,15 +112,15 @@ pub async fn live_10_a_busy_worker_keeps_nothing_from_another(t: &Trial) {
     t.drain(&t.backend(), &name, 0).await;
 }
 
-pub async fn live_12_pause_stops_hand_out_and_nothing_else(t: &Trial) {
+pub async fn live_12_pause_stops_delivery_and_nothing_else(t: &Trial) {
     let (backend, other) = (t.backend(), t.another().await);
     let (queue, elsewhere) = (t.queue("paused"), t.queue("running"));
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let once = Attempts::new(1).expect("one attempt");
     t.put_all(&backend, &queue, (0..3).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
-    let mut held = t.take(&mut intake, 3).await;
-    t.put(&backend, &queue, NewTask::new(Due::NOW, "last attempt").max_attempts(once)).await;
-    let last = t.take_within(&mut intake, 1, t.units(1), t.patience()).await;
+    let mut held = t.take(&mut subscription, 3).await;
+    t.put(&backend, &queue, NewTask::new(Due::NOW, "last attempt").attempts_max(once)).await;
+    let last = t.take_within(&mut subscription, 1, t.units(1), t.patience()).await;
     assert_eq!(last.len(), 1);
     t.put(&backend, &queue, NewTask::new(Due::NOW, "expires").expires(t.units(1))).await;
     let to_cancel: TaskRef = t.put(&backend, &queue, NewTask::new(Due::NOW, "cancelled")).await.into();
@@ -136,9 +136,9 @@ pub async fn live_12_pause_stops_hand_out_and_nothing_else(t: &Trial) {
         assert!(extended[0].is_ok(), "{extended:?}");
     }
     t.complete(&other, &queue, &[held.remove(0)]).await;
-    let retry = Verdict::Retry { after: Duration::ZERO, reason: "again".into() };
+    let retry = Disposition::Retry { after: Duration::ZERO, reason: "again".into() };
     t.settle(&other, &queue, &held.remove(0), retry).await.expect("a live lease");
-    t.settle(&other, &queue, &held.remove(0), Verdict::Release).await.expect("a live lease");
+    t.settle(&other, &queue, &held.remove(0), Disposition::Release).await.expect("a live lease");
     // Tasks are accepted and changed.
     t.put(&other, &queue, NewTask::new(Due::NOW, "new")).await;
     let mut waiting = 2 + 1;
@@ -151,14 +151,14 @@ pub async fn live_12_pause_stops_hand_out_and_nothing_else(t: &Trial) {
         assert_eq!(change_one(&other, &queue, to_move, Change::move_to(Due::NOW)).await, ChangeOutcome::Changed);
         waiting += 1;
     }
-    // Nothing is handed out, neither now nor to one who waits, and what could not be any more is not buried.
-    let fresh = t.intake(&other, &queue).await;
-    for mut intake in [intake, fresh] {
+    // Nothing is delivered, neither now nor to one who waits, and what could not be any more is not dead-lettered.
+    let fresh = t.subscribe(&other, &queue).await;
+    for mut subscription in [subscription, fresh] {
         let ends = Instant::now() + t.units(3);
         while Instant::now() < ends {
-            let claimed = intake.claim(Claim::new(100, t.units(50))).await.expect("a claim");
-            assert_eq!((claimed.deliveries.len(), claimed.buried), (0, 0), "a claim of a paused queue");
-            intake.wait(t.units(1)).await;
+            let claimed = subscription.claim(Claim::new(100, t.units(50))).await.expect("a claim");
+            assert_eq!((claimed.deliveries.len(), claimed.dead_lettered), (0, 0), "a claim of a paused queue");
+            subscription.wait(t.units(1)).await;
         }
     }
     if Need::Stats.is_met(t.caps()) {
@@ -177,7 +177,7 @@ pub async fn live_12_pause_stops_hand_out_and_nothing_else(t: &Trial) {
         client.administer(&queue, AdminOp::Resume).await.expect("a resumption");
     }
     let came = t.drain(&backend, &queue, waiting).await;
-    assert_eq!(came.len(), waiting, "all that could be handed out: {came:?}");
+    assert_eq!(came.len(), waiting, "all that could be delivered: {came:?}");
     if Need::Stats.is_met(t.caps()) {
         let stats = backend.stats(&queue).await.expect("an answer");
         assert_eq!((stats.paused, stats.due, stats.in_flight), (false, 0, 0));

@@ -8,7 +8,7 @@ use delayline_core::{CancellationToken, DelayBackend, Queue, Worker};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::front::{Front, Hints, Mood};
+use super::front::{Front, Mood, Notifications};
 use super::live::promptly;
 use crate::trial::Trial;
 
@@ -24,7 +24,7 @@ async fn next<T>(t: &Trial, told: &mut mpsc::Receiver<T>, what: &str) -> T {
 }
 
 pub async fn live_3_a_consumer_goes_on_when_its_store_is_back(t: &Trial) {
-    let front = Front::new(t.backend(), Hints::Passed, t.caps().sweep);
+    let front = Front::new(t.backend(), Notifications::Passed, t.caps().fallback_poll_interval);
     let queue = typed(front.clone(), t, "away");
     let mut consumer = queue.consumer().open().await.expect("a consumer");
     front.set(Mood::Away);
@@ -88,7 +88,7 @@ pub async fn live_5_a_slow_or_panicking_handler_delays_nobody(t: &Trial) {
 pub async fn live_6_a_store_that_hangs_does_not_hold_up_another(t: &Trial) {
     for mood in [Mood::Hangs, Mood::Away] {
         let name = format!("{mood:?}");
-        let front = Front::new(t.backend(), Hints::Passed, t.caps().sweep);
+        let front = Front::new(t.backend(), Notifications::Passed, t.caps().fallback_poll_interval);
         let (hangs, works) =
             (typed(front.clone(), t, &format!("{name}-1")), typed(t.backend(), t, &format!("{name}-2")));
         front.set(mood);
@@ -117,7 +117,7 @@ pub async fn live_6_a_store_that_hangs_does_not_hold_up_another(t: &Trial) {
 }
 
 pub async fn live_7_a_worker_begins_when_its_store_is_back(t: &Trial) {
-    let front = Front::new(t.backend(), Hints::Passed, t.caps().sweep);
+    let front = Front::new(t.backend(), Notifications::Passed, t.caps().fallback_poll_interval);
     let queue = typed(front.clone(), t, "later");
     queue.schedule(&7).await.expect("a task that is accepted");
     front.set(Mood::Away);
@@ -139,9 +139,9 @@ pub async fn live_7_a_worker_begins_when_its_store_is_back(t: &Trial) {
     t.drain(&t.backend(), queue.name(), 0).await;
 }
 
-pub async fn live_11_a_lost_hint_costs_no_more_than_a_sweep(t: &Trial) {
-    let sweep = t.units(5);
-    let queue = typed(Front::new(t.backend(), Hints::Lost, sweep), t, "deaf");
+pub async fn live_11_a_lost_notification_costs_no_more_than_a_fallback_poll(t: &Trial) {
+    let fallback_poll_interval = t.units(5);
+    let queue = typed(Front::new(t.backend(), Notifications::Lost, fallback_poll_interval), t, "deaf");
     queue.schedule(&0).after(Duration::from_secs(600)).await.expect("a task that is accepted");
     let mut consumer = queue.consumer().open().await.expect("a consumer");
     for number in 1..5 {
@@ -151,13 +151,17 @@ pub async fn live_11_a_lost_hint_costs_no_more_than_a_sweep(t: &Trial) {
         let due = Instant::now();
         let (delivery, at, back) = timeout(t.patience(), waiting).await.expect("it looks").expect("no panic");
         consumer = back;
-        assert!(at <= due + sweep + promptly(t), "{:?} late for a hint that was lost", at - due);
+        assert!(
+            at <= due + fallback_poll_interval + promptly(t),
+            "{:?} late for a notification that was lost",
+            at - due
+        );
         delivery.expect("a task").complete().await.expect("a live lease");
     }
 }
 
-pub async fn idle_3_a_store_that_hints_for_nothing_is_not_spun_on(t: &Trial) {
-    let queue = typed(Front::new(t.backend(), Hints::Endless, t.caps().sweep), t, "nagging");
+pub async fn idle_3_a_store_that_notifications_for_nothing_is_not_spun_on(t: &Trial) {
+    let queue = typed(Front::new(t.backend(), Notifications::Endless, t.caps().fallback_poll_interval), t, "nagging");
     let mut consumer = queue.consumer().open().await.expect("a consumer");
     let window = Duration::from_secs(2);
     let began = Instant::now();

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use delayline_core::{
-    Attempts, Bytes, ClaimedTask, DeadLetterOp, DeadSelect, DelayBackend, Due, Durability, IntakeOptions, LeaseHold,
-    NewTask, Queue, QueueName, Raw, Verdict,
+    Attempts, Bytes, ClaimedTask, DeadLetterOp, DeadLetterSelect, DelayBackend, Disposition, Due, Durability,
+    LeaseHold, NewTask, Queue, QueueName, Raw, SubscriptionOptions,
 };
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::crew::{Goal, Hand, bury, ids, letters, retry, sorted, until_reached};
+use super::crew::{Goal, Hand, dead_letter, ids, letters, retry, sorted, until_reached};
 use crate::harness::Fault;
 use crate::need::Need;
 use crate::trial::{LONG_LEASE, Trial};
@@ -32,7 +32,7 @@ pub async fn loss_1_everything_accepted_is_delivered(t: &Trial) {
     for number in 0..6 {
         let (backend, queue) = (clients[number % 2].clone(), queue.clone());
         let hand = Hand { backend, queue, goal: goal.clone(), lease: LONG_LEASE, max: 1 + 5 * number };
-        hands.spawn(hand.work(|_, _| Some(Verdict::Complete)));
+        hands.spawn(hand.work(|_, _| Some(Disposition::Complete)));
     }
     let mut producing = JoinSet::new();
     for (number, plan) in plans.into_iter().enumerate() {
@@ -83,7 +83,7 @@ pub async fn loss_1_a_herd_due_at_one_instant_is_delivered_whole(t: &Trial) {
     let mut hands = JoinSet::new();
     for client in [t.another().await, backend.clone(), backend.clone()] {
         let hand = Hand { backend: client, queue: queue.clone(), goal: goal.clone(), lease: LONG_LEASE, max: 500 };
-        hands.spawn(hand.work(|_, _| Some(Verdict::Complete)));
+        hands.spawn(hand.work(|_, _| Some(Disposition::Complete)));
     }
     let due = t.wall().saturating_add(t.units(2));
     let tasks = t.put_all(&backend, &queue, (0..herd).map(|i| NewTask::new(due, format!("{i}")))).await;
@@ -98,7 +98,7 @@ pub async fn loss_1_a_retry_storm_ends_in_the_dead_letters_and_a_redrive_brings_
     let n = t.size(600, 150);
     let tasks = (0..n).map(|i| {
         let attempts = Attempts::new(1 + (i % 4) as u32).unwrap();
-        NewTask::new(Due::NOW, format!("{i}")).max_attempts(attempts)
+        NewTask::new(Due::NOW, format!("{i}")).attempts_max(attempts)
     });
     let accepted = sorted(t.put_all(&backend, &queue, tasks).await.into_iter().map(|task| task.task.id));
     let goal = Goal::new(n);
@@ -116,7 +116,7 @@ pub async fn loss_1_a_retry_storm_ends_in_the_dead_letters_and_a_redrive_brings_
         let number: u32 = std::str::from_utf8(&letter.payload).unwrap().parse().unwrap();
         assert_eq!(letter.attempts, 1 + number % 4, "{letter:?} was attempted as often as it might be");
     }
-    let redrive = DeadLetterOp::Redrive { select: DeadSelect::All, rate: None };
+    let redrive = DeadLetterOp::Redrive { select: DeadLetterSelect::All, rate: None };
     let redriven = backend.dead_letters(&queue, redrive).await.unwrap();
     assert_eq!((redriven.affected, redriven.kept), (n as u64, 0));
     assert_eq!(ids(&t.drain(&backend, &queue, n).await), accepted, "what was redriven comes");
@@ -127,7 +127,7 @@ pub async fn loss_1_what_dead_workers_held_is_delivered(t: &Trial) {
     let (backend, queue, mut rng) = (t.backend(), t.queue("deaths"), t.rng());
     let n = t.size(800, 150);
     let plenty = Attempts::new(1_000).unwrap();
-    let tasks = (0..n).map(|i| NewTask::new(Due::NOW, format!("{i}")).max_attempts(plenty));
+    let tasks = (0..n).map(|i| NewTask::new(Due::NOW, format!("{i}")).attempts_max(plenty));
     let accepted = sorted(t.put_all(&backend, &queue, tasks).await.into_iter().map(|task| task.task.id));
     let goal = Goal::new(n);
     let died = Arc::new(AtomicUsize::new(0));
@@ -138,7 +138,7 @@ pub async fn loss_1_what_dead_workers_held_is_delivered(t: &Trial) {
         hands.spawn(hand.work(move |task, _| {
             let dies = task.lease.attempt < 4 && rng.bool();
             died.fetch_add(usize::from(dies), Ordering::Relaxed);
-            (!dies).then_some(Verdict::Complete)
+            (!dies).then_some(Disposition::Complete)
         }));
     }
     let ended = until_reached(t, &goal, hands).await;
@@ -160,20 +160,20 @@ pub async fn loss_1_hundreds_of_queues_each_deliver_their_own(t: &Trial) {
     for queue in &queues {
         let taken = t.drain(&backend, queue, each).await;
         assert_eq!(taken.len(), each, "{queue}");
-        assert!(taken.iter().all(|task| task.payload == queue.as_str()), "{queue} handed out another queue's task");
+        assert!(taken.iter().all(|task| task.payload == queue.as_str()), "{queue} delivered another queue's task");
     }
 }
 
-/// A task that stands before those that are being handed out is not passed over (a read cursor would have gone by).
+/// A task that stands before those that are being delivered is not passed over (a read cursor would have gone by).
 pub async fn loss_1_what_comes_in_before_those_that_go_out_is_not_skipped(t: &Trial) {
     let (backend, queue, mut rng) = (t.backend(), t.queue("before"), t.rng());
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let now = t.wall();
     let past = |seconds| Due::At(now.saturating_sub(Duration::from_secs(seconds)));
     let mut accepted = t.put_all(&backend, &queue, (0..100).map(|i| NewTask::new(past(1_000 + i), "backlog"))).await;
     let mut taken = Vec::new();
     for _ in 0..30 {
-        taken.extend(t.take(&mut intake, 3).await);
+        taken.extend(t.take(&mut subscription, 3).await);
         let earlier = NewTask::new(past(rng.u64(500..3_000)), "before");
         accepted.push(t.put(&backend, &queue, earlier).await);
     }
@@ -196,15 +196,16 @@ pub async fn loss_1_equal_tasks_do_not_become_one(t: &Trial) {
 pub async fn loss_1_a_task_is_not_dropped_for_being_tried_often(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("often"));
     let plenty = Attempts::new(1_000).unwrap();
-    t.put_all(&backend, &queue, (0..3).map(|i| NewTask::new(Due::NOW, format!("{i}")).max_attempts(plenty))).await;
-    let mut intake = t.intake(&backend, &queue).await;
+    t.put_all(&backend, &queue, (0..3).map(|i| NewTask::new(Due::NOW, format!("{i}")).attempts_max(plenty))).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     for round in 0..100 {
-        let taken = t.take(&mut intake, 3).await;
+        let taken = t.take(&mut subscription, 3).await;
         assert_eq!(taken.len(), 3, "in round {round}");
-        let verdict =
-            [retry(Duration::ZERO), Verdict::Release, Verdict::Snooze { after: Duration::ZERO }][round % 3].clone();
+        let disposition = [retry(Duration::ZERO), Disposition::Release, Disposition::Snooze { after: Duration::ZERO }]
+            [round % 3]
+            .clone();
         for task in &taken {
-            t.settle(&backend, &queue, task, verdict.clone()).await.unwrap();
+            t.settle(&backend, &queue, task, disposition.clone()).await.unwrap();
         }
     }
     assert_eq!(t.drain(&backend, &queue, 3).await.len(), 3);
@@ -214,12 +215,12 @@ pub async fn loss_2_a_lease_that_ends_makes_its_task_visible_again(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("ended"));
     t.put_all(&backend, &queue, (0..20).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
     // One that waits from before the first lease, and so has to be told of its end by the claim.
-    let mut waiting = t.intake(&t.another().await, &queue).await;
+    let mut waiting = t.subscribe(&t.another().await, &queue).await;
     let began = Instant::now();
     let mut leases = HashMap::new();
     // The longest first, so that none has ended before the last is taken.
     for units in [8, 7, 6, 5] {
-        let mut dies = t.intake(&backend, &queue).await;
+        let mut dies = t.subscribe(&backend, &queue).await;
         let taken = t.take_within(&mut dies, 5, t.units(units), t.patience()).await;
         leases.extend(taken.into_iter().map(|task| (task.lease.id, t.units(units))));
     }
@@ -236,13 +237,13 @@ pub async fn loss_2_a_lease_that_ends_makes_its_task_visible_again(t: &Trial) {
     assert!(t.drain(&backend, &queue, 0).await.is_empty());
 }
 
-/// Whoever opens an intake after the end finds the task, though nobody was there to notice it.
+/// Whoever opens a subscription after the end finds the task, though nobody was there to notice it.
 pub async fn loss_2_nobody_needs_to_notice_the_end_of_a_lease(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("unnoticed"));
     let accepted = t.put_all(&backend, &queue, (0..30).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
-    let mut intake = t.intake(&backend, &queue).await;
-    assert_eq!(t.take_within(&mut intake, 30, t.units(1), t.patience()).await.len(), 30);
-    drop(intake);
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    assert_eq!(t.take_within(&mut subscription, 30, t.units(1), t.patience()).await.len(), 30);
+    drop(subscription);
     sleep(t.units(2)).await;
     let again = t.drain(&t.another().await, &queue, 30).await;
     assert_eq!(ids(&again), sorted(accepted.into_iter().map(|task| task.task.id)));
@@ -260,8 +261,11 @@ pub async fn loss_4_tasks_survive_the_end_of_all_clients_as_declared(t: &Trial) 
     }
     // Nothing of the store is left: another one is empty.
     let fresh = t.harness().open().await.unwrap();
-    let mut intake = t.intake(&fresh, &queue).await;
-    assert!(t.take_within(&mut intake, 1, lease, t.units(8)).await.is_empty(), "a task of a store that was closed");
+    let mut subscription = t.subscribe(&fresh, &queue).await;
+    assert!(
+        t.take_within(&mut subscription, 1, lease, t.units(8)).await.is_empty(),
+        "a task of a store that was closed"
+    );
     if Need::DeadLetters.is_met(t.caps()) {
         assert!(letters(t, &fresh, &queue, 0).await.is_empty(), "a dead letter of a store that was closed");
     }
@@ -283,12 +287,12 @@ pub async fn loss_4_what_is_on_disk_survives_a_kill(t: &Trial) {
 /// A task that waits, one that is due, one under a lease that nobody will settle, and a dead letter.
 async fn one_of_each(t: &Trial, backend: &Arc<dyn DelayBackend>, queue: &QueueName, lease: Duration) -> Vec<NewTask> {
     let task = |key: &str, due: Duration| NewTask::new(due, key.to_owned()).id(t.id(key));
-    let mut intake = t.intake(backend, queue).await;
+    let mut subscription = t.subscribe(backend, queue).await;
     t.put(backend, queue, task("dead", Duration::ZERO)).await;
-    let dead = t.take(&mut intake, 1).await.remove(0);
-    t.settle(backend, queue, &dead, bury("it was hopeless")).await.unwrap();
+    let dead = t.take(&mut subscription, 1).await.remove(0);
+    t.settle(backend, queue, &dead, dead_letter("it was hopeless")).await.unwrap();
     t.put(backend, queue, task("in flight", Duration::ZERO)).await;
-    assert_eq!(t.take_within(&mut intake, 1, lease, t.patience()).await.len(), 1);
+    assert_eq!(t.take_within(&mut subscription, 1, lease, t.patience()).await.len(), 1);
     let waiting = [task("due", Duration::ZERO), task("scheduled", t.units(6))];
     t.put_all(backend, queue, waiting.clone()).await;
     [task("in flight", Duration::ZERO)].into_iter().chain(waiting).collect()
@@ -321,27 +325,30 @@ async fn all_still_there(t: &Trial, queue: &QueueName, accepted: Vec<NewTask>) {
     }
 }
 
-/// Leases outlive the intake that gave them, and what it did not hand out goes to others.
-pub async fn loss_9_an_intake_that_ends_loses_nothing_and_its_leases_stay_valid(t: &Trial) {
-    let (backend, queue) = (t.backend(), t.queue("intakes"));
+/// Leases outlive the subscription that gave them, and what it did not deliver goes to others.
+pub async fn loss_9_an_subscription_that_ends_loses_nothing_and_its_leases_stay_valid(t: &Trial) {
+    let (backend, queue) = (t.backend(), t.queue("subscriptions"));
     t.put_all(&backend, &queue, (0..40).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
     let mut held = Vec::new();
     for closes in [true, false] {
-        let mut intake = t.intake(&t.another().await, &queue).await;
-        held.extend(t.take(&mut intake, 10).await);
+        let mut subscription = t.subscribe(&t.another().await, &queue).await;
+        held.extend(t.take(&mut subscription, 10).await);
         if closes {
-            intake.close().await.unwrap();
+            subscription.close().await.unwrap();
         }
     }
-    // Nothing that is held comes to another, and what was not handed out does.
-    let mut other = t.intake(&backend, &queue).await;
+    // Nothing that is held comes to another, and what was not delivered does.
+    let mut other = t.subscribe(&backend, &queue).await;
     let rest = t.take(&mut other, 20).await;
     assert_eq!((held.len(), rest.len()), (20, 20));
-    assert!(t.take_within(&mut other, 1, LONG_LEASE, t.units(1)).await.is_empty(), "a lease ended with its intake");
+    assert!(
+        t.take_within(&mut other, 1, LONG_LEASE, t.units(1)).await.is_empty(),
+        "a lease ended with its subscription"
+    );
     if Need::Extend.is_met(t.caps()) {
         let leases = held.iter().map(|task| task.lease.clone()).collect();
         for extended in backend.extend(&queue, leases, LONG_LEASE.min(t.caps().lease_max)).await.unwrap() {
-            extended.expect("a lease whose intake has ended");
+            extended.expect("a lease whose subscription has ended");
         }
     }
     t.complete(&backend, &queue, &held).await;
@@ -350,18 +357,18 @@ pub async fn loss_9_an_intake_that_ends_loses_nothing_and_its_leases_stay_valid(
 }
 
 /// Consumers that have one name, as those of one host may: the end of one is not the end of another, nor of its leases.
-pub async fn loss_9_intakes_of_one_name_hold_what_is_theirs(t: &Trial) {
+pub async fn loss_9_subscriptions_of_one_name_hold_what_is_theirs(t: &Trial) {
     let (backend, other, queue) = (t.backend(), t.another().await, t.queue("namesakes"));
-    let mut options = IntakeOptions::default();
+    let mut options = SubscriptionOptions::default();
     options.consumer = Some("host-1".into());
     t.put_all(&backend, &queue, (0..20).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
-    let mut dies = backend.intake(&queue, options.clone()).await.unwrap();
+    let mut dies = backend.subscribe(&queue, options.clone()).await.unwrap();
     let lost = t.take_within(&mut dies, 10, t.units(2), t.patience()).await;
-    let mut lives = other.intake(&queue, options.clone()).await.unwrap();
+    let mut lives = other.subscribe(&queue, options.clone()).await.unwrap();
     let held = t.take(&mut lives, 10).await;
     assert_eq!((lost.len(), held.len()), (10, 10));
     drop(dies);
-    let mut third = backend.intake(&queue, options).await.unwrap();
+    let mut third = backend.subscribe(&queue, options).await.unwrap();
     let again = t.take_within(&mut third, 20, LONG_LEASE, t.units(6)).await;
     assert_eq!(ids(&again), ids(&lost), "what the one that died held comes again, and nothing else");
     t.complete(&backend, &queue, &held).await;

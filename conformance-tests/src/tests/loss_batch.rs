@@ -1,18 +1,18 @@
-//! LOSS-3, -5 and -10: one true answer for each item of a batch, and what was scheduled is what is handed out.
+//! LOSS-3, -5 and -10: one true answer for each item of a batch, and what was scheduled is what is delivered.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    Attempts, BuryCause, Bytes, CancellationToken, Change, ClaimedTask, DeadLetterOp, DeadSelect, DelayBackend, Due,
-    Error, ErrorKind, GroupName, Headers, NewTask, Outcome, Queue, QueueName, Raw, Select, Shift, Support, TaskId,
-    TaskRef, Verdict, Worker, limits,
+    Attempts, Bytes, CancellationToken, Change, ClaimedTask, DeadLetterCause, DeadLetterOp, DeadLetterSelect,
+    DelayBackend, Disposition, Due, Error, ErrorKind, GroupName, Headers, NewTask, Queue, QueueName, Raw,
+    ScheduleOutcome, Select, Shift, Support, TaskId, TaskRef, Worker, limits,
 };
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::crew::{assert_lost, bury, ids, letters, retry, sorted};
+use super::crew::{assert_lost, dead_letter, ids, letters, retry, sorted};
 use crate::need::Need;
 use crate::trial::{LONG_LEASE, Trial};
 
@@ -37,7 +37,7 @@ pub async fn loss_3_a_batch_has_one_true_answer_for_each_item(t: &Trial) {
         match (refused, &kind) {
             (Some(kind), Err(told)) => assert_eq!(told, kind, "{task:?}"),
             (None, Ok(scheduled)) => {
-                assert_eq!((scheduled.id(), scheduled.outcome), (&id, Outcome::Created), "in its place");
+                assert_eq!((scheduled.id(), scheduled.outcome), (&id, ScheduleOutcome::Created), "in its place");
                 good.push(id.clone());
             }
             _ => panic!("{task:?} answered {answer:?}"),
@@ -48,7 +48,7 @@ pub async fn loss_3_a_batch_has_one_true_answer_for_each_item(t: &Trial) {
         }
     }
     let taken = t.drain(&backend, &queue, good.len()).await;
-    assert_eq!(ids(&taken), sorted(good), "what was accepted is handed out, and nothing else is");
+    assert_eq!(ids(&taken), sorted(good), "what was accepted is delivered, and nothing else is");
     assert!(taken.iter().all(|task| task.payload == "good"), "{taken:?}");
 }
 
@@ -91,25 +91,25 @@ pub async fn loss_3_a_refused_replacement_leaves_what_is_there(t: &Trial) {
     assert!(taken.iter().all(|task| task.payload == "there"), "{taken:?}");
 }
 
-/// Verdicts that take effect beside stale leases and delays beyond the range, which leave the lease as it was.
-pub async fn loss_3_verdicts_of_one_call_are_answered_one_by_one(t: &Trial) {
+/// Dispositions that take effect beside stale leases and delays beyond the range, which leave the lease as it was.
+pub async fn loss_3_dispositions_of_one_call_are_answered_one_by_one(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("settle"));
     let n = t.caps().batch_max.min(40);
     t.put_all(&backend, &queue, (0..n).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
-    let mut intake = t.intake(&backend, &queue).await;
-    let held = t.take(&mut intake, n).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let held = t.take(&mut subscription, n).await;
     assert_eq!(held.len(), n);
     let stale: Vec<_> = held.iter().step_by(4).cloned().collect();
     t.complete(&backend, &queue, &stale).await;
     let beyond = t.caps().delay_max + Duration::from_secs(1);
-    let verdict = |i: usize| match i % 4 {
-        0 => Verdict::Release,
-        1 => Verdict::Complete,
+    let disposition = |i: usize| match i % 4 {
+        0 => Disposition::Release,
+        1 => Disposition::Complete,
         2 => retry(beyond),
-        _ => Verdict::Snooze { after: beyond },
+        _ => Disposition::Snooze { after: beyond },
     };
-    let verdicts = held.iter().enumerate().map(|(i, task)| (task.lease.clone(), verdict(i))).collect();
-    let answers = backend.settle(&queue, verdicts).await.unwrap();
+    let dispositions = held.iter().enumerate().map(|(i, task)| (task.lease.clone(), disposition(i))).collect();
+    let answers = backend.settle(&queue, dispositions).await.unwrap();
     assert_eq!(answers.len(), n);
     let mut left = Vec::new();
     for (i, (task, answer)) in held.into_iter().zip(answers).enumerate() {
@@ -122,7 +122,7 @@ pub async fn loss_3_verdicts_of_one_call_are_answered_one_by_one(t: &Trial) {
             }
         }
     }
-    assert!(t.claim(&mut intake, n).await.is_empty(), "a refused verdict gave its task back");
+    assert!(t.claim(&mut subscription, n).await.is_empty(), "a refused disposition gave its task back");
     t.complete(&backend, &queue, &left).await;
     assert!(t.drain(&backend, &queue, 0).await.is_empty());
 }
@@ -132,8 +132,8 @@ pub async fn loss_3_extensions_of_one_call_are_answered_one_by_one(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("extend"));
     let n = t.caps().batch_max.min(40);
     t.put_all(&backend, &queue, (0..n).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
-    let mut intake = t.intake(&backend, &queue).await;
-    let held = t.take(&mut intake, n).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let held = t.take(&mut subscription, n).await;
     let (stale, live): (Vec<_>, Vec<_>) = held.iter().cloned().enumerate().partition(|(i, _)| i % 3 == 0);
     let only = |tasks: Vec<(usize, ClaimedTask)>| tasks.into_iter().map(|(_, task)| task).collect::<Vec<_>>();
     t.complete(&backend, &queue, &only(stale)).await;
@@ -185,13 +185,13 @@ pub async fn loss_3_a_batch_that_is_too_large_is_refused_whole(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("huge"));
     let n = t.caps().batch_max + 1;
     let task = t.put(&backend, &queue, NewTask::new(Due::NOW, "there")).await;
-    let mut intake = t.intake(&backend, &queue).await;
-    let held = t.take(&mut intake, 1).await.remove(0);
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let held = t.take(&mut subscription, 1).await.remove(0);
     let refused = |kind: ErrorKind, what: &str| assert_eq!(kind, ErrorKind::TooLarge, "{what} of {n} items");
     let tasks = (0..n).map(|i| NewTask::new(Due::NOW, format!("{i}"))).collect();
     refused(backend.schedule(&queue, tasks).await.unwrap_err().kind(), "schedule");
-    let verdicts = (0..n).map(|_| (held.lease.clone(), Verdict::Release)).collect();
-    refused(backend.settle(&queue, verdicts).await.unwrap_err().kind(), "settle");
+    let dispositions = (0..n).map(|_| (held.lease.clone(), Disposition::Release)).collect();
+    refused(backend.settle(&queue, dispositions).await.unwrap_err().kind(), "settle");
     if Need::Extend.is_met(t.caps()) {
         refused(backend.extend(&queue, vec![held.lease.clone(); n], t.units(1)).await.unwrap_err().kind(), "extend");
     }
@@ -199,36 +199,36 @@ pub async fn loss_3_a_batch_that_is_too_large_is_refused_whole(t: &Trial) {
         let all = Select::Tasks(vec![TaskRef::from(&task); n]);
         refused(backend.change(&queue, all, Change::cancel()).await.unwrap_err().kind(), "change");
     }
-    assert!(t.claim(&mut intake, 10).await.is_empty(), "nothing was accepted or released");
-    t.settle(&backend, &queue, &held, Verdict::Complete).await.expect("a lease that is as it was");
+    assert!(t.claim(&mut subscription, 10).await.is_empty(), "nothing was accepted or released");
+    t.settle(&backend, &queue, &held, Disposition::Complete).await.expect("a lease that is as it was");
     assert!(t.drain(&backend, &queue, 0).await.is_empty());
 }
 
-/// Payloads of every byte, empty ones and large ones, headers, groups and attempts allowed are the same at every attempt, through
-/// whatever brings the task back.
-pub async fn loss_5_what_is_handed_out_is_what_was_scheduled(t: &Trial) {
+/// Payloads of every byte, empty ones and large ones, headers, groups and attempts allowed are the same at every attempt,
+/// through whatever brings the task back.
+pub async fn loss_5_what_is_delivered_is_what_was_scheduled(t: &Trial) {
     let (backend, queue, mut rng) = (t.backend(), t.queue("contents"), t.rng());
     let tasks: Vec<NewTask> = (0..t.size(120, 60)).map(|i| some_task(t, &mut rng, i)).collect();
     let scheduled = t.put_all(&backend, &queue, tasks.clone()).await;
     let wanted: HashMap<TaskId, NewTask> = scheduled.into_iter().map(|s| s.task.id).zip(tasks).collect();
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let (rounds, mut came, mut left) = (4, HashMap::new(), wanted.len());
     while left > 0 {
         let task =
-            t.take_within(&mut intake, 1, t.units(5), t.patience()).await.pop().expect("a task that comes again");
+            t.take_within(&mut subscription, 1, t.units(5), t.patience()).await.pop().expect("a task that comes again");
         assert_same(&task, &wanted[&task.lease.id]);
         let times = came.entry(task.lease.id.clone()).or_insert(0);
         *times += 1;
-        let verdict = match rng.u8(0..4) {
-            _ if *times == rounds => Verdict::Complete,
+        let disposition = match rng.u8(0..4) {
+            _ if *times == rounds => Disposition::Complete,
             0 => retry(t.units(1)),
-            1 => Verdict::Snooze { after: t.units(1) },
-            2 => Verdict::Release,
+            1 => Disposition::Snooze { after: t.units(1) },
+            2 => Disposition::Release,
             // Left to the end of its lease.
             _ => continue,
         };
-        left -= usize::from(verdict == Verdict::Complete);
-        t.settle(&backend, &queue, &task, verdict).await.unwrap();
+        left -= usize::from(disposition == Disposition::Complete);
+        t.settle(&backend, &queue, &task, disposition).await.unwrap();
     }
     assert_eq!(came.len(), wanted.len());
     assert!(t.drain(&backend, &queue, 0).await.is_empty());
@@ -264,15 +264,15 @@ pub async fn loss_5_what_was_redriven_is_what_was_scheduled(t: &Trial) {
     let tasks: Vec<NewTask> = (0..40).map(|i| some_task(t, &mut rng, i)).collect();
     let scheduled = t.put_all(&backend, &queue, tasks.clone()).await;
     let wanted: HashMap<TaskId, NewTask> = scheduled.into_iter().map(|s| s.task.id).zip(tasks).collect();
-    let mut intake = t.intake(&backend, &queue).await;
-    for task in t.take(&mut intake, wanted.len()).await {
-        t.settle(&backend, &queue, &task, bury("for now")).await.unwrap();
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    for task in t.take(&mut subscription, wanted.len()).await {
+        t.settle(&backend, &queue, &task, dead_letter("for now")).await.unwrap();
     }
     for letter in letters(t, &backend, &queue, wanted.len()).await {
         let task = &wanted[&letter.id];
         assert_eq!((&letter.payload, &letter.headers, &letter.group), (&task.payload, &task.headers, &task.group));
     }
-    let redrive = DeadLetterOp::Redrive { select: DeadSelect::All, rate: None };
+    let redrive = DeadLetterOp::Redrive { select: DeadLetterSelect::All, rate: None };
     assert_eq!(backend.dead_letters(&queue, redrive).await.unwrap().affected, wanted.len() as u64);
     let taken = t.drain(&backend, &queue, wanted.len()).await;
     assert_eq!(taken.len(), wanted.len());
@@ -298,7 +298,7 @@ fn some_task(t: &Trial, rng: &mut fastrand::Rng, i: usize) -> NewTask {
     }
     // Enough for every round of these tests, up to the most there may be.
     let attempts = [8, limits::ATTEMPTS_DEFAULT, limits::ATTEMPTS_MAX][rng.usize(0..3)];
-    let mut task = NewTask::new(Due::NOW, payload).headers(headers).max_attempts(Attempts::new(attempts).unwrap());
+    let mut task = NewTask::new(Due::NOW, payload).headers(headers).attempts_max(Attempts::new(attempts).unwrap());
     if rng.bool() {
         task = task.id(t.id(format!("exam-{i}/änna")));
     }
@@ -313,11 +313,11 @@ fn assert_same(got: &ClaimedTask, wanted: &NewTask) {
     assert!(got.payload == wanted.payload, "the payload of {} at attempt {}", got.lease.id, got.lease.attempt);
     assert_eq!(got.headers, wanted.headers, "the headers of {}", got.lease.id);
     assert_eq!(got.group, wanted.group, "the group of {}", got.lease.id);
-    assert_eq!(got.max_attempts, wanted.max_attempts.get(), "the attempts of {}", got.lease.id);
+    assert_eq!(got.attempts_max, wanted.attempts_max.get(), "the attempts of {}", got.lease.id);
 }
 
-/// What can't be decoded is buried by a consumer, with the reason, and nobody else is held up.
-pub async fn loss_10_a_consumer_buries_what_it_cannot_decode(t: &Trial) {
+/// What can't be decoded is dead-lettered by a consumer, with the reason, and nobody else is held up.
+pub async fn loss_10_a_consumer_dead_letters_what_it_cannot_decode(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("consumer"));
     let undecodable = good_and_undecodable(t, &backend, &queue).await;
     let numbers = Queue::<u32>::new(backend.clone(), queue.clone()).unwrap();
@@ -337,7 +337,7 @@ pub async fn loss_10_a_consumer_buries_what_it_cannot_decode(t: &Trial) {
 }
 
 /// The same of a worker.
-pub async fn loss_10_a_worker_buries_what_it_cannot_decode(t: &Trial) {
+pub async fn loss_10_a_worker_dead_letters_what_it_cannot_decode(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("worker"));
     let undecodable = good_and_undecodable(t, &backend, &queue).await;
     let numbers = Queue::<u32>::new(backend.clone(), queue.clone()).unwrap();
@@ -372,7 +372,7 @@ pub async fn loss_10_a_worker_buries_what_it_cannot_decode(t: &Trial) {
     assert_undecodable(t, &backend, &queue, undecodable).await;
 }
 
-/// Good tasks of [`loss_10_a_consumer_buries_what_it_cannot_decode`].
+/// Good tasks of [`loss_10_a_consumer_dead_letters_what_it_cannot_decode`].
 const GOOD: u32 = 10;
 
 /// Numbers as JSON, with what is no number before and between them; answers the ids of those.
@@ -397,7 +397,7 @@ async fn assert_undecodable(t: &Trial, backend: &Arc<dyn DelayBackend>, queue: &
     let dead = letters(t, backend, queue, undecodable.len()).await;
     assert_eq!(sorted(dead.iter().map(|letter| letter.id.clone())), sorted(undecodable));
     for letter in dead {
-        assert_eq!((letter.cause, letter.attempts), (BuryCause::Buried, 1), "{letter:?}");
+        assert_eq!((letter.cause, letter.attempts), (DeadLetterCause::Requested, 1), "{letter:?}");
         assert!(!letter.reason.as_str().is_empty(), "a dead letter says why: {letter:?}");
     }
 }

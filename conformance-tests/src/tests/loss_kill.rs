@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    Bytes, CancellationToken, Change, ChangeOutcome, Claim, ClaimedTask, DelayBackend, Due, Durability, Error,
-    ErrorKind, Intake, IntakeOptions, NewTask, OperationId, Queue, QueueName, Raw, RetryPolicy, Select, TaskRef,
-    Verdict, Worker,
+    Bytes, CancellationToken, Change, ChangeOutcome, Claim, ClaimedTask, DelayBackend, Disposition, Due, Durability,
+    Error, ErrorKind, NewTask, OperationId, Queue, QueueName, Raw, RetryPolicy, Select, Subscription,
+    SubscriptionOptions, TaskRef, Worker,
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::crew::{all_letters, bury, retry};
+use super::crew::{all_letters, dead_letter, retry};
 use crate::harness::Fault;
 use crate::need::Need;
 use crate::trial::{LONG_LEASE, Trial};
@@ -79,7 +79,7 @@ struct Book {
     accepted: BTreeSet<usize>,
     /// Those that somebody was done with, whether or not the store learned of it.
     handled: BTreeSet<usize>,
-    buried: BTreeSet<usize>,
+    dead_lettered: BTreeSet<usize>,
     cancelled: BTreeSet<usize>,
 }
 
@@ -204,12 +204,12 @@ async fn produce(site: Arc<Site>, backend: Arc<dyn DelayBackend>, numbers: Vec<u
     }
 }
 
-/// Claims and settles, as one who holds a bare intake does.
+/// Claims and settles, as one who holds a bare subscription does.
 async fn consume(site: Arc<Site>, backend: Arc<dyn DelayBackend>, mut rng: fastrand::Rng) {
-    let mut intake = open(&site, &backend).await;
-    let sweep = backend.capabilities().sweep;
+    let mut subscription = open(&site, &backend).await;
+    let fallback_poll_interval = backend.capabilities().fallback_poll_interval;
     while !site.stop.is_cancelled() {
-        let claimed = match intake.claim(Claim::new(rng.usize(1..=10), site.lease)).await {
+        let claimed = match subscription.claim(Claim::new(rng.usize(1..=10), site.lease)).await {
             Ok(claimed) => claimed,
             Err(e) => {
                 site.again(&e).await;
@@ -219,68 +219,71 @@ async fn consume(site: Arc<Site>, backend: Arc<dyn DelayBackend>, mut rng: fastr
         if claimed.deliveries.is_empty() {
             tokio::select! {
                 () = site.stop.cancelled() => {}
-                () = intake.wait(claimed.next_due_in.unwrap_or(sweep).min(sweep)) => {}
+                () = subscription.wait(claimed.next_due_in.unwrap_or(fallback_poll_interval).min(fallback_poll_interval)) => {}
             }
             continue;
         }
         let judged = claimed.deliveries.into_iter().filter_map(|task| {
-            let verdict = judge(&site, &task, &mut rng)?;
-            Some((task, verdict))
+            let disposition = judge(&site, &task, &mut rng)?;
+            Some((task, disposition))
         });
         settle(&site, &backend, judged.collect()).await;
     }
 }
 
-async fn open(site: &Site, backend: &Arc<dyn DelayBackend>) -> Box<dyn Intake> {
+async fn open(site: &Site, backend: &Arc<dyn DelayBackend>) -> Box<dyn Subscription> {
     loop {
-        match backend.intake(&site.queue, IntakeOptions::default()).await {
-            Ok(intake) => return intake,
+        match backend.subscribe(&site.queue, SubscriptionOptions::default()).await {
+            Ok(subscription) => return subscription,
             Err(e) => site.again(&e).await,
         }
     }
 }
 
 /// Nothing for one that is left to the end of its lease.
-fn judge(site: &Site, task: &ClaimedTask, rng: &mut fastrand::Rng) -> Option<Verdict> {
+fn judge(site: &Site, task: &ClaimedTask, rng: &mut fastrand::Rng) -> Option<Disposition> {
     let after = Duration::from_micros(rng.u64(0..site.delay.as_micros() as u64));
     match rng.u8(0..10) {
-        _ if number_of(&task.payload).is_multiple_of(23) => Some(bury("by plan")),
+        _ if number_of(&task.payload).is_multiple_of(23) => Some(dead_letter("by plan")),
         0 => Some(retry(after)),
-        1 => Some(Verdict::Snooze { after }),
-        2 => Some(Verdict::Release),
+        1 => Some(Disposition::Snooze { after }),
+        2 => Some(Disposition::Release),
         // Few, as each comes only when its lease has ended.
         3 if task.lease.attempt == 1 && rng.bool() => None,
-        _ => Some(Verdict::Complete),
+        _ => Some(Disposition::Complete),
     }
 }
 
-/// Sends verdicts until each has an answer that is definite. A lease that was lost after an unknown outcome may be the effect of
-/// it.
-async fn settle(site: &Site, backend: &Arc<dyn DelayBackend>, judged: Vec<(ClaimedTask, Verdict)>) {
-    let mut left: Vec<_> = judged.into_iter().map(|(task, verdict)| (task, verdict, false)).collect();
+/// Sends dispositions until each has an answer that is definite. A lease that was lost after an unknown outcome may be the
+/// effect of it.
+async fn settle(site: &Site, backend: &Arc<dyn DelayBackend>, judged: Vec<(ClaimedTask, Disposition)>) {
+    let mut left: Vec<_> = judged.into_iter().map(|(task, disposition)| (task, disposition, false)).collect();
     while !left.is_empty() {
-        let verdicts = left.iter().map(|(task, verdict, _)| (task.lease.clone(), verdict.clone())).collect();
-        let answers = match backend.settle(&site.queue, verdicts).await {
+        let dispositions =
+            left.iter().map(|(task, disposition, _)| (task.lease.clone(), disposition.clone())).collect();
+        let answers = match backend.settle(&site.queue, dispositions).await {
             Ok(answers) => answers,
             Err(e) => left.iter().map(|_| Err(e.clone())).collect(),
         };
-        assert_eq!(answers.len(), left.len(), "one answer for each verdict");
+        assert_eq!(answers.len(), left.len(), "one answer for each disposition");
         let mut again = Vec::new();
         let mut failed = None;
-        for ((task, verdict, unknown), answer) in left.into_iter().zip(answers) {
+        for ((task, disposition, unknown), answer) in left.into_iter().zip(answers) {
             let number = number_of(&task.payload);
-            match (answer, &verdict) {
-                (Ok(()), Verdict::Complete) => site.note(|book| book.handled.insert(number)),
-                (Ok(()), Verdict::Bury { .. }) => {
-                    site.note(|book| book.buried.insert(number) | book.handled.insert(number));
+            match (answer, &disposition) {
+                (Ok(()), Disposition::Complete) => site.note(|book| book.handled.insert(number)),
+                (Ok(()), Disposition::DeadLetter { .. }) => {
+                    site.note(|book| book.dead_lettered.insert(number) | book.handled.insert(number));
                 }
                 (Ok(()), _) => {}
-                (Err(e), Verdict::Complete | Verdict::Bury { .. }) if e.kind() == ErrorKind::LeaseLost && unknown => {
+                (Err(e), Disposition::Complete | Disposition::DeadLetter { .. })
+                    if e.kind() == ErrorKind::LeaseLost && unknown =>
+                {
                     site.note(|book| book.handled.insert(number));
                 }
                 (Err(e), _) if e.kind() == ErrorKind::LeaseLost => {}
                 (Err(e), _) => {
-                    again.push((task, verdict, unknown || e.kind() == ErrorKind::Ambiguous));
+                    again.push((task, disposition, unknown || e.kind() == ErrorKind::Ambiguous));
                     failed = Some(e);
                 }
             }
@@ -345,13 +348,13 @@ async fn change_one(site: &Site, backend: &Arc<dyn DelayBackend>, task: &TaskRef
     }
 }
 
-/// Takes out what is left, which are tasks whose verdict was lost, and looks at the rest.
+/// Takes out what is left, which are tasks whose disposition was lost, and looks at the rest.
 async fn look_after(t: &Trial, site: &Site, backend: &Arc<dyn DelayBackend>) {
-    let mut intake = t.intake(backend, &site.queue).await;
+    let mut subscription = t.subscribe(backend, &site.queue).await;
     let quiet = site.lease + site.delay + t.units(2);
     let mut left = Vec::new();
     loop {
-        let some = t.take_some(&mut intake, 100, LONG_LEASE, quiet).await;
+        let some = t.take_some(&mut subscription, 100, LONG_LEASE, quiet).await;
         if some.is_empty() {
             break;
         }
@@ -365,7 +368,11 @@ async fn look_after(t: &Trial, site: &Site, backend: &Arc<dyn DelayBackend>) {
     if Need::DeadLetters.is_met(t.caps()) {
         let letters = all_letters(backend, &site.queue, 1_000).await;
         let there: BTreeSet<usize> = letters.iter().map(|letter| number_of(&letter.payload)).collect();
-        assert!(book.buried.is_subset(&there), "buried: {:?}; dead letters: {there:?}", book.buried);
+        assert!(
+            book.dead_lettered.is_subset(&there),
+            "dead-lettered: {:?}; dead letters: {there:?}",
+            book.dead_lettered
+        );
     }
-    t.checked((book.accepted.len() + book.buried.len() + book.cancelled.len()) as u64);
+    t.checked((book.accepted.len() + book.dead_lettered.len() + book.cancelled.len()) as u64);
 }

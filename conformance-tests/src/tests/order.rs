@@ -4,23 +4,23 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use delayline_core::{
-    Change, ChangeOutcome, ClaimedTask, DeadLetterOp, DeadSelect, Due, NewTask, Order, Select, Shift, TaskRef,
-    Timestamp, Verdict,
+    Change, ChangeOutcome, ClaimedTask, DeadLetterOp, DeadLetterSelect, Disposition, Due, NewTask, Order, Select,
+    Shift, TaskRef, Timestamp,
 };
 
 use crate::trial::{LONG_LEASE, Trial};
 
-pub async fn order_1_ties_go_in_the_order_they_were_handed_in(t: &Trial) {
+pub async fn order_1_ties_go_in_the_order_they_were_scheduled(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("ties"));
     // One instant of the wall clock, however long the calls take.
     let due = Due::At(t.wall().saturating_add(t.units(2)));
     let mut rng = t.rng();
     let tasks = t.size(2_000, 400);
-    let mut handed_in = 0;
-    while handed_in < tasks {
-        let batch = rng.usize(1..=40).min(tasks - handed_in);
-        t.put_all(&backend, &queue, numbered(handed_in..handed_in + batch, due)).await;
-        handed_in += batch;
+    let mut scheduled = 0;
+    while scheduled < tasks {
+        let batch = rng.usize(1..=40).min(tasks - scheduled);
+        t.put_all(&backend, &queue, numbered(scheduled..scheduled + batch, due)).await;
+        scheduled += batch;
     }
     let taken = t.drain(&backend, &queue, tasks).await;
     assert_eq!(taken.len(), tasks);
@@ -36,10 +36,10 @@ pub async fn order_1_tasks_come_by_the_time_at_which_they_are_visible(t: &Trial)
     let due_ms: Vec<i64> = (0..tasks).map(|_| past + rng.i64(0..500)).collect();
     let at = |(i, ms): (usize, &i64)| numbered_one(i, Timestamp::from_unix_millis(*ms));
     t.put_all(&backend, &queue, due_ms.iter().enumerate().map(at)).await;
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let mut taken = Vec::new();
     while taken.len() < tasks {
-        let some = t.take_some(&mut intake, rng.usize(1..=100), LONG_LEASE, t.patience()).await;
+        let some = t.take_some(&mut subscription, rng.usize(1..=100), LONG_LEASE, t.patience()).await;
         assert!(!some.is_empty(), "{} of {tasks} tasks that were due have come", taken.len());
         t.complete(&backend, &queue, &some).await;
         taken.extend(some);
@@ -65,7 +65,7 @@ pub async fn order_2_times_of_both_clocks_stand_on_one_line(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("clocks"));
     let wall = t.wall();
     let tasks = t.size(40, 8);
-    // The later half is handed in first, and the clocks take turns.
+    // The later half is scheduled first, and the clocks take turns.
     let turn = |i: usize| ((i + tasks / 2) % tasks) as u32;
     let mut places = Vec::new();
     for i in 0..tasks {
@@ -105,7 +105,7 @@ pub async fn order_3_a_released_task_stands_at_its_old_place(t: &Trial) {
     let past = t.wall().saturating_sub(Duration::from_secs(60));
     let due_at = |i: usize| past.saturating_add(Duration::from_millis(i as u64 / 3));
     t.put_all(&backend, &queue, (0..9).map(|i| numbered_one(i, due_at(i)))).await;
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let mut rng = t.rng();
     for round in 0..t.size(50, 10) {
         // First some are released, then they are taken beside those that never were; then any.
@@ -114,15 +114,15 @@ pub async fn order_3_a_released_task_stands_at_its_old_place(t: &Trial) {
             1 => 9,
             _ => rng.usize(1..=9),
         };
-        let mut held = t.take(&mut intake, wanted).await;
+        let mut held = t.take(&mut subscription, wanted).await;
         assert!(held.iter().all(|task| task.lease.attempt == 1), "DUP-12: a release costs no attempt");
         assert_in_order(t, &held, |i| due_at(i).unix_millis_floor());
         rng.shuffle(&mut held);
-        let verdicts = held.into_iter().map(|task| (task.lease, Verdict::Release)).collect();
-        let answers = backend.settle(&queue, verdicts).await.unwrap();
+        let dispositions = held.into_iter().map(|task| (task.lease, Disposition::Release)).collect();
+        let answers = backend.settle(&queue, dispositions).await.unwrap();
         answers.into_iter().for_each(|answer| answer.unwrap());
     }
-    drop(intake);
+    drop(subscription);
     let taken = t.drain(&backend, &queue, 9).await;
     assert_eq!(taken.len(), 9, "what was released comes again");
     assert_in_order(t, &taken, |i| due_at(i).unix_millis_floor());
@@ -133,29 +133,29 @@ pub async fn order_3_a_retry_a_snooze_and_the_end_of_a_lease_keep_the_sequence(t
     let past = Due::At(t.wall().saturating_sub(Duration::from_secs(60)));
     let tasks = 12;
     t.put_all(&backend, &queue, numbered(0..tasks, past)).await;
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let wait = t.units(1);
     for round in 0..3 {
         // Long enough that it does not end while the others are being claimed.
         let lease = if round == 2 { t.units(4) } else { LONG_LEASE };
-        let mut held = t.take_within(&mut intake, tasks, lease, t.patience()).await;
+        let mut held = t.take_within(&mut subscription, tasks, lease, t.patience()).await;
         assert_eq!(held.len(), tasks);
         assert_in_order(t, &held, |i| visible_ms(&held, i));
         if round < 2 {
             // Settled from the last to the first.
             held.reverse();
-            let verdict = || match round {
-                0 => Verdict::Retry { after: wait, reason: "again".into() },
-                _ => Verdict::Snooze { after: wait },
+            let disposition = || match round {
+                0 => Disposition::Retry { after: wait, reason: "again".into() },
+                _ => Disposition::Snooze { after: wait },
             };
-            let verdicts = held.into_iter().map(|task| (task.lease, verdict())).collect();
-            let answers = backend.settle(&queue, verdicts).await.unwrap();
+            let dispositions = held.into_iter().map(|task| (task.lease, disposition())).collect();
+            let answers = backend.settle(&queue, dispositions).await.unwrap();
             answers.into_iter().for_each(|answer| answer.unwrap());
         }
         // All of them are visible again before the next look.
         tokio::time::sleep(if round == 2 { lease + wait } else { 2 * wait }).await;
     }
-    drop(intake);
+    drop(subscription);
     let taken = t.drain(&backend, &queue, tasks).await;
     assert_eq!(taken.len(), tasks);
     assert_in_order(t, &taken, |i| visible_ms(&taken, i));
@@ -201,16 +201,16 @@ pub async fn order_4_a_replacement_gets_a_new_sequence(t: &Trial) {
 
 pub async fn order_4_a_redriven_letter_gets_a_new_sequence(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("redriven"));
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     t.put(&backend, &queue, numbered_one(2, Due::NOW).id(t.id("letter"))).await;
-    let held = t.take(&mut intake, 1).await.pop().expect("a task that is due");
-    t.settle(&backend, &queue, &held, Verdict::Bury { reason: "for now".into() }).await.unwrap();
+    let held = t.take(&mut subscription, 1).await.pop().expect("a task that is due");
+    t.settle(&backend, &queue, &held, Disposition::DeadLetter { reason: "for now".into() }).await.unwrap();
     // On a virtual clock these are all due at one millisecond; on a real one, one after the other.
     t.put_all(&backend, &queue, numbered(0..2, Due::NOW)).await;
-    let redrive = DeadLetterOp::Redrive { select: DeadSelect::All, rate: None };
+    let redrive = DeadLetterOp::Redrive { select: DeadLetterSelect::All, rate: None };
     assert_eq!(backend.dead_letters(&queue, redrive).await.unwrap().affected, 1);
     t.put_all(&backend, &queue, numbered(3..5, Due::NOW)).await;
-    drop(intake);
+    drop(subscription);
     let taken = t.drain(&backend, &queue, 5).await;
     assert_eq!(taken.len(), 5);
     assert_in_order(t, &taken, |i| visible_ms(&taken, i));

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    BuryCause, Change, Claim, DeadLetterOp, DelayBackend, Due, ErrorKind, Intake, NewTask, QueueName, Select, Shift,
-    TaskRef, Timestamp, Verdict,
+    Change, Claim, DeadLetterCause, DeadLetterOp, DelayBackend, Disposition, Due, ErrorKind, NewTask, QueueName,
+    Select, Shift, Subscription, TaskRef, Timestamp,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -21,7 +21,7 @@ use crate::trial::{LONG_LEASE, Trial};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-pub async fn time_1_a_task_is_never_handed_out_early(t: &Trial) {
+pub async fn time_1_a_task_is_never_delivered_early(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("mixed"));
     let mut rng = t.rng();
     let unit_us = t.units(1).as_micros() as u64;
@@ -33,10 +33,10 @@ pub async fn time_1_a_task_is_never_handed_out_early(t: &Trial) {
         _ => Due::After(delays[i]),
     };
     t.put_all(&backend, &queue, (0..delays.len()).map(|i| numbered_one(i, due(i)))).await;
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let mut came = 0;
     while came < delays.len() {
-        let some = t.take_some(&mut intake, 100, LONG_LEASE, t.patience()).await;
+        let some = t.take_some(&mut subscription, 100, LONG_LEASE, t.patience()).await;
         assert!(!some.is_empty(), "{came} of {} tasks have come", delays.len());
         // Read after the claim, so that only a task that was early looks early.
         let (elapsed, wall_now) = (began.elapsed(), t.wall());
@@ -53,30 +53,30 @@ pub async fn time_1_a_task_is_never_handed_out_early(t: &Trial) {
     t.history().drained(&queue);
 }
 
-pub async fn time_3_an_instant_is_compared_with_the_wall_clock_again_at_every_hand_out(t: &Trial) {
+pub async fn time_3_an_instant_is_compared_with_the_wall_clock_again_at_every_delivery(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("wall"));
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     t.put(&backend, &queue, NewTask::new(t.wall().saturating_add(HOUR), "in an hour")).await;
-    assert!(t.claim(&mut intake, 1).await.is_empty(), "a task came an hour early");
+    assert!(t.claim(&mut subscription, 1).await.is_empty(), "a task came an hour early");
     if !t.step_wall(Shift::Later(HOUR)) {
         return;
     }
-    let forward = t.take(&mut intake, 1).await;
+    let forward = t.take(&mut subscription, 1).await;
     assert_eq!(forward.len(), 1, "a wall clock that was set forward makes its task due");
     t.complete(&backend, &queue, &forward).await;
 
     t.put(&backend, &queue, NewTask::new(t.wall().saturating_add(t.units(2)), "soon")).await;
     assert!(t.step_wall(Shift::Sooner(HOUR)));
     tokio::time::sleep(t.units(4)).await;
-    assert!(t.claim(&mut intake, 1).await.is_empty(), "a wall clock that was set back holds its task back");
+    assert!(t.claim(&mut subscription, 1).await.is_empty(), "a wall clock that was set back holds its task back");
     assert!(t.step_wall(Shift::Later(HOUR)));
-    drop(intake);
+    drop(subscription);
     assert_eq!(t.drain(&backend, &queue, 1).await.len(), 1, "what was held back comes when its time has come");
 }
 
 pub async fn time_4_times_are_kept_in_whole_milliseconds_rounded_up(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("rounding"));
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let micro = Duration::from_micros(1);
     let whole = |at: Timestamp, what: &str| assert_eq!(at.unix_micros() % 1000, 0, "{what} is {at}");
     for odd in [Duration::from_nanos(1), micro, 999 * micro, 1_001 * micro, Duration::from_nanos(1_999_999)] {
@@ -84,14 +84,14 @@ pub async fn time_4_times_are_kept_in_whole_milliseconds_rounded_up(t: &Trial) {
         let began = Instant::now();
         let scheduled = t.put(&backend, &queue, NewTask::new(odd, "after")).await;
         scheduled.task.due_at.iter().for_each(|at| whole(*at, "a due time after a delay"));
-        let first = take_after(t, &mut intake, began, odd).await;
+        let first = take_after(t, &mut subscription, began, odd).await;
         whole(first.due_at, "a task's due time");
         whole(first.lease.expires_at, "a lease's end");
 
         let began = Instant::now();
-        let retry = Verdict::Retry { after: odd, reason: "odd".into() };
+        let retry = Disposition::Retry { after: odd, reason: "odd".into() };
         t.settle(&backend, &queue, &first, retry).await.unwrap();
-        let again = take_after(t, &mut intake, began, odd).await;
+        let again = take_after(t, &mut subscription, began, odd).await;
         whole(again.due_at, "a retry's due time");
         t.complete(&backend, &queue, &[again]).await;
 
@@ -99,7 +99,7 @@ pub async fn time_4_times_are_kept_in_whole_milliseconds_rounded_up(t: &Trial) {
         let scheduled = t.put(&backend, &queue, NewTask::new(at, "at")).await;
         let rounded_up = Timestamp::from_unix_millis(at.unix_millis_ceil());
         assert_eq!(scheduled.task.due_at.unwrap_or(rounded_up), rounded_up, "{at} was not rounded up");
-        let wall_task = t.take(&mut intake, 1).await.pop().expect("a task that is due");
+        let wall_task = t.take(&mut subscription, 1).await.pop().expect("a task that is due");
         assert_eq!(wall_task.due_at, rounded_up, "{at} was not rounded up");
         t.complete(&backend, &queue, &[wall_task]).await;
     }
@@ -107,14 +107,14 @@ pub async fn time_4_times_are_kept_in_whole_milliseconds_rounded_up(t: &Trial) {
 
 pub async fn time_4_no_delay_is_due_at_once(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("zero"));
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     for _ in 0..t.size(20, 5) {
         let began = Instant::now();
         t.put(&backend, &queue, NewTask::new(Due::NOW, "now")).await;
-        let first = take_after(t, &mut intake, began, Duration::ZERO).await;
+        let first = take_after(t, &mut subscription, began, Duration::ZERO).await;
         let began = Instant::now();
-        t.settle(&backend, &queue, &first, Verdict::Snooze { after: Duration::ZERO }).await.unwrap();
-        let again = take_after(t, &mut intake, began, Duration::ZERO).await;
+        t.settle(&backend, &queue, &first, Disposition::Snooze { after: Duration::ZERO }).await.unwrap();
+        let again = take_after(t, &mut subscription, began, Duration::ZERO).await;
         t.complete(&backend, &queue, &[again]).await;
         tokio::time::sleep(Duration::from_micros(1_300)).await;
     }
@@ -141,7 +141,7 @@ pub async fn time_5_a_batch_is_accepted_at_one_instant(t: &Trial) {
 
 pub async fn time_5_a_step_of_the_wall_clock_touches_no_delay_and_no_lease(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("monotonic"));
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let wait = t.units(3);
     for step in [Shift::Later(HOUR), Shift::Sooner(2 * HOUR), Shift::Later(HOUR)] {
         let began = Instant::now();
@@ -149,19 +149,19 @@ pub async fn time_5_a_step_of_the_wall_clock_touches_no_delay_and_no_lease(t: &T
         if !t.step_wall(step) {
             return;
         }
-        let task = take_after(t, &mut intake, began, wait).await;
+        let task = take_after(t, &mut subscription, began, wait).await;
 
         let began = Instant::now();
-        t.settle(&backend, &queue, &task, Verdict::Retry { after: wait, reason: "later".into() }).await.unwrap();
+        t.settle(&backend, &queue, &task, Disposition::Retry { after: wait, reason: "later".into() }).await.unwrap();
         assert!(t.step_wall(step));
-        let task = take_after(t, &mut intake, began, wait).await;
+        let task = take_after(t, &mut subscription, began, wait).await;
 
-        t.settle(&backend, &queue, &task, Verdict::Release).await.unwrap();
+        t.settle(&backend, &queue, &task, Disposition::Release).await.unwrap();
         let began = Instant::now();
-        let left = t.take_within(&mut intake, 1, wait, t.patience()).await;
+        let left = t.take_within(&mut subscription, 1, wait, t.patience()).await;
         assert_eq!(left.len(), 1, "a released task comes again");
         assert!(t.step_wall(step));
-        let task = take_after(t, &mut intake, began, wait).await;
+        let task = take_after(t, &mut subscription, began, wait).await;
         t.complete(&backend, &queue, &[task]).await;
     }
 }
@@ -193,9 +193,10 @@ pub async fn time_7_a_waiting_consumer_gets_a_task_within_the_declared_lateness(
     let spread_us = t.units(if t.is_virtual() { 40 } else { 12 }).as_micros() as u64;
     let delays: Vec<Duration> = (0..200).map(|_| t.units(1) + Duration::from_micros(rng.u64(0..spread_us))).collect();
     let (waits, waiting) = oneshot::channel();
-    let intake = t.intake(&backend, &queue).await;
-    let (sweep, lease) = (t.caps().sweep, LONG_LEASE.min(t.caps().lease_max));
-    let consumer = Waiting { backend: backend.clone(), queue: queue.clone(), intake, sweep, lease };
+    let subscription = t.subscribe(&backend, &queue).await;
+    let (fallback_poll_interval, lease) = (t.caps().fallback_poll_interval, LONG_LEASE.min(t.caps().lease_max));
+    let consumer =
+        Waiting { backend: backend.clone(), queue: queue.clone(), subscription, fallback_poll_interval, lease };
     let consumer = tokio::spawn(tokio::time::timeout(t.patience(), consumer.run(delays.len(), waits)));
     waiting.await.expect("a consumer that waits");
 
@@ -219,10 +220,11 @@ pub async fn time_7_a_waiting_consumer_gets_a_task_within_the_declared_lateness(
     t.history().drained(&queue);
 }
 
-pub async fn time_8_an_expired_task_is_buried_and_never_handed_out(t: &Trial) {
+pub async fn time_8_an_expired_task_is_dead_lettered_and_never_delivered(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("expiry"));
     for (i, lasts) in [t.units(1), t.units(1) + HOUR].into_iter().enumerate() {
-        // The clock is read when the queue is there, which may have taken its time: what has expired before it is due is refused.
+        // The clock is read when the queue is there, which may have taken its time: what has expired before it is due is
+        // refused.
         t.put(&backend, &queue, numbered_one(2 * i, Due::NOW).expires(lasts)).await;
         let at = Due::At(t.wall().saturating_add(lasts));
         t.put(&backend, &queue, numbered_one(2 * i + 1, Due::NOW).expires(at)).await;
@@ -232,18 +234,18 @@ pub async fn time_8_an_expired_task_is_buried_and_never_handed_out(t: &Trial) {
         let stats = backend.stats(&queue).await.unwrap();
         assert_eq!((stats.due, stats.dead), (4, 0), "until a claim meets it, an expired task counts as due");
     }
-    let mut intake = t.intake(&backend, &queue).await;
-    let (taken, buried) = claim_all(t, &backend, &queue, &mut intake).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let (taken, dead_lettered) = claim_all(t, &backend, &queue, &mut subscription).await;
     let mut came: Vec<usize> = taken.iter().map(number_of).collect();
     came.sort_unstable();
-    assert_eq!((came, buried), (vec![2, 3], 2), "(what was handed out, how many the claims buried)");
-    assert_buried(t, &backend, &queue).await;
+    assert_eq!((came, dead_lettered), (vec![2, 3], 2), "(what was delivered, how many the claims dead-lettered)");
+    assert_dead_lettered(t, &backend, &queue).await;
     t.history().drained(&queue);
 }
 
-pub async fn time_8_the_expiry_is_the_last_moment_of_a_hand_out(t: &Trial) {
+pub async fn time_8_the_expiry_is_the_last_moment_of_a_delivery(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("moment"));
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let lasts = t.units(4);
     for by_wall in [false, true] {
         let (began, wall) = (Instant::now(), t.wall());
@@ -257,16 +259,19 @@ pub async fn time_8_the_expiry_is_the_last_moment_of_a_hand_out(t: &Trial) {
         t.put_all(&backend, &queue, (0..2).map(|i| numbered_one(i, Due::NOW).expires(expires))).await;
         let accepted = Instant::now();
         tokio::time::sleep_until(began + (lasts - before)).await;
-        let last = t.take_within(&mut intake, 1, LONG_LEASE, before / 2).await;
+        let last = t.take_within(&mut subscription, 1, LONG_LEASE, before / 2).await;
         // A machine that slept through the moment proves nothing.
         assert!(last.len() == 1 || began.elapsed() > lasts, "a task came no more before its expiry had passed");
         t.complete(&backend, &queue, &last).await;
         tokio::time::sleep_until(accepted + lasts + behind).await;
-        let (beyond, buried) = claim_all(t, &backend, &queue, &mut intake).await;
-        assert!(beyond.is_empty(), "a task was handed out after its expiry");
-        assert!(!t.is_virtual() || buried == 1, "a claim that meets an expired task buries it, and counts it");
+        let (beyond, dead_lettered) = claim_all(t, &backend, &queue, &mut subscription).await;
+        assert!(beyond.is_empty(), "a task was delivered after its expiry");
+        assert!(
+            !t.is_virtual() || dead_lettered == 1,
+            "a claim that meets an expired task dead-letters it, and counts it"
+        );
     }
-    assert_buried(t, &backend, &queue).await;
+    assert_dead_lettered(t, &backend, &queue).await;
 }
 
 pub async fn time_9_an_expiry_before_the_due_time_is_invalid(t: &Trial) {
@@ -296,31 +301,35 @@ pub async fn time_9_an_expiry_before_the_due_time_is_invalid(t: &Trial) {
     }
     // Those that expire at the moment at which they are due may be too late already.
     tokio::time::sleep(soon + t.units(1)).await;
-    let mut intake = t.intake(&backend, &queue).await;
-    let (taken, buried) = claim_all(t, &backend, &queue, &mut intake).await;
-    assert_eq!(taken.len() as u64 + buried, accepted as u64, "what was refused is not there");
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let (taken, dead_lettered) = claim_all(t, &backend, &queue, &mut subscription).await;
+    assert_eq!(taken.len() as u64 + dead_lettered, accepted as u64, "what was refused is not there");
     t.history().drained(&queue);
 }
 
-pub async fn time_9_a_retry_or_snooze_beyond_the_expiry_is_buried_when_it_is_met(t: &Trial) {
+pub async fn time_9_a_retry_or_snooze_beyond_the_expiry_is_dead_lettered_when_it_is_met(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("beyond"));
     let tasks = (0..2).map(|i| numbered_one(i, Due::NOW).expires(t.units(5)));
     t.put_all(&backend, &queue, tasks).await;
-    let mut intake = t.intake(&backend, &queue).await;
-    let held = t.take(&mut intake, 2).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let held = t.take(&mut subscription, 2).await;
     let after = t.units(10);
-    let verdicts = [Verdict::Retry { after, reason: "later".into() }, Verdict::Snooze { after }];
-    for (task, verdict) in held.iter().zip(verdicts) {
-        t.settle(&backend, &queue, task, verdict).await.expect("a verdict that goes beyond the expiry");
+    let dispositions = [Disposition::Retry { after, reason: "later".into() }, Disposition::Snooze { after }];
+    for (task, disposition) in held.iter().zip(dispositions) {
+        t.settle(&backend, &queue, task, disposition).await.expect("a disposition that goes beyond the expiry");
     }
     tokio::time::sleep(after + t.units(1)).await;
-    let (taken, buried) = claim_all(t, &backend, &queue, &mut intake).await;
-    assert_eq!((taken.len(), buried), (0, 2), "(handed out, buried) of two tasks that came back after their expiry");
-    assert_buried(t, &backend, &queue).await;
+    let (taken, dead_lettered) = claim_all(t, &backend, &queue, &mut subscription).await;
+    assert_eq!(
+        (taken.len(), dead_lettered),
+        (0, 2),
+        "(delivered, dead-lettered) of two tasks that came back after their expiry"
+    );
+    assert_dead_lettered(t, &backend, &queue).await;
     t.history().drained(&queue);
 }
 
-pub async fn time_9_a_task_moved_beyond_its_expiry_is_buried_when_it_is_met(t: &Trial) {
+pub async fn time_9_a_task_moved_beyond_its_expiry_is_dead_lettered_when_it_is_met(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("moved"));
     let tasks = (0..2).map(|i| numbered_one(i, t.units(2)).expires(t.units(3)));
     let scheduled = t.put_all(&backend, &queue, tasks).await;
@@ -330,19 +339,26 @@ pub async fn time_9_a_task_moved_beyond_its_expiry_is_buried_when_it_is_met(t: &
         assert_eq!(changed.changed, 1, "a move beyond the expiry: {changed:?}");
     }
     tokio::time::sleep(t.units(9)).await;
-    let mut intake = t.intake(&backend, &queue).await;
-    let (taken, buried) = claim_all(t, &backend, &queue, &mut intake).await;
-    assert_eq!((taken.len(), buried), (0, 2), "(handed out, buried) of two tasks moved beyond their expiry");
-    assert_buried(t, &backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let (taken, dead_lettered) = claim_all(t, &backend, &queue, &mut subscription).await;
+    assert_eq!(
+        (taken.len(), dead_lettered),
+        (0, 2),
+        "(delivered, dead-lettered) of two tasks moved beyond their expiry"
+    );
+    assert_dead_lettered(t, &backend, &queue).await;
     t.history().drained(&queue);
 }
 
 /// Checks that the dead letters, where they can be seen, are there because they had expired.
-async fn assert_buried(t: &Trial, backend: &Arc<dyn DelayBackend>, queue: &QueueName) {
+async fn assert_dead_lettered(t: &Trial, backend: &Arc<dyn DelayBackend>, queue: &QueueName) {
     if Need::DeadLetters.is_met(t.caps()) {
         let list = DeadLetterOp::List { after: None, limit: 10 };
         let letters = backend.dead_letters(queue, list).await.unwrap().letters;
-        assert!(!letters.is_empty() && letters.iter().all(|letter| letter.cause == BuryCause::Expired), "{letters:?}");
+        assert!(
+            !letters.is_empty() && letters.iter().all(|letter| letter.cause == DeadLetterCause::Expired),
+            "{letters:?}"
+        );
     }
 }
 
@@ -350,8 +366,8 @@ async fn assert_buried(t: &Trial, backend: &Arc<dyn DelayBackend>, queue: &Queue
 struct Waiting {
     backend: Arc<dyn DelayBackend>,
     queue: QueueName,
-    intake: Box<dyn Intake>,
-    sweep: Duration,
+    subscription: Box<dyn Subscription>,
+    fallback_poll_interval: Duration,
     lease: Duration,
 }
 
@@ -361,16 +377,18 @@ impl Waiting {
     async fn run(mut self, n: usize, waits: oneshot::Sender<()>) -> Vec<(usize, Instant)> {
         let (mut waits, mut came) = (Some(waits), Vec::new());
         while came.len() < n {
-            let claimed = self.intake.claim(Claim::new(16, self.lease)).await.expect("a claim");
+            let claimed = self.subscription.claim(Claim::new(16, self.lease)).await.expect("a claim");
             let now = Instant::now();
             came.extend(claimed.deliveries.iter().map(|task| (number_of(task), now)));
             if claimed.deliveries.is_empty() {
                 waits.take().map(|waits| waits.send(()));
-                self.intake.wait(claimed.next_due_in.unwrap_or(self.sweep).min(self.sweep)).await;
+                self.subscription
+                    .wait(claimed.next_due_in.unwrap_or(self.fallback_poll_interval).min(self.fallback_poll_interval))
+                    .await;
                 continue;
             }
-            let verdicts = claimed.deliveries.into_iter().map(|task| (task.lease, Verdict::Complete)).collect();
-            self.backend.settle(&self.queue, verdicts).await.expect("an answer to settle");
+            let dispositions = claimed.deliveries.into_iter().map(|task| (task.lease, Disposition::Complete)).collect();
+            self.backend.settle(&self.queue, dispositions).await.expect("an answer to settle");
         }
         came
     }

@@ -1,4 +1,4 @@
-//! The harness of the RabbitMQ backend: one broker for all tests, which takes ten seconds to start, and one name space, whose
+//! The harness of the RabbitMQ backend: one broker for all tests, which takes ten seconds to start, and one namespace, whose
 //! queues are a matter of seconds too; a broker of its own for each test that does something to it.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 const DISTURBING: [&str; 2] =
     ["live_3_consumers_go_on_unaided_when_a_fault_has_healed", "loss_4_what_is_on_disk_survives_a_kill"];
 
-/// How many channels a connection may have where the heap is measured. The driver notes each number of a channel when it is used
-/// for the first time, and keeps that; there are 2,047 by default.
+/// How many channels a connection may have where the heap is measured. The driver notes each number of a channel when it is
+/// used for the first time, and keeps that; there are 2,047 by default.
 const CHANNELS_MAX: usize = 32;
 
 /// A broker, or the one that `DELAYLINE_TEST_RABBITMQ` names.
@@ -78,7 +78,7 @@ impl OnRabbit {
 #[async_trait]
 impl Harness for OnRabbit {
     async fn open(&self) -> Result<Arc<dyn DelayBackend>> {
-        let mut config = RabbitConfig::from_url(&self.url)?.name_space("conform");
+        let mut config = RabbitConfig::from_url(&self.url)?.namespace("conform");
         if self.own {
             // A server that stands still is noticed within the test. Where none does, a busy machine would cost connections.
             config = config.heartbeat(Duration::from_secs(1));

@@ -1,5 +1,5 @@
-//! The harness of the Redis backend: a server of its own for each test, so that what is counted and what is killed is the test's
-//! alone.
+//! The harness of the Redis backend: a server of its own for each test, so that what is counted and what is killed is the
+//! test's alone.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 

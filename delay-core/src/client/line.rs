@@ -8,7 +8,7 @@ use super::commit::{Committer, Kind, Limits, Sending, Submit, submit};
 use super::size;
 use crate::limits::JOINED_BYTES_MAX_DEFAULT;
 use crate::meter::{self, Event};
-use crate::{DelayBackend, Lease, NewTask, Outcome, QueueName, Result, Scheduled, Verdict};
+use crate::{DelayBackend, Disposition, Lease, NewTask, QueueName, Result, ScheduleOutcome, Scheduled};
 
 /// One queue on one backend, shared by a `Queue`, its clones, consumers and deliveries.
 pub(crate) struct Line {
@@ -17,7 +17,7 @@ pub(crate) struct Line {
     /// What may wait to be sent in joined calls of each kind.
     pub(crate) joined_bytes_max: usize,
     schedules: Committer<NewTask, Scheduled>,
-    settles: Committer<(Lease, Verdict), ()>,
+    settles: Committer<(Lease, Disposition), ()>,
 }
 
 impl Line {
@@ -45,17 +45,17 @@ impl Line {
     }
 
     /// Settles one lease, together with those that others settle at the same time.
-    pub(crate) fn settle_one(self: &Arc<Self>, verdict: (Lease, Verdict)) -> Submit<'_, OneVerdict> {
-        submit(self, verdict)
+    pub(crate) fn settle_one(self: &Arc<Self>, disposition: (Lease, Disposition)) -> Submit<'_, OneDisposition> {
+        submit(self, disposition)
     }
 
     /// Settles many leases, in calls of at most `batch_max`. One answer for each, in order; where a whole call failed, its
     /// items have that error.
-    pub(crate) async fn settle(&self, mut verdicts: Vec<(Lease, Verdict)>) -> Vec<Result<()>> {
-        let mut answers = Vec::with_capacity(verdicts.len());
-        while !verdicts.is_empty() {
-            let later = verdicts.split_off(verdicts.len().min(self.batch_max()));
-            let chunk = std::mem::replace(&mut verdicts, later);
+    pub(crate) async fn settle(&self, mut dispositions: Vec<(Lease, Disposition)>) -> Vec<Result<()>> {
+        let mut answers = Vec::with_capacity(dispositions.len());
+        while !dispositions.is_empty() {
+            let later = dispositions.split_off(dispositions.len().min(self.batch_max()));
+            let chunk = std::mem::replace(&mut dispositions, later);
             let asked = chunk.len();
             answers.extend(spread(self.backend.settle(&self.name, chunk).await, asked));
         }
@@ -78,10 +78,10 @@ impl Line {
 }
 
 /// Whether a task was accepted that was not there.
-fn is_new(outcome: Outcome) -> bool {
+fn is_new(outcome: ScheduleOutcome) -> bool {
     match outcome {
-        Outcome::Created | Outcome::Replaced => true,
-        Outcome::Existing => false,
+        ScheduleOutcome::Created | ScheduleOutcome::Replaced => true,
+        ScheduleOutcome::Existing => false,
     }
 }
 
@@ -120,14 +120,14 @@ impl Kind for OneTask {
 }
 
 /// Settling, as a call that can be joined.
-pub(crate) struct OneVerdict;
+pub(crate) struct OneDisposition;
 
-impl Kind for OneVerdict {
+impl Kind for OneDisposition {
     type Way = Line;
-    type Item = (Lease, Verdict);
+    type Item = (Lease, Disposition);
     type Answer = ();
 
-    fn committer(line: &Line) -> &Committer<(Lease, Verdict), ()> {
+    fn committer(line: &Line) -> &Committer<(Lease, Disposition), ()> {
         &line.settles
     }
 
@@ -135,11 +135,11 @@ impl Kind for OneVerdict {
         line.limits()
     }
 
-    fn size(verdict: &(Lease, Verdict)) -> usize {
-        size::of_verdict(verdict)
+    fn size(disposition: &(Lease, Disposition)) -> usize {
+        size::of_disposition(disposition)
     }
 
-    fn send(line: &Line, verdicts: Vec<Self::Item>) -> Sending<'_, ()> {
-        line.backend.settle(&line.name, verdicts)
+    fn send(line: &Line, dispositions: Vec<Self::Item>) -> Sending<'_, ()> {
+        line.backend.settle(&line.name, dispositions)
     }
 }

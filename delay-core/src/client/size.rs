@@ -1,6 +1,6 @@
 //! What a call may carry, and what an item adds to it, in bytes.
 
-use crate::{Lease, NewTask, TaskId, Verdict};
+use crate::{Disposition, Lease, NewTask, TaskId};
 
 /// The most that is put into one call; a single item may be larger.
 pub(crate) const CALL_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -16,10 +16,10 @@ pub(crate) fn of_task(task: &NewTask) -> usize {
 }
 
 /// What the settling of a lease adds to a call, roughly.
-pub(crate) fn of_verdict((_, verdict): &(Lease, Verdict)) -> usize {
+pub(crate) fn of_disposition((_, disposition): &(Lease, Disposition)) -> usize {
     const LEASE: usize = 64;
-    match verdict {
-        Verdict::Retry { reason, .. } | Verdict::Bury { reason } => LEASE + reason.as_str().len() + REST,
-        Verdict::Complete | Verdict::Snooze { .. } | Verdict::Release => LEASE + REST,
+    match disposition {
+        Disposition::Retry { reason, .. } | Disposition::DeadLetter { reason } => LEASE + reason.as_str().len() + REST,
+        Disposition::Complete | Disposition::Snooze { .. } | Disposition::Release => LEASE + REST,
     }
 }

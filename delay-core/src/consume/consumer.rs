@@ -14,9 +14,9 @@ use super::RetryPolicy;
 use super::delivery::{Delivery, Hold};
 use super::fetch::{Fetched, Fetcher};
 use super::settle::{Settling, settle};
-use super::undecoded::{Undecoded, decode, why_buried, why_retried};
+use super::undecoded::{Undecoded, decode, why_dead_lettered, why_retried};
 use crate::client::line::Line;
-use crate::{Claim, Error, ErrorKind, IntakeOptions, Queue, Result, Verdict};
+use crate::{Claim, Disposition, Error, ErrorKind, Queue, Result, SubscriptionOptions};
 
 /// How long a task is one's own unless told.
 pub(crate) const LEASE_DEFAULT: Duration = Duration::from_secs(30);
@@ -34,12 +34,12 @@ pub struct ConsumerBuilder<T> {
     queue: Queue<T>,
     lease: Duration,
     retry: RetryPolicy,
-    options: IntakeOptions,
+    options: SubscriptionOptions,
 }
 
 impl<T: 'static> ConsumerBuilder<T> {
     fn new(queue: Queue<T>) -> Self {
-        Self { queue, lease: LEASE_DEFAULT, retry: RetryPolicy::default(), options: IntakeOptions::default() }
+        Self { queue, lease: LEASE_DEFAULT, retry: RetryPolicy::default(), options: SubscriptionOptions::default() }
     }
 
     /// How long a task is the consumer's, from the claim: 1 ms to
@@ -65,8 +65,8 @@ impl<T: 'static> ConsumerBuilder<T> {
     ///
     /// # Errors
     /// [`OutOfRange`](ErrorKind::OutOfRange) for the lease, and those of
-    /// [`DelayBackend::intake`](crate::DelayBackend::intake). It is not repeated: a start that fails is for its caller to
-    /// judge.
+    /// [`DelayBackend::subscription`](crate::DelayBackend::subscription). It is not repeated: a start that fails is for its
+    /// caller to judge.
     ///
     /// # Cancel safety
     /// Dropped, nothing stays open.
@@ -91,7 +91,7 @@ impl<T: 'static> fmt::Debug for ConsumerBuilder<T> {
 /// Hands out a queue's tasks to a caller who pulls.
 ///
 /// It claims nothing ahead: what it has claimed, it has returned. While the store can't be reached, its calls wait and
-/// try again, which is logged once. A payload that can't be decoded is buried with the reason and never surfaces; one on
+/// try again, which is logged once. A payload that can't be decoded is dead-lettered with the reason and never surfaces; one on
 /// which the codec panics is retried by the [`RetryPolicy`].
 ///
 /// # Errors
@@ -181,11 +181,11 @@ impl<T: 'static> Consumer<T> {
     /// As for every [settling](Delivery#cancel-safety).
     pub fn settle_all(
         &self,
-        settled: Vec<(Delivery<T>, Verdict)>,
+        settled: Vec<(Delivery<T>, Disposition)>,
     ) -> impl Future<Output = Result<Vec<Result<()>>>> + Send + use<T> {
         let line = self.queue.line().clone();
         // Without the payloads, so that the future can be sent whatever they are.
-        let holds = settled.into_iter().map(|(delivery, verdict)| (delivery.into_hold(), verdict)).collect();
+        let holds = settled.into_iter().map(|(delivery, disposition)| (delivery.into_hold(), disposition)).collect();
         settle_holds(line, holds)
     }
 
@@ -225,18 +225,20 @@ impl<T: 'static> Consumer<T> {
         let (mut deliveries, mut undecoded) = (Vec::with_capacity(tasks.len()), Vec::new());
         let line = self.queue.line();
         for mut task in tasks {
-            let verdict = match decode(&self.queue, &std::mem::take(&mut task.payload)) {
+            let disposition = match decode(&self.queue, &std::mem::take(&mut task.payload)) {
                 Ok(payload) => {
                     deliveries.push(Delivery::new(payload, Hold::new(line.clone(), self.retry.clone(), task, ends)));
                     continue;
                 }
-                Err(Undecoded::Refused(e)) => Verdict::Bury { reason: why_buried(&line.name, &task.lease, &e) },
-                Err(Undecoded::Panicked(message)) => Verdict::Retry {
+                Err(Undecoded::Refused(e)) => {
+                    Disposition::DeadLetter { reason: why_dead_lettered(&line.name, &task.lease, &e) }
+                }
+                Err(Undecoded::Panicked(message)) => Disposition::Retry {
                     after: self.retry.delay_on(line, task.lease.attempt),
                     reason: why_retried(&line.name, &task.lease, &message),
                 },
             };
-            undecoded.push(Settling { lease: task.lease, ends, verdict, max_attempts: task.max_attempts });
+            undecoded.push(Settling { lease: task.lease, ends, disposition, attempts_max: task.attempts_max });
         }
         Ok((deliveries, (!undecoded.is_empty()).then(|| put_away(line.clone(), undecoded))))
     }
@@ -269,12 +271,12 @@ async fn put_away_by_now(undecoded: Option<JoinHandle<()>>) {
     }
 }
 
-async fn settle_holds(line: Arc<Line>, holds: Vec<(Hold, Verdict)>) -> Result<Vec<Result<()>>> {
+async fn settle_holds(line: Arc<Line>, holds: Vec<(Hold, Disposition)>) -> Result<Vec<Result<()>>> {
     let mut answers = Vec::with_capacity(holds.len());
     let (mut ours, mut settlings) = (Vec::new(), Vec::new());
-    for (place, (mut hold, verdict)) in holds.into_iter().enumerate() {
+    for (place, (mut hold, disposition)) in holds.into_iter().enumerate() {
         if hold.same_queue(&line) {
-            settlings.push(hold.say(verdict));
+            settlings.push(hold.say(disposition));
             ours.push((place, hold));
             answers.push(Ok(()));
         } else {

@@ -14,9 +14,9 @@ use super::settle::{Settling, settle_one};
 use crate::client::answers::only;
 use crate::client::line::Line;
 use crate::meter::Flight;
-use crate::{ClaimedTask, Error, ErrorKind, Lease, Reason, Result, Verdict};
+use crate::{ClaimedTask, Disposition, Error, ErrorKind, Lease, Reason, Result};
 
-/// A task that was handed out, under a lease: settle it before the lease ends, or [extend](Self::extend) that.
+/// A task that was delivered, under a lease: settle it before the lease ends, or [extend](Self::extend) that.
 ///
 /// Dropped unsettled, it is retried by the consumer's [`RetryPolicy`], which costs one attempt. That is sent by a task of
 /// the current runtime; outside one, the lease simply ends, which is logged as a warning.
@@ -24,7 +24,7 @@ use crate::{ClaimedTask, Error, ErrorKind, Lease, Reason, Result, Verdict};
 /// # Errors
 /// Every settling answers [`LeaseLost`](ErrorKind::LeaseLost) if the lease ended and the task went to somebody else, or
 /// was replaced or cancelled. What fails for a reason that may pass is repeated with back-off until the lease ends.
-/// [`Ambiguous`](ErrorKind::Ambiguous): it may have taken effect. A verdict that the backend refuses, such as a snooze
+/// [`Ambiguous`](ErrorKind::Ambiguous): it may have taken effect. A disposition that the backend refuses, such as a snooze
 /// beyond its range, is answered with its error, and the task is retried as if the delivery had been dropped.
 ///
 /// # Cancel safety
@@ -63,17 +63,17 @@ impl<T> Delivery<T> {
     /// # Errors
     /// As for every [settling](Self#errors).
     pub async fn complete(self) -> Result<()> {
-        self.hold.settle(Verdict::Complete).await
+        self.hold.settle(Disposition::Complete).await
     }
 
-    /// Failed: again after this time, or by the consumer's [`RetryPolicy`]; buried instead, if its attempts are used up.
+    /// Failed: again after this time, or by the consumer's [`RetryPolicy`]; dead-lettered instead, if its attempts are used up.
     ///
     /// # Errors
     /// As for every [settling](Self#errors).
     pub async fn retry(self, after: Option<Duration>, reason: impl Into<Reason>) -> Result<()> {
         let after = after.unwrap_or_else(|| self.hold.policy_delay());
         let reason = reason.into();
-        self.hold.settle(Verdict::Retry { after, reason }).await
+        self.hold.settle(Disposition::Retry { after, reason }).await
     }
 
     /// Not now: again after this time, with no attempt counted.
@@ -81,16 +81,16 @@ impl<T> Delivery<T> {
     /// # Errors
     /// As for every [settling](Self#errors).
     pub async fn snooze(self, after: Duration) -> Result<()> {
-        self.hold.settle(Verdict::Snooze { after }).await
+        self.hold.settle(Disposition::Snooze { after }).await
     }
 
     /// Never again: to the dead letters.
     ///
     /// # Errors
     /// As for every [settling](Self#errors).
-    pub async fn bury(self, reason: impl Into<Reason>) -> Result<()> {
+    pub async fn dead_letter(self, reason: impl Into<Reason>) -> Result<()> {
         let reason = reason.into();
-        self.hold.settle(Verdict::Bury { reason }).await
+        self.hold.settle(Disposition::DeadLetter { reason }).await
     }
 
     /// Given back unworked: visible at once at its old place in the order, with no attempt counted.
@@ -98,7 +98,7 @@ impl<T> Delivery<T> {
     /// # Errors
     /// As for every [settling](Self#errors).
     pub async fn release(self) -> Result<()> {
-        self.hold.settle(Verdict::Release).await
+        self.hold.settle(Disposition::Release).await
     }
 
     /// Makes the lease end `by` from now, if that is later than it ends already. Afterwards [`lease`](Self::lease) tells
@@ -162,7 +162,7 @@ enum OnDrop {
     /// Nobody said anything of the task.
     Retry,
     /// This was said, and may not have been sent.
-    Send(Verdict),
+    Send(Disposition),
     Nothing,
 }
 
@@ -172,19 +172,19 @@ impl Hold {
         Self { line, retry, task, ends, on_drop: OnDrop::Retry, _flight }
     }
 
-    async fn settle(mut self, verdict: Verdict) -> Result<()> {
+    async fn settle(mut self, disposition: Disposition) -> Result<()> {
         let line = self.line.clone();
-        let settling = self.say(verdict);
+        let settling = self.say(disposition);
         let answer = settle_one(&line, settling).await;
         self.heard(&answer);
         answer
     }
 
     /// Notes what is about to be sent.
-    pub(super) fn say(&mut self, verdict: Verdict) -> Settling {
-        self.on_drop = OnDrop::Send(verdict.clone());
-        let (lease, max_attempts) = (self.task.lease.clone(), self.task.max_attempts);
-        Settling { lease, ends: self.ends, verdict, max_attempts }
+    pub(super) fn say(&mut self, disposition: Disposition) -> Settling {
+        self.on_drop = OnDrop::Send(disposition.clone());
+        let (lease, attempts_max) = (self.task.lease.clone(), self.task.attempts_max);
+        Settling { lease, ends: self.ends, disposition, attempts_max }
     }
 
     /// Notes the answer.
@@ -204,7 +204,7 @@ impl Hold {
     }
 }
 
-/// Whether the verdict itself was wrong, so that the lease is as it was.
+/// Whether the disposition itself was wrong, so that the lease is as it was.
 pub(crate) fn refused(e: &Error) -> bool {
     matches!(e.kind(), ErrorKind::OutOfRange | ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::Unsupported)
 }
@@ -220,14 +220,15 @@ impl Drop for Hold {
             tracing::warn!(%queue, %id, "a delivery was dropped outside a tokio runtime: its task waits for its lease to end");
             return;
         };
-        let verdict = match on_drop {
+        let disposition = match on_drop {
             OnDrop::Nothing => return,
-            OnDrop::Send(verdict) => verdict,
-            OnDrop::Retry => {
-                Verdict::Retry { after: self.policy_delay(), reason: Reason::new("dropped unsettled by its consumer") }
-            }
+            OnDrop::Send(disposition) => disposition,
+            OnDrop::Retry => Disposition::Retry {
+                after: self.policy_delay(),
+                reason: Reason::new("dropped unsettled by its consumer"),
+            },
         };
-        let settling = self.say(verdict);
+        let settling = self.say(disposition);
         self.on_drop = OnDrop::Nothing;
         let line = self.line.clone();
         let settled = async move {

@@ -3,8 +3,8 @@
 //! Invariants
 //! 1. No claimed task stays here: what a claim brought is returned by the same poll that got it, so a dropped future
 //!    loses nothing.
-//! 2. No polling: after a claim that brought nothing, the next one waits for a hint, the next due time, or the safety
-//!    sweep. Where a backend gives wrong hints, a pause that grows to `SPIN_PAUSE_MAX` stands in between.
+//! 2. No polling: after a claim that brought nothing, the next one waits for a notification, the next due time, or the safety
+//!    fallback poll. Where a backend gives wrong notifications, a pause that grows to `SPIN_PAUSE_MAX` stands in between.
 //! 3. A failure that may pass is an outage: it is logged once when it begins and once when it ends, and the tries in
 //!    between stand 50 ms to 5 s apart.
 
@@ -19,27 +19,27 @@ use tracing::Instrument;
 use super::retry::outage_delays;
 use crate::client::line::Line;
 use crate::meter::{self, Event};
-use crate::{Claim, Claimed, ClaimedTask, Error, ErrorKind, Intake, IntakeOptions, Result};
+use crate::{Claim, Claimed, ClaimedTask, Error, ErrorKind, Result, Subscription, SubscriptionOptions};
 
 /// What the beginning and the end of an outage are logged as, so that who wants nothing of single tasks may still want these.
 const OUTAGE: &str = "delayline_core::outage";
 /// The longest pause between claims that bring nothing although something should be there.
 const SPIN_PAUSE_MAX: Duration = Duration::from_millis(25);
-/// A wait that returns sooner, though it might have lasted longer, may have been given a wrong hint.
+/// A wait that returns sooner, though it might have lasted longer, may have been given a wrong notification.
 const QUICK: Duration = Duration::from_millis(1);
-/// So many quick waits in a row that bring nothing are wrong hints.
+/// So many quick waits in a row that bring nothing are wrong notifications.
 const QUICK_WAITS_MAX: u32 = 8;
-/// A backend that declares a longer sweep, or none at all, is asked once a day.
-const SWEEP_MAX: Duration = Duration::from_secs(86_400);
+/// A backend that declares a longer fallback poll, or none at all, is asked once a day.
+const FALLBACK_POLL_MAX: Duration = Duration::from_secs(86_400);
 /// A claim that gets no answer for this long is given up, so that a call that hangs is an outage like others.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(30);
 
 /// One consumption of one queue.
 pub(crate) struct Fetcher {
     line: Arc<Line>,
-    options: IntakeOptions,
+    options: SubscriptionOptions,
     /// Opened by the first claim.
-    intake: Option<Box<dyn Intake>>,
+    subscription: Option<Box<dyn Subscription>>,
     rest: Rest,
     outage: Option<Outage>,
     /// Claims in a row that brought nothing although something was due, or waits that returned at once.
@@ -52,9 +52,9 @@ pub(crate) struct Fetcher {
 enum Rest {
     /// Nothing: more is there.
     Not,
-    /// Wait for a hint, until then at most.
-    Hint(Instant),
-    /// Nothing to be hinted at.
+    /// Wait for a notification, until then at most.
+    Notification(Instant),
+    /// Nothing to be notified at.
     Pause(Duration),
 }
 
@@ -65,14 +65,14 @@ struct Outage {
 }
 
 impl Fetcher {
-    pub(crate) fn new(line: Arc<Line>, options: IntakeOptions) -> Self {
-        Self { line, options, intake: None, rest: Rest::Not, outage: None, fruitless: 0, nothing_in_sight: false }
+    pub(crate) fn new(line: Arc<Line>, options: SubscriptionOptions) -> Self {
+        Self { line, options, subscription: None, rest: Rest::Not, outage: None, fruitless: 0, nothing_in_sight: false }
     }
 
-    /// Opens the intake now rather than at the first claim.
+    /// Opens the subscription now rather than at the first claim.
     pub(crate) async fn open(&mut self) -> Result<()> {
-        if self.intake.is_none() {
-            self.intake = Some(self.line.backend.intake(&self.line.name, self.options.clone()).await?);
+        if self.subscription.is_none() {
+            self.subscription = Some(self.line.backend.subscribe(&self.line.name, self.options.clone()).await?);
         }
         Ok(())
     }
@@ -108,18 +108,18 @@ impl Fetcher {
         let rest = self.rest;
         let now = Instant::now();
         let bounded = |at: Instant| until.map_or(at, |until| until.min(at)).saturating_duration_since(now);
-        match (rest, &mut self.intake) {
+        match (rest, &mut self.subscription) {
             (Rest::Not, _) => {}
-            (Rest::Hint(at), Some(intake)) => {
+            (Rest::Notification(at), Some(subscription)) => {
                 let at_most = bounded(at);
-                intake.wait(at_most).await;
+                subscription.wait(at_most).await;
                 let quick = now.elapsed() < QUICK && at_most >= QUICK;
                 self.fruitless = if quick { self.fruitless.saturating_add(1) } else { 0 };
                 if self.fruitless > QUICK_WAITS_MAX {
                     sleep(spin_pause(self.fruitless - QUICK_WAITS_MAX)).await;
                 }
             }
-            (Rest::Hint(at), None) => sleep(bounded(at)).await,
+            (Rest::Notification(at), None) => sleep(bounded(at)).await,
             (Rest::Pause(pause), _) => sleep(bounded(now + pause)).await,
         }
         self.rest = Rest::Not;
@@ -142,16 +142,16 @@ impl Fetcher {
 
     /// Ends it in good order.
     pub(crate) async fn close(self) -> Result<()> {
-        match self.intake {
-            Some(intake) => intake.close().await,
+        match self.subscription {
+            Some(subscription) => subscription.close().await,
             None => Ok(()),
         }
     }
 
     async fn try_claim(&mut self, claim: Claim) -> Result<Claimed> {
         self.open().await?;
-        match &mut self.intake {
-            Some(intake) => intake.claim(claim).await,
+        match &mut self.subscription {
+            Some(subscription) => subscription.claim(claim).await,
             None => Ok(Claimed::default()),
         }
     }
@@ -161,15 +161,15 @@ impl Fetcher {
             let lasted = outage.began.elapsed();
             tracing::info!(target: OUTAGE, queue = %self.line.name, outage = ?lasted, "claiming works again");
         }
-        if claimed.buried > 0 || claimed.set_aside > 0 {
-            let (buried, set_aside) = (claimed.buried, claimed.set_aside);
-            tracing::warn!(queue = %self.line.name, buried, set_aside, "a claim met tasks that can't run any more");
+        if claimed.dead_lettered > 0 || claimed.quarantined > 0 {
+            let (dead_lettered, quarantined) = (claimed.dead_lettered, claimed.quarantined);
+            tracing::warn!(queue = %self.line.name, dead_lettered, quarantined, "a claim met tasks that can't run any more");
         }
-        let progress = !claimed.deliveries.is_empty() || claimed.buried > 0 || claimed.set_aside > 0;
+        let progress = !claimed.deliveries.is_empty() || claimed.dead_lettered > 0 || claimed.quarantined > 0;
         if progress {
             self.fruitless = 0;
         }
-        let sweep = self.line.backend.capabilities().sweep.min(SWEEP_MAX);
+        let fallback_poll_interval = self.line.backend.capabilities().fallback_poll_interval.min(FALLBACK_POLL_MAX);
         self.rest = match claimed.next_due_in {
             Some(Duration::ZERO) if progress => Rest::Not,
             Some(Duration::ZERO) => {
@@ -177,11 +177,11 @@ impl Fetcher {
                 self.fruitless = self.fruitless.saturating_add(1);
                 Rest::Pause(spin_pause(self.fruitless))
             }
-            Some(due_in) => Rest::Hint(Instant::now() + due_in.min(sweep)),
-            None => Rest::Hint(Instant::now() + sweep),
+            Some(due_in) => Rest::Notification(Instant::now() + due_in.min(fallback_poll_interval)),
+            None => Rest::Notification(Instant::now() + fallback_poll_interval),
         };
         meter::delivered(self.line.name.as_str(), claimed.deliveries.iter().map(|task| task.lateness));
-        meter::count(self.line.name.as_str(), Event::Buried, claimed.buried);
+        meter::count(self.line.name.as_str(), Event::DeadLettered, claimed.dead_lettered);
         self.nothing_in_sight = claimed.deliveries.is_empty() && claimed.next_due_in.is_none();
         claimed.deliveries
     }

@@ -22,13 +22,13 @@ macro_rules! received_getters {
             self.task().due_at
         }
 
-        /// When it was handed out.
+        /// When it was delivered.
         #[must_use]
         pub fn delivered_at(&self) -> $crate::Timestamp {
             self.task().delivered_at()
         }
 
-        /// How long after its due time it was handed out, on the clock that the due time runs on.
+        /// How long after its due time it was delivered, on the clock that the due time runs on.
         #[must_use]
         pub fn lateness(&self) -> ::std::time::Duration {
             self.task().lateness
@@ -40,10 +40,10 @@ macro_rules! received_getters {
             self.task().lease.attempt
         }
 
-        /// Attempts it may have before it is buried.
+        /// Attempts it may have before it is dead-lettered.
         #[must_use]
-        pub fn max_attempts(&self) -> u32 {
-            self.task().max_attempts
+        pub fn attempts_max(&self) -> u32 {
+            self.task().attempts_max
         }
 
         /// Rises with every claim of this id, also when the id is used again: the fencing token to guard one's own
@@ -53,7 +53,7 @@ macro_rules! received_getters {
             self.task().lease.fence
         }
 
-        /// From when on it is buried rather than run.
+        /// From when on it is dead-lettered rather than run.
         #[must_use]
         pub fn expires_at(&self) -> Option<$crate::Timestamp> {
             self.task().expires_at

@@ -20,7 +20,7 @@ const DOUBLINGS_MAX: u32 = 64;
 ///
 /// Waits lie between 1 ms and 365 days, and within the backend's
 /// [`delay_max`](crate::Capabilities::delay_max). How often a task is attempted at all is said when it is
-/// [scheduled](crate::Task::max_attempts).
+/// [scheduled](crate::Task::attempts_max).
 ///
 /// ```
 /// # use std::time::Duration;

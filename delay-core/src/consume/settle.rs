@@ -11,11 +11,11 @@ use super::retry::outage_delays;
 use crate::client::answers::only;
 use crate::client::line::Line;
 use crate::meter::{self, Event};
-use crate::{Error, ErrorKind, Lease, Result, Verdict};
+use crate::{Disposition, Error, ErrorKind, Lease, Result};
 
 /// A settling that gets no answer is given up after this long or at the lease's end, whichever is later.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
-/// A verdict whose outcome is unknown is sent this often at most: a store that can't tell will not learn it.
+/// A disposition whose outcome is unknown is sent this often at most: a store that can't tell will not learn it.
 const UNKNOWN_MAX: u32 = 5;
 
 /// One lease to be settled.
@@ -24,20 +24,20 @@ pub(crate) struct Settling {
     pub(crate) lease: Lease,
     /// When the lease ends on this process's clock, at the earliest.
     pub(crate) ends: Instant,
-    pub(crate) verdict: Verdict,
+    pub(crate) disposition: Disposition,
     /// Attempts that the task may have.
-    pub(crate) max_attempts: u32,
+    pub(crate) attempts_max: u32,
 }
 
 /// Settles leases of one queue, each with one answer, in order. What fails for a reason that may pass is repeated with
 /// back-off until its lease ends.
 ///
-/// `Ambiguous` means that the verdict may have taken effect. So a `LeaseLost` after it is answered as `Ambiguous`: the
+/// `Ambiguous` means that the disposition may have taken effect. So a `LeaseLost` after it is answered as `Ambiguous`: the
 /// first try may be what ended the lease.
 pub(crate) async fn settle(line: &Arc<Line>, settlings: &[Settling]) -> Vec<Result<()>> {
-    let verdicts = settlings.iter().map(|one| (one.lease.clone(), one.verdict.clone())).collect();
+    let dispositions = settlings.iter().map(|one| (one.lease.clone(), one.disposition.clone())).collect();
     let last_end = settlings.iter().map(|one| one.ends).max().unwrap_or_else(Instant::now);
-    let first = match timeout(patience(last_end), line.settle(verdicts)).await {
+    let first = match timeout(patience(last_end), line.settle(dispositions)).await {
         Ok(answers) => answers,
         Err(_) => settlings.iter().map(|_| Err(no_answer())).collect(),
     };
@@ -48,8 +48,8 @@ pub(crate) async fn settle(line: &Arc<Line>, settlings: &[Settling]) -> Vec<Resu
 
 /// The same for one, which travels with those that others settle at the same time.
 pub(crate) async fn settle_one(line: &Arc<Line>, one: Settling) -> Result<()> {
-    let verdict = (one.lease.clone(), one.verdict.clone());
-    match timeout(patience(one.ends), line.settle_one(verdict)).await.unwrap_or_else(|_| Err(no_answer())) {
+    let disposition = (one.lease.clone(), one.disposition.clone());
+    match timeout(patience(one.ends), line.settle_one(disposition)).await.unwrap_or_else(|_| Err(no_answer())) {
         Ok(()) => {
             note(line, &one, &Ok(()));
             Ok(())
@@ -63,16 +63,16 @@ pub(crate) async fn settle_one(line: &Arc<Line>, one: Settling) -> Result<()> {
     }
 }
 
-/// Counts what came of a verdict in the end, however often it was sent.
+/// Counts what came of a disposition in the end, however often it was sent.
 fn note(line: &Line, one: &Settling, answer: &Result<()>) {
     let what = match answer {
-        Ok(()) => match one.verdict {
-            Verdict::Complete => Event::Completed,
-            Verdict::Retry { .. } if one.lease.attempt >= one.max_attempts => Event::Buried,
-            Verdict::Retry { .. } => Event::Retried,
-            Verdict::Snooze { .. } => Event::Snoozed,
-            Verdict::Bury { .. } => Event::Buried,
-            Verdict::Release => Event::Released,
+        Ok(()) => match one.disposition {
+            Disposition::Complete => Event::Completed,
+            Disposition::Retry { .. } if one.lease.attempt >= one.attempts_max => Event::DeadLettered,
+            Disposition::Retry { .. } => Event::Retried,
+            Disposition::Snooze { .. } => Event::Snoozed,
+            Disposition::DeadLetter { .. } => Event::DeadLettered,
+            Disposition::Release => Event::Released,
         },
         Err(e) if e.kind() == ErrorKind::LeaseLost => Event::LeaseLost,
         Err(_) => return,
@@ -103,8 +103,8 @@ async fn repeat(line: &Arc<Line>, settlings: &[Settling], mut answers: Vec<Resul
         // Each by itself, and so together with those of others.
         let one_more = again.iter().map(|place| {
             let one = &settlings[*place];
-            let verdict = (one.lease.clone(), one.verdict.clone());
-            timeout(patience(one.ends), line.settle_one(verdict))
+            let disposition = (one.lease.clone(), one.disposition.clone());
+            timeout(patience(one.ends), line.settle_one(disposition))
         });
         for (place, answer) in again.iter().zip(join_all(one_more).await) {
             answers[*place] = answer.unwrap_or_else(|_| Err(no_answer()));
@@ -118,7 +118,7 @@ async fn repeat(line: &Arc<Line>, settlings: &[Settling], mut answers: Vec<Resul
     answers
 }
 
-/// The answers by which a verdict may have taken effect.
+/// The answers by which a disposition may have taken effect.
 struct Unknown {
     first: Error,
     count: u32,

@@ -24,9 +24,9 @@ pub(crate) fn decode<T: 'static>(queue: &Queue<T>, payload: &Bytes) -> Result<T,
     }
 }
 
-/// Logs that a task is buried, because its codec refuses the payload, and says why.
-pub(crate) fn why_buried(queue: &QueueName, lease: &Lease, e: &Error) -> Reason {
-    tracing::warn!(%queue, id = %lease.id, error = %e, "buried, because its payload can't be decoded");
+/// Logs that a task is dead-lettered, because its codec refuses the payload, and says why.
+pub(crate) fn why_dead_lettered(queue: &QueueName, lease: &Lease, e: &Error) -> Reason {
+    tracing::warn!(%queue, id = %lease.id, error = %e, "dead-lettered, because its payload can't be decoded");
     // The cause may quote the payload; it stands beside the payload in the dead letter, never in the log.
     let with_cause = |cause| format!("{}: {cause}", e.message());
     Reason::new(match e.source().map(|cause| caught(|| with_cause(cause))) {

@@ -15,7 +15,7 @@ const COMPLETED: &str = "delayline_completed_total";
 const RETRIED: &str = "delayline_retried_total";
 const SNOOZED: &str = "delayline_snoozed_total";
 const RELEASED: &str = "delayline_released_total";
-const BURIED: &str = "delayline_buried_total";
+const DEAD_LETTERED: &str = "delayline_buried_total";
 const CANCELLED: &str = "delayline_cancelled_total";
 const MOVED: &str = "delayline_moved_total";
 const LEASE_LOST: &str = "delayline_lease_lost_total";
@@ -35,20 +35,20 @@ const QUEUE_PAUSED: &str = "delayline_queue_paused";
 pub fn describe() {
     let counters = [
         (SCHEDULED, "Tasks that were accepted as new ones or in place of others."),
-        (DELIVERED, "Tasks that were handed out, each attempt counted."),
+        (DELIVERED, "Tasks that were delivered, each attempt counted."),
         (COMPLETED, "Tasks that were completed."),
         (RETRIED, "Attempts that failed and are followed by another."),
         (SNOOZED, "Tasks that were put off by their handler."),
         (RELEASED, "Tasks that were given back unworked."),
-        (BURIED, "Tasks that became dead letters."),
+        (DEAD_LETTERED, "Tasks that became dead letters."),
         (CANCELLED, "Waiting tasks that were cancelled."),
         (MOVED, "Waiting tasks that were moved or shifted."),
-        (LEASE_LOST, "Verdicts that came too late, because the lease was lost."),
+        (LEASE_LOST, "Dispositions that came too late, because the lease was lost."),
     ];
     for (name, what) in counters {
         describe_counter!(name, Unit::Count, what);
     }
-    describe_histogram!(LATENESS, Unit::Seconds, "From a task's due time to its hand-out.");
+    describe_histogram!(LATENESS, Unit::Seconds, "From a task's due time to its delivery.");
     describe_counter!(ROUND_TRIPS, Unit::Count, "Requests that were sent to a server.");
     describe_counter!(RECONNECTS, Unit::Count, "Connections that were made in place of lost ones.");
     describe_gauge!(IN_FLIGHT, Unit::Count, "Tasks that this process works on.");
@@ -57,14 +57,16 @@ pub fn describe() {
     describe_gauge!(QUEUE_DUE, Unit::Count, "Tasks of the queue that are due and wait.");
     describe_gauge!(QUEUE_IN_FLIGHT, Unit::Count, "Tasks of the queue under a lease, in any process.");
     describe_gauge!(QUEUE_DEAD, Unit::Count, "Dead letters of the queue.");
-    describe_gauge!(QUEUE_PAUSED, Unit::Count, "1 while hand-out is paused.");
+    describe_gauge!(QUEUE_PAUSED, Unit::Count, "1 while delivery is paused.");
 }
 
 /// Shows a queue's counts before anything has happened, as 0: a rate that is not there yet can't be told from one that is
 /// not served. Nothing without the feature `metrics`.
 pub fn begin(queue: impl AsRef<str>) {
     let queue = queue.as_ref();
-    for name in [SCHEDULED, DELIVERED, COMPLETED, RETRIED, SNOOZED, RELEASED, BURIED, CANCELLED, MOVED, LEASE_LOST] {
+    for name in
+        [SCHEDULED, DELIVERED, COMPLETED, RETRIED, SNOOZED, RELEASED, DEAD_LETTERED, CANCELLED, MOVED, LEASE_LOST]
+    {
         counter!(name, "queue" => label(queue)).increment(0);
     }
     gauge!(IN_FLIGHT, "queue" => label(queue)).increment(0.0);
@@ -90,7 +92,7 @@ pub(crate) fn count(queue: &str, what: Event, tasks: u64) {
         Event::Retried => RETRIED,
         Event::Snoozed => SNOOZED,
         Event::Released => RELEASED,
-        Event::Buried => BURIED,
+        Event::DeadLettered => DEAD_LETTERED,
         Event::Cancelled => CANCELLED,
         Event::Moved => MOVED,
         Event::LeaseLost => LEASE_LOST,
@@ -100,7 +102,7 @@ pub(crate) fn count(queue: &str, what: Event, tasks: u64) {
     }
 }
 
-/// Tasks that were handed out, by how late each was.
+/// Tasks that were delivered, by how late each was.
 pub(crate) fn delivered(queue: &str, lateness: impl Iterator<Item = Duration>) {
     let mut lateness = lateness.peekable();
     if lateness.peek().is_none() {

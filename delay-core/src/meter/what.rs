@@ -12,7 +12,7 @@ pub(crate) enum Event {
     Retried,
     Snoozed,
     Released,
-    Buried,
+    DeadLettered,
     Cancelled,
     /// Moved or shifted.
     Moved,

@@ -2,7 +2,7 @@
 
 use super::handle::Queue;
 use crate::meter::{self, Levels};
-use crate::{AdminOp, DeadLetterOp, DeadLetters, DeadSelect, Page, QueueStats, Result, TaskId, TaskView};
+use crate::{AdminOp, DeadLetterOp, DeadLetterSelect, DeadLetters, Page, QueueStats, Result, TaskId, TaskView};
 
 impl<T: 'static> Queue<T> {
     /// Shows a task that is pending or in flight.
@@ -33,7 +33,7 @@ impl<T: 'static> Queue<T> {
         Ok(stats)
     }
 
-    /// Stops hand-out until [`resume`](Self::resume); everything else goes on.
+    /// Stops delivery until [`resume`](Self::resume); everything else goes on.
     ///
     /// # Errors
     /// Those of [`DelayBackend::administer`](crate::DelayBackend::administer).
@@ -70,7 +70,7 @@ impl<T: 'static> Queue<T> {
     ///
     /// # Errors
     /// Those of [`DelayBackend::dead_letters`](crate::DelayBackend::dead_letters).
-    pub async fn redrive(&self, select: DeadSelect, rate: Option<f64>) -> Result<DeadLetters> {
+    pub async fn redrive(&self, select: DeadLetterSelect, rate: Option<f64>) -> Result<DeadLetters> {
         self.backend().dead_letters(self.name(), DeadLetterOp::Redrive { select, rate }).await
     }
 
@@ -78,7 +78,7 @@ impl<T: 'static> Queue<T> {
     ///
     /// # Errors
     /// Those of [`DelayBackend::dead_letters`](crate::DelayBackend::dead_letters).
-    pub async fn purge(&self, select: DeadSelect) -> Result<DeadLetters> {
+    pub async fn purge(&self, select: DeadLetterSelect) -> Result<DeadLetters> {
         self.backend().dead_letters(self.name(), DeadLetterOp::Purge { select }).await
     }
 }

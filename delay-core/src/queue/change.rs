@@ -61,8 +61,9 @@ impl<T: 'static> Queue<T> {
     /// move them by counts anew for each call. A group is one call.
     ///
     /// # Errors
-    /// Those of [`DelayBackend::change`](crate::DelayBackend::change), where the first call fails. When a later call fails, its tasks and all that were not
-    /// sent yet have its error as their own; repeated with the same tasks and operation id, the change goes on there.
+    /// Those of [`DelayBackend::change`](crate::DelayBackend::change), where the first call fails. When a later call fails,
+    /// its tasks and all that were not sent yet have its error as their own; repeated with the same tasks and operation id,
+    /// the change goes on there.
     ///
     /// # Cancel safety
     /// Dropped, some of the tasks may have been changed; with an operation id, repeat it to finish.

@@ -45,9 +45,9 @@ impl Options {
         self.task.expires = Some(expires);
     }
 
-    pub(super) fn max_attempts(&mut self, attempts: u32) {
+    pub(super) fn attempts_max(&mut self, attempts: u32) {
         if let Some(attempts) = self.checked(Attempts::new(attempts)) {
-            self.task.max_attempts = attempts;
+            self.task.attempts_max = attempts;
         }
     }
 
@@ -134,15 +134,15 @@ macro_rules! task_options {
             self
         }
 
-        /// The last moment at which it may be handed out; later it is buried. Must not lie before the due time.
+        /// The last moment at which it may be delivered; later it is dead-lettered. Must not lie before the due time.
         pub fn expires(mut self, expires: impl Into<$crate::Due>) -> Self {
             self.options.expires(expires.into());
             self
         }
 
-        /// Buried after this many attempts: 1 to 10,000, 20 unless told.
-        pub fn max_attempts(mut self, attempts: u32) -> Self {
-            self.options.max_attempts(attempts);
+        /// Dead-lettered after this many attempts: 1 to 10,000, 20 unless told.
+        pub fn attempts_max(mut self, attempts: u32) -> Self {
+            self.options.attempts_max(attempts);
             self
         }
 

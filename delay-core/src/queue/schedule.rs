@@ -34,9 +34,9 @@ impl<T: 'static> Queue<T> {
     /// ```
     ///
     /// # Errors
-    /// Those of [`DelayBackend::schedule`](crate::DelayBackend::schedule), and [`Codec`](crate::ErrorKind::Codec). [`Ambiguous`](crate::ErrorKind::Ambiguous)
-    /// after 30 s without an answer, and [`Busy`](crate::ErrorKind::Busy) where more calls wait than
-    /// [`joined_bytes_max`](Self::joined_bytes_max) allows.
+    /// Those of [`DelayBackend::schedule`](crate::DelayBackend::schedule), and [`Codec`](crate::ErrorKind::Codec).
+    /// [`Ambiguous`](crate::ErrorKind::Ambiguous) after 30 s without an answer, and [`Busy`](crate::ErrorKind::Busy) where
+    /// more calls wait than [`joined_bytes_max`](Self::joined_bytes_max) allows.
     pub fn schedule(&self, payload: &T) -> Schedule<'_, T> {
         Schedule::new(self, self.encode(payload))
     }

@@ -9,16 +9,16 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
-use super::handled::Handled;
 use super::handler::Handler;
 use super::idle::Idle;
 use super::lane::Lane;
+use super::outcome::HandlerOutcome;
 use super::report::Counts;
 use super::run::Worker;
 use super::shared::Shared;
 use crate::client::line::Line;
 use crate::consume::LEASE_DEFAULT;
-use crate::{Error, ErrorKind, IntakeOptions, Queue, Result, RetryPolicy};
+use crate::{Error, ErrorKind, Queue, Result, RetryPolicy, SubscriptionOptions};
 
 /// Handlers that may run at once, at most.
 const CONCURRENCY_MAX: usize = 100_000;
@@ -42,7 +42,7 @@ pub struct WorkerBuilder {
     shutdown: CancellationToken,
     shutdown_deadline: Duration,
     until_empty: bool,
-    options: IntakeOptions,
+    options: SubscriptionOptions,
 }
 
 struct LaneSpec {
@@ -60,7 +60,7 @@ impl WorkerBuilder {
             shutdown: CancellationToken::new(),
             shutdown_deadline: SHUTDOWN_DEADLINE_DEFAULT,
             until_empty: false,
-            options: IntakeOptions::default(),
+            options: SubscriptionOptions::default(),
         }
     }
 
@@ -70,7 +70,7 @@ impl WorkerBuilder {
     where
         T: Send + 'static,
         H: Fn(T, Context) -> F + Send + Sync + 'static,
-        F: Future<Output: Into<Handled>> + Send + 'static,
+        F: Future<Output: Into<HandlerOutcome>> + Send + 'static,
     {
         let handler = Handler::one(queue.clone(), handler);
         self.lanes.push(LaneSpec { line: queue.line().clone(), handler });
@@ -85,7 +85,7 @@ impl WorkerBuilder {
     where
         T: Send + 'static,
         H: Fn(Vec<(T, Context)>) -> F + Send + Sync + 'static,
-        F: Future<Output = Vec<Handled>> + Send + 'static,
+        F: Future<Output = Vec<HandlerOutcome>> + Send + 'static,
     {
         let handler = Handler::many(queue.clone(), max, handler);
         self.lanes.push(LaneSpec { line: queue.line().clone(), handler });

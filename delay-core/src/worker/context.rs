@@ -18,18 +18,18 @@ use crate::{ClaimedTask, Lease};
 /// Its lease is extended automatically for as long as the handler runs. Three tokens tell a handler that it may stop:
 ///
 /// ```
-/// # use delayline_core::{Context, Handled};
+/// # use delayline_core::{Context, HandlerOutcome};
 /// # async fn next_page() -> bool { true }
-/// async fn export(exam: String, context: Context) -> Handled {
+/// async fn export(exam: String, context: Context) -> HandlerOutcome {
 ///     while next_page().await {
 ///         if context.cancelled().is_cancelled() || context.lost().is_cancelled() {
-///             return Handled::Complete; // nobody waits for the result any more
+///             return HandlerOutcome::Complete; // nobody waits for the result any more
 ///         }
 ///         if context.shutdown().is_cancelled() {
-///             return Handled::retry("the worker shuts down"); // or finish within the deadline
+///             return HandlerOutcome::retry("the worker shuts down"); // or finish within the deadline
 ///         }
 ///     }
-///     Handled::Complete
+///     HandlerOutcome::Complete
 /// }
 /// ```
 #[derive(Clone)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::context::Context;
-use super::handled::Handled;
+use super::outcome::HandlerOutcome;
 use crate::Queue;
 use crate::consume::undecoded::{Undecoded, decode};
 
@@ -19,13 +19,13 @@ pub(super) enum Handler {
     Many { max: usize, run: Box<Many> },
 }
 
-type One = dyn Fn(Bytes, Context) -> Handling<Outcome> + Send + Sync;
+type One = dyn Fn(Bytes, Context) -> Handling<Answer> + Send + Sync;
 type Many = dyn Fn(Vec<(Bytes, Context)>) -> Decoded + Send + Sync;
 type Handling<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// What became of one task in a handler.
-pub(super) enum Outcome {
-    Handled(Handled),
+pub(super) enum Answer {
+    Given(HandlerOutcome),
     /// The handler never saw it.
     Undecoded(Undecoded),
 }
@@ -35,7 +35,7 @@ pub(super) struct Decoded {
     /// For each, why it can't be decoded, if so.
     pub(super) undecoded: Vec<Option<Undecoded>>,
     /// One answer for each of the others, if the handler keeps to the rule.
-    pub(super) handling: Handling<Vec<Handled>>,
+    pub(super) handling: Handling<Vec<HandlerOutcome>>,
 }
 
 impl Handler {
@@ -43,15 +43,15 @@ impl Handler {
     where
         T: Send + 'static,
         H: Fn(T, Context) -> F + Send + Sync + 'static,
-        F: Future<Output: Into<Handled>> + Send + 'static,
+        F: Future<Output: Into<HandlerOutcome>> + Send + 'static,
     {
         let handler = Arc::new(handler);
         Self::One(Box::new(move |payload, context| {
             let (queue, handler) = (queue.clone(), handler.clone());
             Box::pin(async move {
                 match decode(&queue, &payload) {
-                    Ok(task) => Outcome::Handled(handler(task, context).await.into()),
-                    Err(why) => Outcome::Undecoded(why),
+                    Ok(task) => Answer::Given(handler(task, context).await.into()),
+                    Err(why) => Answer::Undecoded(why),
                 }
             })
         }))
@@ -61,7 +61,7 @@ impl Handler {
     where
         T: Send + 'static,
         H: Fn(Vec<(T, Context)>) -> F + Send + Sync + 'static,
-        F: Future<Output = Vec<Handled>> + Send + 'static,
+        F: Future<Output = Vec<HandlerOutcome>> + Send + 'static,
     {
         let handler = Arc::new(handler);
         let run = move |tasks: Vec<(Bytes, Context)>| {

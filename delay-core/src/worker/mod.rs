@@ -11,11 +11,11 @@
 
 mod builder;
 mod context;
-mod handled;
 mod handler;
 mod idle;
 mod keeper;
 mod lane;
+mod outcome;
 mod pump;
 mod registry;
 mod report;
@@ -25,6 +25,6 @@ mod work;
 
 pub use self::builder::WorkerBuilder;
 pub use self::context::Context;
-pub use self::handled::Handled;
+pub use self::outcome::HandlerOutcome;
 pub use self::report::WorkerReport;
 pub use self::run::Worker;

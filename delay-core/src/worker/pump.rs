@@ -105,7 +105,7 @@ impl Lane {
         }
     }
 
-    /// Without a slot, where a backend handed out more than it was asked for: better than to keep the task waiting.
+    /// Without a slot, where a backend delivered more than it was asked for: better than to keep the task waiting.
     fn running(self: &Arc<Self>, slot: Option<OwnedSemaphorePermit>) -> Running {
         if let Some(idle) = &self.shared.idle {
             idle.handler_started();

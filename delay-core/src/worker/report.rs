@@ -12,17 +12,17 @@ pub struct WorkerReport {
     pub retried: u64,
     /// Put off by their handler.
     pub snoozed: u64,
-    /// Buried by their handler, or because their last attempt failed.
-    pub buried: u64,
+    /// Dead-lettered by their handler, or because their last attempt failed.
+    pub dead_lettered: u64,
     /// Given back unfinished when the worker shut down.
     pub released: u64,
     /// Settled by their handler itself.
     pub already_settled: u64,
     /// Not settled, because their lease was lost.
     pub lease_lost: u64,
-    /// Buried because their payload can't be decoded.
+    /// Dead-lettered because their payload can't be decoded.
     pub undecodable: u64,
-    /// Attempts that ended in a panic; their tasks also count as retried or buried.
+    /// Attempts that ended in a panic; their tasks also count as retried or dead-lettered.
     pub panicked: u64,
     /// Not known to be settled: the store did not answer or was closed, or the handler could not be stopped. Their leases
     /// end by themselves.
@@ -34,7 +34,7 @@ impl WorkerReport {
         self.completed
             + self.retried
             + self.snoozed
-            + self.buried
+            + self.dead_lettered
             + self.released
             + self.already_settled
             + self.lease_lost
@@ -50,7 +50,7 @@ pub(super) struct Counts {
     pub(super) completed: AtomicU64,
     pub(super) retried: AtomicU64,
     pub(super) snoozed: AtomicU64,
-    pub(super) buried: AtomicU64,
+    pub(super) dead_lettered: AtomicU64,
     pub(super) released: AtomicU64,
     pub(super) already_settled: AtomicU64,
     pub(super) lease_lost: AtomicU64,
@@ -65,7 +65,7 @@ impl Counts {
             completed: read(&self.completed),
             retried: read(&self.retried),
             snoozed: read(&self.snoozed),
-            buried: read(&self.buried),
+            dead_lettered: read(&self.dead_lettered),
             released: read(&self.released),
             already_settled: read(&self.already_settled),
             lease_lost: read(&self.lease_lost),

@@ -18,15 +18,15 @@ use super::report::{WorkerReport, one_more};
 use super::shared::Shared;
 use crate::consume::fetch::Fetcher;
 use crate::meter::{self, Event};
-use crate::{IntakeOptions, Result, Verdict};
+use crate::{Disposition, Result, SubscriptionOptions};
 
 /// How long handlers that were stopped may take to end, and then how long giving their tasks back may take.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs a handler for each task of one or more queues, when it is due.
 ///
-/// - At most [`concurrency`](super::WorkerBuilder::concurrency) handlers run at once, each in a task of its own; a slow one delays
-///   nobody, and one that panics is retried. No task is claimed before there is a slot for it.
+/// - At most [`concurrency`](super::WorkerBuilder::concurrency) handlers run at once, each in a task of its own; a slow one
+///   delays nobody, and one that panics is retried. No task is claimed before there is a slot for it.
 /// - While a handler runs, its lease is extended; [`Context`](super::Context) tells it when the task was lost or cancelled.
 /// - While a store can't be reached, it tries again by itself; other queues go on.
 /// - On shutdown it claims no more, lets handlers finish until the deadline, then stops them and gives their tasks back.
@@ -46,7 +46,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(1);
 ///     .shutdown(stop)
 ///     .build()?;
 /// let report = worker.run().await?;
-/// println!("{} handed in", report.completed);
+/// println!("{} scheduled", report.completed);
 /// # Ok(()) }
 /// ```
 #[must_use = "a worker does nothing until it is run"]
@@ -55,7 +55,7 @@ pub struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) concurrency: u32,
     pub(super) shutdown_deadline: Duration,
-    pub(super) options: IntakeOptions,
+    pub(super) options: SubscriptionOptions,
 }
 
 impl Worker {
@@ -175,11 +175,11 @@ impl Drop for Run {
     }
 }
 
-/// Closes intakes in good order; what takes too long is only dropped.
+/// Closes subscriptions in good order; what takes too long is only dropped.
 async fn close(fetchers: Vec<Fetcher>) {
     let closed = timeout(STOP_PATIENCE, join_all(fetchers.into_iter().map(Fetcher::close))).await;
     for e in closed.into_iter().flatten().filter_map(Result::err) {
-        tracing::debug!(error = %e, "an intake could not be closed in good order");
+        tracing::debug!(error = %e, "a subscription could not be closed in good order");
     }
 }
 
@@ -193,8 +193,8 @@ async fn give_back(stopped: Vec<(Arc<Lane>, Vec<Stopped>)>, all_ended: bool) {
         if !running.is_empty() {
             tracing::warn!(queue = %lane.line.name, count = running.len(), "handlers that do not yield can't be stopped");
         }
-        let verdicts = ended.into_iter().map(|task| (task.lease.lease, Verdict::Release)).collect();
-        for answer in lane.line.settle(verdicts).await {
+        let dispositions = ended.into_iter().map(|task| (task.lease.lease, Disposition::Release)).collect();
+        for answer in lane.line.settle(dispositions).await {
             match answer {
                 Ok(()) => {
                     meter::count(lane.line.name.as_str(), Event::Released, 1);

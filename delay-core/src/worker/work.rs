@@ -6,16 +6,16 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use super::context::{Context, CurrentLease, InFlight};
-use super::handled::Handled;
-use super::handler::{Handler, Outcome};
+use super::handler::{Answer, Handler};
 use super::lane::Lane;
+use super::outcome::HandlerOutcome;
 use super::registry::Key;
 use super::report::{Counts, one_more};
 use crate::caught::caught_in;
 use crate::consume::refused;
 use crate::consume::settle::{Settling, settle, settle_one};
-use crate::consume::undecoded::{Undecoded, why_buried, why_retried};
-use crate::{Error, ErrorKind, Reason, Result, Verdict};
+use crate::consume::undecoded::{Undecoded, why_dead_lettered, why_retried};
+use crate::{Disposition, Error, ErrorKind, Reason, Result};
 use bytes::Bytes;
 
 /// A claimed task on its way to its handler.
@@ -27,7 +27,7 @@ pub(super) struct Work {
 
 /// How a handler ended.
 enum Ended {
-    Returned(Outcome),
+    Returned(Answer),
     Panicked(Arc<str>),
     /// The worker shut down before it was started.
     NotStarted,
@@ -37,18 +37,18 @@ enum Ended {
 struct Say {
     in_flight: Arc<InFlight>,
     lease: CurrentLease,
-    verdict: Verdict,
+    disposition: Disposition,
     done: Done,
-    /// Whether it stands for a verdict that was refused.
+    /// Whether it stands for a disposition that was refused.
     is_replacement: bool,
 }
 
-/// What happened to a task once its verdict took effect: in a word, and where it is counted.
+/// What happened to a task once its disposition took effect: in a word, and where it is counted.
 type Done = (&'static str, fn(&Counts) -> &AtomicU64);
 const COMPLETED: Done = ("completed", |counts| &counts.completed);
 const RETRIED: Done = ("retried", |counts| &counts.retried);
 const SNOOZED: Done = ("snoozed", |counts| &counts.snoozed);
-const BURIED: Done = ("buried", |counts| &counts.buried);
+const DEAD_LETTERED: Done = ("buried", |counts| &counts.dead_lettered);
 const RELEASED: Done = ("released", |counts| &counts.released);
 const UNDECODABLE: Done = ("buried", |counts| &counts.undecodable);
 
@@ -133,38 +133,38 @@ impl Lane {
     /// What to tell the store. Nothing, where the handler has settled its task itself, or the shutdown took it.
     fn say(&self, in_flight: Arc<InFlight>, lease: Option<CurrentLease>, ended: Ended) -> Option<Say> {
         let lease = lease?;
-        let (verdict, done) = self.verdict(&in_flight, ended)?;
-        Some(Say { in_flight, lease, verdict, done, is_replacement: false })
+        let (disposition, done) = self.disposition(&in_flight, ended)?;
+        Some(Say { in_flight, lease, disposition, done, is_replacement: false })
     }
 
-    fn verdict(&self, task: &InFlight, ended: Ended) -> Option<(Verdict, Done)> {
+    fn disposition(&self, task: &InFlight, ended: Ended) -> Option<(Disposition, Done)> {
         let (queue, lease) = (&self.line.name, &task.task.lease);
         let (id, attempt) = (&lease.id, lease.attempt);
         Some(match ended {
-            Ended::NotStarted => (Verdict::Release, RELEASED),
+            Ended::NotStarted => (Disposition::Release, RELEASED),
             Ended::Panicked(message) => {
                 one_more(&self.shared.counts.panicked);
                 tracing::warn!(%queue, %id, attempt, %message, "the handler panicked");
                 self.retry(task, None, Reason::new(format!("panicked: {message}")))
             }
-            Ended::Returned(Outcome::Undecoded(Undecoded::Refused(e))) => {
-                (Verdict::Bury { reason: why_buried(queue, lease, &e) }, UNDECODABLE)
+            Ended::Returned(Answer::Undecoded(Undecoded::Refused(e))) => {
+                (Disposition::DeadLetter { reason: why_dead_lettered(queue, lease, &e) }, UNDECODABLE)
             }
-            Ended::Returned(Outcome::Undecoded(Undecoded::Panicked(message))) => {
+            Ended::Returned(Answer::Undecoded(Undecoded::Panicked(message))) => {
                 one_more(&self.shared.counts.panicked);
                 let reason = why_retried(queue, lease, &message);
                 let (after, done) = self.again(task, None, &"the codec panicked");
-                (Verdict::Retry { after, reason }, done)
+                (Disposition::Retry { after, reason }, done)
             }
-            Ended::Returned(Outcome::Handled(handled)) => match handled {
-                Handled::Complete => (Verdict::Complete, COMPLETED),
-                Handled::Retry { after, reason } => self.retry(task, after, reason),
-                Handled::Snooze(after) => (Verdict::Snooze { after }, SNOOZED),
-                Handled::Bury(reason) => {
-                    tracing::warn!(%queue, %id, attempt, %reason, "buried by its handler");
-                    (Verdict::Bury { reason }, BURIED)
+            Ended::Returned(Answer::Given(handled)) => match handled {
+                HandlerOutcome::Complete => (Disposition::Complete, COMPLETED),
+                HandlerOutcome::Retry { after, reason } => self.retry(task, after, reason),
+                HandlerOutcome::Snooze(after) => (Disposition::Snooze { after }, SNOOZED),
+                HandlerOutcome::DeadLetter(reason) => {
+                    tracing::warn!(%queue, %id, attempt, %reason, "dead-lettered by its handler");
+                    (Disposition::DeadLetter { reason }, DEAD_LETTERED)
                 }
-                Handled::AlreadySettled => {
+                HandlerOutcome::AlreadySettled => {
                     one_more(&self.shared.counts.already_settled);
                     return None;
                 }
@@ -172,25 +172,25 @@ impl Lane {
         })
     }
 
-    fn retry(&self, task: &InFlight, after: Option<Duration>, reason: Reason) -> (Verdict, Done) {
+    fn retry(&self, task: &InFlight, after: Option<Duration>, reason: Reason) -> (Disposition, Done) {
         let (after, done) = self.again(task, after, &reason);
-        (Verdict::Retry { after, reason }, done)
+        (Disposition::Retry { after, reason }, done)
     }
 
     /// When a task comes again, which is logged with what may be shown of the reason.
     fn again(&self, task: &InFlight, after: Option<Duration>, reason: &dyn Display) -> (Duration, Done) {
         let (queue, id, attempt) = (&self.line.name, &task.task.lease.id, task.task.lease.attempt);
         let after = after.unwrap_or_else(|| self.shared.retry.delay_on(&self.line, attempt));
-        let is_last = attempt >= task.task.max_attempts;
+        let is_last = attempt >= task.task.attempts_max;
         if is_last {
-            tracing::warn!(%queue, %id, attempt, %reason, "buried, because its attempts are used up");
+            tracing::warn!(%queue, %id, attempt, %reason, "dead-lettered, because its attempts are used up");
         } else {
             tracing::debug!(%queue, %id, attempt, %reason, ?after, "the attempt failed");
         }
-        (after, if is_last { BURIED } else { RETRIED })
+        (after, if is_last { DEAD_LETTERED } else { RETRIED })
     }
 
-    /// Counts an answer. A verdict that the store refuses, such as a snooze beyond its range, becomes a retry.
+    /// Counts an answer. A disposition that the store refuses, such as a snooze beyond its range, becomes a retry.
     fn settled(&self, say: Say, answer: Result<()>) -> Option<Say> {
         let counts = &self.shared.counts;
         let (queue, id) = (&self.line.name, &say.lease.lease.id);
@@ -201,9 +201,9 @@ impl Lane {
             return None;
         };
         if refused(&e) && !say.is_replacement {
-            tracing::warn!(%queue, %id, error = %e, "the verdict was refused; the task is tried again instead");
-            let (verdict, done) = self.retry(&say.in_flight, None, Reason::new(e.to_string()));
-            return Some(Say { verdict, done, is_replacement: true, ..say });
+            tracing::warn!(%queue, %id, error = %e, "the disposition was refused; the task is tried again instead");
+            let (disposition, done) = self.retry(&say.in_flight, None, Reason::new(e.to_string()));
+            return Some(Say { disposition, done, is_replacement: true, ..say });
         }
         self.not_settled(&say, &e);
         None
@@ -224,13 +224,18 @@ impl Lane {
 
 impl Say {
     fn settling(&self) -> Settling {
-        let max_attempts = self.in_flight.task.max_attempts;
-        Settling { lease: self.lease.lease.clone(), ends: self.lease.ends, verdict: self.verdict.clone(), max_attempts }
+        let attempts_max = self.in_flight.task.attempts_max;
+        Settling {
+            lease: self.lease.lease.clone(),
+            ends: self.lease.ends,
+            disposition: self.disposition.clone(),
+            attempts_max,
+        }
     }
 }
 
 /// Puts the answers of a batch handler to its tasks, of which it was not given those that can't be decoded.
-fn spread(undecoded: Vec<Option<Undecoded>>, handled: Result<Vec<Handled>, Arc<str>>) -> Vec<Ended> {
+fn spread(undecoded: Vec<Option<Undecoded>>, handled: Result<Vec<HandlerOutcome>, Arc<str>>) -> Vec<Ended> {
     let given = undecoded.iter().filter(|why| why.is_none()).count();
     let (answers, panicked) = match handled {
         Ok(answers) => (answers, None),
@@ -239,10 +244,10 @@ fn spread(undecoded: Vec<Option<Undecoded>>, handled: Result<Vec<Handled>, Arc<s
     let answered = answers.len();
     let mut answers = answers.into_iter();
     let mut one = |undecoded| match (undecoded, &panicked) {
-        (Some(why), _) => Ended::Returned(Outcome::Undecoded(why)),
+        (Some(why), _) => Ended::Returned(Answer::Undecoded(why)),
         (None, Some(message)) => Ended::Panicked(message.clone()),
-        (None, None) => Ended::Returned(Outcome::Handled(answers.next().unwrap_or_else(|| {
-            Handled::retry(format!("the batch handler gave {answered} answers for {given} tasks"))
+        (None, None) => Ended::Returned(Answer::Given(answers.next().unwrap_or_else(|| {
+            HandlerOutcome::retry(format!("the batch handler gave {answered} answers for {given} tasks"))
         }))),
     };
     undecoded.into_iter().map(&mut one).collect()

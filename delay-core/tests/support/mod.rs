@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use delayline_core::{
-    AdminOp, Capabilities, Change, Changed, Claim, Claimed, DeadLetterOp, DeadLetters, DelayBackend, Error, ErrorKind,
-    Intake, IntakeOptions, Lease, NewTask, Page, Queue, QueueName, QueueStats, Result, Scheduled, Select, TaskId,
-    TaskView, Verdict, async_trait,
+    AdminOp, Capabilities, Change, Changed, Claim, Claimed, DeadLetterOp, DeadLetters, DelayBackend, Disposition,
+    Error, ErrorKind, Lease, NewTask, Page, Queue, QueueName, QueueStats, Result, Scheduled, Select, Subscription,
+    SubscriptionOptions, TaskId, TaskView, async_trait,
 };
 use delayline_memory::MemoryBackend;
 use parking_lot::Mutex;
@@ -115,11 +115,11 @@ pub struct Methods {
     pub settle: Method,
     pub extend: Method,
     pub change: Method,
-    pub intake: Method,
+    pub subscription: Method,
     pub claim: Method,
     pub wait: Method,
-    /// Intakes that are open.
-    pub intakes: AtomicUsize,
+    /// Subscriptions that are open.
+    pub subscriptions: AtomicUsize,
 }
 
 /// A memory backend whose calls can be watched and disturbed.
@@ -165,20 +165,20 @@ impl DelayBackend for Probe {
         after(fault, self.inner.schedule(queue, tasks).await)
     }
 
-    async fn intake(&self, queue: &QueueName, options: IntakeOptions) -> Result<Box<dyn Intake>> {
-        self.on.intake.pass(1).await?;
-        let inner = self.inner.intake(queue, options).await?;
-        self.on.intakes.fetch_add(1, Ordering::SeqCst);
-        Ok(Box::new(ProbedIntake { inner: Some(inner), on: self.on.clone() }))
+    async fn subscribe(&self, queue: &QueueName, options: SubscriptionOptions) -> Result<Box<dyn Subscription>> {
+        self.on.subscription.pass(1).await?;
+        let inner = self.inner.subscribe(queue, options).await?;
+        self.on.subscriptions.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(ProbedSubscription { inner: Some(inner), on: self.on.clone() }))
     }
 
-    async fn settle(&self, queue: &QueueName, verdicts: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
-        self.caps.check_batch(verdicts.len())?;
-        let fault = self.on.settle.pass(verdicts.len()).await?;
+    async fn settle(&self, queue: &QueueName, dispositions: Vec<(Lease, Disposition)>) -> Result<Vec<Result<()>>> {
+        self.caps.check_batch(dispositions.len())?;
+        let fault = self.on.settle.pass(dispositions.len()).await?;
         if matches!(fault, Some(Fault::FailItems(_))) {
-            return after(fault, Ok(verdicts.iter().map(|_| Ok(())).collect()));
+            return after(fault, Ok(dispositions.iter().map(|_| Ok(())).collect()));
         }
-        after(fault, self.inner.settle(queue, verdicts).await)
+        after(fault, self.inner.settle(queue, dispositions).await)
     }
 
     async fn extend(&self, queue: &QueueName, leases: Vec<Lease>, by: Duration) -> Result<Vec<Result<Lease>>> {
@@ -232,20 +232,20 @@ impl DelayBackend for Probe {
 }
 
 #[derive(Debug)]
-struct ProbedIntake {
-    inner: Option<Box<dyn Intake>>,
+struct ProbedSubscription {
+    inner: Option<Box<dyn Subscription>>,
     on: Arc<Methods>,
 }
 
-impl ProbedIntake {
-    fn inner(&mut self) -> &mut Box<dyn Intake> {
-        self.inner.as_mut().expect("an intake that is not closed")
+impl ProbedSubscription {
+    fn inner(&mut self) -> &mut Box<dyn Subscription> {
+        self.inner.as_mut().expect("a subscription that is not closed")
     }
 }
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
-impl Intake for ProbedIntake {
+impl Subscription for ProbedSubscription {
     async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
         self.on.clone().claim.pass(claim.max).await?;
         self.inner().claim(claim).await
@@ -265,9 +265,9 @@ impl Intake for ProbedIntake {
     }
 }
 
-impl Drop for ProbedIntake {
+impl Drop for ProbedSubscription {
     fn drop(&mut self) {
-        self.on.intakes.fetch_sub(1, Ordering::SeqCst);
+        self.on.subscriptions.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

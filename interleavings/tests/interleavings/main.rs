@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod commit;
-mod intake;
 mod owned;
+mod subscription;
 mod wake;
 mod worker;

@@ -55,7 +55,7 @@ fn live_2_what_is_due_at_once_wakes_a_sleeper() {
 
 #[test]
 fn a_bell_forgotten_between_claim_and_wait_is_found() {
-    finds(Some(Fault::BellForgotten), due_at_once);
+    finds(Some(Fault::NotificationForgotten), due_at_once);
 }
 
 /// The earliest task changes under a sleeper: others come before it, it is moved, and it is cancelled.
@@ -104,7 +104,7 @@ fn live_1_a_sleeper_wakes_for_the_earliest_task_however_that_changes() {
 
 #[test]
 fn a_bell_forgotten_while_the_earliest_task_changes_is_found() {
-    finds(Some(Fault::BellForgotten), earliest_changes);
+    finds(Some(Fault::NotificationForgotten), earliest_changes);
 }
 
 /// What one consumer gives back, and what a pause held, wakes the other.

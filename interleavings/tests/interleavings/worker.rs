@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::faults::Fault;
-use delayline_core::{CancellationToken, Context, Handled, Queue, Verdict, Worker, WorkerReport};
+use delayline_core::{CancellationToken, Context, Disposition, HandlerOutcome, Queue, Worker, WorkerReport};
 use interleavings::store::{Remote, all_wait, numbers};
 use interleavings::{explore, finds};
 use tokio::task::yield_now;
@@ -47,12 +47,12 @@ async fn check(remote: &Remote, queue: &Queue<u32>) -> usize {
     all_wait().await;
     let settled = remote.seen().settled;
     let mut leases = HashSet::new();
-    for (lease, verdict, took_effect) in &settled {
-        assert!(took_effect, "{verdict:?} of {lease:?} came too late, or was the second");
+    for (lease, disposition, took_effect) in &settled {
+        assert!(took_effect, "{disposition:?} of {lease:?} came too late, or was the second");
         assert!(leases.insert((lease.id.clone(), lease.fence)), "{lease:?} was settled twice");
-        assert!(matches!(verdict, Verdict::Complete | Verdict::Release), "{verdict:?}");
+        assert!(matches!(disposition, Disposition::Complete | Disposition::Release), "{disposition:?}");
     }
-    let completed = settled.iter().filter(|(_, verdict, _)| matches!(verdict, Verdict::Complete)).count();
+    let completed = settled.iter().filter(|(_, disposition, _)| matches!(disposition, Disposition::Complete)).count();
     let mut consumer = queue.consumer().open().await.unwrap();
     let left = consumer.try_next_batch(TASKS as usize).await.unwrap();
     assert!(left.iter().all(|delivery| delivery.attempt() == 1), "given back, which costs no attempt");
@@ -144,8 +144,8 @@ async fn long_handlers() {
     let handler = |seconds: u32, context: Context| async move {
         tokio::select! {
             biased;
-            () = context.lost().cancelled() => Handled::retry("lost"),
-            () = tokio::time::sleep(SECOND * seconds) => Handled::Complete,
+            () = context.lost().cancelled() => HandlerOutcome::retry("lost"),
+            () = tokio::time::sleep(SECOND * seconds) => HandlerOutcome::Complete,
         }
     };
     let worker = Worker::builder().queue(&queue, handler).lease(SECOND * 30).until_empty(true);

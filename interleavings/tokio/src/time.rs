@@ -1,7 +1,7 @@
 //! Time that stands still while anybody can go on, and then jumps to the next timer: what tokio's paused time is, under
 //! a scheduler that decides who goes on.
 //!
-//! So a task that is handed out late was slept through, and by how long is exact. The jump is made by a task of its own,
+//! So a task that is delivered late was slept through, and by how long is exact. The jump is made by a task of its own,
 //! the clock, which [the tests' scheduler](../../interleavings/index.html) picks only where it is the only one.
 
 use std::cell::RefCell;

@@ -3,7 +3,7 @@
 mod op;
 mod world;
 
-use delayline_core::{Action, ChangeOutcome, Claim, Due, Timestamp, Verdict};
+use delayline_core::{Action, ChangeOutcome, Claim, Disposition, Due, Timestamp};
 use proptest::prelude::*;
 
 use super::*;
@@ -68,8 +68,8 @@ fn bound_7_the_oldest_dead_letters_go_when_there_are_too_many() {
         let ClaimStep::Done(claimed) = world.store.claim(world.now, Claim::new(1, Duration::from_secs(1))) else {
             panic!()
         };
-        let verdict = Verdict::Bury { reason: "poison".into() };
-        world.store.settle(world.now, &world.caps, &claimed.deliveries[0].lease, verdict).unwrap();
+        let disposition = Disposition::DeadLetter { reason: "poison".into() };
+        world.store.settle(world.now, &world.caps, &claimed.deliveries[0].lease, disposition).unwrap();
     }
     let (page, _) = world.store.dead_page(None, 10);
     assert_eq!(page.iter().map(|d| d.id.to_string()).collect::<Vec<_>>(), ["key-2", "key-3", "key-4"]);
@@ -86,7 +86,7 @@ fn time_8_a_task_may_run_in_the_very_millisecond_of_its_expiry_and_not_in_the_ne
         let ClaimStep::Done(claimed) = world.store.claim(world.now, Claim::new(9, Duration::from_secs(1))) else {
             panic!()
         };
-        assert_eq!((claimed.deliveries.len(), claimed.buried), (delivered, 1 - delivered as u64));
+        assert_eq!((claimed.deliveries.len(), claimed.dead_lettered), (delivered, 1 - delivered as u64));
     }
 }
 

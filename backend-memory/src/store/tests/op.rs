@@ -27,7 +27,7 @@ pub(super) enum Op {
     },
     Settle {
         pick: usize,
-        verdict: u8,
+        disposition: u8,
         ms: u64,
     },
     Extend {
@@ -64,7 +64,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         6 => (named.clone(), any::<bool>(), distance(), named.clone(), prop::option::weighted(0.2, distance()), 1u32..4, any::<bool>())
             .prop_map(|(name, at, ms, group, expires, attempts, replace)| Op::Schedule { name, at, ms, group, expires, attempts, replace }),
         5 => (0usize..6, 1u64..40).prop_map(|(max, lease)| Op::Claim { max, lease }),
-        4 => (any::<usize>(), 0u8..5, distance()).prop_map(|(pick, verdict, ms)| Op::Settle { pick, verdict, ms }),
+        4 => (any::<usize>(), 0u8..5, distance()).prop_map(|(pick, disposition, ms)| Op::Settle { pick, disposition, ms }),
         1 => (any::<usize>(), 1u64..80).prop_map(|(pick, ms)| Op::Extend { pick, ms }),
         3 => (any::<usize>(), any::<bool>(), 0u8..5, distance()).prop_map(|(pick, by_name, action, ms)| Op::Change { pick, by_name, action, ms }),
         1 => (0u8..4, 0u8..5, distance()).prop_map(|(group, action, ms)| Op::ChangeGroup { group, action, ms }),

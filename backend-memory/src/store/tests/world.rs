@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::super::*;
 use super::op::Op;
 use delayline_core::{
-    Action, Attempts, BuryCause, Capabilities, ChangeOutcome, Claim, Due, ErrorKind, GroupName, Lease, NewTask,
-    OnConflict, Outcome, Page, Shift, TaskId, TaskRef, Timestamp, Verdict,
+    Action, Attempts, Capabilities, ChangeOutcome, Claim, DeadLetterCause, Disposition, Due, ErrorKind, GroupName,
+    Lease, NewTask, OnConflict, Page, ScheduleOutcome, Shift, TaskId, TaskRef, Timestamp,
 };
 
 #[derive(Clone, Debug)]
@@ -25,9 +25,9 @@ pub(super) struct Task {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-struct Buried {
+struct DeadLettered {
     id: TaskId,
-    cause: BuryCause,
+    cause: DeadLetterCause,
     payload: String,
     attempts: u32,
     max: u32,
@@ -36,7 +36,7 @@ struct Buried {
 
 pub(super) struct Model {
     pub(super) tasks: Vec<Task>,
-    dead: Vec<Buried>,
+    dead: Vec<DeadLettered>,
     order: u64,
     fence: u64,
     paused: bool,
@@ -107,7 +107,7 @@ impl World {
                 self.schedule(name, at, ms, group, expires, attempts, replace);
             }
             Op::Claim { max, lease } => self.claim(max, lease),
-            Op::Settle { pick, verdict, ms } => self.settle(pick, verdict, ms),
+            Op::Settle { pick, disposition, ms } => self.settle(pick, disposition, ms),
             Op::Extend { pick, ms } => self.extend(pick, ms),
             Op::Change { pick, by_name, action, ms } => self.change(pick, by_name, action, ms),
             Op::ChangeGroup { group, action, ms } => self.change_group(group, action, ms),
@@ -158,7 +158,7 @@ impl World {
         self.scheduled += 1;
         // Now and then a payload of the shared kind.
         let payload = format!("task {}", self.scheduled).repeat(if ms.is_multiple_of(5) { 200 } else { 1 });
-        let mut new = NewTask::new(self.due(at, ms), payload.clone()).max_attempts(Attempts::new(attempts).unwrap());
+        let mut new = NewTask::new(self.due(at, ms), payload.clone()).attempts_max(Attempts::new(attempts).unwrap());
         new.id = name.map(|n| TaskId::new(format!("key-{n}")).unwrap());
         new.group = group.map(group_name);
         new.expires = expires.map(|ms| self.due(at, ms));
@@ -176,15 +176,15 @@ impl World {
         let there = id.as_ref().and_then(|id| self.model.tasks.iter().position(|t| t.id == *id));
         match (there, replace) {
             (Some(there), false) => {
-                assert_eq!(scheduled.outcome, Outcome::Existing);
+                assert_eq!(scheduled.outcome, ScheduleOutcome::Existing);
                 assert_eq!(scheduled.id(), &self.model.tasks[there].id);
                 return;
             }
             (Some(there), true) => {
-                assert_eq!(scheduled.outcome, Outcome::Replaced);
+                assert_eq!(scheduled.outcome, ScheduleOutcome::Replaced);
                 self.model.tasks.remove(there);
             }
-            (None, _) => assert_eq!(scheduled.outcome, Outcome::Created),
+            (None, _) => assert_eq!(scheduled.outcome, ScheduleOutcome::Created),
         }
         assert_eq!(scheduled.task.due_at, Some(self.now.shown(place)));
         if let Some(id) = id {
@@ -219,7 +219,7 @@ impl World {
             panic!("a small store needs one step")
         };
         let mut expected = vec![];
-        let mut buried = 0;
+        let mut dead_lettered = 0;
         while !self.model.paused && expected.len() < max {
             let due = (0..self.model.tasks.len()).filter(|&i| self.now.reached(self.model.tasks[i].place));
             let Some(first) = due.min_by_key(|&i| self.rank(&self.model.tasks[i])) else { break };
@@ -228,14 +228,14 @@ impl World {
                 self.model.tasks.remove(first);
                 continue;
             } else if task.expires.is_some_and(|expires| self.now.passed(expires)) {
-                Some(BuryCause::Expired)
+                Some(DeadLetterCause::Expired)
             } else {
-                (task.attempt >= task.max).then_some(BuryCause::AttemptsUsedUp)
+                (task.attempt >= task.max).then_some(DeadLetterCause::AttemptsUsedUp)
             };
             if let Some(cause) = gone {
                 self.model.tasks.remove(first);
-                self.bury(task, cause);
-                buried += 1;
+                self.dead_letter(task, cause);
+                dead_lettered += 1;
                 continue;
             }
             let now = self.now;
@@ -263,7 +263,7 @@ impl World {
             })
             .collect();
         assert_eq!(got, expected);
-        assert_eq!(claimed.buried, buried);
+        assert_eq!(claimed.dead_lettered, dead_lettered);
         self.leases.extend(claimed.deliveries.into_iter().map(|d| d.lease));
         self.check_next_due(claimed.next_due_in);
     }
@@ -278,9 +278,9 @@ impl World {
         }
     }
 
-    fn bury(&mut self, task: Task, cause: BuryCause) {
+    fn dead_letter(&mut self, task: Task, cause: DeadLetterCause) {
         let Task { id, payload, attempt, max, group, .. } = task;
-        self.model.dead.push(Buried { id, cause, payload, attempts: attempt, max, group });
+        self.model.dead.push(DeadLettered { id, cause, payload, attempts: attempt, max, group });
     }
 
     /// The model's task under a lease, if the lease still counts.
@@ -288,20 +288,20 @@ impl World {
         self.model.tasks.iter().position(|t| t.id == lease.id && t.lease.is_some_and(|(fence, _)| fence == lease.fence))
     }
 
-    pub(super) fn settle(&mut self, pick: usize, verdict: u8, ms: u64) {
+    pub(super) fn settle(&mut self, pick: usize, disposition: u8, ms: u64) {
         if self.leases.is_empty() {
             return;
         }
         let lease = self.leases[pick % self.leases.len()].clone();
         let after = Duration::from_millis(ms);
-        let verdict = match verdict {
-            0 => Verdict::Complete,
-            1 => Verdict::Retry { after, reason: "failed".into() },
-            2 => Verdict::Snooze { after },
-            3 => Verdict::Bury { reason: "poison".into() },
-            _ => Verdict::Release,
+        let disposition = match disposition {
+            0 => Disposition::Complete,
+            1 => Disposition::Retry { after, reason: "failed".into() },
+            2 => Disposition::Snooze { after },
+            3 => Disposition::DeadLetter { reason: "poison".into() },
+            _ => Disposition::Release,
         };
-        let result = self.store.settle(self.now, &self.caps, &lease, verdict.clone());
+        let result = self.store.settle(self.now, &self.caps, &lease, disposition.clone());
         let Some(at) = self.holder(&lease) else {
             assert_eq!(result.unwrap_err().kind(), ErrorKind::LeaseLost);
             return;
@@ -310,22 +310,22 @@ impl World {
         let place = Place::mono(self.now.mono_after(after));
         let task = self.model.tasks[at].clone();
         let old = task.lease.unwrap().1;
-        match verdict {
+        match disposition {
             _ if task.cancelled => drop(self.model.tasks.remove(at)),
-            Verdict::Complete => drop(self.model.tasks.remove(at)),
-            Verdict::Retry { .. } if task.attempt >= task.max => {
+            Disposition::Complete => drop(self.model.tasks.remove(at)),
+            Disposition::Retry { .. } if task.attempt >= task.max => {
                 self.model.tasks.remove(at);
-                self.bury(task, BuryCause::AttemptsUsedUp);
+                self.dead_letter(task, DeadLetterCause::AttemptsUsedUp);
             }
-            Verdict::Bury { .. } => {
+            Disposition::DeadLetter { .. } => {
                 self.model.tasks.remove(at);
-                self.bury(task, BuryCause::Buried);
+                self.dead_letter(task, DeadLetterCause::Requested);
             }
-            Verdict::Retry { .. } => self.model.tasks[at] = Task { place, lease: None, ..task },
-            Verdict::Snooze { .. } => {
+            Disposition::Retry { .. } => self.model.tasks[at] = Task { place, lease: None, ..task },
+            Disposition::Snooze { .. } => {
                 self.model.tasks[at] = Task { place, lease: None, attempt: task.attempt - 1, ..task }
             }
-            Verdict::Release => {
+            Disposition::Release => {
                 self.model.tasks[at] = Task { place: old, lease: None, attempt: task.attempt - 1, ..task }
             }
         }
@@ -432,15 +432,15 @@ impl World {
         assert!(self.store.redrive(self.now, &DeadFilter::All, 1000.0, &mut walk));
         let mut affected = 0;
         let dead = std::mem::take(&mut self.model.dead);
-        for buried in dead {
-            self.make_way(Some(&buried.id));
-            if self.model.tasks.iter().any(|t| t.id == buried.id) {
-                self.model.dead.push(buried);
+        for dead_lettered in dead {
+            self.make_way(Some(&dead_lettered.id));
+            if self.model.tasks.iter().any(|t| t.id == dead_lettered.id) {
+                self.model.dead.push(dead_lettered);
                 continue;
             }
             self.model.order += 1;
             let place = Place::mono(self.now.mono_after(Duration::from_millis(affected)));
-            let Buried { id, payload, max, group, .. } = buried;
+            let DeadLettered { id, payload, max, group, .. } = dead_lettered;
             let order = self.model.order;
             self.model.tasks.push(Task {
                 id,
@@ -466,7 +466,7 @@ impl World {
                 assert_eq!(view, None);
             } else {
                 let view = view.unwrap();
-                assert_eq!((view.attempt, view.max_attempts), (task.attempt, task.max));
+                assert_eq!((view.attempt, view.attempts_max), (task.attempt, task.max));
                 assert_eq!(view.visible_at, self.now.shown(task.place));
                 assert_eq!(view.payload, task.payload);
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use delayline_core::{BuryCause, Claim, ClaimedTask};
+use delayline_core::{Claim, ClaimedTask, DeadLetterCause};
 use tokio::time::{Instant, timeout};
 
 use super::state::{Held, Line, State, WANT_MAX};
@@ -25,7 +25,7 @@ const LATE_AGAIN: Duration = Duration::from_millis(50);
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) tasks: Vec<ClaimedTask>,
-    pub(crate) doomed: Vec<(Held, BuryCause)>,
+    pub(crate) doomed: Vec<(Held, DeadLetterCause)>,
     /// When the next comes, as far as that is known.
     pub(crate) next_in: Option<Duration>,
 }
@@ -38,7 +38,7 @@ impl Found {
 
 impl Line {
     /// Takes what has arrived, the earliest first, and notes how much more is wanted.
-    pub(crate) fn claim(&self, store: &Store, intake: u64, claim: &Claim) -> Found {
+    pub(crate) fn claim(&self, store: &Store, subscription: u64, claim: &Claim) -> Found {
         let now_ms = store.time.now_ms();
         let (now, mut bytes) = (Instant::now(), 0);
         let mut found = Found::default();
@@ -63,7 +63,7 @@ impl Line {
         let more = !state.pool.is_empty();
         found.next_in = if more { Some(Duration::ZERO) } else { state.next_expected(store, now) };
         let wanted = if more { 0 } else { (claim.max - found.tasks.len()).min(WANT_MAX) };
-        if let Some(want) = state.intakes.get_mut(&intake) {
+        if let Some(want) = state.subscriptions.get_mut(&subscription) {
             *want = wanted;
         }
         drop(state);
@@ -112,12 +112,12 @@ impl Line {
 }
 
 impl Held {
-    /// Why it is buried rather than handed out.
-    fn doom(&self, now_ms: i64) -> Option<BuryCause> {
+    /// Why it is dead-lettered rather than delivered.
+    fn doom(&self, now_ms: i64) -> Option<DeadLetterCause> {
         if self.message.expires_ms.is_some_and(|expires| expires < now_ms) {
-            Some(BuryCause::Expired)
-        } else if self.attempts >= self.message.max_attempts {
-            Some(BuryCause::AttemptsUsedUp)
+            Some(DeadLetterCause::Expired)
+        } else if self.attempts >= self.message.attempts_max {
+            Some(DeadLetterCause::AttemptsUsedUp)
         } else {
             None
         }

@@ -1,4 +1,4 @@
-//! What is under lease: taken out for a verdict, extended, ended by time.
+//! What is under lease: taken out for a disposition, extended, ended by time.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::state::{Held, Leased, Line, State};
 use crate::store::Store;
 
-/// The most verdicts whose outcome is unknown that are remembered.
+/// The most dispositions whose outcome is unknown that are remembered.
 const UNCLEAR_MAX: usize = 4_096;
 
 /// What became of a lease that somebody asks for.
@@ -16,17 +16,17 @@ const UNCLEAR_MAX: usize = 4_096;
 pub(crate) enum Looked<T> {
     Live(T),
     Lost,
-    /// An earlier verdict on it may have taken effect.
+    /// An earlier disposition on it may have taken effect.
     Unclear,
 }
 
-/// The error of a lease whose verdict may have taken effect before.
+/// The error of a lease whose disposition may have taken effect before.
 pub(crate) fn unclear() -> Error {
-    Error::new(ErrorKind::Ambiguous, "an earlier verdict on this lease may have taken effect")
+    Error::new(ErrorKind::Ambiguous, "an earlier disposition on this lease may have taken effect")
 }
 
 impl Line {
-    /// Takes a lease out, for a verdict on it.
+    /// Takes a lease out, for a disposition on it.
     pub(crate) fn take(&self, lease: &Lease) -> Looked<Leased> {
         let mut state = self.state.lock();
         if state.leases.get(&lease.fence).is_some_and(|leased| leased.is(lease)) {
@@ -38,7 +38,7 @@ impl Line {
         if state.unclear.contains(&lease.fence) { Looked::Unclear } else { Looked::Lost }
     }
 
-    /// Puts a lease back whose verdict did not take effect. One that has ended meanwhile goes its way from here.
+    /// Puts a lease back whose disposition did not take effect. One that has ended meanwhile goes its way from here.
     pub(crate) fn put_back(&self, fence: u64, leased: Leased) {
         let mut state = self.state.lock();
         if leased.held.generation == state.generation {
@@ -49,13 +49,13 @@ impl Line {
         self.ended(1);
     }
 
-    /// Verdicts or burials have come to their end.
+    /// Dispositions or burials have come to their end.
     pub(crate) fn ended(&self, n: usize) {
         self.state.lock().ending -= n;
         self.changed.notify_one();
     }
 
-    /// Remembers that a verdict may have taken effect.
+    /// Remembers that a disposition may have taken effect.
     pub(crate) fn note_unclear(&self, fence: u64) {
         let mut state = self.state.lock();
         if state.unclear.len() == UNCLEAR_MAX {
@@ -118,7 +118,7 @@ impl State {
         let due_at = Timestamp::from_unix_millis(message.due_ms);
         let lateness = store.time.now().saturating_since(due_at);
         let mut task = ClaimedTask::new(given, due_at, lateness, message.payload.clone());
-        task.max_attempts = message.max_attempts;
+        task.attempts_max = message.attempts_max;
         task.expires_at = message.expires_ms.map(Timestamp::from_unix_millis);
         task.headers = message.headers.clone();
         self.ends.insert((ends, fence));

@@ -19,8 +19,8 @@ pub(super) const WANT_MAX: usize = 2_000;
 pub(crate) struct Line {
     pub(crate) queue: QueueName,
     pub(super) state: Mutex<State>,
-    /// Counts what a waiting intake wants to know of: arrivals, reconnects, the end.
-    pub(super) hints: watch::Sender<u64>,
+    /// Counts what a waiting subscription wants to know of: arrivals, reconnects, the end.
+    pub(super) notifications: watch::Sender<u64>,
     /// Up to which question of a claim the broker has answered.
     pub(super) answered: watch::Sender<u64>,
     /// Something that the pump looks at has changed.
@@ -37,19 +37,19 @@ pub(super) struct State {
     pub(super) pool: BTreeMap<Place, Arrived>,
     pub(super) leases: HashMap<u64, Leased>,
     pub(super) ends: BTreeSet<(Instant, u64)>,
-    /// Fences of verdicts whose outcome is unknown.
+    /// Fences of dispositions whose outcome is unknown.
     pub(super) unclear: VecDeque<u64>,
     /// How many tasks that this process sent on their way come at which millisecond.
     pub(super) expected: BTreeMap<i64, usize>,
-    /// How much each open intake still wants, by its number.
-    pub(super) intakes: HashMap<u64, usize>,
-    pub(super) next_intake: u64,
-    /// When the last intake left.
+    /// How much each open subscription still wants, by its number.
+    pub(super) subscriptions: HashMap<u64, usize>,
+    pub(super) next_subscription: u64,
+    /// When the last subscription left.
     pub(super) left_at: Option<Instant>,
     /// The consumers at the broker, by number: how many messages each may have, and has, unacknowledged.
     pub(super) consumers: HashMap<u64, (usize, usize)>,
     pub(super) next_consumer: u64,
-    /// Verdicts and burials under way, which need the channel.
+    /// Dispositions and burials under way, which need the channel.
     pub(super) ending: usize,
     /// Whether something may be on its way that claims don't know of: an answer of the broker would tell.
     pub(super) unsettled: bool,
@@ -63,7 +63,7 @@ pub(super) struct State {
     pub(super) trouble: Option<Error>,
 }
 
-/// The order of hand-out; the last tells messages of one task apart.
+/// The order of delivery; the last tells messages of one task apart.
 pub(super) type Place = (i64, u64, u64);
 
 #[derive(Debug)]
@@ -100,42 +100,42 @@ impl Line {
         Self {
             queue,
             state: Mutex::default(),
-            hints: watch::Sender::new(0),
+            notifications: watch::Sender::new(0),
             answered: watch::Sender::new(0),
             changed: Notify::new(),
             acknowledges: RwLock::default(),
         }
     }
 
-    /// A new intake's number, and what wakes it.
+    /// A new subscription's number, and what wakes it.
     pub(crate) fn enter(&self) -> (u64, watch::Receiver<u64>) {
         let mut state = self.state.lock();
-        let number = state.next_intake;
-        state.next_intake += 1;
-        state.intakes.insert(number, 0);
+        let number = state.next_subscription;
+        state.next_subscription += 1;
+        state.subscriptions.insert(number, 0);
         // Its first claim asks the broker, whatever others have found.
         state.unsettled = true;
         self.changed.notify_one();
-        (number, self.hints.subscribe())
+        (number, self.notifications.subscribe())
     }
 
-    pub(crate) fn leave(&self, intake: u64) {
+    pub(crate) fn leave(&self, subscription: u64) {
         let mut state = self.state.lock();
-        state.intakes.remove(&intake);
-        if state.intakes.is_empty() {
+        state.subscriptions.remove(&subscription);
+        if state.subscriptions.is_empty() {
             state.left_at = Some(Instant::now());
         }
         drop(state);
         self.changed.notify_one();
     }
 
-    pub(crate) fn intakes(&self) -> usize {
-        self.state.lock().intakes.len()
+    pub(crate) fn subscriptions(&self) -> usize {
+        self.state.lock().subscriptions.len()
     }
 
     /// Wakes whoever waits.
-    pub(crate) fn hint(&self) {
-        self.hints.send_modify(|n| *n += 1);
+    pub(crate) fn notification(&self) {
+        self.notifications.send_modify(|n| *n += 1);
     }
 
     /// The channels that leases are acknowledged on.
@@ -178,7 +178,7 @@ impl State {
         if self.room() > 0 {
             return None;
         }
-        let wanted = self.intakes.values().sum::<usize>().saturating_sub(self.pool.len()).min(WANT_MAX);
+        let wanted = self.subscriptions.values().sum::<usize>().saturating_sub(self.pool.len()).min(WANT_MAX);
         (wanted > 0).then_some(wanted)
     }
 

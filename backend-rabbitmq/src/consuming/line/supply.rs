@@ -15,7 +15,7 @@ use crate::codec::message::{self, Message};
 /// How long what has arrived waits for a claim.
 const HOARD_MAX: Duration = Duration::from_millis(200);
 
-/// How long the consumers stay when the last intake has left: another may come at once.
+/// How long the consumers stay when the last subscription has left: another may come at once.
 const LINGER: Duration = Duration::from_millis(10);
 
 /// What has come.
@@ -97,10 +97,10 @@ impl Line {
         self.state.lock().consumers.remove(&number);
     }
 
-    /// Whether an intake or a lease still needs the channel.
+    /// Whether a subscription or a lease still needs the channel.
     pub(crate) fn is_needed(&self) -> bool {
         let state = self.state.lock();
-        !state.intakes.is_empty() || !state.leases.is_empty() || state.ending > 0
+        !state.subscriptions.is_empty() || !state.leases.is_empty() || state.ending > 0
     }
 
     /// When something has to be looked at next: a lease that ends, or what nobody has claimed.
@@ -115,7 +115,7 @@ impl Line {
         let mut state = self.state.lock();
         let stops = state.stop_at().is_some_and(|at| at <= Instant::now());
         if stops {
-            state.intakes.values_mut().for_each(|want| *want = 0);
+            state.subscriptions.values_mut().for_each(|want| *want = 0);
         }
         stops
     }
@@ -123,7 +123,7 @@ impl Line {
     /// Keeps what has arrived for claims that came meanwhile; whether there are any.
     pub(crate) fn keep(&self) -> bool {
         let mut state = self.state.lock();
-        let is_wanted = state.intakes.values().any(|want| *want > 0);
+        let is_wanted = state.subscriptions.values().any(|want| *want > 0);
         if is_wanted {
             let now = Instant::now();
             state.pool.values_mut().for_each(|arrived| arrived.since = now);
@@ -201,7 +201,7 @@ impl State {
         if self.consumers.is_empty() && self.pool.is_empty() {
             return None;
         }
-        if self.intakes.is_empty() {
+        if self.subscriptions.is_empty() {
             return self.left_at.map(|at| at + LINGER);
         }
         let oldest = self.pool.values().map(|arrived| arrived.since).min()?;

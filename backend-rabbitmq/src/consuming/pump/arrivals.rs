@@ -121,7 +121,7 @@ impl Pump {
                 self.leaving.spawn(async move {
                     let found_in = store.names.ready(&line.queue);
                     let payload = delivery.data.into();
-                    if store.outbox.set_aside(&found_in, why, &delivery.properties, payload).await {
+                    if store.outbox.quarantined(&found_in, why, &delivery.properties, payload).await {
                         done_with(&line, vec![(channel, tag, consumer)]).await;
                     }
                 });

@@ -185,9 +185,9 @@ impl Pump {
 
     /// Makes sure that the queue has what was acknowledged on the channel, which may be ended then.
     ///
-    /// A broker's channel that has sent a queue more than a few acknowledgements keeps the others until these are processed, and
-    /// ends without sending them. A message that is asked for comes after what was sent; what was kept is sent before the answer
-    /// to the next request. If there is one, it goes back as well.
+    /// A broker's channel that has sent a queue more than a few acknowledgements keeps the others until these are
+    /// processed, and ends without sending them. A message that is asked for comes after what was sent; what was kept is
+    /// sent before the answer to the next request. If there is one, it goes back as well.
     pub(super) async fn see_off_acknowledgements(&mut self) -> Result<()> {
         let (store, channel) = (self.store.clone(), self.channel.clone());
         let ready = store.names.ready(&self.line.queue);

@@ -1,6 +1,6 @@
 //! What moves a line: opens its channel, consumes as much as is wanted, ends leases, gives back what nobody claims.
 //!
-//! It ends when no intake and no lease is left, or with the backend.
+//! It ends when no subscription and no lease is left, or with the backend.
 
 mod arrivals;
 mod consumers;
@@ -49,7 +49,7 @@ pub(crate) async fn run(store: Arc<Store>, lines: Arc<Lines>, line: Arc<Line>) {
                 backoff.succeeded();
                 if std::mem::take(&mut failed) {
                     // Whoever waits looks again.
-                    line.hint();
+                    line.notification();
                 }
                 let mut pump = Pump::new(store.clone(), lines.clone(), line.clone(), channel);
                 let over = pump.work().await;
@@ -78,7 +78,7 @@ pub(crate) async fn run(store: Arc<Store>, lines: Arc<Lines>, line: Arc<Line>) {
             }
         }
     }
-    line.hint();
+    line.notification();
 }
 
 /// Waits until the backend is closed.
@@ -183,13 +183,13 @@ impl Pump {
     /// Wakes those who wait, if something has come.
     fn tell(&mut self) {
         if std::mem::take(&mut self.fresh) {
-            self.line.hint();
+            self.line.notification();
         }
     }
 
     /// One process of those that consume the queue keeps its gate.
     async fn tend_gate(&mut self) {
-        let wanted = self.line.intakes() > 0;
+        let wanted = self.line.subscriptions() > 0;
         match (wanted, self.gate.take()) {
             (true, None) => {
                 self.strays = Some(Strays::of(&self.lines.strays, &self.store));

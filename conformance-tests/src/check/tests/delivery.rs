@@ -2,7 +2,7 @@ use delayline_core::OperationId;
 
 use super::Written;
 use super::written::{content, group, id, out, task};
-use crate::history::{Answer, Change, Held, Item, Op, Tally, Verdict, What};
+use crate::history::{Answer, Change, Disposition, Held, Item, Op, Tally, What};
 
 #[test]
 fn what_nobody_scheduled_is_a_phantom() {
@@ -56,7 +56,7 @@ fn other_content_than_was_scheduled() {
 }
 
 #[test]
-fn what_answered_existing_is_not_handed_out() {
+fn what_answered_existing_is_not_delivered() {
     let mut h = Written::new();
     h.schedule((0, 1), &[&task("a", 0)]);
     h.schedule_as((2, 3), &[(&task("a", 0).replacing("b"), "existing")]);
@@ -65,7 +65,7 @@ fn what_answered_existing_is_not_handed_out() {
 }
 
 #[test]
-fn what_was_replaced_is_not_handed_out_unless_the_two_overlap() {
+fn what_was_replaced_is_not_delivered_unless_the_two_overlap() {
     for (at, shown) in [((2, 3), true), ((2, 6), false)] {
         let mut h = Written::new();
         h.schedule((0, 1), &[&task("a", 0)]);
@@ -76,13 +76,13 @@ fn what_was_replaced_is_not_handed_out_unless_the_two_overlap() {
 }
 
 #[test]
-fn completed_and_handed_out_again() {
+fn completed_and_delivered_again() {
     let a = task("a", 0);
     let again = |between: &dyn Fn(&mut Written), fence: u64| {
         let mut h = Written::new();
         h.schedule((0, 1), &[&a]);
         h.claim((5, 6), vec![out(&a, 1, 1)]);
-        h.settle((7, 8), "a", 1, Verdict::Complete);
+        h.settle((7, 8), "a", 1, Disposition::Complete);
         between(&mut h);
         h.claim((20, 21), vec![out(&a, fence, 1)]);
         h
@@ -90,14 +90,14 @@ fn completed_and_handed_out_again() {
     again(&|_| {}, 2).shows("DUP-3");
     again(&|h| h.schedule((9, 10), &[&a]), 2).shows_nothing();
     again(&|h| h.schedule_unknown((9, 10), &a), 2).shows_nothing();
-    // The task was there while the verdict was under way: it was the same.
+    // The task was there while the disposition was under way: it was the same.
     again(&|h| h.schedule_as((9, 10), &[(&a, "failed")]), 2).shows("DUP-3");
 }
 
 #[test]
 fn what_a_crash_left_twice_comes_twice_at_the_most() {
     let a = task("a", 0);
-    // A crash after the task was accepted, and long before it is handed out.
+    // A crash after the task was accepted, and long before it is delivered.
     let came = |times: u64, crash: Option<u64>, leases_stored: bool| {
         let mut h = Written::declaring(|header| header.leases_stored = leases_stored);
         h.schedule((2, 3), &[&a]);
@@ -107,7 +107,7 @@ fn what_a_crash_left_twice_comes_twice_at_the_most() {
         for fence in 1..=times {
             let at = 10 * fence;
             h.claim((at, at + 1), vec![out(&a, fence, 1)]);
-            h.settle((at + 2, at + 3), "a", fence, Verdict::Complete);
+            h.settle((at + 2, at + 3), "a", fence, Disposition::Complete);
         }
         h
     };
@@ -125,19 +125,19 @@ fn a_completion_whose_answer_is_unknown_explains_nothing_and_breaks_nothing() {
     let mut h = Written::new();
     h.schedule((0, 1), &[&a]);
     h.claim((5, 6), vec![out(&a, 1, 1)]);
-    h.settle_as((7, 8), "a", 1, Verdict::Complete, None);
+    h.settle_as((7, 8), "a", 1, Disposition::Complete, None);
     h.claim((110, 111), vec![out(&a, 2, 2)]);
     h.shows_nothing();
 }
 
 #[test]
-fn buried_and_handed_out_again_without_a_redrive() {
+fn dead_lettered_and_delivered_again_without_a_redrive() {
     for (affected, shown) in [(0, true), (1, false)] {
         let a = task("a", 0);
         let mut h = Written::new();
         h.schedule((0, 1), &[&a]);
         h.claim((5, 6), vec![out(&a, 1, 1)]);
-        h.settle((7, 8), "a", 1, Verdict::Bury);
+        h.settle((7, 8), "a", 1, Disposition::DeadLetter);
         h.redrive((9, 10), affected);
         h.claim((20, 21), vec![out(&a, 2, 1)]);
         if shown { h.shows("DUP-2") } else { h.shows_nothing() }
@@ -145,7 +145,7 @@ fn buried_and_handed_out_again_without_a_redrive() {
 }
 
 #[test]
-fn cancelled_and_handed_out() {
+fn cancelled_and_delivered() {
     let a = task("a", 0);
     for (word, at, shown) in [("changed", (2, 3), true), ("changed", (2, 7), false), ("requested", (2, 3), false)] {
         let mut h = Written::new();
@@ -180,7 +180,7 @@ fn cancelled_in_flight_and_redelivered() {
 }
 
 #[test]
-fn cancelled_with_its_group_and_handed_out() {
+fn cancelled_with_its_group_and_delivered() {
     let member = |key: &str| task(key, 0).with(|task| task.content.group = Some(group("g")));
     for (early, shown) in [(true, true), (false, false)] {
         let a = member("a");
@@ -194,7 +194,7 @@ fn cancelled_with_its_group_and_handed_out() {
 }
 
 #[test]
-fn handed_out_after_its_queue_was_deleted() {
+fn delivered_after_its_queue_was_deleted() {
     for (at, shown) in [((2, 3), true), ((2, 7), false)] {
         let a = task("a", 0);
         let mut h = Written::new();
@@ -206,7 +206,7 @@ fn handed_out_after_its_queue_was_deleted() {
 }
 
 #[test]
-fn handed_out_while_paused() {
+fn delivered_while_paused() {
     for (resumed, shown) in [((9, 10), true), ((5, 10), false)] {
         let a = task("a", 0);
         let mut h = Written::new();
@@ -220,7 +220,7 @@ fn handed_out_while_paused() {
 
 #[test]
 fn more_attempts_than_it_may_have() {
-    let a = task("a", 0).with(|task| task.content.max_attempts = 1);
+    let a = task("a", 0).with(|task| task.content.attempts_max = 1);
     let mut h = Written::new();
     h.schedule((0, 1), &[&a]);
     h.claim((5, 6), vec![out(&a, 1, 1)]);
@@ -235,8 +235,8 @@ fn one_batch_may_hold_answers_of_every_kind() {
     h.schedule_as((0, 1), &[(&tasks[0], "created"), (&tasks[1], "failed"), (&tasks[2], "unknown")]);
     h.claim((5, 6), vec![out(&tasks[0], 1, 1)]);
     let settle = Op::Settle(vec![
-        (Held { id: id("a"), fence: 1 }, Verdict::Complete),
-        (Held { id: id("a"), fence: 9 }, Verdict::Complete),
+        (Held { id: id("a"), fence: 1 }, Disposition::Complete),
+        (Held { id: id("a"), fence: 9 }, Disposition::Complete),
     ]);
     h.call((7, 8), settle, Some(Answer::Settle(vec![Item::Ok(()), Item::Failed("LeaseLost".into())])));
     h.claim((9, 10), vec![out(&tasks[2], 1, 1)]);

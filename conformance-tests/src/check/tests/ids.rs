@@ -1,6 +1,6 @@
 use super::Written;
 use super::written::{out, task};
-use crate::history::{Change, Due, Verdict};
+use crate::history::{Change, Disposition, Due};
 
 #[test]
 fn an_id_that_is_there_was_created_again() {
@@ -39,12 +39,12 @@ fn where_an_id_may_stand_for_several_tasks_it_may_be_created_again() {
 }
 
 #[test]
-fn a_task_that_may_have_been_buried_leaves_its_id_free() {
+fn a_task_that_may_have_been_dead_lettered_leaves_its_id_free() {
     let a = task("a", 0).with(|task| task.expires = Some(Due::AfterUs(5_000)));
-    for (buried, shown) in [(0, true), (1, false)] {
+    for (dead_lettered, shown) in [(0, true), (1, false)] {
         let mut h = Written::new();
         h.schedule((0, 1), &[&a]);
-        h.claim_burying((10, 11), vec![], buried);
+        h.claim_dead_lettering((10, 11), vec![], dead_lettered);
         h.schedule((12, 13), &[&a]);
         if shown { h.shows("DUP-8") } else { h.shows_nothing() }
     }
@@ -53,19 +53,19 @@ fn a_task_that_may_have_been_buried_leaves_its_id_free() {
 #[test]
 fn an_id_that_is_free_answers_existing() {
     let a = task("a", 0);
-    let after = |verdict: Verdict, window_ms: u64, at: (u64, u64)| {
+    let after = |disposition: Disposition, window_ms: u64, at: (u64, u64)| {
         let mut h = Written::declaring(|header| header.retry_window_us = window_ms * 1000);
         h.schedule((0, 1), &[&a]);
         h.claim((2, 3), vec![out(&a, 1, 1)]);
-        h.settle((4, 6), "a", 1, verdict);
+        h.settle((4, 6), "a", 1, disposition);
         h.schedule_as(at, &[(&a, "existing")]);
         h
     };
-    after(Verdict::Complete, 0, (10, 11)).shows("DUP-10");
-    after(Verdict::Bury, 0, (10, 11)).shows("DUP-10");
-    after(Verdict::Complete, 0, (5, 11)).shows_nothing();
-    after(Verdict::Complete, 100, (10, 11)).shows_nothing();
-    after(Verdict::Retry(50_000), 0, (10, 11)).shows_nothing();
+    after(Disposition::Complete, 0, (10, 11)).shows("DUP-10");
+    after(Disposition::DeadLetter, 0, (10, 11)).shows("DUP-10");
+    after(Disposition::Complete, 0, (5, 11)).shows_nothing();
+    after(Disposition::Complete, 100, (10, 11)).shows_nothing();
+    after(Disposition::Retry(50_000), 0, (10, 11)).shows_nothing();
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_completed_id_is_remembered_for_the_window() {
         let mut h = Written::declaring(|header| header.retry_window_us = 100_000);
         h.schedule((0, 1), &[&a]);
         h.claim((2, 3), vec![out(&a, 1, 1)]);
-        h.settle((4, 5), "a", 1, Verdict::Complete);
+        h.settle((4, 5), "a", 1, Disposition::Complete);
         h.schedule(at, &[&a]);
         if shown { h.shows("DUP-11") } else { h.shows_nothing() }
     }

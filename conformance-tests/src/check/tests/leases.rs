@@ -1,8 +1,8 @@
 use super::Written;
 use super::written::{out, task, wall};
-use crate::history::{Change, Item, Op, Verdict};
+use crate::history::{Change, Disposition, Item, Op};
 
-/// A task that was handed out by a claim from 5 to 6 ms under a lease of 100 ms.
+/// A task that was delivered by a claim from 5 to 6 ms under a lease of 100 ms.
 fn claimed() -> Written {
     let mut h = Written::new();
     h.schedule((0, 1), &[&task("a", 0)]);
@@ -42,10 +42,11 @@ fn a_lease_that_was_settled_or_may_have_been_is_over() {
         h.claim((50, 51), vec![out(&a, 2, attempt)]);
         h
     };
-    between(&|h| h.settle((10, 11), "a", 1, Verdict::Retry(0)), 2).shows_nothing();
-    between(&|h| h.settle_as((10, 11), "a", 1, Verdict::Release, None), 1).shows_nothing();
-    between(&|h| h.settle_as((10, 60), "a", 1, Verdict::Release, Some(Item::Unknown)), 1).shows_nothing();
-    between(&|h| h.settle_as((10, 11), "a", 1, Verdict::Retry(0), Some(Item::Failed("Busy".into()))), 2).shows("DUP-1");
+    between(&|h| h.settle((10, 11), "a", 1, Disposition::Retry(0)), 2).shows_nothing();
+    between(&|h| h.settle_as((10, 11), "a", 1, Disposition::Release, None), 1).shows_nothing();
+    between(&|h| h.settle_as((10, 60), "a", 1, Disposition::Release, Some(Item::Unknown)), 1).shows_nothing();
+    between(&|h| h.settle_as((10, 11), "a", 1, Disposition::Retry(0), Some(Item::Failed("Busy".into()))), 2)
+        .shows("DUP-1");
     between(&|h| h.schedule_as((10, 11), &[(&a, "replaced")]), 1).shows_nothing();
 }
 
@@ -82,7 +83,7 @@ fn a_stale_lease_that_settles() {
     ] {
         let mut h = claimed();
         h.claim((110, 111), vec![out(&task("a", 0), 2, 2)]);
-        h.settle_as(at, "a", 1, Verdict::Retry(0), item);
+        h.settle_as(at, "a", 1, Disposition::Retry(0), item);
         if shown { h.shows("DUP-4") } else { h.shows_nothing() }
     }
 }
@@ -96,20 +97,20 @@ fn a_stale_lease_that_extends() {
 }
 
 #[test]
-fn a_repeated_verdict_whose_first_answer_was_lost_may_be_answered_ok() {
+fn a_repeated_disposition_whose_first_answer_was_lost_may_be_answered_ok() {
     let mut h = claimed();
-    h.settle_as((10, 11), "a", 1, Verdict::Release, None);
+    h.settle_as((10, 11), "a", 1, Disposition::Release, None);
     h.claim((20, 21), vec![out(&task("a", 0), 2, 1)]);
-    h.settle((22, 23), "a", 1, Verdict::Release);
+    h.settle((22, 23), "a", 1, Disposition::Release);
     h.shows_nothing();
 }
 
 #[test]
-fn a_second_verdict_after_the_first() {
+fn a_second_disposition_after_the_first() {
     for (at, shown) in [((12, 13), true), ((10, 13), false)] {
         let mut h = claimed();
-        h.settle((9, 11), "a", 1, Verdict::Complete);
-        h.settle(at, "a", 1, Verdict::Complete);
+        h.settle((9, 11), "a", 1, Disposition::Complete);
+        h.settle(at, "a", 1, Disposition::Complete);
         if shown { h.shows("DUP-4") } else { h.shows_nothing() }
     }
 }
@@ -120,11 +121,11 @@ fn a_live_lease_that_is_said_to_be_lost() {
     let between = |between: &dyn Fn(&mut Written)| {
         let mut h = claimed();
         between(&mut h);
-        h.settle_as((50, 51), "a", 1, Verdict::Complete, lost());
+        h.settle_as((50, 51), "a", 1, Disposition::Complete, lost());
         h
     };
     between(&|_| {}).shows("DUP-4");
-    between(&|h| h.settle((10, 11), "a", 1, Verdict::Complete)).shows_nothing();
+    between(&|h| h.settle((10, 11), "a", 1, Disposition::Complete)).shows_nothing();
     between(&|h| h.schedule_as((10, 60), &[(&a, "replaced")])).shows_nothing();
     between(&|h| h.done((10, 11), Op::Delete)).shows_nothing();
 }
@@ -134,14 +135,14 @@ fn a_lease_that_ended_settles_while_nobody_took_the_task() {
     let between = |between: &dyn Fn(&mut Written)| {
         let mut h = claimed();
         between(&mut h);
-        h.settle_as((150, 151), "a", 1, Verdict::Complete, lost());
+        h.settle_as((150, 151), "a", 1, Disposition::Complete, lost());
         h
     };
     between(&|_| {}).shows("DUP-5");
     between(&|h| h.claim((120, 121), vec![])).shows("DUP-5");
     between(&|h| h.claim((120, 121), vec![out(&task("a", 0), 2, 2)])).shows_nothing();
     between(&|h| h.call((120, 121), Written::claim_op(), None)).shows_nothing();
-    between(&|h| h.claim_burying((120, 121), vec![], 1)).shows_nothing();
+    between(&|h| h.claim_dead_lettering((120, 121), vec![], 1)).shows_nothing();
     let moved = crate::history::Change::MoveTo(crate::history::Due::AfterUs(0));
     between(&|h| h.change((120, 121), "a", moved, "changed")).shows_nothing();
 }
@@ -163,10 +164,10 @@ fn an_extension_that_shortens() {
 #[test]
 fn attempts_follow_from_how_the_one_before_ended() {
     let a = task("a", 0);
-    let second = |verdict: Option<Verdict>, known: bool, attempt: u32| {
+    let second = |disposition: Option<Disposition>, known: bool, attempt: u32| {
         let mut h = claimed();
-        if let Some(verdict) = verdict {
-            h.settle_as((10, 11), "a", 1, verdict, known.then_some(Item::Ok(())));
+        if let Some(disposition) = disposition {
+            h.settle_as((10, 11), "a", 1, disposition, known.then_some(Item::Ok(())));
         }
         h.claim((110, 111), vec![out(&a, 2, attempt)]);
         h
@@ -174,13 +175,13 @@ fn attempts_follow_from_how_the_one_before_ended() {
     second(None, true, 2).shows_nothing();
     second(None, true, 1).shows("DUP-12");
     second(None, true, 3).shows("DUP-12");
-    second(Some(Verdict::Retry(0)), true, 2).shows_nothing();
-    second(Some(Verdict::Retry(0)), true, 1).shows("DUP-12");
-    second(Some(Verdict::Release), true, 1).shows_nothing();
-    second(Some(Verdict::Release), true, 2).shows("DUP-12");
-    second(Some(Verdict::Snooze(0)), true, 2).shows("DUP-12");
-    second(Some(Verdict::Snooze(0)), false, 2).shows_nothing();
-    second(Some(Verdict::Snooze(0)), false, 1).shows_nothing();
+    second(Some(Disposition::Retry(0)), true, 2).shows_nothing();
+    second(Some(Disposition::Retry(0)), true, 1).shows("DUP-12");
+    second(Some(Disposition::Release), true, 1).shows_nothing();
+    second(Some(Disposition::Release), true, 2).shows("DUP-12");
+    second(Some(Disposition::Snooze(0)), true, 2).shows("DUP-12");
+    second(Some(Disposition::Snooze(0)), false, 2).shows_nothing();
+    second(Some(Disposition::Snooze(0)), false, 1).shows_nothing();
 }
 
 #[test]
@@ -204,7 +205,7 @@ fn a_new_task_and_a_redriven_one_start_over() {
     h.claim((12, 13), vec![out(&a.clone().replacing("b"), 2, 2)]);
     h.shows("DUP-12");
     let mut h = claimed();
-    h.settle((10, 11), "a", 1, Verdict::Bury);
+    h.settle((10, 11), "a", 1, Disposition::DeadLetter);
     h.redrive((12, 13), 1);
     h.claim((14, 15), vec![out(&a, 2, 1)]);
     h.shows_nothing();
@@ -215,12 +216,12 @@ fn a_redriven_letter_takes_the_id_of_a_task_that_was_cancelled_in_flight() {
     let (a, b) = (task("a", 0), task("a", 0).replacing("b"));
     let taken = |between: &dyn Fn(&mut Written)| {
         let mut h = claimed();
-        h.settle((7, 8), "a", 1, Verdict::Bury);
+        h.settle((7, 8), "a", 1, Disposition::DeadLetter);
         h.schedule((10, 11), &[&b]);
         h.claim((12, 13), vec![out(&b, 2, 1)]);
         between(&mut h);
         h.claim((20, 21), vec![out(&a, 3, 1)]);
-        h.settle_as((22, 23), "a", 2, Verdict::Complete, lost());
+        h.settle_as((22, 23), "a", 2, Disposition::Complete, lost());
         h
     };
     let cancel = |h: &mut Written| h.change((14, 15), "a", Change::Cancel, "in_flight");

@@ -7,7 +7,7 @@ use delayline_core::ChangeOutcome;
 use tokio::time::Instant;
 
 use super::written::{Written, out, task};
-use crate::history::{Answer, Change, DeclaredOrder, Due, Op, Planned, Verdict};
+use crate::history::{Answer, Change, DeclaredOrder, Disposition, Due, Op, Planned};
 use crate::ledger::Ledger;
 
 const TASKS: u32 = 4;
@@ -82,7 +82,7 @@ impl Both {
         let mut rng = fastrand::Rng::with_seed(seed);
         let one = |number: u32| {
             let planned =
-                task(&number.to_string(), rng.u64(0..20) * STEP_MS).with(|task| task.content.max_attempts = 99);
+                task(&number.to_string(), rng.u64(0..20) * STEP_MS).with(|task| task.content.attempts_max = 99);
             One { planned, state: State::Waits, due_ms: 0, fence: 0, asked: false }
         };
         let tasks = (0..TASKS).map(one).collect();
@@ -118,8 +118,8 @@ impl Both {
         let answer = Answer::Claim {
             deliveries: vec![out(&one.planned, one.fence, one.fence as u32)],
             next_due_us: None,
-            buried: 0,
-            set_aside: 0,
+            dead_lettered: 0,
+            quarantined: 0,
         };
         self.written.call(at, Op::Claim { max: 1, max_bytes: 1 << 20, lease_us: LEASE_US }, Some(answer));
         self.ledger.delivered(number, self.instant(at.1));
@@ -129,7 +129,7 @@ impl Both {
         let at = self.next();
         let one = &mut self.tasks[number as usize];
         one.state = State::Completed;
-        self.written.settle(at, &number.to_string(), one.fence, Verdict::Complete);
+        self.written.settle(at, &number.to_string(), one.fence, Disposition::Complete);
         self.ledger.completed(number);
     }
 
@@ -139,7 +139,7 @@ impl Both {
         let one = &mut self.tasks[number as usize];
         one.state = if one.state == State::Marked { State::Cancelled } else { State::Waits };
         one.due_ms = at.1 + after;
-        self.written.settle(at, &number.to_string(), one.fence, Verdict::Retry(after * 1000));
+        self.written.settle(at, &number.to_string(), one.fence, Disposition::Retry(after * 1000));
         self.ledger.given_back(number, self.instant(at.0 + after));
     }
 
@@ -218,12 +218,12 @@ impl Both {
     }
 
     fn found(self) -> (BTreeSet<Found>, BTreeSet<Found>) {
-        let verdict = self.ledger.verdict();
+        let disposition = self.ledger.disposition();
         let tallies = [
-            (Found::Lost, verdict.lost),
-            (Found::Early, verdict.early),
-            (Found::Again, verdict.again),
-            (Found::Revived, verdict.revived),
+            (Found::Lost, disposition.lost),
+            (Found::Early, disposition.early),
+            (Found::Again, disposition.again),
+            (Found::Revived, disposition.revived),
         ];
         let books = tallies.into_iter().filter(|(_, tally)| tally.count > 0).map(|(found, _)| found).collect();
         let findings = self.written.checked();

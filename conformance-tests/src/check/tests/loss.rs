@@ -1,8 +1,8 @@
 use super::Written;
 use super::written::{group, out, task, wall};
-use crate::history::{Change, Due, Op, Planned, Tally, Verdict};
+use crate::history::{Change, Disposition, Due, Op, Planned, Tally};
 
-/// A task that was scheduled and is not handed out, what happened meanwhile, and a last look at 500 ms.
+/// A task that was scheduled and is not delivered, what happened meanwhile, and a last look at 500 ms.
 fn missing(planned: &Planned, meanwhile: impl FnOnce(&mut Written)) -> Written {
     let mut h = Written::new();
     h.schedule((0, 1), &[planned]);
@@ -66,24 +66,24 @@ fn moved_behind_the_last_look() {
 }
 
 #[test]
-fn handed_out_and_not_seen_again() {
+fn delivered_and_not_seen_again() {
     let a = task("a", 50);
-    let settled = |verdict: Option<Verdict>, known: bool| {
+    let settled = |disposition: Option<Disposition>, known: bool| {
         missing(&a, |h| {
             h.claim((60, 61), vec![out(&a, 1, 1)]);
-            if let Some(verdict) = verdict {
-                h.settle_as((70, 71), "a", 1, verdict, known.then_some(crate::history::Item::Ok(())));
+            if let Some(disposition) = disposition {
+                h.settle_as((70, 71), "a", 1, disposition, known.then_some(crate::history::Item::Ok(())));
             }
         })
     };
     settled(None, true).shows("LOSS-2");
-    settled(Some(Verdict::Retry(100_000)), true).shows("LOSS-2");
-    settled(Some(Verdict::Release), true).shows("LOSS-2");
-    settled(Some(Verdict::Retry(600_000)), true).shows_nothing();
-    settled(Some(Verdict::Release), false).shows_nothing();
-    settled(Some(Verdict::Complete), false).shows_nothing();
-    settled(Some(Verdict::Complete), true).shows_nothing();
-    settled(Some(Verdict::Bury), true).shows_nothing();
+    settled(Some(Disposition::Retry(100_000)), true).shows("LOSS-2");
+    settled(Some(Disposition::Release), true).shows("LOSS-2");
+    settled(Some(Disposition::Retry(600_000)), true).shows_nothing();
+    settled(Some(Disposition::Release), false).shows_nothing();
+    settled(Some(Disposition::Complete), false).shows_nothing();
+    settled(Some(Disposition::Complete), true).shows_nothing();
+    settled(Some(Disposition::DeadLetter), true).shows_nothing();
 }
 
 #[test]
@@ -98,21 +98,21 @@ fn under_a_lease_at_the_end() {
 }
 
 #[test]
-fn buried_as_often_as_claims_say() {
+fn dead_lettered_as_often_as_claims_say() {
     let expires = |key: &str| task(key, 0).with(|task| task.expires = Some(Due::AfterUs(100_000)));
-    for (buried, shown) in [(1, true), (2, false)] {
+    for (dead_lettered, shown) in [(1, true), (2, false)] {
         let mut h = Written::new();
         h.schedule((0, 1), &[&expires("a"), &expires("b")]);
-        h.claim_burying((200, 201), vec![], buried);
+        h.claim_dead_lettering((200, 201), vec![], dead_lettered);
         h.claim((500, 501), vec![]);
         h.drained(502);
         if shown { h.shows("LOSS-1") } else { h.shows_nothing() }
     }
-    let last = task("a", 0).with(|task| task.content.max_attempts = 1);
-    for (buried, shown) in [(0, true), (1, false)] {
+    let last = task("a", 0).with(|task| task.content.attempts_max = 1);
+    for (dead_lettered, shown) in [(0, true), (1, false)] {
         missing(&last, |h| {
             h.claim((60, 61), vec![out(&last, 1, 1)]);
-            h.claim_burying((200, 201), vec![], buried);
+            h.claim_dead_lettering((200, 201), vec![], dead_lettered);
         })
         .checked()
         .violations
@@ -122,7 +122,7 @@ fn buried_as_often_as_claims_say() {
     }
     missing(&last, |h| {
         h.claim((60, 61), vec![out(&last, 1, 1)]);
-        h.settle((70, 71), "a", 1, Verdict::Retry(0));
+        h.settle((70, 71), "a", 1, Disposition::Retry(0));
     })
     .shows_nothing();
 }

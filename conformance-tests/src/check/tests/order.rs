@@ -7,7 +7,7 @@ fn outs(tasks: &[&Planned]) -> Vec<Delivered> {
 }
 
 #[test]
-fn the_later_one_was_handed_out_first() {
+fn the_later_one_was_delivered_first() {
     let (x, y) = (task("x", 50), task("y", 60));
     let one_after_the_other = |first: (u64, u64), second: (u64, u64)| {
         let mut h = Written::new();
@@ -19,7 +19,7 @@ fn the_later_one_was_handed_out_first() {
     };
     one_after_the_other((70, 71), (72, 73)).shows("ORDER-1");
     one_after_the_other((70, 73), (72, 74)).shows_nothing();
-    // It may not have been visible yet when the other was handed out.
+    // It may not have been visible yet when the other was delivered.
     one_after_the_other((51, 61), (72, 74)).shows_nothing();
     let mut within = Written::new();
     within.schedule((0, 1), &[&x]);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    Change, Claim, ClaimedTask, Clock as _, DeadLetterOp, DeadSelect, DelayBackend, Due, GroupName, NewTask, QueueName,
-    Result, Select, Shift, TestClock, Timestamp, Verdict, async_trait,
+    Change, Claim, ClaimedTask, Clock as _, DeadLetterOp, DeadLetterSelect, DelayBackend, Disposition, Due, GroupName,
+    NewTask, QueueName, Result, Select, Shift, TestClock, Timestamp, async_trait,
 };
 use delayline_memory::{MemoryBackend, MemoryConfig};
 use parking_lot::Mutex;
@@ -48,7 +48,7 @@ impl Harness for Memory {
 /// One client: schedules, claims, settles, extends, changes; drops some of its calls.
 async fn work(t: Arc<Trial>, queue: QueueName, client: u64) {
     let backend = t.backend();
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let mut rng = t.rng();
     let mut rng = (0..=client).fold(rng.fork(), |_, _| rng.fork());
     let mut held: Vec<ClaimedTask> = Vec::new();
@@ -63,21 +63,21 @@ async fn work(t: Arc<Trial>, queue: QueueName, client: u64) {
                 let claim = Claim::new(rng.usize(1..8), ms + Duration::from_millis(1));
                 if client == 0 && rng.u32(0..4) == 0 {
                     // Dropped half-way, if it takes more than one go.
-                    let _ = intake.claim(claim).now_or_never();
+                    let _ = subscription.claim(claim).now_or_never();
                 } else {
-                    held.extend(intake.claim(claim).await.unwrap().deliveries);
+                    held.extend(subscription.claim(claim).await.unwrap().deliveries);
                 }
             }
             6..9 if !held.is_empty() => {
                 let lease = held.swap_remove(rng.usize(0..held.len())).lease;
-                let verdict = match rng.u32(0..6) {
-                    0 => Verdict::Retry { after: ms, reason: "again".into() },
-                    1 => Verdict::Snooze { after: ms },
-                    2 => Verdict::Bury { reason: "never".into() },
-                    3 => Verdict::Release,
-                    _ => Verdict::Complete,
+                let disposition = match rng.u32(0..6) {
+                    0 => Disposition::Retry { after: ms, reason: "again".into() },
+                    1 => Disposition::Snooze { after: ms },
+                    2 => Disposition::DeadLetter { reason: "never".into() },
+                    3 => Disposition::Release,
+                    _ => Disposition::Complete,
                 };
-                backend.settle(&queue, vec![(lease, verdict)]).await.unwrap();
+                backend.settle(&queue, vec![(lease, disposition)]).await.unwrap();
             }
             9 if !held.is_empty() => {
                 let leases = held.iter().take(3).map(|task| task.lease.clone()).collect();
@@ -115,7 +115,7 @@ async fn change(t: &Trial, backend: &Arc<dyn DelayBackend>, queue: &QueueName, r
         2 => Change::shift(Shift::Later(by)),
         3 => Change::shift(Shift::Sooner(by)),
         _ => {
-            let redrive = DeadLetterOp::Redrive { select: DeadSelect::All, rate: None };
+            let redrive = DeadLetterOp::Redrive { select: DeadLetterSelect::All, rate: None };
             drop(backend.dead_letters(queue, redrive).await.unwrap());
             return;
         }
@@ -147,19 +147,19 @@ fn checked(time: Time, seed: u64) -> Summary {
 
 async fn take_the_rest(trial: &Trial, queue: &QueueName) {
     let backend = trial.backend();
-    let mut intake = trial.intake(&backend, queue).await;
+    let mut subscription = trial.subscribe(&backend, queue).await;
     loop {
-        let claimed = intake.claim(Claim::new(100, Duration::from_secs(60))).await.unwrap();
+        let claimed = subscription.claim(Claim::new(100, Duration::from_secs(60))).await.unwrap();
         trial.complete(&backend, queue, &claimed.deliveries).await;
         match claimed.next_due_in {
             _ if !claimed.deliveries.is_empty() => {}
-            Some(until) => intake.wait(until).await,
+            Some(until) => subscription.wait(until).await,
             None => break,
         }
     }
     // Long after all were due, so that those are looked for.
     tokio::time::sleep(Duration::from_millis(50)).await;
-    trial.claim(&mut intake, 1).await;
+    trial.claim(&mut subscription, 1).await;
     trial.history().drained(queue);
 }
 

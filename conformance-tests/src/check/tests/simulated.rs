@@ -11,7 +11,7 @@ use super::store::{Fault, Store};
 use super::written::{content, group, id, queue};
 use crate::check::{Findings, check};
 use crate::history::{
-    Accepted, Answer, Change, DeclaredOrder, Due, Event, Header, Held, Item, Op, Planned, Recording, Verdict, What,
+    Accepted, Answer, Change, DeclaredOrder, Disposition, Due, Event, Header, Held, Item, Op, Planned, Recording, What,
 };
 
 /// How a run goes.
@@ -187,7 +187,7 @@ impl Simulation {
                 Some(held) if self.rng.u32(0..6) == 0 => {
                     Op::Extend { leases: vec![held], by_us: self.rng.u64(1..60) * 1_000 }
                 }
-                Some(held) => Op::Settle(vec![(held, self.verdict())]),
+                Some(held) => Op::Settle(vec![(held, self.disposition())]),
                 None => Op::Resume,
             },
             85..97 if self.run.changes => {
@@ -216,13 +216,13 @@ impl Simulation {
         (n > 0).then(|| self.held[self.rng.usize(n.saturating_sub(6)..n)].clone())
     }
 
-    fn verdict(&mut self) -> Verdict {
+    fn disposition(&mut self) -> Disposition {
         match self.rng.u32(0..10) {
-            0..4 => Verdict::Complete,
-            4..6 => Verdict::Retry(self.rng.u64(0..30_000)),
-            6..8 => Verdict::Snooze(self.rng.u64(0..30_000)),
-            8 => Verdict::Bury,
-            _ => Verdict::Release,
+            0..4 => Disposition::Complete,
+            4..6 => Disposition::Retry(self.rng.u64(0..30_000)),
+            6..8 => Disposition::Snooze(self.rng.u64(0..30_000)),
+            8 => Disposition::DeadLetter,
+            _ => Disposition::Release,
         }
     }
 
@@ -265,15 +265,15 @@ impl Simulation {
                     .collect(),
             ),
             Op::Claim { max, lease_us, .. } => {
-                let (deliveries, buried) = store.claim(now, *max, *lease_us);
-                Answer::Claim { deliveries, next_due_us: None, buried, set_aside: 0 }
+                let (deliveries, dead_lettered) = store.claim(now, *max, *lease_us);
+                Answer::Claim { deliveries, next_due_us: None, dead_lettered, quarantined: 0 }
             }
-            Op::Settle(verdicts) => Answer::Settle(
-                verdicts
+            Op::Settle(dispositions) => Answer::Settle(
+                dispositions
                     .iter()
                     .map(
-                        |(held, verdict)| {
-                            if store.settle(now, held, *verdict) { Item::Ok(()) } else { Item::Failed(lost()) }
+                        |(held, disposition)| {
+                            if store.settle(now, held, *disposition) { Item::Ok(()) } else { Item::Failed(lost()) }
                         },
                     )
                     .collect(),
@@ -312,7 +312,7 @@ impl Simulation {
             let Some(Answer::Claim { deliveries, .. }) = claim else { unreachable!("a claim's answer") };
             for delivered in deliveries {
                 now += 10;
-                self.at_once(now, Op::Settle(vec![(delivered.lease, Verdict::Complete)]));
+                self.at_once(now, Op::Settle(vec![(delivered.lease, Disposition::Complete)]));
             }
         }
         now += 100_000_000;
@@ -374,7 +374,7 @@ const FAULTS: &[(Fault, &[&str])] = &[
     (Fault::SettlesStaleLeases, &["DUP-4"]),
     (Fault::RefusesLiveLeases, &["DUP-4", "DUP-5"]),
     (Fault::BringsBackTheCompleted, &["DUP-3"]),
-    (Fault::BringsBackTheBuried, &["DUP-2"]),
+    (Fault::BringsBackTheDeadLettered, &["DUP-2"]),
     (Fault::RepeatsFences, &["DUP-6"]),
     (Fault::CountsNoAttempts, &["DUP-12"]),
     (Fault::CountsReleases, &["DUP-12"]),

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::Written;
 use super::written::{group, out, task};
-use crate::history::{Change, DeclaredOrder, Planned, Tally, Verdict};
+use crate::history::{Change, DeclaredOrder, Disposition, Planned, Tally};
 
 /// Far beyond what a busy machine needs; a scan of everything for everything would take minutes.
 const SECONDS_MAX: u64 = 20;
@@ -32,7 +32,7 @@ fn many_tasks() {
             h.claim((at, at + 1), batch.iter().map(|task| out(task, 1, 1)).collect());
             for task in batch {
                 at += 2;
-                h.settle((at, at + 1), &task.id.clone().unwrap().to_text(), 1, Verdict::Complete);
+                h.settle((at, at + 1), &task.id.clone().unwrap().to_text(), 1, Disposition::Complete);
             }
             at += 2;
         }
@@ -50,7 +50,7 @@ fn one_id_again_and_again() {
         h.schedule((at, at + 1), &[&a]);
         h.change((at + 2, at + 3), "a", Change::Shift(1_000), "changed");
         h.claim((at + 10, at + 11), vec![out(&a, fence, 1)]);
-        h.settle((at + 12, at + 13), "a", fence, Verdict::Complete);
+        h.settle((at + 12, at + 13), "a", fence, Disposition::Complete);
         at += 20;
     }
     h.claim((at + 1000, at + 1001), vec![]);

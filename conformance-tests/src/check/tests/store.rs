@@ -1,6 +1,6 @@
 //! A store in miniature that keeps every promise, unless it is told to break one.
 
-use crate::history::{Change, Content, Delivered, Due, Extended, Held, Planned, Tally, Verdict};
+use crate::history::{Change, Content, Delivered, Disposition, Due, Extended, Held, Planned, Tally};
 use delayline_core::{GroupName, TaskId, Timestamp};
 
 use super::written::WALL;
@@ -19,7 +19,7 @@ pub(super) enum Fault {
     SettlesStaleLeases,
     RefusesLiveLeases,
     BringsBackTheCompleted,
-    BringsBackTheBuried,
+    BringsBackTheDeadLettered,
     RepeatsFences,
     CountsNoAttempts,
     CountsReleases,
@@ -163,22 +163,22 @@ impl Store {
             }
             _ => visible.sort_by_key(|i| (self.visible(&self.tasks[*i]), self.tasks[*i].sequence)),
         }
-        let (mut deliveries, mut ended, mut buried) = (Vec::new(), Vec::new(), 0);
+        let (mut deliveries, mut ended, mut dead_lettered) = (Vec::new(), Vec::new(), 0);
         for i in visible {
             if deliveries.len() == max {
                 break;
             }
             let task = &self.tasks[i];
             let has_expired = task.expires.is_some_and(|at| self.mono(at) < now as i64 / 1000 * 1000);
-            if has_expired && self.fault != Fault::IgnoresExpiry || task.attempt >= task.content.max_attempts {
+            if has_expired && self.fault != Fault::IgnoresExpiry || task.attempt >= task.content.attempts_max {
                 ended.push(task.id.clone());
-                buried += 1;
+                dead_lettered += 1;
                 continue;
             }
             deliveries.push(self.lease(now, i, lease_us));
         }
         for id in ended {
-            self.bury(&id);
+            self.dead_letter(&id);
         }
         if self.fault == Fault::TurnsTheOrderRound {
             deliveries.reverse();
@@ -189,7 +189,7 @@ impl Store {
             made_up.lease.id = TaskId::new(format!("made-up-{now}")).unwrap();
             deliveries.push(made_up);
         }
-        (deliveries, buried)
+        (deliveries, dead_lettered)
     }
 
     fn lease(&mut self, now: u64, i: usize, lease_us: u64) -> Delivered {
@@ -222,7 +222,7 @@ impl Store {
         }
     }
 
-    fn bury(&mut self, id: &TaskId) {
+    fn dead_letter(&mut self, id: &TaskId) {
         let i = self.tasks.iter().position(|task| task.id == *id).unwrap();
         let task = self.tasks.remove(i);
         self.dead.push(task);
@@ -246,35 +246,35 @@ impl Store {
         self.tasks.iter().position(is_held)
     }
 
-    pub(super) fn settle(&mut self, now: u64, held: &Held, verdict: Verdict) -> bool {
+    pub(super) fn settle(&mut self, now: u64, held: &Held, disposition: Disposition) -> bool {
         self.reap(now);
         let by_id = || self.tasks.iter().position(|task| task.id == held.id);
         let found = if self.fault == Fault::SettlesStaleLeases { by_id() } else { self.held(held) };
         let Some(i) = found.filter(|_| self.fault != Fault::RefusesLiveLeases || !held.fence.is_multiple_of(10)) else {
             return false;
         };
-        let (id, attempts) = (self.tasks[i].id.clone(), self.tasks[i].content.max_attempts);
+        let (id, attempts) = (self.tasks[i].id.clone(), self.tasks[i].content.attempts_max);
         let keeps_delay = self.fault != Fault::IgnoresRetryDelays;
         let counts = self.fault == Fault::CountsReleases;
         let resurrects = self.has(Fault::BringsBackTheCompleted, 10);
-        let exhumes = self.has(Fault::BringsBackTheBuried, 2);
+        let exhumes = self.has(Fault::BringsBackTheDeadLettered, 2);
         let task = &mut self.tasks[i];
         let later = |after: u64| When::Mono(ceil(now + if keeps_delay { after } else { 0 }));
         let cancelled = task.lease.is_some_and(|lease| lease.cancelled);
         task.lease = None;
-        match verdict {
+        match disposition {
             _ if cancelled => drop(self.tasks.remove(i)),
-            Verdict::Complete if resurrects => {}
-            Verdict::Complete => drop(self.tasks.remove(i)),
-            Verdict::Retry(_) if task.attempt >= attempts => self.bury(&id),
-            Verdict::Retry(after) => task.due = later(after),
-            Verdict::Snooze(after) => {
+            Disposition::Complete if resurrects => {}
+            Disposition::Complete => drop(self.tasks.remove(i)),
+            Disposition::Retry(_) if task.attempt >= attempts => self.dead_letter(&id),
+            Disposition::Retry(after) => task.due = later(after),
+            Disposition::Snooze(after) => {
                 task.due = later(after);
                 task.attempt = task.attempt.saturating_sub(u32::from(!counts));
             }
-            Verdict::Bury if exhumes => {}
-            Verdict::Bury => self.bury(&id),
-            Verdict::Release => task.attempt = task.attempt.saturating_sub(u32::from(!counts)),
+            Disposition::DeadLetter if exhumes => {}
+            Disposition::DeadLetter => self.dead_letter(&id),
+            Disposition::Release => task.attempt = task.attempt.saturating_sub(u32::from(!counts)),
         }
         true
     }

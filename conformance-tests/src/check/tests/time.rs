@@ -2,7 +2,7 @@ use delayline_core::{OperationId, Timestamp};
 
 use super::Written;
 use super::written::{group, out, task, wall};
-use crate::history::{Change, Due, Tally, Verdict};
+use crate::history::{Change, Disposition, Due, Tally};
 
 const fn ms(ms: u64) -> u64 {
     ms * 1000
@@ -38,13 +38,13 @@ fn before_an_instant_of_the_wall_clock() {
 
 #[test]
 fn before_a_retry_or_a_snooze_is_over() {
-    for verdict in [Verdict::Retry(ms(500)), Verdict::Snooze(ms(500))] {
-        let attempt = if verdict == Verdict::Retry(ms(500)) { 2 } else { 1 };
+    for disposition in [Disposition::Retry(ms(500)), Disposition::Snooze(ms(500))] {
+        let attempt = if disposition == Disposition::Retry(ms(500)) { 2 } else { 1 };
         for (at, shown) in [((400, 509), true), ((400, 510), false)] {
             let mut h = Written::new();
             h.schedule((0, 1), &[&task("a", 0)]);
             h.claim((5, 6), vec![out(&task("a", 0), 1, 1)]);
-            h.settle((10, 11), "a", 1, verdict);
+            h.settle((10, 11), "a", 1, disposition);
             h.claim(at, vec![out(&task("a", 0), 2, attempt)]);
             if shown { h.shows("TIME-1") } else { h.shows_nothing() }
         }
@@ -57,7 +57,7 @@ fn an_unknown_retry_or_the_end_of_the_lease_whichever_is_first() {
         let mut h = Written::new();
         h.schedule((0, 1), &[&task("a", 0)]);
         h.claim((5, 6), vec![out(&task("a", 0), 1, 1)]);
-        h.settle_as((10, 11), "a", 1, Verdict::Retry(ms(40)), None);
+        h.settle_as((10, 11), "a", 1, Disposition::Retry(ms(40)), None);
         h.claim(at, vec![out(&task("a", 0), 2, 2)]);
         if shown { h.shows("TIME-1") } else { h.shows_nothing() }
     }

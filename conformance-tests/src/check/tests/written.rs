@@ -4,8 +4,8 @@ use delayline_core::{GroupName, Headers, OperationId, QueueName, Receipt, TaskId
 
 use crate::check::{Findings, check};
 use crate::history::{
-    Accepted, Answer, Change, Content, DeclaredOrder, Delivered, Due, Event, Extended, Header, Held, Item, Op, Planned,
-    Recording, Tally, Verdict, What,
+    Accepted, Answer, Change, Content, DeclaredOrder, Delivered, Disposition, Due, Event, Extended, Header, Held, Item,
+    Op, Planned, Recording, Tally, What,
 };
 
 /// Where the wall clock starts.
@@ -48,7 +48,7 @@ pub(super) fn task(key: &str, after_ms: u64) -> Planned {
 
 pub(super) fn content(payload: &str) -> Content {
     let payload_hash = payload.bytes().fold(7, |hash: u64, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
-    Content { payload_len: payload.len(), payload_hash, headers: Headers::new(), group: None, max_attempts: 3 }
+    Content { payload_len: payload.len(), payload_hash, headers: Headers::new(), group: None, attempts_max: 3 }
 }
 
 impl Planned {
@@ -142,11 +142,11 @@ impl Written {
 
     /// A claim with leases of 100 ms.
     pub(super) fn claim(&mut self, at: At, deliveries: Vec<Delivered>) {
-        self.claim_burying(at, deliveries, 0);
+        self.claim_dead_lettering(at, deliveries, 0);
     }
 
-    pub(super) fn claim_burying(&mut self, at: At, deliveries: Vec<Delivered>, buried: u64) {
-        let answer = Answer::Claim { deliveries, next_due_us: None, buried, set_aside: 0 };
+    pub(super) fn claim_dead_lettering(&mut self, at: At, deliveries: Vec<Delivered>, dead_lettered: u64) {
+        let answer = Answer::Claim { deliveries, next_due_us: None, dead_lettered, quarantined: 0 };
         self.call(at, Self::claim_op(), Some(answer));
     }
 
@@ -154,12 +154,19 @@ impl Written {
         Op::Claim { max: 100, max_bytes: 1 << 20, lease_us: 100_000 }
     }
 
-    pub(super) fn settle(&mut self, at: At, key: &str, fence: u64, verdict: Verdict) {
-        self.settle_as(at, key, fence, verdict, Some(Item::Ok(())));
+    pub(super) fn settle(&mut self, at: At, key: &str, fence: u64, disposition: Disposition) {
+        self.settle_as(at, key, fence, disposition, Some(Item::Ok(())));
     }
 
-    pub(super) fn settle_as(&mut self, at: At, key: &str, fence: u64, verdict: Verdict, item: Option<Item<()>>) {
-        let op = Op::Settle(vec![(Held { id: id(key), fence }, verdict)]);
+    pub(super) fn settle_as(
+        &mut self,
+        at: At,
+        key: &str,
+        fence: u64,
+        disposition: Disposition,
+        item: Option<Item<()>>,
+    ) {
+        let op = Op::Settle(vec![(Held { id: id(key), fence }, disposition)]);
         self.call(at, op, item.map(|item| Answer::Settle(vec![item])));
     }
 

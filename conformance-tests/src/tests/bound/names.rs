@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use delayline_core::{
-    AdminOp, Bytes, Change, ChangeOutcome, DelayBackend, Due, ErrorKind, GroupName, NewTask, Outcome, Queue, QueueName,
-    Select, TaskId, TaskRef, limits,
+    AdminOp, Bytes, Change, ChangeOutcome, DelayBackend, Due, ErrorKind, GroupName, NewTask, Queue, QueueName,
+    ScheduleOutcome, Select, TaskId, TaskRef, limits,
 };
 
 use crate::need::Need;
@@ -17,7 +17,7 @@ pub async fn bound_1_every_allowed_id_is_a_task_of_its_own(t: &Trial) {
     let task = |key: &String| NewTask::new(t.units(3), key.clone()).id(TaskId::new(key).unwrap());
     let scheduled = t.put_all(&backend, &queue, keys.iter().map(task)).await;
     for (key, one) in keys.iter().zip(&scheduled) {
-        assert_eq!((one.id().to_text(), one.outcome), (key.into(), Outcome::Created));
+        assert_eq!((one.id().to_text(), one.outcome), (key.into(), ScheduleOutcome::Created));
     }
     if Need::Inspect.is_met(t.caps()) {
         for key in &keys {
@@ -28,7 +28,7 @@ pub async fn bound_1_every_allowed_id_is_a_task_of_its_own(t: &Trial) {
     }
     if Need::UniqueIds.is_met(t.caps()) {
         for one in t.put_all(&backend, &queue, keys.iter().map(task)).await {
-            assert_eq!(one.outcome, Outcome::Existing, "{:?} was scheduled again", one.id());
+            assert_eq!(one.outcome, ScheduleOutcome::Existing, "{:?} was scheduled again", one.id());
         }
     }
     let taken = t.drain(&backend, &queue, keys.len()).await;

@@ -1,7 +1,7 @@
 //! Changes, dead letters and the rules of a queue on both sides.
 
 use delayline_core::{
-    Action, AdminOp, Change, ChangeOutcome, Changed, DeadLetterOp, DeadSelect, Error, ErrorKind, OperationId,
+    Action, AdminOp, Change, ChangeOutcome, Changed, DeadLetterOp, DeadLetterSelect, Error, ErrorKind, OperationId,
     Result as Answer, Select, Shift, Support, TaskId, TaskRef,
 };
 
@@ -248,7 +248,7 @@ impl World<'_> {
     pub(super) async fn redrive(&mut self, by: usize, ids: Option<&[u8]>, staggered: bool) -> Checked {
         self.letters(by, 50).await?;
         let ids = self.dead_ids(ids);
-        let select = ids.clone().map_or(DeadSelect::All, DeadSelect::Ids);
+        let select = ids.clone().map_or(DeadLetterSelect::All, DeadLetterSelect::Ids);
         // One a tick; in real time, such a task would come due while a step is made.
         let rate = (staggered && self.t.is_virtual()).then(|| 1e6 / self.tick_us() as f64);
         let began = self.now();
@@ -295,7 +295,7 @@ impl World<'_> {
 
     pub(super) async fn purge(&mut self, by: usize, ids: Option<&[u8]>) -> Checked {
         let ids = self.dead_ids(ids);
-        let select = ids.clone().map_or(DeadSelect::All, DeadSelect::Ids);
+        let select = ids.clone().map_or(DeadLetterSelect::All, DeadLetterSelect::Ids);
         let answer = self.clients[by].dead_letters(&self.queue, DeadLetterOp::Purge { select }).await;
         self.checks += 1;
         if Self::lacking(&[self.t.caps().dead_letters], &answer)? {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use delayline_core::{
-    BuryCause, Claim, Claimed, ClaimedTask, Error, ErrorKind, Lease, LeaseHold, Order, Result as Answer, Support,
-    Verdict,
+    Claim, Claimed, ClaimedTask, DeadLetterCause, Disposition, Error, ErrorKind, Lease, LeaseHold, Order,
+    Result as Answer, Support,
 };
 
 use super::ops::{Ending, Span};
@@ -19,18 +19,18 @@ impl World<'_> {
     pub(super) async fn claim(
         &mut self,
         by: usize,
-        intake: u8,
+        subscription: u8,
         max: usize,
         max_bytes: Option<usize>,
         lease: Span,
     ) -> Checked<usize> {
-        if self.intakes.is_empty() {
+        if self.subscriptions.is_empty() {
             self.open(by).await?;
         }
         let lease = self.length(lease);
         let mut claim = Claim::new(max, lease);
         claim.max_bytes = max_bytes.unwrap_or(claim.max_bytes);
-        let at = usize::from(intake) % self.intakes.len();
+        let at = usize::from(subscription) % self.subscriptions.len();
         for _ in 0..CLAIMS_MAX {
             let came = self.claim_once(at, claim).await?;
             // A claim may bring fewer than are due, but not nothing again and again.
@@ -42,7 +42,7 @@ impl World<'_> {
                     // Whether it comes at all is seen when everything is taken out.
                     return Ok(0);
                 }
-                self.intakes[at].1.wait(Duration::from_millis(5)).await;
+                self.subscriptions[at].1.wait(Duration::from_millis(5)).await;
             }
         }
         if self.t.is_virtual() {
@@ -66,8 +66,8 @@ impl World<'_> {
     async fn claim_once(&mut self, at: usize, claim: Claim) -> Checked<usize> {
         let lease = claim.lease;
         let began = self.now();
-        let (by, intake) = &mut self.intakes[at];
-        let (by, answer) = (*by, intake.claim(claim).await);
+        let (by, subscription) = &mut self.subscriptions[at];
+        let (by, answer) = (*by, subscription.claim(claim).await);
         let now = self.until_now(began);
         let call = self.next_call();
         self.checks += 1;
@@ -85,9 +85,9 @@ impl World<'_> {
     /// Holds a claim against the model, then does the same to the model.
     async fn adopt(&mut self, now: &Now, call: u32, by: usize, claim: Claim, claimed: Claimed) -> Checked<usize> {
         let came = claimed.deliveries.len();
-        same("foreign entries that were set aside", claimed.set_aside, 0)?;
+        same("foreign entries that were quarantined", claimed.quarantined, 0)?;
         if self.model.paused {
-            same("LIVE-12: what a claim brought that must bring nothing", (came, claimed.buried), (0, 0))?;
+            same("LIVE-12: what a claim brought that must bring nothing", (came, claimed.dead_lettered), (0, 0))?;
             return Ok(0);
         }
         if came > claim.max {
@@ -104,8 +104,8 @@ impl World<'_> {
         }
         let full =
             came == claim.max || claimed.next_due_in == Some(Duration::ZERO) || came > 0 && bytes >= claim.max_bytes;
-        self.buried(now, call, &delivered, claimed.buried, full).await?;
-        self.check_hand_out(now, &delivered)?;
+        self.dead_lettered(now, call, &delivered, claimed.dead_lettered, full).await?;
+        self.check_delivery(now, &delivered)?;
         for task in &claimed.deliveries {
             self.lease(now, by, claim.lease, task)?;
         }
@@ -116,23 +116,26 @@ impl World<'_> {
         Ok(came)
     }
 
-    /// The model's task that was handed out, if it may be.
+    /// The model's task that was delivered, if it may be.
     fn delivered(&self, now: &Now, got: &ClaimedTask) -> Checked<Task> {
         let number = number_of(&got.payload);
         let Some(at) = number.and_then(|number| self.model.by_number(number)) else {
-            return wrong(format!("task {number:?} ({}) was handed out and should not be there", got.lease.id));
+            return wrong(format!("task {number:?} ({}) was delivered and should not be there", got.lease.id));
         };
         let task = self.model.tasks[at].clone();
         let what = line(now, &task);
         if now.reached(task.place) == Sure::No {
             let promise = if task.lease.is_some() { "DUP-1" } else { "TIME-1" };
-            return wrong(format!("{promise}: {what} was handed out at {}..{} us", now.from, now.to));
+            return wrong(format!("{promise}: {what} was delivered at {}..{} us", now.from, now.to));
         }
         if task.cancelled {
-            return wrong(format!("CANCEL-3: {what} was handed out"));
+            return wrong(format!("CANCEL-3: {what} was delivered"));
         }
         if task.doomed(now) == Sure::Yes {
-            return wrong(format!("{what} was handed out, and should have been buried for {:?}", task.cause(now)));
+            return wrong(format!(
+                "{what} was delivered, and should have been dead-lettered for {:?}",
+                task.cause(now)
+            ));
         }
         self.check_content(now, &task, got)?;
         self.check_shown(&format!("`due_at` of {what}"), now, got.due_at, task.place)?;
@@ -151,14 +154,21 @@ impl World<'_> {
         }
     }
 
-    /// Takes what a claim buried out of the model: as many as it says, from the front.
-    async fn buried(&mut self, now: &Now, call: u32, delivered: &[Task], buried: u64, full: bool) -> Checked {
+    /// Takes what a claim dead-lettered out of the model: as many as it says, from the front.
+    async fn dead_lettered(
+        &mut self,
+        now: &Now,
+        call: u32,
+        delivered: &[Task],
+        dead_lettered: u64,
+        full: bool,
+    ) -> Checked {
         let came = |task: &Task| delivered.iter().any(|came| came.number == task.number);
         let perhaps = self.model.ranked(now, |task| {
             task.doomed(now).maybe() && now.reached(task.place).maybe() && !task.cancelled && !came(task)
         });
         let surely: Vec<usize> = perhaps.iter().copied().filter(|&at| is_doomed(now, &self.model.tasks[at])).collect();
-        let buried = usize::try_from(buried).unwrap_or(usize::MAX);
+        let dead_lettered = usize::try_from(dead_lettered).unwrap_or(usize::MAX);
         let exact = self.t.caps().order == Order::Exact;
         let met = |&&at: &&usize| delivered.iter().any(|task| before(now, &self.model.tasks[at], task));
         let (at_least, at_most) = match full {
@@ -166,29 +176,34 @@ impl World<'_> {
             true if exact => (surely.iter().filter(met).count(), perhaps.len()),
             true => (0, perhaps.len()),
         };
-        if buried < at_least || buried > at_most {
-            return wrong(format!("a claim buried {buried}, the model says {at_least}..={at_most}"));
+        if dead_lettered < at_least || dead_lettered > at_most {
+            return wrong(format!("a claim dead-lettered {dead_lettered}, the model says {at_least}..={at_most}"));
         }
-        for number in self.which_were_buried(now, &perhaps, buried).await? {
+        for number in self.which_were_dead_lettered(now, &perhaps, dead_lettered).await? {
             let Some(at) = self.model.by_number(number) else { continue };
             let cause = self.model.tasks[at].cause(now);
-            self.model.bury(now, call, at, cause, None);
+            self.model.dead_letter(now, call, at, cause, None);
         }
         Ok(())
     }
 
-    /// The numbers of the tasks that a claim buried, of those that it may have. Where it left some, and it is not known which
-    /// it met, the store is asked.
-    async fn which_were_buried(&self, now: &Now, perhaps: &[usize], buried: usize) -> Checked<Vec<usize>> {
+    /// The numbers of the tasks that a claim dead-lettered, of those that it may have. Where it left some, and it is not
+    /// known which it met, the store is asked.
+    async fn which_were_dead_lettered(
+        &self,
+        now: &Now,
+        perhaps: &[usize],
+        dead_lettered: usize,
+    ) -> Checked<Vec<usize>> {
         let task = |at: usize| &self.model.tasks[at];
-        let (first, others) = perhaps.split_at(buried);
+        let (first, others) = perhaps.split_at(dead_lettered);
         let is_front = |a: usize| is_doomed(now, task(a)) && others.iter().all(|&b| before(now, task(a), task(b)));
         let in_order = || self.t.caps().order == Order::Exact && first.iter().all(|&a| is_front(a));
         if first.is_empty() || others.is_empty() || in_order() {
             return Ok(first.iter().map(|&at| task(at).number).collect());
         }
         if self.t.caps().inspect != Support::Definite {
-            return Err(Stop::Unclear("a claim buried some of those that it may have met".into()));
+            return Err(Stop::Unclear("a claim dead-lettered some of those that it may have met".into()));
         }
         let mut gone = vec![];
         for &at in perhaps {
@@ -198,12 +213,16 @@ impl World<'_> {
                 gone.push(number);
             }
         }
-        same("LOSS-6: how many of the tasks that a claim may bury are there no more", gone.len(), buried)?;
+        same(
+            "LOSS-6: how many of the tasks that a claim may dead-letter are there no more",
+            gone.len(),
+            dead_lettered,
+        )?;
         Ok(gone)
     }
 
     /// ORDER-1, of what came and of what was left behind.
-    fn check_hand_out(&self, now: &Now, delivered: &[Task]) -> Checked {
+    fn check_delivery(&self, now: &Now, delivered: &[Task]) -> Checked {
         let left = self.model.ranked(now, |task| {
             let there = now.reached(task.place) == Sure::Yes && !task.cancelled && task.doomed(now) == Sure::No;
             there && delivered.iter().all(|came| came.number != task.number)
@@ -227,7 +246,8 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A sleeper wakes at the next visible task at the latest. A store that can't be looked into hints for what others sent.
+    /// A sleeper wakes at the next visible task at the latest. A store that can't be looked into notifications for what
+    /// others sent.
     fn check_next_due(&self, now: &Now, by: usize, told: Option<Duration>) -> Checked {
         let looks = self.t.caps().inspect == Support::Definite;
         let known = |task: &&Task| !task.cancelled && (looks || task.known_to == Some(by));
@@ -257,35 +277,38 @@ impl World<'_> {
     }
 
     pub(super) async fn settle(&mut self, by: usize, endings: &[(u8, Ending)]) -> Checked {
-        let mut chosen: Vec<(Lease, usize, Verdict)> = vec![];
+        let mut chosen: Vec<(Lease, usize, Disposition)> = vec![];
         for (ago, ending) in endings {
             let Some((lease, number)) = Self::recent(&self.leases, *ago) else { continue };
             if chosen.iter().any(|(other, _, _)| other.id == lease.id && other.fence == lease.fence) {
                 continue;
             }
             let after = |span: &Span| self.length(*span).min(self.t.caps().delay_max);
-            let verdict = match ending {
-                Ending::Complete => Verdict::Complete,
-                Ending::Retry(span) => Verdict::Retry { after: after(span), reason: format!("failed {number}").into() },
-                Ending::Snooze(span) => Verdict::Snooze { after: after(span) },
-                Ending::Bury => Verdict::Bury { reason: format!("poison {number}").into() },
-                Ending::Release => Verdict::Release,
+            let disposition = match ending {
+                Ending::Complete => Disposition::Complete,
+                Ending::Retry(span) => {
+                    Disposition::Retry { after: after(span), reason: format!("failed {number}").into() }
+                }
+                Ending::Snooze(span) => Disposition::Snooze { after: after(span) },
+                Ending::DeadLetter => Disposition::DeadLetter { reason: format!("poison {number}").into() },
+                Ending::Release => Disposition::Release,
             };
-            chosen.push((lease.clone(), *number, verdict));
+            chosen.push((lease.clone(), *number, disposition));
         }
         self.settle_these(by, chosen).await
     }
 
-    pub(super) async fn settle_these(&mut self, by: usize, chosen: Vec<(Lease, usize, Verdict)>) -> Checked {
-        let verdicts: Vec<_> = chosen.iter().map(|(lease, _, verdict)| (lease.clone(), verdict.clone())).collect();
+    pub(super) async fn settle_these(&mut self, by: usize, chosen: Vec<(Lease, usize, Disposition)>) -> Checked {
+        let dispositions: Vec<_> =
+            chosen.iter().map(|(lease, _, disposition)| (lease.clone(), disposition.clone())).collect();
         let began = self.now();
-        let answers = self.clients[by].settle(&self.queue, verdicts).await;
+        let answers = self.clients[by].settle(&self.queue, dispositions).await;
         let now = self.until_now(began);
         let call = self.next_call();
         let answers = answers.or_else(|e| wrong(format!("settle: {e}")))?;
         same("LOSS-3: answers to settle", answers.len(), chosen.len())?;
-        for ((lease, number, verdict), answer) in chosen.into_iter().zip(answers) {
-            self.settled(&now, call, &lease, number, verdict, answer)?;
+        for ((lease, number, disposition), answer) in chosen.into_iter().zip(answers) {
+            self.settled(&now, call, &lease, number, disposition, answer)?;
             self.checks += 1;
         }
         Ok(())
@@ -297,7 +320,7 @@ impl World<'_> {
         call: u32,
         lease: &Lease,
         number: usize,
-        verdict: Verdict,
+        disposition: Disposition,
         answer: Answer<()>,
     ) -> Checked {
         let Some(at) = self.holder(lease, number) else { return lost("settle", lease, &answer) };
@@ -311,31 +334,31 @@ impl World<'_> {
             if self.may_be_final(now, &task, &e) {
                 return Ok(());
             }
-            return wrong(format!("{verdict:?} of {}: {e}", line(now, &task)));
+            return wrong(format!("{disposition:?} of {}: {e}", line(now, &task)));
         }
         let held = task.lease.map(|held| held.old);
-        match verdict {
+        match disposition {
             _ if task.cancelled => drop(self.model.tasks.remove(at)),
-            Verdict::Complete => {
+            Disposition::Complete => {
                 self.model.completed.push((task.id.clone(), now.to));
                 self.model.tasks.remove(at);
             }
-            Verdict::Retry { reason, .. } if task.attempt >= task.max_attempts => {
-                self.model.bury(now, call, at, Some(BuryCause::AttemptsUsedUp), Some(reason.to_string()));
+            Disposition::Retry { reason, .. } if task.attempt >= task.attempts_max => {
+                self.model.dead_letter(now, call, at, Some(DeadLetterCause::AttemptsUsedUp), Some(reason.to_string()));
             }
-            Verdict::Bury { reason } => {
-                self.model.bury(now, call, at, Some(BuryCause::Buried), Some(reason.to_string()));
+            Disposition::DeadLetter { reason } => {
+                self.model.dead_letter(now, call, at, Some(DeadLetterCause::Requested), Some(reason.to_string()));
             }
-            Verdict::Retry { after, reason } => {
+            Disposition::Retry { after, reason } => {
                 let place = self.after(now, after, 0);
                 let last_failure = Some(reason.to_string());
                 self.model.tasks[at] = Task { place, lease: None, last_failure, ..task };
             }
-            Verdict::Snooze { after } => {
+            Disposition::Snooze { after } => {
                 let place = self.after(now, after, 0);
                 self.model.tasks[at] = Task { place, lease: None, attempt: task.attempt - 1, ..task };
             }
-            Verdict::Release => {
+            Disposition::Release => {
                 let place = held.unwrap_or(task.place);
                 self.model.tasks[at] = Task { place, lease: None, known_to: None, attempt: task.attempt - 1, ..task };
             }
@@ -401,7 +424,7 @@ impl World<'_> {
     }
 }
 
-/// Whether a claim that meets it buries it, and it is due, for certain.
+/// Whether a claim that meets it dead-letters it, and it is due, for certain.
 fn is_doomed(now: &Now, task: &Task) -> bool {
     task.doomed(now) == Sure::Yes && now.reached(task.place) == Sure::Yes && !task.cancelled
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use delayline_core::{
-    AdminOp, BuryCause, Change, DeadLetter, DeadLetterOp, Lease, Order, Page, Select, Support, TaskId, TaskRef,
-    TaskState, TaskView, Verdict,
+    AdminOp, Change, DeadLetter, DeadLetterCause, DeadLetterOp, Disposition, Lease, Order, Page, Select, Support,
+    TaskId, TaskRef, TaskState, TaskView,
 };
 
 use super::ops::Span;
@@ -49,8 +49,8 @@ impl World<'_> {
         let numbers = |a, b| (a, b);
         same(
             &format!("(attempt, of) of {what}"),
-            numbers(view.attempt, view.max_attempts),
-            numbers(task.attempt, task.max_attempts),
+            numbers(view.attempt, view.attempts_max),
+            numbers(task.attempt, task.attempts_max),
         )?;
         if *view.payload != *payload(task.number, task.bytes) {
             return wrong(format!("the payload of {what} is shown otherwise"));
@@ -177,7 +177,7 @@ impl World<'_> {
         }
         same("CLEAR-10: dead letters", stats.dead, self.model.dead.len() as u64)?;
         same("CLEAR-10: paused", stats.paused, self.model.paused)?;
-        same("CLEAR-10: dropped and set aside", (stats.dead_dropped, stats.set_aside), (0, 0))?;
+        same("CLEAR-10: dropped and quarantined", (stats.dead_dropped, stats.quarantined), (0, 0))?;
         same("CLEAR-10: whether any is due", stats.oldest_due.is_some(), stats.due > 0)?;
         same("CLEAR-10: whether any is scheduled", stats.next_due_in.is_some(), stats.scheduled > 0)?;
         let next = self.model.tasks.iter().filter(|task| pending(task) && now.reached(task.place) == Sure::No);
@@ -202,10 +202,10 @@ impl World<'_> {
             return wrong(format!("queues are not listed by name: {queues:?}"));
         }
         let listed = queues.contains(&self.queue);
-        let consumed = self.intakes.iter().any(|(client, _)| *client == by || !self.t.is_shared());
+        let consumed = self.subscriptions.iter().any(|(client, _)| *client == by || !self.t.is_shared());
         let holds = consumed || !self.model.dead.is_empty() || self.model.paused;
         let holds = holds || self.model.tasks.iter().any(|task| !task.over(&now));
-        if holds != listed && (holds || (self.model.is_empty() && self.intakes.is_empty() && !self.dropped)) {
+        if holds != listed && (holds || (self.model.is_empty() && self.subscriptions.is_empty() && !self.dropped)) {
             return wrong(format!("LEAK-4: the queue is listed: {listed}; the model says {holds}"));
         }
         Ok(())
@@ -225,21 +225,21 @@ impl World<'_> {
         self.pause(0, false).await?;
         let leases = std::mem::take(&mut self.leases);
         for batch in leases.chunks(20) {
-            let mut verdicts: Vec<(Lease, usize, Verdict)> = vec![];
+            let mut dispositions: Vec<(Lease, usize, Disposition)> = vec![];
             for (lease, number) in batch {
                 // A lease and its extension are one. Fences tell the claims of one id apart, not one id from another.
                 let is_same = |other: &Lease| other.id == lease.id && other.fence == lease.fence;
-                if !verdicts.iter().any(|(other, _, _)| is_same(other)) {
-                    verdicts.push((lease.clone(), *number, Verdict::Complete));
+                if !dispositions.iter().any(|(other, _, _)| is_same(other)) {
+                    dispositions.push((lease.clone(), *number, Disposition::Complete));
                 }
             }
-            self.settle_these(0, verdicts).await?;
+            self.settle_these(0, dispositions).await?;
         }
         self.drain_waiting().await?;
         self.purge(0, None).await?;
         self.list(0, 50).await?;
         self.stats(0).await?;
-        while !self.intakes.is_empty() {
+        while !self.subscriptions.is_empty() {
             self.leave(0, true).await?;
         }
         self.queues(0).await?;
@@ -268,8 +268,9 @@ impl World<'_> {
             let before = self.model.tasks.len();
             self.claim(0, 0, 100, None, Span { ticks: 20, fine: 0, fraction: false }).await?;
             let leases = std::mem::take(&mut self.leases);
-            let verdicts = leases.into_iter().map(|(lease, number)| (lease, number, Verdict::Complete)).collect();
-            self.settle_these(0, verdicts).await?;
+            let dispositions =
+                leases.into_iter().map(|(lease, number)| (lease, number, Disposition::Complete)).collect();
+            self.settle_these(0, dispositions).await?;
             idle = if self.model.tasks.len() < before { 0 } else { idle + 1 };
             if idle > IDLE_MAX {
                 let left = line(&now, &self.model.tasks[0]);
@@ -307,11 +308,11 @@ impl World<'_> {
 
 fn check_letter(dead: &Dead, letter: &DeadLetter) -> Checked {
     let task = &dead.task;
-    let what = format!("dead letter {} ({}), buried by call {}", task.number, task.id, dead.call);
+    let what = format!("dead letter {} ({}), dead-lettered by call {}", task.number, task.id, dead.call);
     same(&format!("the id of {what}"), &letter.id, &task.id)?;
     match dead.cause {
         Some(cause) => same(&format!("the cause of {what}"), letter.cause, cause)?,
-        None if letter.cause != BuryCause::Buried => {}
+        None if letter.cause != DeadLetterCause::Requested => {}
         None => return wrong(format!("the cause of {what} is {:?}", letter.cause)),
     }
     if let Some(reason) = &dead.reason {
@@ -325,8 +326,8 @@ fn check_letter(dead: &Dead, letter: &DeadLetter) -> Checked {
     same(&format!("headers of {what}"), &letter.headers, &task.headers)?;
     // Shown in whole milliseconds by some.
     let (from, to) = (dead.at.0 - MS, dead.at.1 + MS);
-    if !(from..=to).contains(&letter.buried_at.unix_micros()) {
-        return wrong(format!("{what} was buried at {}, the model says {from}..{to}", letter.buried_at));
+    if !(from..=to).contains(&letter.dead_lettered_at.unix_micros()) {
+        return wrong(format!("{what} was dead-lettered at {}, the model says {from}..{to}", letter.dead_lettered_at));
     }
     Ok(())
 }

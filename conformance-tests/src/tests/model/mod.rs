@@ -51,7 +51,7 @@ pub async fn dup_1_any_sequence_of_leases_does_what_the_model_does(t: &Trial) {
 /// The file of a trace to run instead of new ones.
 const TRACE: &str = "DELAYLINE_TRACE";
 
-/// By how much a tick may become longer for want of a verdict.
+/// By how much a tick may become longer for want of a disposition.
 const SLOWER_MAX: u32 = 8;
 
 type Tree = Box<dyn ValueTree<Value = Vec<Step>>>;
@@ -178,7 +178,7 @@ impl<'t> Bench<'t> {
     }
 }
 
-/// Runs a trace, with longer ticks if the machine was too slow for a verdict.
+/// Runs a trace, with longer ticks if the machine was too slow for a disposition.
 async fn attempts(
     t: &Trial,
     clients: &[Arc<dyn DelayBackend>; 2],
@@ -196,8 +196,8 @@ async fn attempts(
             Arc::new(Recorded::new(clients[client].clone(), history.clone(), number))
         });
         if !t.is_virtual() {
-            // A store that makes something for each queue takes its time, for which no tick is made. What fails here fails in the trace.
-            // Nothing is claimed: a consumer that lingers would get what the trace waits for.
+            // A store that makes something for each queue takes its time, for which no tick is made. What fails here fails
+            // in the trace. Nothing is claimed: a consumer that lingers would get what the trace waits for.
             for client in clients {
                 let _ = client.dead_letters(&queue, DeadLetterOp::List { after: None, limit: 1 }).await;
             }

@@ -22,7 +22,7 @@ pub(super) enum What {
     },
     Schedule(Vec<Sketch>),
     Claim {
-        intake: u8,
+        subscription: u8,
         max: usize,
         max_bytes: Option<u16>,
         lease: Span,
@@ -71,7 +71,7 @@ pub(super) enum What {
     Delete,
     Open,
     Leave {
-        intake: u8,
+        subscription: u8,
         closed: bool,
     },
     StepWall {
@@ -95,8 +95,8 @@ pub(super) struct Sketch {
     pub(super) bytes: u16,
 }
 
-/// A distance in time: to half a tick before a later tick, a little more or less, so that no answer hangs on a race between that
-/// moment and a step, which happens on the tick.
+/// A distance in time: to half a tick before a later tick, a little more or less, so that no answer hangs on a race between
+/// that moment and a step, which happens on the tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Span {
     /// Zero is no distance at all.
@@ -126,7 +126,7 @@ pub(super) enum Ending {
     Complete,
     Retry(Span),
     Snooze(Span),
-    Bury,
+    DeadLetter,
     Release,
 }
 
@@ -200,7 +200,7 @@ fn what(mix: Mix) -> BoxedStrategy<What> {
         2 => Just(What::Resume),
         1 => Just(What::Delete),
         1 => Just(What::Open),
-        1 => (any::<u8>(), any::<bool>()).prop_map(|(intake, closed)| What::Leave { intake, closed }),
+        1 => (any::<u8>(), any::<bool>()).prop_map(|(subscription, closed)| What::Leave { subscription, closed }),
         of(0, 4, 0, 0) => (1u8..20, any::<bool>()).prop_map(|(ticks, back)| What::StepWall { ticks, back }),
     ];
     prop_oneof![of(83, 90, 88, 90) => calls, 12 => looks, of(8, 5, 4, 4) => rules].boxed()
@@ -279,7 +279,7 @@ fn sketch(mix: Mix) -> BoxedStrategy<Sketch> {
 fn claim(mix: Mix) -> BoxedStrategy<What> {
     let max_bytes = prop::option::weighted(0.2, prop_oneof![Just(1u16), 10u16..200, 900u16..4_000]);
     (any::<u8>(), prop_oneof![1 => Just(0usize), 12 => 1usize..5, 4 => Just(50)], max_bytes, lease(mix))
-        .prop_map(|(intake, max, max_bytes, lease)| What::Claim { intake, max, max_bytes, lease })
+        .prop_map(|(subscription, max, max_bytes, lease)| What::Claim { subscription, max, max_bytes, lease })
         .boxed()
 }
 
@@ -288,7 +288,7 @@ fn ending(mix: Mix) -> BoxedStrategy<Ending> {
         4 => Just(Ending::Complete),
         4 => span(mix).prop_map(Ending::Retry),
         3 => span(mix).prop_map(Ending::Snooze),
-        2 => Just(Ending::Bury),
+        2 => Just(Ending::DeadLetter),
         4 => Just(Ending::Release),
     ]
     .boxed()

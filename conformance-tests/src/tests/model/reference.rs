@@ -8,7 +8,7 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use delayline_core::{BuryCause, GroupName, Headers, Order, TaskId};
+use delayline_core::{DeadLetterCause, GroupName, Headers, Order, TaskId};
 
 /// Within so many microseconds, stores tell no two times apart.
 pub(super) const MS: i64 = 1_000;
@@ -98,7 +98,7 @@ pub(super) struct Task {
     pub(super) seq: u64,
     pub(super) place: Place,
     pub(super) attempt: u32,
-    pub(super) max_attempts: u32,
+    pub(super) attempts_max: u32,
     pub(super) expires: Option<Place>,
     pub(super) group: Option<GroupName>,
     pub(super) headers: Headers,
@@ -123,10 +123,10 @@ pub(super) struct Held {
 pub(super) struct Dead {
     pub(super) task: Task,
     /// None where either would be right.
-    pub(super) cause: Option<BuryCause>,
-    /// What it was buried with, where that is said.
+    pub(super) cause: Option<DeadLetterCause>,
+    /// What it was dead-lettered with, where that is said.
     pub(super) reason: Option<String>,
-    /// The call that buried it.
+    /// The call that dead-lettered it.
     pub(super) call: u32,
     /// When, on the wall clock as it was set then.
     pub(super) at: (i64, i64),
@@ -160,20 +160,20 @@ impl Task {
         self.cancelled && self.leased(now) == Sure::No
     }
 
-    /// Whether a claim that meets it buries it.
+    /// Whether a claim that meets it dead-letters it.
     pub(super) fn doomed(&self, now: &Now) -> Sure {
-        self.expired(now).or((self.attempt >= self.max_attempts).into())
+        self.expired(now).or((self.attempt >= self.attempts_max).into())
     }
 
     pub(super) fn expired(&self, now: &Now) -> Sure {
         self.expires.map_or(Sure::No, |expires| now.passed(expires))
     }
 
-    /// The reason for which a claim buries it.
-    pub(super) fn cause(&self, now: &Now) -> Option<BuryCause> {
-        match (self.expired(now), self.attempt >= self.max_attempts) {
-            (Sure::No, _) => Some(BuryCause::AttemptsUsedUp),
-            (_, false) => Some(BuryCause::Expired),
+    /// The reason for which a claim dead-letters it.
+    pub(super) fn cause(&self, now: &Now) -> Option<DeadLetterCause> {
+        match (self.expired(now), self.attempt >= self.attempts_max) {
+            (Sure::No, _) => Some(DeadLetterCause::AttemptsUsedUp),
+            (_, false) => Some(DeadLetterCause::Expired),
             (_, true) => None,
         }
     }
@@ -218,7 +218,7 @@ pub(super) fn check_listing(now: &Now, order: Order, tasks: &[&Task]) -> Result<
     check_order(now, order, tasks)
 }
 
-/// Whether tasks may be handed out one after the other, as far as the backend declares an order.
+/// Whether tasks may be delivered one after the other, as far as the backend declares an order.
 pub(super) fn check_order(now: &Now, order: Order, tasks: &[&Task]) -> Result<(), String> {
     let shards = match order {
         Order::Exact => 1,
@@ -290,7 +290,14 @@ impl Reference {
         self.tasks.retain(|task| !(task.cancelled && task.id == *id));
     }
 
-    pub(super) fn bury(&mut self, now: &Now, call: u32, task: usize, cause: Option<BuryCause>, reason: Option<String>) {
+    pub(super) fn dead_letter(
+        &mut self,
+        now: &Now,
+        call: u32,
+        task: usize,
+        cause: Option<DeadLetterCause>,
+        reason: Option<String>,
+    ) {
         let mut task = self.tasks.remove(task);
         task.lease = None;
         let at = (now.wall + now.from - now.slop, now.wall + now.to + now.slop);
@@ -324,7 +331,7 @@ mod tests {
             seq,
             place: Place::Wall(ms * MS),
             attempt: 0,
-            max_attempts: 20,
+            attempts_max: 20,
             expires: None,
             group: None,
             headers: Headers::new(),

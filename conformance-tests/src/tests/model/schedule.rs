@@ -1,7 +1,7 @@
 //! Scheduling on both sides, and what a task carries.
 
 use delayline_core::{
-    Attempts, ClaimedTask, Due, ErrorKind, GroupName, Headers, NewTask, OnConflict, Outcome, Result as Answer,
+    Attempts, ClaimedTask, Due, ErrorKind, GroupName, Headers, NewTask, OnConflict, Result as Answer, ScheduleOutcome,
     Scheduled, Support,
 };
 
@@ -45,7 +45,7 @@ impl World<'_> {
             task.headers.insert("number", self.numbers.to_string()).expect("a short header");
         }
         if let Some(attempts) = sketch.attempts {
-            task.max_attempts = Attempts::new(attempts).expect("a few attempts");
+            task.attempts_max = Attempts::new(attempts).expect("a few attempts");
         }
         if sketch.replace {
             task.on_conflict = OnConflict::Replace;
@@ -100,11 +100,11 @@ impl World<'_> {
         let there = task.id.as_ref().and_then(|id| self.model.by_id(id));
         self.check_outcome(now, &task, there, accepted.outcome)?;
         match accepted.outcome {
-            Outcome::Existing => {
+            ScheduleOutcome::Existing => {
                 self.refs.extend(there.map(|at| (accepted.task, self.model.tasks[at].seq)));
                 return Ok(());
             }
-            Outcome::Replaced => drop(there.map(|at| self.model.tasks.remove(at))),
+            ScheduleOutcome::Replaced => drop(there.map(|at| self.model.tasks.remove(at))),
             _ => {}
         }
         if task.id.is_none() && self.refs.iter().any(|(earlier, _)| earlier.id == *accepted.id()) {
@@ -121,7 +121,7 @@ impl World<'_> {
             seq,
             place,
             attempt: 0,
-            max_attempts: task.max_attempts.get(),
+            attempts_max: task.attempts_max.get(),
             expires: task.expires.map(|expires| self.place(now, expires, call)),
             group: task.group,
             headers: task.headers,
@@ -135,15 +135,15 @@ impl World<'_> {
         Ok(())
     }
 
-    fn check_outcome(&self, now: &Now, task: &NewTask, there: Option<usize>, got: Outcome) -> Checked {
+    fn check_outcome(&self, now: &Now, task: &NewTask, there: Option<usize>, got: ScheduleOutcome) -> Checked {
         let caps = self.t.caps();
         let number = number_of(&task.payload).unwrap_or(0);
         let expected = match there {
             // Without unique ids, one may stand for several tasks.
             Some(_) if caps.unique_ids != Support::Definite => return Ok(()),
-            Some(_) if task.on_conflict == OnConflict::Replace => Outcome::Replaced,
-            Some(_) => Outcome::Existing,
-            None => Outcome::Created,
+            Some(_) if task.on_conflict == OnConflict::Replace => ScheduleOutcome::Replaced,
+            Some(_) => ScheduleOutcome::Existing,
+            None => ScheduleOutcome::Created,
         };
         let window = us(caps.retry_window);
         let at = task
@@ -153,12 +153,12 @@ impl World<'_> {
         if let (None, Some(at), true) = (there, at, window > 0) {
             // DUP-11; after the window, and for a replacement, either is right.
             let kept = task.on_conflict == OnConflict::Keep && now.to - at < window;
-            return if kept { same("DUP-11: the outcome", got, Outcome::Existing) } else { Ok(()) };
+            return if kept { same("DUP-11: the outcome", got, ScheduleOutcome::Existing) } else { Ok(()) };
         }
         same(&format!("the outcome of task {number}"), got, expected)
     }
 
-    /// What was handed out against what was scheduled (LOSS-5).
+    /// What was delivered against what was scheduled (LOSS-5).
     pub(super) fn check_content(&self, now: &Now, task: &Task, got: &ClaimedTask) -> Checked {
         let what = line(now, task);
         same(&format!("LOSS-5: the id of {what}"), &got.lease.id, &task.id)?;
@@ -167,7 +167,7 @@ impl World<'_> {
         }
         same::<&Headers>(&format!("LOSS-5: headers of {what}"), &got.headers, &task.headers)?;
         same::<&Option<GroupName>>(&format!("LOSS-5: group of {what}"), &got.group, &task.group)?;
-        same(&format!("LOSS-5: attempts allowed of {what}"), got.max_attempts, task.max_attempts)?;
+        same(&format!("LOSS-5: attempts allowed of {what}"), got.attempts_max, task.attempts_max)?;
         same(&format!("DUP-12: the attempt of {what}"), got.lease.attempt, task.attempt + 1)?;
         match (got.expires_at, task.expires) {
             (Some(shown), Some(expires)) => self.check_shown("`expires_at`", now, shown, expires),

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delayline_core::{
-    ChangeOutcome, Changed, DelayBackend, Due, Error, ErrorKind, Intake, IntakeOptions, Lease, OperationId, QueueName,
-    Result as Answer, Select, Shift, Support, TaskId, TaskRef, Timestamp,
+    ChangeOutcome, Changed, DelayBackend, Due, Error, ErrorKind, Lease, OperationId, QueueName, Result as Answer,
+    Select, Shift, Subscription, SubscriptionOptions, Support, TaskId, TaskRef, Timestamp,
 };
 use tokio::time::{Instant, sleep_until};
 
@@ -56,9 +56,9 @@ pub(super) struct World<'t> {
     /// Two clients; the same one twice where a store lives in its client.
     pub(super) clients: [Arc<dyn DelayBackend>; 2],
     pub(super) history: History,
-    pub(super) intakes: Vec<(usize, Box<dyn Intake>)>,
+    pub(super) subscriptions: Vec<(usize, Box<dyn Subscription>)>,
     pub(super) model: Reference,
-    /// Whether an intake was dropped rather than closed.
+    /// Whether a subscription was dropped rather than closed.
     pub(super) dropped: bool,
     /// What was accepted, with its sequence: a redriven task has another.
     pub(super) refs: Vec<(TaskRef, u64)>,
@@ -92,7 +92,7 @@ impl<'t> World<'t> {
             queue,
             clients,
             history,
-            intakes: vec![],
+            subscriptions: vec![],
             model: Reference::default(),
             dropped: false,
             refs: vec![],
@@ -119,8 +119,8 @@ impl<'t> World<'t> {
                 return if within { self.pass(*ticks).await } else { Ok(()) };
             }
             What::Schedule(sketches) => self.schedule(by, sketches).await?,
-            What::Claim { intake, max, max_bytes, lease } => {
-                self.claim(by, *intake, *max, max_bytes.map(usize::from), *lease).await?;
+            What::Claim { subscription, max, max_bytes, lease } => {
+                self.claim(by, *subscription, *max, max_bytes.map(usize::from), *lease).await?;
             }
             What::Settle(endings) => self.settle(by, endings).await?,
             What::Extend { leases, by: length } => self.extend(by, leases, *length).await?,
@@ -139,7 +139,7 @@ impl<'t> World<'t> {
             What::Resume => self.pause(by, false).await?,
             What::Delete => self.delete(by).await?,
             What::Open => self.open(by).await?,
-            What::Leave { intake, closed } => self.leave(*intake, *closed).await?,
+            What::Leave { subscription, closed } => self.leave(*subscription, *closed).await?,
             What::StepWall { ticks, back } => self.step_wall(i64::from(*ticks) * if *back { -1 } else { 1 }),
         }
         self.in_time()
@@ -299,20 +299,20 @@ impl<'t> World<'t> {
     }
 
     pub(super) async fn open(&mut self, by: usize) -> Checked {
-        if self.intakes.len() < 3 {
-            let intake = self.clients[by].intake(&self.queue, IntakeOptions::default()).await;
-            self.intakes.push((by, intake.or_else(|e| wrong(format!("intake: {e}")))?));
+        if self.subscriptions.len() < 3 {
+            let subscription = self.clients[by].subscribe(&self.queue, SubscriptionOptions::default()).await;
+            self.subscriptions.push((by, subscription.or_else(|e| wrong(format!("subscription: {e}")))?));
         }
         Ok(())
     }
 
-    pub(super) async fn leave(&mut self, intake: u8, closed: bool) -> Checked {
-        if self.intakes.is_empty() {
+    pub(super) async fn leave(&mut self, subscription: u8, closed: bool) -> Checked {
+        if self.subscriptions.is_empty() {
             return Ok(());
         }
-        let (_, intake) = self.intakes.remove(usize::from(intake) % self.intakes.len());
+        let (_, subscription) = self.subscriptions.remove(usize::from(subscription) % self.subscriptions.len());
         match closed {
-            true => intake.close().await.or_else(|e: Error| wrong(format!("closing an intake: {e}"))),
+            true => subscription.close().await.or_else(|e: Error| wrong(format!("closing a subscription: {e}"))),
             // Given up in the background, perhaps.
             false => {
                 self.dropped = true;

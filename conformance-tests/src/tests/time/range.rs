@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use delayline_core::{
-    Change, ChangeOutcome, Claim, Due, Error, ErrorKind, NewTask, Select, Shift, TaskRef, Timestamp, Verdict,
+    Change, ChangeOutcome, Claim, Disposition, Due, Error, ErrorKind, NewTask, Select, Shift, TaskRef, Timestamp,
 };
 use tokio::time::Instant;
 
@@ -56,30 +56,30 @@ pub async fn time_2_beyond_the_largest_delay_is_an_error_and_never_clamped(t: &T
 }
 
 pub async fn time_2_a_retry_or_snooze_out_of_range_leaves_the_lease(t: &Trial) {
-    let (backend, queue) = (t.backend(), t.queue("verdicts"));
+    let (backend, queue) = (t.backend(), t.queue("dispositions"));
     t.put(&backend, &queue, NewTask::new(Due::NOW, "held")).await;
-    let mut intake = t.intake(&backend, &queue).await;
-    let held = t.take(&mut intake, 1).await.pop().expect("a task that is due");
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let held = t.take(&mut subscription, 1).await.pop().expect("a task that is due");
     for after in [t.caps().delay_max + MS, Duration::MAX] {
-        for verdict in [Verdict::Retry { after, reason: "far".into() }, Verdict::Snooze { after }] {
-            let refused = t.settle(&backend, &queue, &held, verdict.clone()).await;
-            assert_eq!(refused.map_err(|e| e.kind()), Err(ErrorKind::OutOfRange), "{verdict:?}");
+        for disposition in [Disposition::Retry { after, reason: "far".into() }, Disposition::Snooze { after }] {
+            let refused = t.settle(&backend, &queue, &held, disposition.clone()).await;
+            assert_eq!(refused.map_err(|e| e.kind()), Err(ErrorKind::OutOfRange), "{disposition:?}");
         }
     }
-    assert!(t.claim(&mut intake, 1).await.is_empty(), "the lease was given up");
+    assert!(t.claim(&mut subscription, 1).await.is_empty(), "the lease was given up");
     t.complete(&backend, &queue, &[held]).await;
     t.history().drained(&queue);
 }
 
 pub async fn time_2_the_largest_retry_is_accepted(t: &Trial) {
-    let (backend, queue) = (t.backend(), t.queue("verdicts"));
-    let mut intake = t.intake(&backend, &queue).await;
+    let (backend, queue) = (t.backend(), t.queue("dispositions"));
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let after = t.caps().delay_max;
-    for verdict in [Verdict::Retry { after, reason: "far".into() }, Verdict::Snooze { after }] {
+    for disposition in [Disposition::Retry { after, reason: "far".into() }, Disposition::Snooze { after }] {
         let scheduled = t.put(&backend, &queue, NewTask::new(Due::NOW, "held")).await;
-        let held = t.take(&mut intake, 1).await.pop().expect("a task that is due");
-        t.settle(&backend, &queue, &held, verdict).await.expect("the largest delay");
-        assert!(t.claim(&mut intake, 1).await.is_empty(), "the largest delay is over at once");
+        let held = t.take(&mut subscription, 1).await.pop().expect("a task that is due");
+        t.settle(&backend, &queue, &held, disposition).await.expect("the largest delay");
+        assert!(t.claim(&mut subscription, 1).await.is_empty(), "the largest delay is over at once");
         if Need::Inspect.is_met(t.caps()) {
             let view = backend.find(&queue, scheduled.id()).await.unwrap().expect("a task that waits");
             assert!(view.visible_at >= t.wall().saturating_add(after.saturating_sub(MINUTE)), "{view:?}");
@@ -103,8 +103,8 @@ pub async fn time_2_a_move_or_shift_out_of_range_leaves_the_task(t: &Trial) {
         let inner = shifted.outcomes.into_iter().map(kind_of).collect::<Vec<_>>();
         assert_eq!((inner.as_slice(), shifted.refused), ([Some(ErrorKind::OutOfRange)].as_slice(), 1), "{far:?} later");
     }
-    let mut intake = t.intake(&backend, &queue).await;
-    let task = take_after(t, &mut intake, began, t.units(2)).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let task = take_after(t, &mut subscription, began, t.units(2)).await;
     t.complete(&backend, &queue, &[task]).await;
 
     // The largest move is none too large, and any shift sooner is over at once at the worst.
@@ -113,7 +113,7 @@ pub async fn time_2_a_move_or_shift_out_of_range_leaves_the_task(t: &Trial) {
         let changed = backend.change(&queue, Select::Tasks(vec![there.clone()]), change).await.unwrap();
         assert!(matches!(changed.outcomes[..], [Ok(ChangeOutcome::Changed)]), "{changed:?}");
     }
-    let task = t.take(&mut intake, 1).await;
+    let task = t.take(&mut subscription, 1).await;
     assert_eq!(task.len(), 1, "a task that was shifted into the past is due at once");
     t.complete(&backend, &queue, &task).await;
     t.history().drained(&queue);
@@ -122,14 +122,14 @@ pub async fn time_2_a_move_or_shift_out_of_range_leaves_the_task(t: &Trial) {
 pub async fn time_2_a_lease_out_of_range_is_refused(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("leases"));
     t.put(&backend, &queue, NewTask::new(Due::NOW, "there")).await;
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let max = t.caps().lease_max;
     for lease in [Duration::ZERO, Duration::from_nanos(999_999), max + Duration::from_nanos(1), Duration::MAX] {
-        let claimed = intake.claim(Claim::new(1, lease)).await;
+        let claimed = subscription.claim(Claim::new(1, lease)).await;
         assert_eq!(kind_of(claimed), Some(ErrorKind::OutOfRange), "a lease of {lease:?}");
     }
     let wall = t.wall();
-    let held = t.take_within(&mut intake, 1, max, t.patience()).await.pop().expect("no claim has taken it");
+    let held = t.take_within(&mut subscription, 1, max, t.patience()).await.pop().expect("no claim has taken it");
     assert_eq!(held.lease.attempt, 1, "no claim that was refused has counted");
     let ends = held.lease.expires_at;
     assert!(ends >= wall.saturating_add(max.saturating_sub(MINUTE)), "a lease of {max:?} from {wall} ends at {ends}");
@@ -140,14 +140,14 @@ pub async fn time_2_a_lease_out_of_range_is_refused(t: &Trial) {
 pub async fn time_2_an_extension_out_of_range_leaves_the_lease(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("extensions"));
     t.put(&backend, &queue, NewTask::new(Due::NOW, "held")).await;
-    let mut intake = t.intake(&backend, &queue).await;
-    let held = t.take(&mut intake, 1).await.pop().expect("a task that is due");
+    let mut subscription = t.subscribe(&backend, &queue).await;
+    let held = t.take(&mut subscription, 1).await.pop().expect("a task that is due");
     let max = t.caps().lease_max;
     for by in [Duration::ZERO, Duration::from_nanos(999_999), max + Duration::from_nanos(1), Duration::MAX] {
         let extended = backend.extend(&queue, vec![held.lease.clone()], by).await;
         assert_eq!(kind_of(extended), Some(ErrorKind::OutOfRange), "an extension by {by:?}");
     }
-    assert!(t.claim(&mut intake, 1).await.is_empty(), "the lease was given up");
+    assert!(t.claim(&mut subscription, 1).await.is_empty(), "the lease was given up");
     for by in [MS, max] {
         let extended = backend.extend(&queue, vec![held.lease.clone()], by).await.unwrap().remove(0).unwrap();
         assert!(extended.expires_at >= held.lease.expires_at, "an extension by {by:?} has shortened the lease");
@@ -158,17 +158,17 @@ pub async fn time_2_an_extension_out_of_range_leaves_the_lease(t: &Trial) {
 
 pub async fn time_2_the_shortest_and_the_longest_lease_last_as_long_as_they_say(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("lengths"));
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     // Run out to their ends where that takes no time.
     let longest = if t.is_virtual() { t.caps().lease_max } else { t.units(3) };
     for lease in [MS, 2 * MS, t.units(1), longest] {
         t.put(&backend, &queue, NewTask::new(Due::NOW, "held")).await;
         let began = Instant::now();
-        let held = t.take_within(&mut intake, 1, lease, t.patience()).await;
+        let held = t.take_within(&mut subscription, 1, lease, t.patience()).await;
         assert_eq!(held.len(), 1);
         // A consumer would look in between, which is no part of this.
         tokio::time::sleep_until(began + lease.saturating_sub(MS)).await;
-        let again = take_after(t, &mut intake, began, lease).await;
+        let again = take_after(t, &mut subscription, began, lease).await;
         assert_eq!(again.lease.attempt, 2, "the end of a lease counts its attempt");
         t.complete(&backend, &queue, &[again]).await;
     }
@@ -201,13 +201,13 @@ pub async fn time_2_every_delay_up_to_the_largest_is_kept_to_the_millisecond(t: 
     if !t.is_virtual() {
         return cancel(t, &queue, scheduled.iter().map(TaskRef::from)).await;
     }
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let mut left: BTreeMap<Duration, usize> = BTreeMap::new();
     delays.iter().for_each(|delay| *left.entry(*delay).or_default() += 1);
     while let Some((next, _)) = left.first_key_value() {
         // In one leap, and the last milliseconds as a consumer that waits.
         tokio::time::sleep_until(before + next.saturating_sub(5 * MS)).await;
-        let taken = t.take_some(&mut intake, 100, LONG_LEASE, MINUTE).await;
+        let taken = t.take_some(&mut subscription, 100, LONG_LEASE, MINUTE).await;
         assert!(!taken.is_empty(), "a task due after {next:?} did not come");
         let elapsed = before.elapsed();
         t.complete(&backend, &queue, &taken).await;
@@ -232,7 +232,7 @@ pub async fn time_10_a_jump_over_many_ticks_hands_out_everything_once(t: &Trial)
     let before = Instant::now();
     t.put_all(&backend, &queue, delays.iter().enumerate().map(|(i, delay)| numbered_one(i, *delay))).await;
     let accepted = Instant::now();
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let mut came = vec![false; delays.len()];
     let mut jumps: Vec<Duration> = (0..t.size(60, 10)).map(|_| any()).collect();
     jumps.sort_unstable();
@@ -240,7 +240,7 @@ pub async fn time_10_a_jump_over_many_ticks_hands_out_everything_once(t: &Trial)
     for jump in jumps {
         tokio::time::sleep_until(accepted + jump).await;
         let reached = accepted.elapsed();
-        let (taken, _) = claim_all(t, &backend, &queue, &mut intake).await;
+        let (taken, _) = claim_all(t, &backend, &queue, &mut subscription).await;
         let now = before.elapsed();
         for i in taken.iter().map(number_of) {
             assert!(delays[i] <= now, "a task due after {:?} came after {now:?}", delays[i]);
@@ -265,7 +265,7 @@ pub async fn time_10_a_wall_clock_that_jumps_either_way_loses_nothing(t: &Trial)
     let due = |delay: Duration| Timestamp::from_unix_millis(start.saturating_add(delay).unix_millis_ceil());
     let due: Vec<Timestamp> = (0..t.size(500, 200)).map(|_| due(any())).collect();
     t.put_all(&backend, &queue, due.iter().enumerate().map(|(i, at)| numbered_one(i, *at))).await;
-    let mut intake = t.intake(&backend, &queue).await;
+    let mut subscription = t.subscribe(&backend, &queue).await;
     let mut came = vec![false; due.len()];
     let epoch = start.saturating_since(Timestamp::UNIX_EPOCH) + MINUTE;
     let mut jumps: Vec<Shift> =
@@ -280,7 +280,7 @@ pub async fn time_10_a_wall_clock_that_jumps_either_way_loses_nothing(t: &Trial)
             return;
         }
         let reached = t.wall().saturating_sub(MS);
-        let (taken, _) = claim_all(t, &backend, &queue, &mut intake).await;
+        let (taken, _) = claim_all(t, &backend, &queue, &mut subscription).await;
         let now = t.wall();
         for i in taken.iter().map(number_of) {
             assert!(due[i] <= now, "a task due at {} came at {now}", due[i]);
@@ -293,7 +293,7 @@ pub async fn time_10_a_wall_clock_that_jumps_either_way_loses_nothing(t: &Trial)
     assert!(t.step_wall(Shift::Later(last.saturating_since(t.wall()) + MS)));
     let missing = came.iter().filter(|came| !**came).count();
     assert_eq!(
-        claim_all(t, &backend, &queue, &mut intake).await.0.len(),
+        claim_all(t, &backend, &queue, &mut subscription).await.0.len(),
         missing,
         "(the last of those due, all the others)"
     );

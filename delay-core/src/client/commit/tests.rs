@@ -11,8 +11,8 @@ use super::submit::Waiting;
 use super::*;
 use crate::client::line::{Line, OneTask};
 use crate::{
-    Capabilities, DelayBackend, Due, Error, ErrorKind, Intake, IntakeOptions, Lease, NewTask, QueueName, Result,
-    Scheduled, Verdict,
+    Capabilities, DelayBackend, Disposition, Due, Error, ErrorKind, Lease, NewTask, QueueName, Result, Scheduled,
+    Subscription, SubscriptionOptions,
 };
 
 /// A store that never answers.
@@ -27,10 +27,10 @@ impl DelayBackend for Silent {
     async fn schedule(&self, _: &QueueName, _: Vec<NewTask>) -> Result<Vec<Result<Scheduled>>> {
         std::future::pending().await
     }
-    async fn intake(&self, _: &QueueName, _: IntakeOptions) -> Result<Box<dyn Intake>> {
-        Err(Error::unsupported("intake"))
+    async fn subscribe(&self, _: &QueueName, _: SubscriptionOptions) -> Result<Box<dyn Subscription>> {
+        Err(Error::unsupported("subscription"))
     }
-    async fn settle(&self, _: &QueueName, _: Vec<(Lease, Verdict)>) -> Result<Vec<Result<()>>> {
+    async fn settle(&self, _: &QueueName, _: Vec<(Lease, Disposition)>) -> Result<Vec<Result<()>>> {
         std::future::pending().await
     }
     async fn ping(&self) -> Result<()> {

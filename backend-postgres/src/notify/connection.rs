@@ -15,7 +15,7 @@ use crate::transport::failure::connecting_failed;
 use crate::transport::session::KEEPALIVES;
 
 /// The driver's listener, closed without a word when it is dropped.
-pub(crate) struct Ear {
+pub(crate) struct ListenConnection {
     /// There until it is dropped.
     listener: Option<PgListener>,
     ended: Handle,
@@ -33,7 +33,7 @@ fn ended() -> io::Result<Handle> {
     Ok(ENDED.get_or_init(|| handle).clone())
 }
 
-impl Ear {
+impl ListenConnection {
     /// Connects. It does not come back by itself when it is lost.
     ///
     /// # Errors
@@ -44,13 +44,13 @@ impl Ear {
         let pool = pool.acquire_timeout(limit).connect_lazy_with(server.clone());
         let opening = timeout(limit, async {
             let ended = ended()?;
-            let mut ear = Self { listener: Some(PgListener::connect_with(&pool).await?), ended };
-            ear.listener().eager_reconnect(false);
-            ear.listener().execute(KEEPALIVES).await?;
-            Ok(ear)
+            let mut connection = Self { listener: Some(PgListener::connect_with(&pool).await?), ended };
+            connection.listener().eager_reconnect(false);
+            connection.listener().execute(KEEPALIVES).await?;
+            Ok(connection)
         });
         match opening.await {
-            Ok(Ok(ear)) => Ok(ear),
+            Ok(Ok(connection)) => Ok(connection),
             Ok(Err(e)) => Err(connecting_failed(&place(server), &e)),
             Err(_) => {
                 let what = format!("{} did not answer while connecting", place(server));
@@ -64,13 +64,13 @@ impl Ear {
     }
 }
 
-impl fmt::Debug for Ear {
+impl fmt::Debug for ListenConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ear").finish()
+        f.debug_struct("ListenConnection").finish()
     }
 }
 
-impl Drop for Ear {
+impl Drop for ListenConnection {
     /// Dropped as it is, the driver's listener sends UNLISTEN in a task of its own and waits for the answer, for ever where
     /// the other side is silent; and where there is no runtime it panics. So it gives that task to a runtime that has ended:
     /// it never runs, and the socket is closed at once.

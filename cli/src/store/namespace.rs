@@ -1,4 +1,4 @@
-//! `remove-name-space`: takes away what delayline has made on a RabbitMQ broker.
+//! `remove-namespace`: takes away what delayline has made on a RabbitMQ broker.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use crate::global::Global;
 
-/// Without a session, which would make the name space anew.
+/// Without a session, which would make the namespace anew.
 pub(super) async fn remove(global: &Global, args: &RemoveArgs, console: &Arc<Console>) -> Result<Exit, Failure> {
     #[derive(Serialize)]
     struct Removed<'a> {
@@ -21,7 +21,7 @@ pub(super) async fn remove(global: &Global, args: &RemoveArgs, console: &Arc<Con
     }
     let scheme = global.backend.split(':').next().unwrap_or_default().to_ascii_lowercase();
     if !matches!(scheme.as_str(), "amqp" | "amqps") {
-        let why = "`remove-name-space` is for RabbitMQ: say which broker with --backend amqp://... or DELAYLINE_BACKEND; \
+        let why = "`remove-namespace` is for RabbitMQ: say which broker with --backend amqp://... or DELAYLINE_BACKEND; \
                    elsewhere `delete` empties a queue";
         return Err(Failure::new(why).exit(Exit::Unsupported));
     }

@@ -1,4 +1,4 @@
-//! Intake: claims dropped half-way, intakes that come and go, and the end of the backend.
+//! Subscription: claims dropped half-way, subscriptions that come and go, and the end of the backend.
 
 use std::time::Duration;
 
@@ -52,8 +52,8 @@ fn drop_2_what_a_dropped_claim_had_taken_is_there_at_once() {
     explore(dropped_claims);
 }
 
-/// Intakes open and end while tasks come and go, so that the queue is forgotten and made again all the time.
-async fn intakes_come_and_go() {
+/// Subscriptions open and end while tasks come and go, so that the queue is forgotten and made again all the time.
+async fn subscriptions_come_and_go() {
     let memory = memory();
     let queue = numbers(memory.clone());
     let tasks: Vec<_> = (0..3)
@@ -77,7 +77,7 @@ async fn intakes_come_and_go() {
 
 #[test]
 fn leak_4_a_queue_that_is_forgotten_and_made_again_loses_nobody() {
-    explore(intakes_come_and_go);
+    explore(subscriptions_come_and_go);
 }
 
 /// The backend is closed under three who wait, claim, or are about to.

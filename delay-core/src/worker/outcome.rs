@@ -11,10 +11,10 @@ use crate::Reason;
 /// can be displayed is a [`Retry`](Self::Retry) by the worker's policy with the error's text as the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Handled {
+pub enum HandlerOutcome {
     /// Done: it is never delivered again.
     Complete,
-    /// Failed: again later; buried instead, if its attempts are used up.
+    /// Failed: again later; dead-lettered instead, if its attempts are used up.
     Retry {
         /// How long to wait; by the worker's [`RetryPolicy`](crate::RetryPolicy) if `None`.
         after: Option<Duration>,
@@ -24,12 +24,12 @@ pub enum Handled {
     /// Not now: again after this time, with no attempt counted.
     Snooze(Duration),
     /// Never again: to the dead letters.
-    Bury(Reason),
+    DeadLetter(Reason),
     /// The handler settled it itself, in its own transaction say: the worker only lets it go.
     AlreadySettled,
 }
 
-impl Handled {
+impl HandlerOutcome {
     /// Failed: again by the worker's policy.
     pub fn retry(reason: impl Into<Reason>) -> Self {
         Self::Retry { after: None, reason: reason.into() }
@@ -41,25 +41,25 @@ impl Handled {
     }
 
     /// Never again.
-    pub fn bury(reason: impl Into<Reason>) -> Self {
-        Self::Bury(reason.into())
+    pub fn dead_letter(reason: impl Into<Reason>) -> Self {
+        Self::DeadLetter(reason.into())
     }
 }
 
-impl From<()> for Handled {
+impl From<()> for HandlerOutcome {
     fn from((): ()) -> Self {
         Self::Complete
     }
 }
 
-impl<E: Display> From<Result<(), E>> for Handled {
+impl<E: Display> From<Result<(), E>> for HandlerOutcome {
     fn from(result: Result<(), E>) -> Self {
         result.map(Self::from).into()
     }
 }
 
-impl<E: Display> From<Result<Handled, E>> for Handled {
-    fn from(result: Result<Handled, E>) -> Self {
+impl<E: Display> From<Result<HandlerOutcome, E>> for HandlerOutcome {
+    fn from(result: Result<HandlerOutcome, E>) -> Self {
         // With `#`, errors that know their causes (anyhow's) show them too.
         result.unwrap_or_else(|e| Self::retry(format!("{e:#}")))
     }
@@ -71,10 +71,13 @@ mod tests {
 
     #[test]
     fn what_handlers_return_converts() {
-        assert_eq!(Handled::from(()), Handled::Complete);
-        assert_eq!(Handled::from(Ok::<(), String>(())), Handled::Complete);
-        assert_eq!(Handled::from(Err::<(), _>("no space")), Handled::retry("no space"));
-        assert_eq!(Handled::from(Ok::<_, crate::Error>(Handled::AlreadySettled)), Handled::AlreadySettled);
-        assert_eq!(Handled::from(Err::<Handled, _>("no space")), Handled::retry("no space"));
+        assert_eq!(HandlerOutcome::from(()), HandlerOutcome::Complete);
+        assert_eq!(HandlerOutcome::from(Ok::<(), String>(())), HandlerOutcome::Complete);
+        assert_eq!(HandlerOutcome::from(Err::<(), _>("no space")), HandlerOutcome::retry("no space"));
+        assert_eq!(
+            HandlerOutcome::from(Ok::<_, crate::Error>(HandlerOutcome::AlreadySettled)),
+            HandlerOutcome::AlreadySettled
+        );
+        assert_eq!(HandlerOutcome::from(Err::<HandlerOutcome, _>("no space")), HandlerOutcome::retry("no space"));
     }
 }

@@ -1,23 +1,23 @@
-//! An intake with one defect.
+//! A subscription with one defect.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use delayline_core::{Claim, Claimed, Error, ErrorKind, Intake, Result};
+use delayline_core::{Claim, Claimed, Error, ErrorKind, Result, Subscription};
 
 use super::defect::{Defect, Inner, Opened};
 
-/// A sound intake seen through a defect.
-pub(super) struct MutantIntake {
+/// A sound subscription seen through a defect.
+pub(super) struct MutantSubscription {
     inner: Inner,
     defect: Arc<dyn Defect>,
     /// There until it is closed.
     opened: Option<Opened>,
 }
 
-impl MutantIntake {
+impl MutantSubscription {
     pub(super) fn new(inner: Inner, defect: Arc<dyn Defect>, opened: Opened) -> Self {
         Self { inner, defect, opened: Some(opened) }
     }
@@ -25,10 +25,10 @@ impl MutantIntake {
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
-impl Intake for MutantIntake {
+impl Subscription for MutantSubscription {
     async fn claim(&mut self, claim: Claim) -> Result<Claimed> {
         let Some(opened) = &mut self.opened else {
-            return Err(Error::new(ErrorKind::Closed, "the intake was closed"));
+            return Err(Error::new(ErrorKind::Closed, "the subscription was closed"));
         };
         let claimed = self.defect.claim(&self.inner, opened, claim).await?;
         opened.expects = claimed.next_due_in.is_some();
@@ -48,7 +48,7 @@ impl Intake for MutantIntake {
     }
 }
 
-impl Drop for MutantIntake {
+impl Drop for MutantSubscription {
     fn drop(&mut self) {
         if let Some(mut opened) = self.opened.take() {
             self.defect.ended(&self.inner, &mut opened);
@@ -56,8 +56,8 @@ impl Drop for MutantIntake {
     }
 }
 
-impl fmt::Debug for MutantIntake {
+impl fmt::Debug for MutantSubscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MutantIntake").field("inner", &self.opened.as_ref().map(|opened| &opened.inner)).finish()
+        f.debug_struct("MutantSubscription").field("inner", &self.opened.as_ref().map(|opened| &opened.inner)).finish()
     }
 }
