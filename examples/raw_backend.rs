@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use delayline::{Claim, Disposition, NewTask, QueueName, Result, SubscriptionOptions, connect};
+use delayline::backend::{Claim, SubscriptionOptions};
+use delayline::{Disposition, NewTask, QueueName, Result, connect};
 
 #[tokio::main]
 async fn main() -> Result<()> {

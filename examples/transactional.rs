@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use delayline::backend::{Claim, SubscriptionOptions};
 use delayline::postgres::{PostgresBackend, PostgresConfig};
-use delayline::{Claim, DelayBackend, NewTask, QueueName, SubscriptionOptions, TaskId};
+use delayline::{DelayBackend, NewTask, QueueName, TaskId};
 use sqlx::PgPool;
 
 type Failure = Box<dyn std::error::Error>;

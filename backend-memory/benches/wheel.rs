@@ -75,7 +75,7 @@ impl Timers for OurWheel {
         let wheel = self.wheel.as_mut().unwrap();
         if self.stale > 64 && self.stale * 2 > wheel.len() {
             let live = &self.live;
-            let progress = wheel.fallback_poll_interval(|key| live[key.slot() as usize] == key.seq(), &mut 64);
+            let progress = wheel.sweep(|key| live[key.slot() as usize] == key.seq(), &mut 64);
             self.stale -= progress.dropped;
         }
     }

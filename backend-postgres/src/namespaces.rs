@@ -20,7 +20,7 @@ const REMOVE_MAX: Duration = Duration::from_secs(300);
 impl PostgresConfig {
     /// The schema.
     #[must_use]
-    pub fn namespace(&self) -> &str {
+    pub fn namespace_name(&self) -> &str {
         &self.schema
     }
 
@@ -119,7 +119,7 @@ mod tests {
     fn a_namespace_below_has_a_name_of_its_own_that_fits() {
         let of = |schema: &str| {
             let config = PostgresConfig::from_url("postgres://host").unwrap().schema(schema);
-            config.below("conform-0a1b2c3d").namespace().to_owned()
+            config.below("conform-0a1b2c3d").namespace_name().to_owned()
         };
         assert_eq!(of("delayline"), "delayline_conform_0a1b2c3d");
         let long = of(&"x".repeat(NAME_BYTES_MAX));

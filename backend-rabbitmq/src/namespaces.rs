@@ -52,7 +52,7 @@ pub struct HeldNamespace {
 impl RabbitConfig {
     /// The namespace, `NAME` or `NAME.SUB`.
     #[must_use]
-    pub fn namespace(&self) -> &str {
+    pub fn namespace_name(&self) -> &str {
         &self.namespace
     }
 

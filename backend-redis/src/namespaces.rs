@@ -17,7 +17,7 @@ const PAGE: usize = 1_000;
 impl RedisConfig {
     /// The key prefix.
     #[must_use]
-    pub fn namespace(&self) -> &str {
+    pub fn namespace_name(&self) -> &str {
         &self.key_prefix
     }
 

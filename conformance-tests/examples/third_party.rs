@@ -79,6 +79,7 @@ impl Backend {
         let ms = match due {
             Due::After(after) => self.0.after_ms(after),
             Due::At(at) => at.unix_millis_ceil(),
+            _ => unreachable!("one that the suite does not know"),
         };
         self.1.check_delay(due)?;
         if ms > self.0.after_ms(self.1.delay_max) { Err(self.1.out_of_range()) } else { Ok(ms) }
@@ -117,6 +118,7 @@ impl Backend {
             Disposition::Retry { after, .. } | Disposition::Snooze { after } => Some(self.place_ms((*after).into())?),
             // Its old place is when it was due; the lease knows it no more, so it is kept in the task.
             Disposition::Release => Some(self.place_ms(entry.task.due)?),
+            _ => unreachable!("one that the suite does not know"),
         };
         let mut entry = tasks.remove(&place).ok_or_else(lost)?;
         if let Some(back_ms) = back_ms {

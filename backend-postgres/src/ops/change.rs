@@ -7,7 +7,7 @@ use delayline_backend_kit::Answers;
 use delayline_backend_kit::codec::id_bytes;
 use delayline_backend_kit::times::{DELAY_MAX, micros_ceil};
 use delayline_core::{
-    Action, Change, ChangeOutcome, Changed, Due, Error, ErrorKind, GroupName, QueueName, Result, Select, Shift, TaskRef,
+    Action, Change, ChangeOutcome, Changed, Due, Error, ErrorKind, GroupName, QueueName, Result, Select, TaskRef,
 };
 use futures_util::FutureExt;
 use sqlx::PgConnection;

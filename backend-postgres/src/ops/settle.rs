@@ -221,7 +221,7 @@ pub(crate) async fn complete_inside(
     store.lifecycle.open()?;
     store.caps.check_batch(leases.len())?;
     let item = |(at, lease)| Item::of(at, lease, &Disposition::Complete);
-    let items = leases.iter().enumerate().map(item).collect();
+    let items = leases.iter().enumerate().map(item).collect::<Result<_>>()?;
     let mut progress = Progress::new(leases.len());
     for mut part in parted(items, |item: &Item| (item.id.clone(), item.fence)) {
         part.sort_unstable_by(|a, b| a.id.cmp(&b.id));

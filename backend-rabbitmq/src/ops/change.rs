@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 
-use delayline_backend_kit::times::millis_ceil;
 use delayline_core::{
     Action, Bytes, Change, ChangeOutcome, Changed, Due, Error, ErrorKind, NewTask, QueueName, Result, Select, Shift,
     TaskRef, owned,

@@ -2,9 +2,9 @@
 
 use delayline_backend_kit::Answers;
 use delayline_backend_kit::codec::id_bytes;
-use delayline_backend_kit::times::{DELAY_MAX, millis_ceil};
+use delayline_backend_kit::times::DELAY_MAX;
 use delayline_core::{
-    Action, Change, ChangeOutcome, Changed, Error, ErrorKind, GroupName, OperationId, QueueName, Result, Select, Shift,
+    Action, Change, ChangeOutcome, Changed, Error, ErrorKind, GroupName, OperationId, QueueName, Result, Select,
     TaskRef,
 };
 use redis::Value;

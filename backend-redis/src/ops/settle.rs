@@ -5,7 +5,7 @@ use std::time::Duration;
 use delayline_backend_kit::Answers;
 use delayline_backend_kit::codec::id_bytes;
 use delayline_backend_kit::times::{DELAY_MAX, micros_ceil, millis};
-use delayline_core::{Disposition, Error, Lease, QueueName, Result};
+use delayline_core::{Disposition, Error, Lease, QueueName, Reason, Result};
 
 use crate::codec::{number_bytes, text};
 use crate::limits::PIECE;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use delayline::{Bytes, CancellationToken, Consumer, Delivery, Outcome, Queue, Raw, Task, TaskRef, Verdict};
+use delayline::{
+    Bytes, CancellationToken, Consumer, Delivery, Disposition, Queue, Raw, ScheduleOutcome, Task, TaskRef,
+};
 use delayline_conformance::ledger::Ledger;
 use futures_util::future::try_join_all;
 use tokio::sync::Barrier;
@@ -27,7 +29,7 @@ const LINGER: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_millis(5);
 pub(super) const LEAD: Duration = Duration::from_millis(500);
 
-type Verdicts = Vec<(Delivery<Bytes>, Verdict)>;
+type Verdicts = Vec<(Delivery<Bytes>, Disposition)>;
 
 /// A queue that is driven, with the books of one run.
 #[derive(Debug)]
@@ -107,10 +109,15 @@ impl Drive {
     }
 
     /// Schedules tasks in one call; they are to be new, or to replace.
-    pub(super) async fn send(&self, tasks: &[u32], when: When, outcome: Outcome) -> Result<Vec<TaskRef>, Failure> {
+    pub(super) async fn send(
+        &self,
+        tasks: &[u32],
+        when: When,
+        outcome: ScheduleOutcome,
+    ) -> Result<Vec<TaskRef>, Failure> {
         let sent = Instant::now();
         let after = when.after(sent);
-        let new = outcome == Outcome::Created;
+        let new = outcome == ScheduleOutcome::Created;
         let describe = |&number: &u32| {
             // A task that takes another's place may come at the time of either, until the answer is there.
             if new {
@@ -158,7 +165,7 @@ impl Drive {
                     return Ok::<_, Failure>(());
                 }
                 let numbers: Vec<u32> = (from..tasks.end.min(from + batch)).collect();
-                self.send(&numbers, when, Outcome::Created).await?;
+                self.send(&numbers, when, ScheduleOutcome::Created).await?;
             }
         };
         try_join_all((0..callers).map(|_| caller())).await?;
@@ -224,7 +231,7 @@ impl Drive {
                     behind = behind.max(at.elapsed());
                     let first = tasks.start + piece.start;
                     let numbers: Vec<u32> = (first..tasks.start + piece.end).collect();
-                    let refs = drive.send(&numbers, When::At(at + pace.ahead), Outcome::Created).await?;
+                    let refs = drive.send(&numbers, When::At(at + pace.ahead), ScheduleOutcome::Created).await?;
                     told(first, refs);
                 }
                 Ok(behind)
@@ -244,9 +251,9 @@ impl Drive {
         let decide = |delivery: Delivery<Bytes>| match self.arrived(&delivery, now) {
             Some(number) if delivery.attempt() <= self.failures => {
                 self.ledger().given_back(number, Instant::now() + self.retry_after);
-                (None, (delivery, Verdict::Retry { after: self.retry_after, reason: "it is to fail".into() }))
+                (None, (delivery, Disposition::Retry { after: self.retry_after, reason: "it is to fail".into() }))
             }
-            number => (number, (delivery, Verdict::Complete)),
+            number => (number, (delivery, Disposition::Complete)),
         };
         batch.into_iter().map(decide).unzip()
     }
@@ -426,7 +433,7 @@ async fn claim_and_complete(
             Some(delivery) if batch == 1 => vec![delivery.complete().await],
             last => {
                 some.extend(last);
-                let verdicts = some.into_iter().map(|delivery| (delivery, Verdict::Complete)).collect();
+                let verdicts = some.into_iter().map(|delivery| (delivery, Disposition::Complete)).collect();
                 let settling = consumer.settle_all(verdicts);
                 settling.await?
             }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use delayline::{AdminOp, DelayBackend, QueueName, Support};
+use delayline::backend::AdminOp;
+use delayline::{DelayBackend, QueueName, Support};
 use delayline_conformance::servers::{Kind, Postgres, Rabbit, Redis, Release, Server, ServerError};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;

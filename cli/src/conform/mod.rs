@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use delayline::{Capabilities, DelayBackend, async_trait};
+use delayline::backend::async_trait;
+use delayline::{Capabilities, DelayBackend};
 use delayline_conformance::check::check;
 use delayline_conformance::history::Recording;
 use delayline_conformance::{Harness, Report as Tested, TEST_MAX, TESTS, Test, run_test_while, seed};

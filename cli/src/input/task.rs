@@ -58,10 +58,7 @@ impl Rules {
             return Ok(());
         }
         let now = self.clock.wall();
-        let instant = |due| match due {
-            Due::After(delay) => now.saturating_add(delay),
-            Due::At(at) => at,
-        };
+        let instant = |due: Due| due.instant(now);
         let (due, expires) = (instant(task.due), task.expires.map(instant));
         let too_far = |at: Timestamp| at.saturating_since(now) > self.capabilities.delay_max;
         if too_far(due) || expires.is_some_and(too_far) {

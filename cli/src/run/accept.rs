@@ -268,6 +268,7 @@ pub(crate) fn count_from_before(task: &mut NewTask, past: Duration) {
 fn shorter(due: Due, past: Duration) -> Due {
     match due {
         Due::After(delay) => Due::After(delay.saturating_sub(past)),
-        Due::At(at) => Due::At(at),
+        // An instant stays where it is.
+        due => due,
     }
 }

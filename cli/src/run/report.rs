@@ -1,7 +1,8 @@
 //! What is said at the end of a run, and the exit code that follows from it.
 
+use delayline::backend::DeadLetterOp;
 use delayline::limits::PAGE_MAX;
-use delayline::{DeadLetter, DeadLetterCause, DeadLetterOp, Durability};
+use delayline::{DeadLetter, DeadLetterCause, Durability};
 use nix::sys::signal::Signal;
 
 use super::rest::{Left, Target};

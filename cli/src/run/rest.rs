@@ -178,10 +178,7 @@ impl<'a> Saving<'a> {
     /// What was read and never accepted: its delays count from now.
     fn unaccepted(&mut self, tasks: &[NewTask]) -> Result<(), Failure> {
         let now = self.clock.wall();
-        let instant = |due| match due {
-            Due::After(delay) => now.saturating_add(delay),
-            Due::At(at) => at,
-        };
+        let instant = |due: Due| due.instant(now);
         for task in tasks {
             let expires = task.expires.map(instant);
             self.write(&Line {

@@ -5,10 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use delayline::backend::{AdminOp, Claim, Claimed, DeadLetterOp, Subscription, SubscriptionOptions, async_trait};
 use delayline::{
-    AdminOp, Attempts, Capabilities, Change, Changed, Claim, Claimed, DeadLetterOp, DeadLetters, DelayBackend,
-    Disposition, Lease, NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, Subscription,
-    SubscriptionOptions, TaskId, TaskView, async_trait,
+    Attempts, Capabilities, Change, Changed, DeadLetters, DelayBackend, Disposition, Lease, NewTask, Page, QueueName,
+    QueueStats, Result, Scheduled, Select, TaskId, TaskView,
 };
 
 use crate::tally::Tally;
@@ -33,7 +33,8 @@ impl Watched {
             Disposition::Retry { .. } if lease.attempt >= self.attempts_max.get() => Fate::Dead,
             Disposition::Retry { .. } => Fate::Retried,
             Disposition::DeadLetter { .. } => Fate::Dead,
-            Disposition::Snooze { .. } | Disposition::Release => Fate::Waiting,
+            // Released, snoozed, or what this version does not know: it ended nothing.
+            _ => Fate::Waiting,
         }
     }
 }

@@ -13,9 +13,9 @@ pub(crate) mod left;
 
 use std::sync::Arc;
 
-#[cfg(feature = "postgres")]
-use delayline::AdminOp;
 use delayline::DelayBackend;
+#[cfg(feature = "postgres")]
+use delayline::backend::AdminOp;
 
 use self::alive::SignOfLife;
 use crate::exit::Failure;
@@ -156,18 +156,18 @@ impl Place {
             Self::Here { .. } => None,
             #[cfg(feature = "redis")]
             Self::Redis { url, config } => {
-                let prefix = config.below(name).namespace().to_owned();
+                let prefix = config.below(name).namespace_name().to_owned();
                 look(format!("the key prefix `{prefix}`"), url, format!("?key_prefix={prefix}"))
             }
             #[cfg(feature = "postgres")]
             Self::Postgres { url, config } => {
-                let schema = config.below(name).namespace().to_owned();
+                let schema = config.below(name).namespace_name().to_owned();
                 look(format!("the schema `{schema}`"), url, format!("?schema={schema}"))
             }
             #[cfg(feature = "rabbitmq")]
             Self::Rabbit { config } => {
                 let config = config.below(name);
-                let space = config.namespace();
+                let space = config.namespace_name();
                 Some(format!("{}; look with: rabbitmqctl list_queues | grep {space}", config.place()))
             }
             #[cfg(feature = "postgres")]

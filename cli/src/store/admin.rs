@@ -1,6 +1,7 @@
 //! `pause`, `resume`, `dead`, `delete`: running a queue.
 
-use delayline::{AdminOp, DeadLetter, DeadLetterOp, DeadLetterSelect, DeadLetters, QueueName, TaskId, limits};
+use delayline::backend::{AdminOp, DeadLetterOp};
+use delayline::{DeadLetter, DeadLetterSelect, DeadLetters, QueueName, TaskId, limits};
 use serde::Serialize;
 
 use super::args::{DeadListArgs, DeleteArgs, PurgeArgs, QueueArgs, RedriveArgs};

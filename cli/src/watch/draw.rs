@@ -1,6 +1,7 @@
 //! The board on a screen.
 
-use delayline::{AdminOp, QueueName, QueueStats};
+use delayline::backend::AdminOp;
+use delayline::{QueueName, QueueStats};
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout};
 use ratatui::style::{Color, Modifier, Style};

@@ -17,7 +17,8 @@ use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::time::Duration;
 
-use delayline::{AdminOp, QueueName, Support};
+use delayline::backend::AdminOp;
+use delayline::{QueueName, Support};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use tokio::runtime::Runtime;

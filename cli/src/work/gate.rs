@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use delayline::backend::{AdminOp, Claim, Claimed, DeadLetterOp, Subscription, SubscriptionOptions, async_trait};
 use delayline::{
-    AdminOp, Capabilities, Change, Changed, Claim, Claimed, DeadLetterOp, DeadLetters, DelayBackend, Disposition,
-    Lease, NewTask, Page, QueueName, QueueStats, Result, Scheduled, Select, Subscription, SubscriptionOptions, TaskId,
-    TaskView, async_trait,
+    Capabilities, Change, Changed, DeadLetters, DelayBackend, Disposition, Lease, NewTask, Page, QueueName, QueueStats,
+    Result, Scheduled, Select, TaskId, TaskView,
 };
 use tokio::sync::watch;
 

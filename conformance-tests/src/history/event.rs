@@ -381,6 +381,7 @@ impl From<core::Due> for Due {
             // Rounded up, so that 300 ns are told apart from at once, as every backend does.
             core::Due::After(after) => Self::AfterUs(micros(after.saturating_add(Duration::from_nanos(999)))),
             core::Due::At(at) => Self::At(at),
+            _ => unreachable!("one that the suite does not know"),
         }
     }
 }
@@ -454,6 +455,7 @@ impl From<&core::Disposition> for Disposition {
             core::Disposition::Snooze { after } => Self::Snooze(micros(*after)),
             core::Disposition::DeadLetter { .. } => Self::DeadLetter,
             core::Disposition::Release => Self::Release,
+            _ => unreachable!("one that the suite does not know"),
         }
     }
 }
@@ -466,6 +468,7 @@ impl From<core::Action> for Change {
             core::Action::MoveTo(due) => Self::MoveTo(due.into()),
             core::Action::Shift(Shift::Later(by)) => Self::Shift(signed(by)),
             core::Action::Shift(Shift::Sooner(by)) => Self::Shift(-signed(by)),
+            _ => unreachable!("one that the suite does not know"),
         }
     }
 }
@@ -480,6 +483,7 @@ impl Op {
                 Self::ChangeTasks { ids: tasks.iter().map(|t| t.id.clone()).collect(), change: what, operation }
             }
             Select::Group(group) => Self::ChangeGroup { group: group.clone(), change: what, operation },
+            _ => unreachable!("one that the suite does not know"),
         }
     }
 }

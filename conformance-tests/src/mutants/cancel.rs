@@ -130,6 +130,7 @@ impl Defect for PartOfGroup {
         let back = match by {
             Shift::Later(by) => Shift::Sooner(by),
             Shift::Sooner(by) => Shift::Later(by),
+            _ => unreachable!("one that the suite does not know"),
         };
         if let Some(member) = second_member(inner, queue, group).await? {
             inner.change(queue, Select::Tasks(vec![member]), Change::shift(back)).await?;

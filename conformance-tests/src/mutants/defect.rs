@@ -255,5 +255,6 @@ pub(super) fn is_end(disposition: &Disposition) -> bool {
     match disposition {
         Disposition::Complete | Disposition::DeadLetter { .. } => true,
         Disposition::Retry { .. } | Disposition::Snooze { .. } | Disposition::Release => false,
+        _ => unreachable!("one that the suite does not know"),
     }
 }

@@ -67,6 +67,7 @@ impl Defect for CancelledKept {
             (Select::Tasks(tasks), Action::Cancel) => of_tasks(inner, queue, tasks).await?,
             (Select::Group(_), Action::Cancel) => of_group(inner, queue, &select).await?,
             (_, Action::MoveTo(_) | Action::Shift(_)) => Vec::new(),
+            _ => unreachable!("one that the suite does not know"),
         };
         let changed = inner.change(queue, select, change).await?;
         for (payload, outcome) in payloads.iter_mut().zip(&changed.outcomes) {
@@ -93,6 +94,7 @@ async fn of_group(inner: &Inner, queue: &QueueName, group: &Select) -> Result<Ve
     let is_member = |of: &Option<delayline_core::GroupName>| match group {
         Select::Group(group) => of.as_ref() == Some(group),
         Select::Tasks(_) => false,
+        _ => unreachable!("one that the suite does not know"),
     };
     let mut payloads = Vec::new();
     let mut page = Page::first(1_000);

@@ -26,6 +26,7 @@ impl Defect for Early {
                 task.due = match task.due {
                     Due::After(delay) => Due::After(delay.saturating_sub(AHEAD)),
                     Due::At(at) => Due::At(at.saturating_sub(AHEAD)),
+                    _ => unreachable!("one that the suite does not know"),
                 };
             }
         }
@@ -62,6 +63,7 @@ impl Defect for Clamping {
             task.due = match task.due {
                 Due::After(delay) => Due::After(delay.min(longest)),
                 Due::At(at) => Due::At(at.min(latest)),
+                _ => unreachable!("one that the suite does not know"),
             };
         }
         inner.schedule(queue, tasks).await
@@ -93,6 +95,7 @@ impl Defect for NoExpiry {
                 (Some(Due::After(expires)), _) => Some(Due::After(expires.saturating_add(LONGER))),
                 (Some(Due::At(expires)), _) => Some(Due::At(expires.saturating_add(LONGER))),
                 (None, _) => None,
+                _ => unreachable!("one that the suite does not know"),
             };
             task.expires = longer.or(task.expires);
             lengthened.push(longer.is_some());

@@ -106,6 +106,7 @@ fn ends(task: &ClaimedTask, disposition: &Disposition) -> bool {
         Disposition::Complete | Disposition::DeadLetter { .. } => true,
         Disposition::Retry { .. } => task.lease.attempt >= task.attempts_max,
         Disposition::Snooze { .. } | Disposition::Release => false,
+        _ => unreachable!("one that the suite does not know"),
     }
 }
 

@@ -291,6 +291,7 @@ pub async fn dup_5_a_lease_that_has_ended_still_settles(t: &Trial) {
             Disposition::Retry { .. } => expected.push((task.lease.id.clone(), 2)),
             Disposition::Snooze { .. } | Disposition::Release => expected.push((task.lease.id.clone(), 1)),
             Disposition::Complete | Disposition::DeadLetter { .. } => {}
+            _ => unreachable!("one that the suite does not know"),
         }
     }
     let again = t.drain(&backend, &queue, 3).await;

@@ -54,6 +54,7 @@ impl Harness for Memory {
         match by {
             Shift::Later(by) => self.clock().step_forward(by),
             Shift::Sooner(by) => self.clock().step_back(by),
+            _ => unreachable!("one that the suite does not know"),
         }
         true
     }

@@ -328,6 +328,7 @@ impl World {
             Disposition::Release => {
                 self.model.tasks[at] = Task { place: old, lease: None, attempt: task.attempt - 1, ..task }
             }
+            _ => unreachable!("one that the suite does not know"),
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use delayline::Outcome;
+use delayline::ScheduleOutcome;
 use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep_until};
 
@@ -75,7 +75,7 @@ async fn until_full(scene: &Scene<'_>, drive: &Drive, until: Instant) -> Result<
             let numbers: Vec<u32> = (from..tasks.min(from + BATCH as u32)).collect();
             // Spread over an hour, as a whole batch at a time.
             let after = LATER + LATER.mul_f64(f64::from(from) / f64::from(tasks));
-            drive.send(&numbers, When::In(after), Outcome::Created).await?;
+            drive.send(&numbers, When::In(after), ScheduleOutcome::Created).await?;
             let there = done.fetch_add(numbers.len() as u32, Ordering::Relaxed);
             scene.show.count("pending for later", u64::from(there), u64::from(tasks));
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use delayline::{Change, ChangeOutcome, Outcome, Select, TaskId, TaskRef};
+use delayline::{Change, ChangeOutcome, ScheduleOutcome, Select, TaskId, TaskRef};
 use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
@@ -80,7 +80,7 @@ async fn touch_all(scene: &Scene<'_>, drive: &Drive, touch: Touch, until: Instan
             let from = (turn % batches) as u32 * BATCH as u32;
             let sessions: Vec<u32> = (from..tasks.min(from + BATCH as u32)).collect();
             match touch {
-                Touch::Replace => drop(drive.send(&sessions, When::In(LIFE), Outcome::Replaced).await?),
+                Touch::Replace => drop(drive.send(&sessions, When::In(LIFE), ScheduleOutcome::Replaced).await?),
                 Touch::Move => move_to(drive, &sessions, LIFE).await?,
             }
             touches.fetch_add(sessions.len() as u64, Ordering::Relaxed);

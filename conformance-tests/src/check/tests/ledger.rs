@@ -218,12 +218,12 @@ impl Both {
     }
 
     fn found(self) -> (BTreeSet<Found>, BTreeSet<Found>) {
-        let disposition = self.ledger.disposition();
+        let verdict = self.ledger.verdict();
         let tallies = [
-            (Found::Lost, disposition.lost),
-            (Found::Early, disposition.early),
-            (Found::Again, disposition.again),
-            (Found::Revived, disposition.revived),
+            (Found::Lost, verdict.lost),
+            (Found::Early, verdict.early),
+            (Found::Again, verdict.again),
+            (Found::Revived, verdict.revived),
         ];
         let books = tallies.into_iter().filter(|(_, tally)| tally.count > 0).map(|(found, _)| found).collect();
         let findings = self.written.checked();

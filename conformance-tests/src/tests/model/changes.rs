@@ -29,6 +29,7 @@ impl World<'_> {
         match action {
             Action::Cancel => self.t.caps().cancel,
             Action::MoveTo(_) | Action::Shift(_) => self.t.caps().reschedule,
+            _ => unreachable!("one that the suite does not know"),
         }
     }
 
@@ -80,6 +81,7 @@ impl World<'_> {
         let too_far = match action {
             Action::MoveTo(due) => self.too_far(now, due),
             Action::Cancel | Action::Shift(_) => Sure::No,
+            _ => unreachable!("one that the suite does not know"),
         };
         match answer {
             Err(e) if e.kind() == ErrorKind::OutOfRange && too_far.maybe() => Ok(None),
@@ -137,6 +139,7 @@ impl World<'_> {
             }
             Action::MoveTo(due) => self.place(now, due, 0),
             Action::Shift(by) => shifted(now, &task, by),
+            _ => unreachable!("one that the suite does not know"),
         };
         // The range of a move has been checked for all at once.
         let too_far = if matches!(action, Action::Shift(_)) { self.place_too_far(now, place) } else { Sure::No };
@@ -340,6 +343,7 @@ fn shifted(now: &Now, task: &Task, by: Shift) -> Place {
     let by = match by {
         Shift::Later(by) => us(by).saturating_add(MS - 1) / MS * MS,
         Shift::Sooner(by) => -(us(by) / MS * MS),
+        _ => unreachable!("one that the suite does not know"),
     };
     match task.place {
         Place::Wall(at) => Place::Wall(at + by),

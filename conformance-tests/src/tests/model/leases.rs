@@ -362,6 +362,7 @@ impl World<'_> {
                 let place = held.unwrap_or(task.place);
                 self.model.tasks[at] = Task { place, lease: None, known_to: None, attempt: task.attempt - 1, ..task };
             }
+            _ => unreachable!("one that the suite does not know"),
         }
         Ok(())
     }

@@ -249,6 +249,7 @@ impl<'t> World<'t> {
         match due {
             Due::After(by) => self.after(now, by, call),
             Due::At(at) => Place::Wall(at.unix_millis_ceil() * MS),
+            _ => unreachable!("one that the suite does not know"),
         }
     }
 
@@ -258,6 +259,7 @@ impl<'t> World<'t> {
         match due {
             Due::After(by) => (by > max).into(),
             Due::At(_) => self.place_too_far(now, self.place(now, due, 0)),
+            _ => unreachable!("one that the suite does not know"),
         }
     }
 
