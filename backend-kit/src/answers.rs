@@ -1,29 +1,29 @@
-//! One answer for each item of a call that is made in pieces (LOSS-3).
+//! One answer for each item of a call that is sent in pieces (LOSS-3).
 
 use delayline_core::{Error, ErrorKind, Result};
 
-/// What the items of a call were answered so far.
+/// The answers for the items of a call so far.
 #[derive(Debug)]
 pub struct Answers<T> {
     items: Vec<Option<Result<T>>>,
-    /// Why no further piece is sent.
+    /// The error after which no further piece is sent.
     failed: Option<Error>,
 }
 
 impl<T> Answers<T> {
-    /// No answers yet, to that many items.
+    /// Creates an empty collection for this many items.
     #[must_use]
     pub fn new(items: usize) -> Self {
         Self { items: (0..items).map(|_| None).collect(), failed: None }
     }
 
-    /// Whether a piece has failed, so that no further one is sent.
+    /// Whether a piece has failed, so that no further piece is sent.
     #[must_use]
     pub fn have_failed(&self) -> bool {
         self.failed.is_some()
     }
 
-    /// Whether an item is answered.
+    /// Whether an item has an answer.
     ///
     /// # Panics
     /// If there is no such item.
@@ -32,7 +32,7 @@ impl<T> Answers<T> {
         self.items[at].is_some()
     }
 
-    /// Answers one item.
+    /// Sets the answer for one item.
     ///
     /// # Panics
     /// If there is no such item.
@@ -40,10 +40,10 @@ impl<T> Answers<T> {
         self.items[at] = Some(answer);
     }
 
-    /// Notes what a piece was answered, item by item, or why it failed as a whole.
+    /// Records the answer for a piece: one per item, or the error of the whole piece.
     ///
-    /// `piece` are the places of its items in the call. What a piece did whose answer has another length is not known: its
-    /// items answer [`Ambiguous`](ErrorKind::Ambiguous).
+    /// `piece` lists the positions of its items in the call. If the number of answers differs from the number of items,
+    /// the outcome of the piece is unknown, and its items answer [`Ambiguous`](ErrorKind::Ambiguous).
     ///
     /// # Panics
     /// If there is no such item.
@@ -54,14 +54,14 @@ impl<T> Answers<T> {
             }
             Ok(answers) => {
                 let (asked, answered) = (piece.len(), answers.len());
-                let what = format!("the store answered {answered} of {asked} items; what it did is not known");
+                let what = format!("the store answered {answered} of {asked} items; their outcome is unknown");
                 self.fail(piece, Error::new(ErrorKind::Ambiguous, what));
             }
             Err(e) => self.fail(piece, e),
         }
     }
 
-    /// Notes that a piece has failed as a whole, or, with no items, that no further one can be sent.
+    /// Records that a piece failed as a whole or, with no items, that no further piece can be sent.
     ///
     /// # Panics
     /// If there is no such item.
@@ -70,11 +70,12 @@ impl<T> Answers<T> {
         self.failed = Some(e);
     }
 
-    /// One answer for each item. Those that were not sent because a piece before them failed answer with its kind, or with
-    /// [`Unavailable`](ErrorKind::Unavailable) where that is [`Ambiguous`](ErrorKind::Ambiguous).
+    /// Returns one answer for each item. Items that were not sent because an earlier piece failed answer with the kind
+    /// of that error, or with [`Unavailable`](ErrorKind::Unavailable) if the kind is
+    /// [`Ambiguous`](ErrorKind::Ambiguous).
     ///
     /// # Errors
-    /// If a piece failed, nothing was answered, and nothing can have taken effect: why it failed.
+    /// The error of the failed piece, if no item succeeded and nothing can have taken effect.
     pub fn finish(self) -> Result<Vec<Result<T>>> {
         let Some(e) = self.failed else {
             let forgotten = || Err(Error::new(ErrorKind::Ambiguous, "the store did not answer this item"));
@@ -92,24 +93,24 @@ impl<T> Answers<T> {
     }
 }
 
-/// What the items of a call answer that were not sent, because a piece before them failed like this.
+/// The answer for an item that was not sent because an earlier piece failed with `e`.
 #[must_use]
 pub fn unsent(e: &Error) -> Error {
     let kind = if e.kind() == ErrorKind::Ambiguous { ErrorKind::Unavailable } else { e.kind() };
-    Error::new(kind, format!("not sent, because a part of the call before it failed: {}", e.message()))
+    Error::new(kind, format!("not sent, because an earlier part of the call failed: {}", e.message()))
 }
 
-/// How large one piece of a call is at most.
+/// Maximum size of one piece of a call.
 #[derive(Clone, Copy, Debug)]
 pub struct PieceMax {
-    /// Items.
+    /// Maximum number of items.
     pub items: usize,
-    /// Bytes, beyond one item.
+    /// Maximum number of bytes. A single item may be larger.
     pub bytes: usize,
 }
 
 impl PieceMax {
-    /// Cuts a list into pieces, in its order; `size` is an item's in bytes.
+    /// Splits a list into pieces, in its order. `size` returns an item's size in bytes.
     pub fn cut<T>(self, items: Vec<T>, size: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
         let mut pieces = Vec::new();
         let mut piece = Vec::with_capacity(items.len().min(self.items));

@@ -1,21 +1,21 @@
-//! How long to wait between attempts at what keeps failing.
+//! How long to wait between attempts that keep failing.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::{Instant, sleep_until};
 
-/// The first pause of those who connect.
+/// Default pause after the first failure, for connecting.
 const FIRST: Duration = Duration::from_millis(50);
 
-/// The longest pause of those who connect.
+/// Default maximum pause, for connecting.
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// Exponential back-off with jitter: up to 50 ms after the first failure, doubled with each further one up to 2 s, unless
-/// [`between`](Self::between) says otherwise. Half of each pause is left to chance, so that many clients do not come back
-/// at once.
+/// Exponential back-off with jitter. Default: up to 50 ms after the first failure, doubled after each further one up to
+/// 2 s; see also [`between`](Self::between). Half of each pause is random, so that many clients do not come back at
+/// once.
 ///
-/// After a success the next attempt may be made at once.
+/// After a success, the next attempt may be made at once.
 #[derive(Debug)]
 pub struct Backoff {
     first: Duration,
@@ -25,33 +25,33 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// For connecting. Nothing has failed yet.
+    /// Creates a back-off for connecting, without a failure so far.
     #[must_use]
     pub fn new() -> Self {
         Self::between(FIRST, LONGEST)
     }
 
-    /// With other pauses, each the half of it to the whole: `first` after the first failure, doubled with each further one
-    /// up to `longest`.
+    /// Creates a back-off with other pauses: up to `first` after the first failure, doubled after each further one up
+    /// to `longest`. Each pause is at least half of that.
     #[must_use]
     pub fn between(first: Duration, longest: Duration) -> Self {
         Self { first, longest, pauses: pauses(first, longest), not_before: None }
     }
 
-    /// Notes a failure, and returns how long to pause before the next attempt.
+    /// Records a failure, and returns the pause before the next attempt.
     pub fn failed(&mut self) -> Duration {
-        // The builder sets no limit on their number.
+        // The builder does not limit the number of pauses.
         let pause = self.pauses.next().unwrap_or(self.longest);
         self.not_before = Some(Instant::now() + pause);
         pause
     }
 
-    /// Notes a success.
+    /// Records a success.
     pub fn succeeded(&mut self) {
         *self = Self::between(self.first, self.longest);
     }
 
-    /// When the next attempt may be made; `None`: at once.
+    /// When the next attempt may be made; `None` means at once.
     #[must_use]
     pub fn not_before(&self) -> Option<Instant> {
         self.not_before
@@ -60,7 +60,7 @@ impl Backoff {
     /// Waits until the next attempt may be made.
     ///
     /// # Cancel safety
-    /// Dropped, nothing has changed.
+    /// Dropping the future changes nothing.
     pub async fn wait(&self) {
         if let Some(at) = self.not_before {
             sleep_until(at).await;
@@ -74,7 +74,7 @@ impl Default for Backoff {
     }
 }
 
-/// The library adds between nothing and the whole pause as jitter.
+/// The library adds between nothing and the whole pause as jitter, so half of the pause is passed to it.
 fn pauses(first: Duration, longest: Duration) -> ExponentialBackoff {
     let builder = ExponentialBuilder::default().with_min_delay(first / 2).with_max_delay(longest / 2);
     builder.without_max_times().with_jitter().build()

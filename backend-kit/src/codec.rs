@@ -1,10 +1,10 @@
-//! Ids, headers and numbers as bytes, in the form that stores keep. The form must never change: it is on disk.
+//! Ids, headers and numbers as bytes, in the form that stores keep. This form must never change, because it is on disk.
 
 use bytes::Bytes;
 use delayline_core::{DeadLetterCause, Headers, TaskId};
 use uuid::Uuid;
 
-/// An id as bytes: `u` and the 16 bytes of a UUID, or `k` and the caller's text.
+/// Encodes an id: `u` and the 16 bytes of a UUID, or `k` and the caller's text.
 #[must_use]
 pub fn id_bytes(id: &TaskId) -> Vec<u8> {
     let mut stored = Vec::with_capacity(17);
@@ -12,7 +12,7 @@ pub fn id_bytes(id: &TaskId) -> Vec<u8> {
     stored
 }
 
-/// Adds an id as [`id_bytes`] has it.
+/// Appends an id, encoded as in [`id_bytes`].
 pub fn push_id(to: &mut Vec<u8>, id: &TaskId) {
     match (id.as_uuid(), id.as_key()) {
         (Some(uuid), _) => {
@@ -26,7 +26,7 @@ pub fn push_id(to: &mut Vec<u8>, id: &TaskId) {
     }
 }
 
-/// Reads what [`id_bytes`] wrote; `None` for anything else.
+/// Decodes what [`id_bytes`] wrote; `None` for anything else.
 #[must_use]
 pub fn read_id(stored: &[u8]) -> Option<TaskId> {
     match stored.split_first()? {
@@ -36,16 +36,17 @@ pub fn read_id(stored: &[u8]) -> Option<TaskId> {
     }
 }
 
-/// How many bytes [`push_headers`] adds.
+/// Number of bytes that [`push_headers`] appends.
 #[must_use]
 pub fn headers_len(headers: &Headers) -> usize {
     3 * headers.len() + headers.byte_len()
 }
 
-/// Adds headers: for each, the length of its name in one byte, the name, the length of its value in two, the value.
+/// Appends headers. For each: the length of its name in one byte, the name, the length of its value in two bytes, the
+/// value.
 pub fn push_headers(to: &mut Vec<u8>, headers: &Headers) {
     for (name, value) in headers.iter() {
-        // The limits of `Headers` are 128 and 16,384 bytes.
+        // `Headers` limits these lengths to 128 and 16,384 bytes.
         to.push(name.len() as u8);
         to.extend_from_slice(name.as_bytes());
         to.extend_from_slice(&(value.len() as u16).to_be_bytes());
@@ -53,7 +54,7 @@ pub fn push_headers(to: &mut Vec<u8>, headers: &Headers) {
     }
 }
 
-/// Reads what [`push_headers`] wrote; `None` for anything else.
+/// Decodes what [`push_headers`] wrote; `None` for anything else.
 #[must_use]
 pub fn read_headers(stored: Bytes) -> Option<Headers> {
     let mut headers = Headers::new();
@@ -67,7 +68,7 @@ pub fn read_headers(stored: Bytes) -> Option<Headers> {
     Some(headers)
 }
 
-/// Reads the number by which scripts and statements tell why a task is a dead letter; `None` for a number that is not used.
+/// Decodes the number by which scripts and statements store the cause of a dead letter; `None` for an unused number.
 #[must_use]
 pub fn read_cause(stored: u64) -> Option<DeadLetterCause> {
     match stored {
@@ -78,12 +79,12 @@ pub fn read_cause(stored: u64) -> Option<DeadLetterCause> {
     }
 }
 
-/// What is left to read of stored bytes. Every method answers `None` where too little is left.
+/// Reads stored bytes from front to back. Every method returns `None` if too few bytes are left.
 #[derive(Clone, Debug)]
 pub struct Reader(Bytes);
 
 impl Reader {
-    /// Begins at the front.
+    /// Creates a reader that starts at the front.
     #[must_use]
     pub fn new(bytes: impl Into<Bytes>) -> Self {
         Self(bytes.into())
@@ -95,28 +96,28 @@ impl Reader {
         self.0.is_empty()
     }
 
-    /// How many bytes are left.
+    /// Number of bytes that are left.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// The next `n` bytes, which share the memory of all.
+    /// The next `n` bytes, without copying them.
     pub fn take(&mut self, n: usize) -> Option<Bytes> {
         (n <= self.0.len()).then(|| self.0.split_to(n))
     }
 
-    /// A number of at most eight bytes, the highest first.
+    /// A big-endian number of `bytes` bytes, at most eight.
     pub fn number(&mut self, bytes: usize) -> Option<u64> {
         Some(self.take(bytes)?.iter().fold(0, |n, &byte| n << 8 | u64::from(byte)))
     }
 
-    /// A text of `n` bytes.
+    /// A UTF-8 text of `n` bytes.
     pub fn text(&mut self, n: usize) -> Option<String> {
         String::from_utf8(self.take(n)?.to_vec()).ok()
     }
 
-    /// All that is left.
+    /// All bytes that are left.
     #[must_use]
     pub fn rest(self) -> Bytes {
         self.0

@@ -1,21 +1,21 @@
-//! Ids and numbers that nobody else has.
+//! Unique ids and random numbers.
 
 use delayline_core::{Clock, SystemClock, TaskId};
 use parking_lot::Mutex;
 use uuid::{Builder, Uuid};
 
-/// Makes task ids (UUIDv7) and random numbers, from 128 bits of the system's randomness.
+/// Generates task ids (UUIDv7) and random numbers, from 128 bits of the system's randomness.
 ///
-/// An id that is given twice loses a task, so the seed is not a clock's.
+/// A duplicate id would lose a task, so the seed does not come from a clock.
 #[derive(Debug)]
 pub struct Ids {
-    /// For ids alone; due times go by the store's clock.
+    /// Used for ids only; due times use the store's clock.
     clock: SystemClock,
     random: Mutex<[fastrand::Rng; 2]>,
 }
 
 impl Ids {
-    /// Seeds two generators with 64 bits each.
+    /// Creates a generator, which seeds two generators with 64 bits each.
     #[must_use]
     pub fn new() -> Self {
         let (a, b) = Uuid::new_v4().as_u64_pair();
@@ -23,7 +23,7 @@ impl Ids {
         Self { clock: SystemClock::new(), random }
     }
 
-    /// A UUIDv7: the wall clock's millisecond, then 74 random bits.
+    /// A UUIDv7: the millisecond of the wall clock, then 74 random bits.
     #[must_use]
     pub fn task_id(&self) -> TaskId {
         let ms = u64::try_from(self.clock.wall().unix_millis_floor()).unwrap_or(0);
@@ -39,7 +39,7 @@ impl Ids {
         u128::from(random[0].u64(..)) << 64 | u128::from(random[1].u64(..))
     }
 
-    /// A random number from 1 to `i64::MAX`, for stores whose integers have a sign.
+    /// A random number from 1 to `i64::MAX`, for stores with signed integers.
     #[must_use]
     pub fn positive(&self) -> i64 {
         self.random.lock()[0].i64(1..)

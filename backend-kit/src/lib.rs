@@ -1,20 +1,20 @@
-//! What a network backend of delayline needs besides its store: written once, for our own backends and for yours.
+//! What a network backend of delayline needs besides its store, for the included backends and for yours.
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`claims`] | [`ListeningSubscription`]: one claim at a time, waiting for notifications, and what nobody received is given back |
-//! | [`notify`] | [`Notifier`], [`Listener`]: notifications over one connection that is watched and restored |
-//! | [`reconnect`] | [`Reconnect`]: one connection that many callers share, made anew when it has broken |
-//! | [`backoff`] | [`Backoff`]: how long to wait between attempts |
+//! | [`claims`] | [`ListeningSubscription`]: single-flight claims, waiting, giving back unreceived tasks |
+//! | [`notify`] | [`Notifier`], [`Listener`]: notifications over one supervised connection |
+//! | [`reconnect`] | [`Reconnect`]: one connection that many callers share, reconnected after it breaks |
+//! | [`backoff`] | [`Backoff`]: pauses between failing attempts |
 //! | [`lifecycle`] | [`Lifecycle`]: whether a backend is open, and which queues are consumed through it |
-//! | [`answers`] | [`Answers`]: one answer for each item of a call that is made in pieces |
+//! | [`answers`] | [`Answers`]: one answer for each item of a call that is sent in pieces |
 //! | [`options`] | [`UrlForm`]: URLs and their options |
 //! | [`codec`] | ids, headers and numbers as bytes |
 //! | [`ids`] | [`Ids`]: task ids and random numbers |
 //! | [`redrive`] | [`Pace`]: the rate of a redrive |
-//! | [`times`] | times as stores keep them |
+//! | [`times`] | times in the form that stores keep |
 //!
-//! `conformance-tests/examples/third_party.rs` is a whole backend that uses it.
+//! `conformance-tests/examples/third_party.rs` is a complete backend that uses this crate.
 
 pub mod answers;
 pub mod backoff;

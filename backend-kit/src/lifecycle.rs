@@ -9,26 +9,26 @@ use delayline_core::{Error, ErrorKind, QueueName, Result};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// One for each backend; its subscriptions share it.
+/// The open or closed state of a backend, shared by its subscriptions.
 pub struct Lifecycle {
-    /// The backend's name for people.
+    /// Name of the backend, for people.
     title: &'static str,
     closed: AtomicBool,
-    /// The same, for those who wait for it.
+    /// The same state, for those who wait for it.
     closing: watch::Sender<bool>,
-    /// How many subscriptions each queue has.
+    /// Number of subscriptions of each queue.
     subscriptions: Mutex<BTreeMap<QueueName, usize>>,
 }
 
 impl Lifecycle {
-    /// An open one. `title` is the backend's name for people, such as `Redis`.
+    /// Creates the state of an open backend. `title` is the backend's name for people, such as `Redis`.
     #[must_use]
     pub fn new(title: &'static str) -> Arc<Self> {
         let (closed, closing, subscriptions) = (AtomicBool::new(false), watch::Sender::new(false), Mutex::default());
         Arc::new(Self { title, closed, closing, subscriptions })
     }
 
-    /// Every call begins with it.
+    /// Checks that the backend is open. Every call begins with this check.
     ///
     /// # Errors
     /// [`Closed`](ErrorKind::Closed) after [`close`](Self::close).
@@ -39,13 +39,13 @@ impl Lifecycle {
         Ok(())
     }
 
-    /// Does some work, and gives it up when the backend is closed meanwhile.
+    /// Runs `work`, and gives it up if the backend is closed in the meantime.
     ///
     /// # Errors
-    /// [`Closed`](ErrorKind::Closed), and those of the work.
+    /// [`Closed`](ErrorKind::Closed), and those of `work`.
     ///
     /// # Cancel safety
-    /// That of the work.
+    /// That of `work`.
     pub async fn unless_closed<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let mut closing = self.closing();
         tokio::select! {
@@ -59,18 +59,18 @@ impl Lifecycle {
         Error::new(ErrorKind::Closed, format!("the {} backend was closed", self.title))
     }
 
-    /// Refuses calls from now on. Repeated, it does nothing.
+    /// Rejects calls from now on. Repeated, it does nothing.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.closing.send_replace(true);
     }
 
-    /// Turns true when the backend is closed.
+    /// A receiver whose value turns `true` when the backend is closed.
     pub fn closing(&self) -> watch::Receiver<bool> {
         self.closing.subscribe()
     }
 
-    /// Counts a subscription of a queue until what it returns is dropped.
+    /// Counts a subscription to a queue until the returned value is dropped.
     pub fn enter(self: &Arc<Self>, queue: &QueueName) -> Entered {
         *self.subscriptions.lock().entry(queue.clone()).or_default() += 1;
         Entered { lifecycle: self.clone(), queue: queue.clone() }
@@ -88,7 +88,7 @@ impl fmt::Debug for Lifecycle {
     }
 }
 
-/// A subscription that counts for its queue.
+/// A counted subscription to a queue.
 #[derive(Debug)]
 #[must_use = "dropped, the subscription counts no more"]
 pub struct Entered {

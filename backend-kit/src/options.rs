@@ -1,29 +1,29 @@
-//! A store's URL: its place, which the driver reads, and its options, which are ours.
+//! A store's URL: its location, which the driver reads, and its options, which delayline reads.
 //!
-//! No error repeats what may be a part of a password: one with a `?` in it that is not written as `%3F` would be cut in
-//! two, and its end be taken for an option.
+//! No error repeats text that may be part of a password. If a password contains a `?` that is not written as `%3F`, the
+//! URL is split at it, and the rest of the password is taken for an option.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use delayline_core::{Error, ErrorKind, Result};
 
-/// What a backend's URLs look like.
+/// The form of a backend's URLs.
 #[derive(Clone, Copy, Debug)]
 pub struct UrlForm {
-    /// For messages, with its article: `a Redis URL`.
+    /// What the URL is called in messages, with an article: `a Redis URL`.
     pub what: &'static str,
-    /// In lower case: `redis`, `rediss`.
+    /// Schemes in lower case: `redis`, `rediss`.
     pub schemes: &'static [&'static str],
-    /// The names of all options.
+    /// Names of all options.
     pub options: &'static [&'static str],
-    /// Those whose values may hold an `@`.
+    /// Names of the options whose values may contain an `@`.
     pub options_with_at: &'static [&'static str],
-    /// Former names that are still read, each with the option's name of today.
+    /// Former option names that are still accepted, each with the current name.
     pub aliases: &'static [(&'static str, &'static str)],
 }
 
-/// One `name=value` of a URL.
+/// One `name=value` option of a URL.
 #[derive(Clone, Debug)]
 pub struct UrlOption<'u> {
     form: UrlForm,
@@ -32,19 +32,20 @@ pub struct UrlOption<'u> {
 }
 
 impl UrlForm {
-    /// Takes a URL apart: what stands before the `?`, and the options, with `%3A` and so on read.
+    /// Splits a URL into the part before the `?` and the options, with percent-encoding (`%3A`) decoded.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config): another scheme, a `#`, an option that does not exist, a `%` without two digits.
+    /// [`Config`](ErrorKind::Config) for another scheme, a `#`, an unknown option, or a `%` without two digits.
     pub fn split<'u>(&self, url: &'u str) -> Result<(&'u str, Vec<UrlOption<'u>>)> {
         let (place, query) = self.parts(url)?;
         Ok((place, options(query).map(|option| self.option(option)).collect::<Result<_>>()?))
     }
 
-    /// The same, but the driver's options of these names stay with the place, as they are written.
+    /// Like [`split`](Self::split), but leaves the driver's options with these names in the first part, as they are
+    /// written.
     ///
     /// # Errors
-    /// As [`split`](Self::split).
+    /// Those of [`split`](Self::split).
     pub fn split_for_driver<'u>(&self, url: &'u str, names: &[&str]) -> Result<(String, Vec<UrlOption<'u>>)> {
         let (place, query) = self.parts(url)?;
         let (drivers, ours): (Vec<_>, Vec<_>) = options(query).partition(|option| names.contains(&parts(option).0));
@@ -53,12 +54,12 @@ impl UrlForm {
         Ok((format!("{place}{separator}{}", drivers.join("&")), ours))
     }
 
-    /// What stands before the `?`, and what after it.
+    /// The part before the `?`, and the part after it.
     fn parts<'u>(&self, url: &'u str) -> Result<(&'u str, &'u str)> {
         let (place, query) = url.split_once('?').unwrap_or((url, ""));
         let what = self.what;
         if url.contains('#') {
-            return Err(bad(format!("{what} has no `#`; in a password it is written as `%23`")));
+            return Err(bad(format!("{what} can't contain `#`; in a password, write it as `%23`")));
         }
         let scheme = place.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
         if !scheme.is_some_and(|scheme| self.schemes.contains(&scheme.as_str())) {
@@ -73,7 +74,7 @@ impl UrlForm {
         let today = self.aliases.iter().find(|(former, _)| *former == name).map_or(name, |(_, today)| *today);
         let known = self.options.iter().find(|known| **known == today);
         if option.contains('@') && !known.is_some_and(|name| self.options_with_at.contains(name)) {
-            return Err(bad(format!("a `?` in the password of {} is written as `%3F`", self.what)));
+            return Err(bad(format!("in the password of {}, write `?` as `%3F`", self.what)));
         }
         let Some(name) = known else {
             let all = self.options.join(", ");
@@ -82,7 +83,7 @@ impl UrlForm {
         Ok(UrlOption { form: *self, name, value: self.decoded(name, value)? })
     }
 
-    /// `%3A` and so on are read; `+` stays what it is.
+    /// Decodes `%3A` and so on. A `+` stays a `+`.
     fn decoded<'u>(&self, name: &str, value: &'u str) -> Result<Cow<'u, str>> {
         if !value.contains('%') {
             return Ok(value.into());
@@ -95,7 +96,7 @@ impl UrlForm {
                 b'%' => match (digit(rest.next()), digit(rest.next())) {
                     (Some(high), Some(low)) => (high * 16 + low) as u8,
                     _ => {
-                        let what = "a `%` is followed by two digits, such as `%3A`";
+                        let what = "expected two digits after `%`, such as `%3A`";
                         return Err(bad(format!("option `{name}` of {}: {what}", self.what)));
                     }
                 },
@@ -117,39 +118,39 @@ fn parts(option: &str) -> (&str, &str) {
 }
 
 impl UrlOption<'_> {
-    /// Its name, one of the form's.
+    /// Name of the option, one of the form's.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Its value as a text.
+    /// Value of the option as text.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.value
     }
 
-    /// A whole number.
+    /// Value of the option as a whole number.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) if it is none or does not fit.
+    /// [`Config`](ErrorKind::Config) if it is not a whole number, or does not fit.
     pub fn whole<N: TryFrom<u64>>(&self) -> Result<N> {
         let n = self.value.parse::<u64>().map_err(|_| self.takes("a whole number"))?;
         N::try_from(n).map_err(|_| self.takes("a smaller number"))
     }
 
-    /// A time such as `500ms` or `1m 30s`.
+    /// Value of the option as a time such as `500ms` or `1m 30s`.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config).
+    /// [`Config`](ErrorKind::Config) if it is not a time.
     pub fn time(&self) -> Result<Duration> {
         humantime::parse_duration(&self.value).map_err(|_| self.takes("a time such as `500ms` or `5s`"))
     }
 
-    /// `on` or `off`, also written as `true`, `yes`, `false`, `no`.
+    /// Value of the option as a switch: `on`, `true` or `yes`; `off`, `false` or `no`.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config).
+    /// [`Config`](ErrorKind::Config) if it is something else.
     pub fn switch(&self) -> Result<bool> {
         match &*self.value {
             "on" | "true" | "yes" => Ok(true),
@@ -158,38 +159,38 @@ impl UrlOption<'_> {
         }
     }
 
-    /// The error for a value that is not possible; `takes` says which are.
+    /// The error for an invalid value. `takes` describes the valid ones.
     #[must_use]
     pub fn takes(&self, takes: &str) -> Error {
         bad(format!("option `{}` of {} takes {takes}", self.name, self.form.what))
     }
 
-    /// The error for an option of the form that nobody has read: a fault of the backend.
+    /// The error for a known option that nobody has read, which is a bug in the backend.
     #[must_use]
     pub fn unread(&self) -> Error {
         bad(format!("option `{}` of {} has no effect", self.name, self.form.what))
     }
 }
 
-/// A [`Config`](ErrorKind::Config) error.
+/// Creates a [`Config`](ErrorKind::Config) error.
 pub fn bad(what: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::Config, what)
 }
 
-/// Checks that each time of a configuration is at least so many milliseconds, and at most a day.
+/// Checks that each time of a configuration is at least its minimum, in milliseconds, and at most a day.
 ///
 /// # Errors
-/// [`Config`](ErrorKind::Config), naming the time.
+/// [`Config`](ErrorKind::Config), with the name of the time.
 pub fn check_times(times: &[(&str, Duration, u64)]) -> Result<()> {
     for &(name, time, least_ms) in times {
         if time < Duration::from_millis(least_ms) || time > Duration::from_secs(86_400) {
-            return Err(bad(format!("{name} is {least_ms}ms to a day")));
+            return Err(bad(format!("{name} must be {least_ms}ms to a day")));
         }
     }
     Ok(())
 }
 
-/// An option's name as it may stand in a message: what is none may be part of a secret.
+/// The name of an option, if a message may show it. Text that is not a name may be part of a secret.
 fn shown(name: &str) -> &str {
     if name.len() <= 24 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') { name } else { "..." }
 }
@@ -239,7 +240,7 @@ mod tests {
         for (url, says) in [
             ("redis://host", "a Test URL begins with `test://` or `tests://`"),
             ("test:", "begins with"),
-            ("test://host#x", "has no `#`"),
+            ("test://host#x", "can't contain `#`"),
             ("test://host?sise=1", "has no option `sise`; there are size, fallback_poll_interval, listen, other"),
             ("test://host?size", "option `size` of a Test URL takes a whole number"),
             ("test://host?size=256", "takes a smaller number"),
@@ -282,7 +283,7 @@ mod tests {
         let check = |ms| check_times(&[("wait", Duration::from_millis(ms), 5)]);
         assert!(check(5).is_ok() && check(86_400_000).is_ok());
         for bad in [4, 86_400_001] {
-            assert_eq!(check(bad).unwrap_err().message(), "wait is 5ms to a day");
+            assert_eq!(check(bad).unwrap_err().message(), "wait must be 5ms to a day");
         }
     }
 }

@@ -1,8 +1,9 @@
-//! One connection that many callers share, made anew when it has broken.
+//! One connection that many callers share, and that is made anew when it has broken.
 //!
-//! 1. One attempt to connect is under way at a time. Who comes meanwhile waits for it and shares what comes of it.
-//! 2. Failed attempts are followed by pauses ([`Backoff`]); who comes during one waits for its end and for the attempt
-//!    after it.
+//! 1. Only one attempt to connect is under way at a time. Callers that arrive meanwhile wait for it and share its
+//!    result.
+//! 2. A pause follows each failed attempt ([`Backoff`]). A caller that arrives during a pause waits for its end and for
+//!    the next attempt.
 //! 3. A connection that was given up is never returned again.
 
 use std::fmt;
@@ -13,12 +14,12 @@ use tokio::sync::watch;
 
 use crate::Backoff;
 
-/// A handle on a connection, as a [`Reconnect`] keeps it.
+/// A handle to a connection, as a [`Reconnect`] keeps it.
 pub trait Connected: Clone + Send + Sync + 'static {
-    /// Whether it is not known to be broken.
+    /// Whether the connection works, as far as is known.
     fn works(&self) -> bool;
 
-    /// Whether both are handles on one connection.
+    /// Whether both handles belong to the same connection.
     fn is(&self, other: &Self) -> bool;
 }
 
@@ -26,7 +27,7 @@ pub trait Connected: Clone + Send + Sync + 'static {
 pub struct Reconnect<C> {
     name: &'static str,
     state: Mutex<State<C>>,
-    /// Held by the one caller that connects.
+    /// Locked by the caller that connects.
     connecting: tokio::sync::Mutex<()>,
     troubles: watch::Sender<u64>,
 }
@@ -34,16 +35,16 @@ pub struct Reconnect<C> {
 struct State<C> {
     connection: Option<C>,
     backoff: Backoff,
-    /// Counts attempts to connect that have ended.
+    /// Number of attempts to connect that have ended.
     attempts: u64,
-    /// Why the last attempt failed; none if it did not.
+    /// Error of the last attempt; `None` if it succeeded.
     failure: Option<Error>,
     was_connected: bool,
     ended: bool,
 }
 
 impl<C: Connected> Reconnect<C> {
-    /// Opens nothing. `name` is the backend's name in metrics.
+    /// Creates the value without opening a connection. `name` is the backend's name in metrics.
     #[must_use]
     pub fn new(name: &'static str) -> Self {
         let state = State {
@@ -62,13 +63,13 @@ impl<C: Connected> Reconnect<C> {
         }
     }
 
-    /// The connection, made by `connect` if there is none that works. `connect` bounds its own time.
+    /// Returns the connection. If there is no working one, `connect` makes it; `connect` must limit its own time.
     ///
     /// # Errors
-    /// Those of `connect`, also of an attempt that another caller made meanwhile.
+    /// Those of `connect`, including those of an attempt that another caller made in the meantime.
     ///
     /// # Cancel safety
-    /// Dropped while it connects, the attempt is given up, and the next caller makes one.
+    /// If the call is dropped while it connects, the attempt is given up, and the next caller makes another one.
     pub async fn get(&self, connect: impl AsyncFnOnce() -> Result<C>) -> Result<C> {
         let seen = match self.live() {
             Ok(connection) => return Ok(connection),
@@ -110,12 +111,12 @@ impl<C: Connected> Reconnect<C> {
         attempt
     }
 
-    /// The connection, if there is one that works; none is made.
+    /// The connection, if there is a working one. Makes no connection.
     pub fn current(&self) -> Option<C> {
         self.live().ok()
     }
 
-    /// The connection if there is one that works, or how often connecting was tried.
+    /// The connection if there is a working one; otherwise, how many attempts to connect have ended.
     fn live(&self) -> Result<C, u64> {
         let mut state = self.state.lock();
         match &state.connection {
@@ -129,7 +130,8 @@ impl<C: Connected> Reconnect<C> {
         }
     }
 
-    /// Returns this connection no more: the next call makes another. Others may still be waiting for their answers on it.
+    /// Stops returning this connection: the next call makes another one. Other callers may still wait for answers on
+    /// it.
     pub fn give_up(&self, connection: &C) {
         let mut state = self.state.lock();
         if state.connection.as_ref().is_some_and(|current| current.is(connection)) {
@@ -138,14 +140,15 @@ impl<C: Connected> Reconnect<C> {
         }
     }
 
-    /// Lets go of the connection, which it returns, and keeps none from now on.
+    /// Returns the connection, and keeps none from now on.
     pub fn end(&self) -> Option<C> {
         let mut state = self.state.lock();
         state.ended = true;
         state.connection.take()
     }
 
-    /// Changes whenever a connection was found broken or given up: reason to doubt others to the same server.
+    /// A receiver whose value changes whenever a connection was found broken or was given up. That is a reason to check
+    /// other connections to the same server.
     pub fn troubles(&self) -> watch::Receiver<u64> {
         self.troubles.subscribe()
     }

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use delayline_core::{Capabilities, Error, ErrorKind, Result};
 
-/// How far apart the tasks of a redrive fall due.
+/// The time between the due times of the tasks of a redrive.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pace {
     gap_seconds: f64,
 }
 
 impl Pace {
-    /// From a rate in tasks a second; without one, all are due at once.
+    /// Creates a pace from a rate in tasks per second. `None` makes all tasks due at once.
     ///
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid) for a rate that is not positive or not finite.
@@ -21,33 +21,33 @@ impl Pace {
             Some(rate) if rate.is_finite() && rate > 0.0 => Ok(Self { gap_seconds: rate.recip() }),
             Some(rate) => Err(Error::new(
                 ErrorKind::Invalid,
-                format!("a redrive at {rate} a second; the rate is a positive number of tasks a second"),
+                format!("expected a positive redrive rate in tasks per second, got {rate}"),
             )),
         }
     }
 
-    /// Whether all are due at once.
+    /// Whether all tasks are due at once.
     #[must_use]
     pub fn at_once(self) -> bool {
         self.gap_seconds == 0.0
     }
 
-    /// The time between two tasks, in microseconds.
+    /// Time between two tasks, in microseconds.
     #[must_use]
     pub fn gap_us(self) -> f64 {
         self.gap_seconds * 1e6
     }
 
-    /// The time between two tasks, to the nanosecond.
+    /// Time between two tasks, to the nanosecond.
     #[must_use]
     pub fn gap(self) -> Duration {
         Duration::try_from_secs_f64(self.gap_seconds).unwrap_or(Duration::MAX)
     }
 
-    /// Checks that the last of so many tasks falls due within `delay_max`.
+    /// Checks that the last of this many tasks is due within `delay_max`.
     ///
     /// # Errors
-    /// [`OutOfRange`](ErrorKind::OutOfRange).
+    /// [`OutOfRange`](ErrorKind::OutOfRange) if it is not.
     pub fn check(self, tasks: u64, caps: &Capabilities) -> Result<()> {
         let longest = caps.delay_max.as_secs_f64();
         if self.gap_seconds > longest || tasks as f64 * self.gap_seconds > longest {

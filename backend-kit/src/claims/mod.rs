@@ -1,9 +1,10 @@
-//! Consuming a queue: one claim at a time, and what nobody received is given back.
+//! Consuming a queue: one claim at a time, and tasks that nobody received are given back.
 //!
-//! 1. One claim of a subscription is under way at a time: its state is locked from before it is sent until its tasks are
-//!    either the caller's or given back. So a claim that follows a dropped one finds what that one gave back.
-//! 2. A claim runs to its end even if its caller is dropped; what nobody received is given back.
-//! 3. A claim whose answer was lost stays in the state, for the store to give back what it took.
+//! 1. Only one claim of a subscription is under way at a time: its state is locked from before the claim is sent until
+//!    its tasks were either returned to the caller or given back. A claim that follows a dropped one therefore finds
+//!    the tasks that were given back.
+//! 2. A claim runs to its end even if its caller is dropped. Tasks that nobody received are then given back.
+//! 3. A claim whose answer was lost stays in the state, so that the store can give back what it took.
 
 #[cfg(test)]
 mod tests;
@@ -23,7 +24,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use crate::lifecycle::{Entered, Lifecycle};
 use crate::notify::{Listener, Notification, Notifier, Source};
 
-/// A task that came so late to a waiter that was not notified is a sign of notifications that don't arrive.
+/// If an unnotified subscription gets a task this late, notifications may not be arriving.
 const LATE: Duration = Duration::from_secs(1);
 
 /// How a store claims from one queue, for one subscription.
@@ -31,53 +32,56 @@ pub trait Claims: Send + Sync + 'static {
     /// What the subscription remembers from one claim to the next.
     type State: Send + 'static;
 
-    /// What the backend can do.
+    /// The capabilities of the backend.
     fn capabilities(&self) -> &Capabilities;
 
-    /// That of the backend.
+    /// The lifecycle of the backend.
     fn lifecycle(&self) -> &Arc<Lifecycle>;
 
-    /// The queue.
+    /// Name of the queue.
     fn queue(&self) -> &QueueName;
 
-    /// Takes in what the listener was told before a claim; `listening` is whether it would have been told of everything.
+    /// Receives the notification since the last claim, before the next one. `listening` is whether the listener would
+    /// have received every notification.
     fn notified(&self, state: &mut Self::State, notification: Notification, listening: bool) {
         let _ = (state, notification, listening);
     }
 
-    /// Claims. It is never dropped while it runs, unless its runtime ends.
+    /// Claims tasks. The future is never dropped while it runs, unless its runtime ends.
     ///
     /// # Errors
-    /// As [`Subscription::claim`]. Nothing was claimed then, or the state remembers that something may have been.
+    /// Those of [`Subscription::claim`]. After an error, nothing was claimed, or the state remembers that something may
+    /// have been.
     fn claim(&self, state: &mut Self::State, claim: Claim) -> impl Future<Output = Result<Claimed>> + Send;
 
-    /// Ends leases, each with its disposition.
+    /// Settles leases: ends each with its disposition.
     ///
     /// # Errors
-    /// As [`DelayBackend::settle`](delayline_core::DelayBackend::settle).
+    /// Those of [`DelayBackend::settle`](delayline_core::DelayBackend::settle).
     fn settle(&self, dispositions: Vec<(Lease, Disposition)>) -> impl Future<Output = Result<Vec<Result<()>>>> + Send;
 
-    /// Whether no claim's answer was lost, so that there is nothing for [`clean_up`](Self::clean_up) to do.
+    /// Whether every claim got its answer, so that [`clean_up`](Self::clean_up) has nothing to do.
     fn is_clean(&self, state: &Self::State) -> bool;
 
-    /// Gives back what lost claims took.
+    /// Gives back the tasks of claims whose answer was lost.
     ///
     /// # Errors
-    /// What is not given back comes when its leases end.
+    /// The store could not give all of them back. The remaining tasks come back when their leases end.
     fn clean_up(&self, state: &mut Self::State) -> impl Future<Output = Result<()>> + Send;
 
-    /// How long to wait at most between two looks while nothing would be notified; `None`: no less than otherwise.
+    /// Maximum time between two looks at the store while the notifier is not listening. Default: `None`, no extra
+    /// limit.
     fn poll_interval(&self) -> Option<Duration> {
         None
     }
 }
 
-/// An [`Subscription`] over [`Claims`], which waits for notifications.
+/// A [`Subscription`] over [`Claims`], which waits for notifications.
 pub struct ListeningSubscription<C: Claims, S: Source> {
     claims: Arc<C>,
     state: Arc<Mutex<C::State>>,
     notifier: Notifier<S>,
-    /// Remembers the last notification that a claim has seen, so that one between claim and wait is not lost.
+    /// Keeps a notification that arrives between claim and wait.
     listener: Listener<S::Key>,
     /// Whether the last wait ended without a notification.
     unnotified: bool,
@@ -87,7 +91,7 @@ pub struct ListeningSubscription<C: Claims, S: Source> {
 }
 
 impl<C: Claims, S: Source> ListeningSubscription<C, S> {
-    /// Begins to listen for `key`; it claims nothing yet. `state` is what it remembers at first.
+    /// Starts to listen for `key`. It claims nothing yet. `state` is the initial state.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -105,13 +109,13 @@ impl<C: Claims, S: Source> ListeningSubscription<C, S> {
         }
     }
 
-    /// Looks at what it remembers, when no claim is under way.
+    /// Inspects the state while no claim is under way.
     pub async fn inspect<R>(&self, look: impl FnOnce(&C::State) -> R) -> R {
         look(&*self.state.lock().await)
     }
 }
 
-/// Gives back what a claim brought and nobody received.
+/// Gives back claimed tasks that nobody received.
 async fn give_back<C: Claims>(claims: &C, claimed: Claimed) {
     let dispositions: Vec<_> = claimed.deliveries.into_iter().map(|task| (task.lease, Disposition::Release)).collect();
     if dispositions.is_empty() {
@@ -128,9 +132,10 @@ impl<C: Claims, S: Source> Subscription for ListeningSubscription<C, S> {
         let claims = self.claims.clone();
         claims.capabilities().check_lease(claim.lease)?;
         claims.lifecycle().open()?;
-        // A claim before this one that was dropped is still under way. Waiting for it leaves nothing behind when it is dropped.
+        // An earlier claim that was dropped may still be under way. Waiting for it leaves nothing behind if this call
+        // is dropped.
         let mut state = self.state.clone().lock_owned().await;
-        // Before any look, so that what is notified during it is seen again rather than missed.
+        // Before the store is read, so that a notification that arrives meanwhile is seen again rather than missed.
         let listening = self.notifier.listening();
         claims.notified(&mut state, self.listener.take(), listening);
         let orphaned = claims.clone();
@@ -143,7 +148,7 @@ impl<C: Claims, S: Source> Subscription for ListeningSubscription<C, S> {
             drop(state);
         };
         let (claimed, _state) = owned(work, give_back).await?;
-        // What has been visible for so long should have been notified of, or was known.
+        // A task that has been visible for this long should have been notified of, or was known.
         let late = claimed.deliveries.iter().any(|task| task.lateness > LATE);
         if std::mem::take(&mut self.unnotified) && late {
             self.notifier.doubt();
@@ -152,7 +157,7 @@ impl<C: Claims, S: Source> Subscription for ListeningSubscription<C, S> {
     }
 
     async fn wait(&mut self, at_most: Duration) {
-        // Then the caller's next claim says so.
+        // The caller's next claim then returns `Closed`.
         if self.claims.lifecycle().open().is_err() {
             return;
         }
@@ -166,7 +171,7 @@ impl<C: Claims, S: Source> Subscription for ListeningSubscription<C, S> {
             let mut state = self.state.lock().await;
             self.claims.clean_up(&mut state).await
         };
-        // Not before: dropped while it cleans up, `Drop` does what is left.
+        // Set only now: if this call is dropped during the clean-up, `Drop` does the rest.
         self.closed = true;
         match cleaned {
             Err(e) if e.kind() == ErrorKind::Closed => Ok(()),
@@ -183,7 +188,7 @@ impl<C: Claims, S: Source> Drop for ListeningSubscription<C, S> {
         let clean = self.state.try_lock().is_ok_and(|state| self.claims.is_clean(&state));
         if !clean && let Ok(runtime) = Handle::try_current() {
             let (claims, state) = (self.claims.clone(), self.state.clone());
-            // What can't be done now ends by itself, with the leases.
+            // What can't be given back now comes back when its lease ends.
             runtime.spawn(async move { drop(claims.clean_up(&mut *state.lock().await).await) });
         }
     }

@@ -1,4 +1,4 @@
-//! Who listens for what, and what they were told.
+//! Who listens for which keys, and their pending notifications.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::source::Notification;
 
-/// The notifications of one listener that its owner has not taken.
+/// The notifications of one listener that its owner has not taken yet.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     told: Mutex<Option<Notification>>,
@@ -26,27 +26,27 @@ impl Inbox {
         self.changed.notify_one();
     }
 
-    /// What was told since the last time, if anything.
+    /// Takes the notification since the last call, if there is one.
     pub(super) fn take(&self) -> Option<Notification> {
         self.told.lock().take()
     }
 
-    /// Returns when something was told that was not taken.
+    /// Waits until there is a notification that was not taken.
     pub(super) async fn told(&self) {
         while self.told.lock().is_none() {
-            // Told in between, it returns at once.
+            // Returns at once if there was a notification in between.
             self.changed.notified().await;
         }
     }
 }
 
-/// What the listeners and the task that serves them share.
+/// The state that the listeners and the task that serves them share.
 #[derive(Debug)]
 pub(super) struct Shared<K> {
     book: Mutex<Book<K>>,
-    /// The keys in the book have changed.
+    /// Notified when the keys in the book have changed.
     pub(super) changed: Notify,
-    /// Reason to ask the server whether it is still there.
+    /// Notified when there is a reason to ping the server.
     pub(super) doubt: Notify,
     /// Whether every key in the book is subscribed to.
     listening: AtomicBool,
@@ -66,7 +66,7 @@ impl<K: Clone + Eq + Hash> Shared<K> {
         Arc::new(Self { book, changed, doubt, listening: AtomicBool::new(false) })
     }
 
-    /// Adds a listener, and begins to serve if nobody does.
+    /// Adds a listener, and starts the task that serves it if there is none.
     pub(super) fn enter(&self, key: K, serve: impl FnOnce() -> Option<JoinHandle<()>>) -> Arc<Inbox> {
         let inbox = Arc::new(Inbox::default());
         let mut book = self.book.lock();
@@ -75,7 +75,7 @@ impl<K: Clone + Eq + Hash> Shared<K> {
             self.listening.store(false, Ordering::Release);
         }
         inboxes.push(inbox.clone());
-        // A task whose runtime has ended is finished, too.
+        // A task whose runtime has ended counts as finished, too.
         if !book.closed && book.task.as_ref().is_none_or(JoinHandle::is_finished) {
             book.task = serve();
         }
@@ -101,34 +101,34 @@ impl<K: Clone + Eq + Hash> Shared<K> {
         }
     }
 
-    /// Whether every listener would receive what is published now.
+    /// Whether every listener would receive a notification that is published now.
     pub(super) fn listening(&self) -> bool {
         self.listening.load(Ordering::Acquire)
     }
 
-    /// These keys have begun to be subscribed to, and `all` are now.
+    /// Records that the connection is now subscribed to all keys of `all`, of which `new` were added.
     pub(super) fn subscribed(&self, new: &[K], all: &HashSet<K>) {
         let book = self.book.lock();
-        // Unless there is one more key by now, which `changed` then tells.
+        // Not if another key was added in the meantime; `changed` then announces it.
         self.listening.store(book.inboxes.keys().all(|key| all.contains(key)), Ordering::Release);
         let begun = new.iter().filter_map(|key| book.inboxes.get(key)).flatten();
         begun.for_each(|inbox| inbox.tell(Notification::MISSED));
     }
 
-    /// Nothing is received any more, from now on.
+    /// Records that no notifications are received from now on.
     pub(super) fn lost(&self) {
         let book = self.book.lock();
         self.listening.store(false, Ordering::Release);
         book.inboxes.values().flatten().for_each(|inbox| inbox.tell(Notification::MISSED));
     }
 
-    /// The keys that there are listeners for, if there are any.
+    /// The keys that have listeners; `None` if there are none.
     pub(super) fn wanted(&self) -> Option<HashSet<K>> {
         let book = self.book.lock();
         book.wanted().then(|| book.inboxes.keys().cloned().collect())
     }
 
-    /// Whether the task is to end. Then it is not that of the book any more: the next listener brings another.
+    /// Whether the task must end. If so, it is removed from the book, and the next listener starts another task.
     pub(super) fn ended(&self) -> bool {
         let mut book = self.book.lock();
         let ended = !book.wanted();
@@ -144,7 +144,7 @@ impl<K: Clone + Eq + Hash> Shared<K> {
         }
     }
 
-    /// Serves nobody any more, and returns the task that did.
+    /// Stops serving, and returns the task that served.
     pub(super) fn close(&self) -> Option<JoinHandle<()>> {
         let mut book = self.book.lock();
         book.closed = true;

@@ -1,4 +1,4 @@
-//! One who waits.
+//! A listener, which waits for notifications.
 
 use std::fmt;
 use std::hash::Hash;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::book::{Inbox, Shared};
 use super::source::Notification;
 
-/// Is notified of a key. Dropped, it is gone, and with the last one of a key its subscription.
+/// Receives the notifications of one key. When the last listener of a key is dropped, the key's subscription ends.
 pub struct Listener<K: Clone + Eq + Hash> {
     inbox: Arc<Inbox>,
     key: K,
@@ -19,16 +19,16 @@ impl<K: Clone + Eq + Hash> Listener<K> {
         Self { inbox, key, shared }
     }
 
-    /// Returns when it was notified since the last [`take`](Self::take).
+    /// Waits until there is a notification since the last [`take`](Self::take).
     ///
     /// # Cancel safety
-    /// Dropped, what it was told stays.
+    /// Dropping the future loses no notification.
     pub async fn notified(&mut self) {
         self.inbox.told().await;
     }
 
-    /// What it was told since it was asked last. Ask before you look at the store, so that what comes meanwhile is seen again
-    /// rather than missed.
+    /// Takes the notifications since the last call. Call it before you look at the store: a notification that arrives
+    /// meanwhile is then seen again rather than missed.
     pub fn take(&mut self) -> Notification {
         self.inbox.take().unwrap_or_default()
     }

@@ -1,14 +1,16 @@
-//! Notifications: who waits for tasks of a queue is told that something has become due earlier than was known.
+//! Notifications: a subscription that waits for tasks learns that a task is due earlier than it knew.
 //!
-//! 1. A [`Listener`] is level-triggered: one that was notified since it was asked last returns at once.
-//! 2. It is notified as having [`missed`](Notification::missed) something once its key is subscribed to, whenever the
-//!    connection is lost, and when it is back: what was published in between can't have been received, so its owner looks.
-//! 3. There is one connection for all keys, apart from those of the calls, and one task that serves it, as long as there are
-//!    listeners; with the last listener both end.
-//! 4. An idle connection costs the server nothing. One that is silent for good is found because it is asked whenever another
-//!    connection to the server was in trouble, or somebody found what should have been notified of.
+//! 1. A [`Listener`] is level-triggered: if it was notified since its notifications were last taken, it returns at
+//!    once.
+//! 2. A listener is told that it may have [`missed`](Notification::missed) something once its key is subscribed to,
+//!    whenever the connection is lost, and when the connection is back. Whatever was published in between can't have
+//!    been received, so the listener's owner looks at the store.
+//! 3. There is one connection for all keys, separate from those of the calls, and one task that serves it. Both exist
+//!    as long as there are listeners.
+//! 4. An idle connection costs the server nothing. To detect one that has gone silent, the task pings the server when
+//!    another connection to the server was in trouble, or when somebody found a task that should have been notified of.
 //!
-//! A store supplies a [`Source`]: how to connect, subscribe and receive. The rest is here.
+//! A store supplies a [`Source`]: how to connect, subscribe and receive. This module does the rest.
 
 mod book;
 mod listener;

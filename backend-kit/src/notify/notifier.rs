@@ -11,19 +11,19 @@ use super::listener::Listener;
 use super::serve::{Service, serve};
 use super::source::{Notification, Source};
 
-/// All listeners of a backend. Clones are the same.
+/// Notifies the listeners of a backend. A clone is a handle to the same notifier.
 pub struct Notifier<S: Source> {
     shared: Arc<Shared<S::Key>>,
     service: Option<Arc<Service<S>>>,
-    /// This process is the only publisher, so there is nothing to miss.
+    /// Whether this process is the only publisher, so that no notification can be missed.
     alone: bool,
 }
 
 impl<S: Source> Notifier<S> {
-    /// Opens nothing before the first listener.
+    /// Creates a notifier. It opens no connection before the first listener.
     ///
-    /// `name` is the backend's name in metrics, `answer_timeout` how long the server may take to answer, and `troubles` changes
-    /// when another connection to the server was lost.
+    /// `name` is the backend's name in metrics. `answer_timeout` is how long the server may take to answer. `troubles`
+    /// changes when another connection to the server was lost.
     #[must_use]
     pub fn new(source: S, name: &'static str, answer_timeout: Duration, troubles: watch::Receiver<u64>) -> Self {
         let shared = Shared::new();
@@ -31,23 +31,26 @@ impl<S: Source> Notifier<S> {
         Self { shared, service: Some(Arc::new(service)), alone: false }
     }
 
-    /// One that only passes on what [`notify`](Self::notify) tells it, where nobody publishes but this process.
+    /// Creates a notifier that only passes on calls of [`notify`](Self::notify), for a store that only this process
+    /// writes to.
     #[must_use]
     pub fn local() -> Self {
         Self { shared: Shared::new(), service: None, alone: true }
     }
 
-    /// One that only passes on what [`notify`](Self::notify) tells it, where other processes publish, too. It is never
-    /// [`listening`](Self::listening), so that who waits looks every [`poll_interval`](crate::Claims::poll_interval).
+    /// Creates a notifier that only passes on calls of [`notify`](Self::notify), for a store that other processes write
+    /// to, too. It is never [`listening`](Self::listening), so that waiting subscriptions look every
+    /// [`poll_interval`](crate::Claims::poll_interval).
     #[must_use]
     pub fn polling() -> Self {
         Self { shared: Shared::new(), service: None, alone: false }
     }
 
-    /// A listener for a key. It never fails: it is notified as having missed something as soon as it is subscribed.
+    /// Adds a listener for a key. It never fails: once its key is subscribed to, it is notified that it may have missed
+    /// something.
     ///
     /// # Panics
-    /// Outside a tokio runtime, unless it is [`local`](Self::local) or [`polling`](Self::polling).
+    /// Outside a tokio runtime, unless the notifier is [`local`](Self::local) or [`polling`](Self::polling).
     pub fn listen(&self, key: S::Key) -> Listener<S::Key> {
         let serve = || self.service.as_ref().map(|service| tokio::spawn(serve(service.clone())));
         let inbox = self.shared.enter(key.clone(), serve);
@@ -59,22 +62,23 @@ impl<S: Source> Notifier<S> {
         self.shared.tell(key, notification);
     }
 
-    /// Whether every listener would receive what is published now.
+    /// Whether every listener would receive a notification that is published now.
     #[must_use]
     pub fn listening(&self) -> bool {
         self.alone || self.shared.listening()
     }
 
-    /// Somebody found what should have been notified of: whether the server is still there is worth a question.
+    /// Reports a task that should have been notified of, but was not: the server is then asked whether it is still
+    /// there.
     pub fn doubt(&self) {
         self.shared.doubt.notify_one();
     }
 
-    /// Notifies all listeners for the last time, and ends the connection. Repeated, it does nothing.
+    /// Notifies all listeners one last time, and ends the connection. Repeated, it does nothing.
     pub async fn close(&self) {
         if let Some(task) = self.shared.close() {
             task.abort();
-            // Aborted, it ends as soon as it is looked at; what it ends with does not matter.
+            // An aborted task ends at its next poll; its result does not matter.
             let _ = task.await;
         }
         self.shared.lost();

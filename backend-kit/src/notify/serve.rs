@@ -1,4 +1,4 @@
-//! The one task that serves all listeners, over one connection after the other.
+//! The task that serves all listeners, over one connection at a time.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -33,7 +33,7 @@ pub(super) async fn serve<S: Source>(service: Arc<Service<S>>) {
             () = backoff.wait() => {}
             () = shared.until_unwanted() => continue,
         }
-        // What troubles others from here on is told to this connection.
+        // From here on, this connection is checked when others to the server are in trouble.
         let mut troubles = service.troubles.clone();
         troubles.mark_unchanged();
         let connected = tokio::select! {
@@ -54,11 +54,11 @@ pub(super) async fn serve<S: Source>(service: Arc<Service<S>>) {
         let mut link = Link { service: &service, subscriber, subscribed: HashSet::new(), troubles };
         let end = link.attend().await;
         let worked = !link.subscribed.is_empty();
-        // Closed before anybody is told to look.
+        // Close the connection before anybody is told to look.
         drop(link);
         if end.is_break() {
             was_lost = true;
-            // One that worked may be opened again at once; one that never did is not hurried.
+            // A connection that worked may be reopened at once; after one that never did, the back-off applies.
             if worked {
                 backoff.succeeded();
             } else {
@@ -70,7 +70,7 @@ pub(super) async fn serve<S: Source>(service: Arc<Service<S>>) {
     }
 }
 
-/// One connection, and what it is subscribed to.
+/// One connection, and the keys that it is subscribed to.
 struct Link<'s, S: Source> {
     service: &'s Service<S>,
     subscriber: S::Subscriber,
@@ -79,7 +79,7 @@ struct Link<'s, S: Source> {
 }
 
 impl<S: Source> Link<'_, S> {
-    /// Passes on what is received, until the connection is lost (break) or nobody listens any more (continue).
+    /// Passes on received notifications, until the connection is lost (break) or nobody listens any longer (continue).
     async fn attend(&mut self) -> ControlFlow<()> {
         let shared = &self.service.shared;
         while let Some(wanted) = shared.wanted() {
@@ -93,7 +93,7 @@ impl<S: Source> Link<'_, S> {
                     },
                     () = shared.changed.notified() => break,
                     () = shared.doubt.notified() => self.ping().await?,
-                    // Its sender may be gone when a backend was dropped; then the listeners will be, too.
+                    // The sender may be gone after a backend was dropped; the listeners are then gone soon, too.
                     Ok(()) = self.troubles.changed() => self.ping().await?,
                 }
             }

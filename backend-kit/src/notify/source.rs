@@ -1,4 +1,4 @@
-//! What a store supplies.
+//! What a store supplies to send notifications.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -8,20 +8,20 @@ use std::marker::PhantomData;
 
 use delayline_core::Result;
 
-/// What a listener was told since it was asked last.
+/// What a listener was notified of since it last took its notifications.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Notification {
-    /// The earliest time, in ms since 1970, at which something was said to be due; `None` if that was not said.
+    /// Earliest time at which a task was reported to be due, in ms since 1970; `None` if no time was reported.
     pub due_ms: Option<i64>,
-    /// Something may have been missed.
+    /// Whether a notification may have been missed.
     pub missed: bool,
 }
 
 impl Notification {
-    /// Something may have been missed.
+    /// A notification may have been missed.
     pub const MISSED: Self = Self { due_ms: None, missed: true };
 
-    /// Both.
+    /// Combines both notifications.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         let due_ms = match (self.due_ms, other.due_ms) {
@@ -32,28 +32,28 @@ impl Notification {
     }
 }
 
-/// A server that can notify.
+/// A server that can send notifications.
 pub trait Source: Send + Sync + 'static {
-    /// What one subscribes to: a queue, or a channel.
+    /// What to subscribe to: a queue, or a channel.
     type Key: Clone + Eq + Hash + fmt::Debug + Send + Sync + 'static;
 
-    /// A connection that receives.
+    /// A connection that receives notifications.
     type Subscriber: Subscriber<Key = Self::Key>;
 
-    /// Opens a connection. It bounds its own time.
+    /// Opens a connection. It must limit its own time.
     ///
     /// # Errors
-    /// Why there is none; it is tried again after a pause.
+    /// The reason why it can't connect. The caller retries after a pause.
     ///
     /// # Cancel safety
-    /// Dropped, it leaves nothing behind.
+    /// A dropped call leaves nothing behind.
     fn connect(&self) -> impl Future<Output = Result<Self::Subscriber>> + Send;
 }
 
 /// The source of a [`Notifier`](super::Notifier) within one process, where there is nothing to connect to.
 pub struct Local<K>(PhantomData<fn() -> K>);
 
-/// There is none.
+/// The subscriber of [`Local`], of which there is no value.
 pub struct Nobody<K>(Infallible, PhantomData<fn() -> K>);
 
 impl<K: Clone + Eq + Hash + fmt::Debug + Send + Sync + 'static> Source for Local<K> {
@@ -85,33 +85,33 @@ impl<K: Send + 'static> Subscriber for Nobody<K> {
     }
 }
 
-/// One connection that receives notifications. Dropped, it is closed.
+/// A connection that receives notifications. Dropping it closes it.
 ///
-/// After an error of any method the connection is dropped, and another one opened. All but `receive` are given a time limit by
-/// their caller, and dropped when it is over.
+/// After an error of any method, the caller drops the connection and opens another one. The caller limits the time of
+/// all methods but `receive`, and drops their futures when the time is over.
 pub trait Subscriber: Send + 'static {
-    /// As its source's.
+    /// The key of its source.
     type Key;
 
-    /// Receives what is published for these keys from now on. They were not subscribed to before.
+    /// Subscribes to these keys. They were not subscribed to before.
     ///
     /// # Errors
-    /// The connection was lost, or the server refused.
+    /// The connection was lost, or the server rejected the subscription.
     fn subscribe(&mut self, keys: Vec<Self::Key>) -> impl Future<Output = Result<()>> + Send;
 
-    /// Receives nothing more for these keys.
+    /// Unsubscribes from these keys.
     ///
     /// # Errors
     /// The connection was lost.
     fn unsubscribe(&mut self, keys: Vec<Self::Key>) -> impl Future<Output = Result<()>> + Send;
 
-    /// The next notification; `None` for a message that says nothing to us.
+    /// Waits for the next notification; `None` for a message that is not for delayline.
     ///
     /// # Errors
     /// The connection was lost.
     ///
     /// # Cancel safety
-    /// Dropped, it has taken no notification.
+    /// A dropped call has taken no notification.
     fn receive(&mut self) -> impl Future<Output = Result<Option<(Self::Key, Notification)>>> + Send;
 
     /// Asks the server whether it is still there.

@@ -416,11 +416,11 @@ mod tests {
             ("postgres://host?pool_size=101", "1 to 100 connections"),
             ("postgres://host?pool_size=", "whole number"),
             ("postgres://host?fallback_poll_interval=soon", "such as `500ms`"),
-            ("postgres://host?fallback_poll_interval=2days", "fallback_poll_interval is 1ms to a day"),
+            ("postgres://host?fallback_poll_interval=2days", "fallback_poll_interval must be 1ms to a day"),
             ("postgres://host?listen=maybe", "`on` or `off`"),
             ("postgres://host?listen_url=postgres://h?schema%3Dx", "has no option `schema`"),
             ("postgres://host?schema=%4", "two digits"),
-            ("postgres://host#x", "has no `#`"),
+            ("postgres://host#x", "can't contain `#`"),
         ] {
             let e = PostgresConfig::from_url(url).unwrap_err();
             assert!(e.kind() == ErrorKind::Config && e.message().contains(says), "{url}: {e}");

@@ -139,7 +139,7 @@ mod tests {
             ("amqp://host?levels=25", "1 to 21 levels"),
             ("amqp://host?hold_max=0", "hold_max is 1"),
             ("amqp://host?fallback_poll_interval=soon", "such as `500ms`"),
-            ("amqp://host?fallback_poll_interval=2days", "fallback_poll_interval is 1ms to a day"),
+            ("amqp://host?fallback_poll_interval=2days", "fallback_poll_interval must be 1ms to a day"),
             ("amqp://host?hold_max=65536", "a smaller number"),
             ("amqp://host?heartbeat=2m", "heartbeat is 1000ms to 60s"),
             ("amqp://host?namespace=a.b.c", "behind the dot"),

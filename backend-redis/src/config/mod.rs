@@ -371,9 +371,9 @@ mod tests {
             ("redis://host?shards=", "whole number"),
             ("redis://host?fallback_poll_interval=soon", "such as `500ms`"),
             ("redis://host?durability=process", "`server` or `disk`"),
-            ("redis://host?fallback_poll_interval=2days", "fallback_poll_interval is 1ms to a day"),
+            ("redis://host?fallback_poll_interval=2days", "fallback_poll_interval must be 1ms to a day"),
             ("redis://host?key_prefix={a}", "1 to 96 letters"),
-            ("rediss://host#insecure", "has no `#`"),
+            ("rediss://host#insecure", "can't contain `#`"),
         ] {
             let e = RedisConfig::from_url(url).unwrap_err();
             assert!(e.kind() == ErrorKind::Config && e.message().contains(says), "{url}: {e}");
