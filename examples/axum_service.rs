@@ -1,11 +1,12 @@
-//! A web service that schedules and works in one process, and shuts down without losing anything:
+//! A web service that schedules tasks and runs them in one process, and shuts down without losing anything:
 //! `cargo run --example axum_service`, then
 //!
 //! ```text
 //! curl -X POST localhost:3000/reminders/ada?in_ms=2000
 //! ```
 //!
-//! and Ctrl-C. With `--once` it sends itself one request, waits for the reminder and ends, as its test does.
+//! and Ctrl-C. With `--once`, it sends itself one request, waits for the reminder and ends; its test runs it in this
+//! way.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ async fn remind(
 ) -> Result<String, (StatusCode, String)> {
     let wait = Duration::from_millis(query.get("in_ms").copied().unwrap_or(1_000));
     let scheduled = reminders.schedule(&user).after(wait).await;
-    // An error says what happened, and whether trying again may help.
+    // The error says what went wrong, and whether a retry may help.
     let scheduled = scheduled.map_err(|e| {
         let status = if e.retryable() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_REQUEST };
         (status, e.to_string())
@@ -44,14 +45,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let reminded = shutdown.clone();
     let worker = Worker::builder()
         .queue(&reminders, move |user: String, context: Context| {
-            println!("{user}: time to hand in ({:?} late)", context.lateness());
+            println!("{user}: time to submit ({:?} late)", context.lateness());
             if once {
                 reminded.cancel();
             }
             async {}
         })
         .shutdown(shutdown.clone())
-        // Longer than any handler takes; what is not finished then is given back for the next process.
+        // Longer than any handler takes. A task that is still unfinished then is given back for the next process.
         .shutdown_deadline(Duration::from_secs(20))
         .build()?;
     let working = tokio::spawn(worker.run());
@@ -77,7 +78,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         shutdown.cancel();
     }
 
-    // First no new requests, then the worker finishes what it has begun.
+    // First stop accepting requests, then let the worker finish its running handlers.
     serving.await??;
     let report = working.await??;
     println!("stopped: {} completed, {} given back", report.completed, report.released);

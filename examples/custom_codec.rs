@@ -1,10 +1,10 @@
-//! Payloads in one's own format, and why a payload that can't be read is not lost: `cargo run --example custom_codec`.
+//! A custom payload format, and what happens to a payload that can't be decoded: `cargo run --example custom_codec`.
 
 use std::sync::Arc;
 
 use delayline::{Bytes, Codec, Error, ErrorKind, Queue, Raw, Result, connect};
 
-/// An order and an amount in 12 bytes, with a version in front.
+/// An order and an amount in 12 bytes, preceded by a version byte.
 #[derive(Debug, PartialEq)]
 struct Refund {
     order: u64,
@@ -22,7 +22,8 @@ impl Codec<Refund> for Packed {
     }
 
     fn decode(&self, payload: &Bytes) -> Result<Refund> {
-        let unreadable = || Error::new(ErrorKind::Codec, format!("{} bytes are no refund", payload.len()));
+        let unreadable =
+            || Error::new(ErrorKind::Codec, format!("expected a refund of 13 bytes, got {} bytes", payload.len()));
         match payload.split_first() {
             Some((1, rest)) => {
                 let (order, cents) = rest.split_first_chunk::<8>().ok_or_else(unreadable)?;
@@ -41,7 +42,7 @@ async fn main() -> Result<()> {
     let refunds = Queue::with_codec(Arc::clone(&backend), "refunds", Packed)?;
     refunds.schedule(&Refund { order: 7, cents: 1995 }).await?;
 
-    // The same queue with its bytes as they are: somebody of a newer version writes into it.
+    // The same queue with raw bytes: a newer version of the application schedules into it.
     let raw = Queue::with_codec(backend, "refunds", Raw)?;
     raw.schedule(&Bytes::from_static(&[2, 0, 0])).await?;
 
@@ -50,7 +51,7 @@ async fn main() -> Result<()> {
     assert_eq!(*task.payload(), Refund { order: 7, cents: 1995 });
     task.complete().await?;
 
-    // What can't be read is dead-lettered with the reason, and can be redriven after an upgrade.
+    // A payload that can't be decoded is dead-lettered with the reason. It can be redriven after an upgrade.
     assert!(consumer.try_next_batch(10).await?.is_empty());
     let dead = refunds.dead_letters(None, 10).await?.letters;
     println!("dead-lettered: {}", dead[0].reason);

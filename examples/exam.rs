@@ -1,7 +1,8 @@
-//! The exam that delayline began with, in short: `cargo run --example exam`.
+//! The exam for which delayline was written, in short: `cargo run --example exam`.
 //!
-//! Everybody's hand-in is due at the end of the exam. Most hand in by themselves, one has extra time, and in the middle
-//! the whole room gets more time. Whoever is left at the end is handed in.
+//! Each candidate's exam is submitted by a task that is due at its end. Most candidates submit earlier by themselves,
+//! one has extra time, and in the middle the whole room gets more time. The tasks submit the exams that are left at the
+//! end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -23,22 +24,22 @@ async fn main() -> delayline::Result<()> {
         scheduled?;
     }
 
-    // Candidate 7 has extra time; three of four hand in early, and their task must never run.
+    // Candidate 7 has extra time. Three of four candidates submit early, and their tasks must never run.
     hand_ins.shift(id(7)?, Shift::Later(Duration::from_millis(400))).await?;
     for candidate in (0..CANDIDATES).filter(|c| c % 4 != 3) {
         assert_eq!(hand_ins.cancel(id(candidate)?).await?, ChangeOutcome::Changed);
     }
-    // A fire alarm: more time for all who are still there, at once.
+    // A fire alarm: everybody who is still there gets more time, in one call.
     let shifted = hand_ins.shift_group(&room, Shift::Later(Duration::from_millis(200))).await?;
     println!("{} of {CANDIDATES} are still writing", shifted.changed);
 
-    let scheduled = Arc::new(AtomicU32::new(0));
-    let count = scheduled.clone();
+    let submitted = Arc::new(AtomicU32::new(0));
+    let count = submitted.clone();
     let report = Worker::builder()
         .queue(&hand_ins, move |candidate: u32, context: Context| {
             let count = count.clone();
             async move {
-                // The archive is away when candidate 11 is handed in first: the worker tries again.
+                // The archive does not answer at the first attempt for candidate 11: the worker retries it.
                 if candidate == 11 && context.attempt() == 1 {
                     return HandlerOutcome::retry("the archive does not answer");
                 }
@@ -52,7 +53,7 @@ async fn main() -> delayline::Result<()> {
         .build()?
         .run()
         .await?;
-    println!("{} handed in by us, {} of them at the second attempt", report.completed, report.retried);
-    assert_eq!(scheduled.load(Ordering::Relaxed), CANDIDATES / 4);
+    println!("{} submitted by the worker, {} of them at the second attempt", report.completed, report.retried);
+    assert_eq!(submitted.load(Ordering::Relaxed), CANDIDATES / 4);
     Ok(())
 }

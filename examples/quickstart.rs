@@ -1,4 +1,4 @@
-//! Hand a task in now, have it run later: `cargo run --example quickstart`.
+//! Schedule a task now, and run it later: `cargo run --example quickstart`.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ async fn main() -> delayline::Result<()> {
     let backend = connect("memory:").await?;
     let hand_ins = Queue::<HandIn>::new(backend, "exam.hand-in")?;
 
-    // The key makes it one task, however often this line runs.
+    // Because of the id there is only one task, however often this line runs.
     hand_ins.schedule(&HandIn { candidate: 17 }).after(Duration::from_millis(300)).id("exam-1/17").await?;
 
     let done = CancellationToken::new();
@@ -24,7 +24,7 @@ async fn main() -> delayline::Result<()> {
         .queue(&hand_ins, move |task: HandIn, context: Context| {
             let stop = stop.clone();
             async move {
-                println!("candidate {} handed in, {:?} after the end", task.candidate, context.lateness());
+                println!("candidate {} submitted, {:?} after the end", task.candidate, context.lateness());
                 stop.cancel();
             }
         })

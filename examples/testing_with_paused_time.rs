@@ -1,6 +1,7 @@
-//! How an application tests what happens in 30 days, in a millisecond: `cargo run --example testing_with_paused_time`.
+//! How an application tests what happens in 30 days within a millisecond: `cargo run --example
+//! testing_with_paused_time`.
 //!
-//! In a test, `#[tokio::test(start_paused = true)]` stops the clock: tokio moves it on whenever everything sleeps.
+//! In a test, `#[tokio::test(start_paused = true)]` pauses the clock. Tokio advances it whenever everything sleeps.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 const TRIAL: Duration = Duration::from_secs(30 * 86_400);
 
-/// What the application does: a reminder at the end of each trial.
+/// The code under test: schedules a reminder at the end of a trial.
 async fn start_trial(reminders: &Queue<String>, user: &str) -> Result<()> {
     reminders.schedule(&format!("{user}, your trial has ended")).after(TRIAL).id(format!("trial/{user}")).await?;
     Ok(())
@@ -18,7 +19,7 @@ async fn start_trial(reminders: &Queue<String>, user: &str) -> Result<()> {
 
 #[tokio::main(flavor = "current_thread", start_paused = true)]
 async fn main() -> Result<()> {
-    // Wall-clock time is under the test's control as well.
+    // The test controls wall-clock time, too.
     let clock = Arc::new(TestClock::at("2030-01-31T12:00:00Z".parse()?));
     let backend = MemoryBackend::with_config(MemoryConfig::default().clock(clock));
     let reminders = Queue::<String>::new(Arc::new(backend), "reminders")?;

@@ -1,12 +1,12 @@
-//! One trace from whoever schedules a task to its handler, with OpenTelemetry.
+//! One trace from the caller that schedules a task to its handler, with OpenTelemetry.
 //!
 //! ```sh
 //! cargo run --example trace_context
 //! ```
 //!
-//! A queue is told how to find the current trace; it travels in the task's headers `traceparent` and `tracestate`, through
-//! any store; the handler continues it. The same works with `tracing-opentelemetry`, whose spans have an OpenTelemetry
-//! context.
+//! The application tells the queue how to find the current trace context. Each task carries it in the headers
+//! `traceparent` and `tracestate`, through any store, and the handler continues the trace. The same works with
+//! `tracing-opentelemetry`, whose spans have an OpenTelemetry context.
 
 use std::collections::HashMap;
 use std::io;
@@ -27,14 +27,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Schedules a task in one span and handles it in another; answers both.
+/// Schedules a task in one span and handles it in another; returns both spans.
 async fn run(backend: Arc<dyn DelayBackend>) -> Result<Vec<SpanData>, Box<dyn std::error::Error>> {
-    // In an application: an exporter that sends spans somewhere.
+    // An application uses an exporter here that sends spans to a collector.
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
     let tracer = Arc::new(provider.tracer("exam"));
 
-    // Once for a queue: its tasks carry the trace they are scheduled in.
+    // Set once per queue: its tasks carry the trace in which they are scheduled.
     let queue = Queue::<String>::new(backend, "hand-in")?.trace_with(current_trace);
 
     let span = opentelemetry::Context::current_with_span(tracer.start("begin the exam"));
@@ -54,8 +54,8 @@ async fn run(backend: Arc<dyn DelayBackend>) -> Result<Vec<SpanData>, Box<dyn st
             let parent = parent_of(&context);
             let span = tracer.start_with_context("hand in", &parent);
             async move {
-                // What is done here, with `parent.with_span(span)` as its context, belongs to the same trace.
-                println!("{candidate} is handed in, {:?} late", context.lateness());
+                // Work that is done here, with `parent.with_span(span)` as its context, belongs to the same trace.
+                println!("submitting the exam of {candidate}, {:?} late", context.lateness());
                 drop(span);
                 Ok::<(), io::Error>(())
             }
@@ -66,7 +66,7 @@ async fn run(backend: Arc<dyn DelayBackend>) -> Result<Vec<SpanData>, Box<dyn st
     Ok(exporter.get_finished_spans()?)
 }
 
-/// The trace that this code runs in, as a task carries it.
+/// The trace context of the running code, in the form that a task carries.
 fn current_trace() -> Option<TraceContext> {
     let mut carrier = HashMap::new();
     TraceContextPropagator::new().inject_context(&opentelemetry::Context::current(), &mut carrier);
@@ -74,7 +74,7 @@ fn current_trace() -> Option<TraceContext> {
     Some(carrier.get(TRACESTATE).into_iter().fold(context, TraceContext::state))
 }
 
-/// The trace that a task was scheduled in.
+/// The trace context in which a task was scheduled.
 fn parent_of(context: &Context) -> opentelemetry::Context {
     let carrier: HashMap<String, String> = context.headers().clone().into_iter().collect();
     TraceContextPropagator::new().extract(&carrier)

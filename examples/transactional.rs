@@ -1,7 +1,8 @@
-//! Tasks and the application's own rows in one transaction: an order and its payment deadline are written together or not at
-//! all, and so are the end of the order and that of its task.
-//! `cargo run --example transactional --features postgres postgres://...`, or with the URL in `DELAYLINE_TEST_POSTGRES`. It
-//! makes and drops two schemas of its own.
+//! Tasks and the application's own rows in one transaction: an order and its payment deadline are written together or
+//! not at all. In the same way, closing the order and completing its task happen together or not at all.
+//!
+//! `cargo run --example transactional --features postgres postgres://...`, or with the URL in
+//! `DELAYLINE_TEST_POSTGRES`. The example creates and drops two schemas.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ const SCHEMA: &str = "delayline_example";
 async fn main() -> Result<(), Failure> {
     let url = std::env::args().nth(1).or_else(|| std::env::var("DELAYLINE_TEST_POSTGRES").ok());
     let pool = PgPool::connect(&url.ok_or("name a database: postgres://user@host/database")?).await?;
-    // The application's pool serves both.
+    // The application and delayline share one connection pool.
     let backend = Arc::new(PostgresBackend::connect(PostgresConfig::from_pool(pool.clone()).schema(SCHEMA)).await?);
     sqlx::query("CREATE SCHEMA IF NOT EXISTS delayline_example_shop").execute(&pool).await?;
     sqlx::query(
@@ -45,7 +46,7 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes an order, and the task that closes it unless it is paid in time.
+/// Writes an order, and the task that closes the order if it is not paid in time.
 async fn order(
     pool: &PgPool,
     backend: &PostgresBackend,
@@ -63,18 +64,18 @@ async fn order(
         scheduled?;
     }
     if !goes_well {
-        // Neither the order nor its task has ever been there.
+        // Neither the order nor its task was ever visible.
         transaction.rollback().await?;
         println!("{id}: something went wrong, nothing was written");
         return Ok(());
     }
-    // From here on both are there, and a sleeping worker has been told.
+    // From here on both exist, and a sleeping worker has been notified.
     transaction.commit().await?;
     println!("{id}: written, with its deadline");
     Ok(())
 }
 
-/// Closes the orders whose time is up. If this program dies at any moment, each is closed once.
+/// Closes the orders whose time is up. Each is closed exactly once, even if this program dies at any moment.
 async fn close_unpaid(pool: &PgPool, backend: &PostgresBackend, queue: &QueueName) -> Result<(), Failure> {
     let mut subscription = backend.subscribe(queue, SubscriptionOptions::default()).await?;
     loop {
@@ -91,7 +92,8 @@ async fn close_unpaid(pool: &PgPool, backend: &PostgresBackend, queue: &QueueNam
                 .bind(id)
                 .execute(&mut *transaction)
                 .await?;
-            // The task ends with the transaction: a lease that was lost meanwhile undoes the update, too.
+            // Completing the task is part of the transaction: if the lease was lost meanwhile, the update is rolled
+            // back, too.
             let lost =
                 backend.complete_in(&mut transaction, queue, &[task.lease]).await?.into_iter().any(|one| one.is_err());
             if lost {

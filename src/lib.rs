@@ -1,4 +1,4 @@
-//! Delayed tasks: hand one in now, have it run at its due time, on the store that you already run.
+//! Delayed tasks: schedule a task now, and it runs at its due time, on a store that you already run.
 //!
 //! ```
 //! use std::time::Duration;
@@ -16,9 +16,29 @@
 //! # Ok(()) }
 //! ```
 //!
-//! What it promises is written down and numbered in `docs/semantics.md`; what a store can't do, its
-//! [`Capabilities`] say. Backends are Cargo features: `memory` (on by default), `redis`, `postgres` and `rabbitmq`; `full` is
-//! all of them. `metrics` counts what happens: [`meter`].
+//! `docs/semantics.md` numbers all promises. Each backend reports through [`Capabilities`] which of them it supports,
+//! and its limits.
+//!
+//! Backends are Cargo features: `memory` (enabled by default), `redis`, `postgres` and `rabbitmq`; `full` enables all
+//! four. The feature `metrics` counts and times what happens: see [`meter`].
+//!
+//! # Five types for one task
+//!
+//! | type | made by | received by | use it to |
+//! |---|---|---|---|
+//! | [`Task`] | the application | [`Queue::schedule_all`] | schedule many typed tasks at once |
+//! | [`NewTask`] | [`Queue`], by encoding a [`Task`] | [`DelayBackend::schedule`] | write or call a backend directly |
+//! | [`ClaimedTask`] | [`Subscription::claim`] | [`Consumer`], [`Worker`] | write or call a backend directly |
+//! | [`TaskView`] | [`DelayBackend::find`] and `list` | the application | inspect a task without claiming it |
+//! | [`Delivery`] | [`Consumer`] | the application | process and settle one typed task |
+//!
+//! To schedule a single task, use [`Queue::schedule`]. A handler of a [`Worker`] gets the payload and a [`Context`]
+//! instead of a [`Delivery`].
+//!
+//! The types that only backends and their direct callers need are in [`backend`].
+//!
+//! [`ClaimedTask`]: backend::ClaimedTask
+//! [`Subscription::claim`]: backend::Subscription::claim
 
 mod connect;
 
@@ -39,9 +59,9 @@ pub use delayline_core::{
 };
 pub use delayline_core::{limits, meter, testing};
 
-/// What a backend implements, and what applications can do without: the store's side of [`DelayBackend`].
+/// The store's side of [`DelayBackend`]: what a backend implements, and what most applications do not need.
 ///
-/// A new backend depends on `delayline-core`, which has all of this at its root.
+/// A new backend depends on `delayline-core`, which exports all of these names at its root.
 pub mod backend {
     pub use delayline_core::{
         AdminOp, Claim, Claimed, ClaimedTask, DeadLetterOp, DelayBackend, NewTask, Subscription, SubscriptionOptions,
@@ -49,25 +69,25 @@ pub mod backend {
     };
 }
 
-/// The in-memory backend, for what a URL can't say, such as another clock.
+/// The in-memory backend, for settings that a URL can't express, such as a custom clock.
 #[cfg(feature = "memory")]
 pub mod memory {
     pub use delayline_memory::{MemoryBackend, MemoryConfig};
 }
 
-/// The Redis backend, for what a URL can't say, such as certificates.
+/// The Redis backend, for settings that a URL can't express, such as certificates.
 #[cfg(feature = "redis")]
 pub mod redis {
     pub use delayline_redis::{RedisBackend, RedisConfig};
 }
 
-/// The Postgres backend, for what a URL can't say, such as scheduling inside a transaction of the application's.
+/// The Postgres backend, for what a URL can't express, such as scheduling inside the application's transaction.
 #[cfg(feature = "postgres")]
 pub mod postgres {
     pub use delayline_postgres::{PostgresBackend, PostgresConfig};
 }
 
-/// The RabbitMQ backend, for what a URL can't say, such as certificates.
+/// The RabbitMQ backend, for settings that a URL can't express, such as certificates.
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq {
     pub use delayline_rabbitmq::{HeldNamespace, RabbitBackend, RabbitConfig};
