@@ -1,10 +1,10 @@
-//! From a URL to a backend.
+//! Opening a backend from a URL.
 
 use std::sync::Arc;
 
 use delayline_core::{DelayBackend, Error, ErrorKind, Result};
 
-/// A family of stores, its URL schemes and the Cargo feature that brings it in.
+/// A kind of store, its URL schemes, and the Cargo feature that enables it.
 struct Family {
     schemes: &'static [&'static str],
     feature: &'static str,
@@ -17,21 +17,22 @@ const RABBITMQ: Family = Family { schemes: &["amqp", "amqps"], feature: "rabbitm
 
 /// Opens the backend that a URL names.
 ///
-/// - `memory:` makes a new, empty store in this process; each call makes another.
-/// - `redis://` and `rediss://` (TLS) connect to a server, and check that it can be worked with.
-/// - `postgres://` and `postgresql://` do so too, and make the tables unless they are there.
-/// - `amqp://` and `amqps://` (TLS) connect to RabbitMQ, and make the queues that all of a namespace share.
+/// - `memory:` creates a new, empty store in this process. Each call creates another one.
+/// - `redis://` and `rediss://` (TLS) connect to a Redis server, and check that delayline can work with it.
+/// - `postgres://` and `postgresql://` connect to a PostgreSQL server, check it, and create missing tables.
+/// - `amqp://` and `amqps://` (TLS) connect to RabbitMQ, and declare the queues that all clients of a namespace share.
 ///
 /// # Errors
-/// [`Config`](ErrorKind::Config) for a malformed URL, an unknown scheme, or one whose Cargo feature is not compiled in,
-/// which the message names. A message never repeats the URL, which may hold a password. For a server also
-/// [`Unavailable`](ErrorKind::Unavailable), [`Denied`](ErrorKind::Denied) and [`Incompatible`](ErrorKind::Incompatible).
+/// [`Config`](ErrorKind::Config) for a malformed URL, an unknown scheme, or a scheme whose Cargo feature is not
+/// enabled; the message names that feature. A message never repeats the URL, which may contain a password. Servers also
+/// cause [`Unavailable`](ErrorKind::Unavailable), [`Denied`](ErrorKind::Denied) and
+/// [`Incompatible`](ErrorKind::Incompatible).
 ///
 /// # Cancel safety
-/// Dropped, it leaves nothing open.
+/// A dropped call leaves nothing open.
 pub async fn connect(url: &str) -> Result<Arc<dyn DelayBackend>> {
     let Some((scheme, rest)) = url.split_once(':') else {
-        return Err(config(format!("a backend URL begins with a scheme, such as `memory:`; {}", compiled_in())));
+        return Err(config(format!("expected a URL that starts with a scheme, such as `memory:`; {}", compiled_in())));
     };
     let scheme = scheme.to_ascii_lowercase();
     if MEMORY.schemes.contains(&scheme.as_str()) {
@@ -46,7 +47,7 @@ pub async fn connect(url: &str) -> Result<Arc<dyn DelayBackend>> {
     if POSTGRES.schemes.contains(&scheme.as_str()) {
         return postgres(&format!("{scheme}:{rest}")).await;
     }
-    Err(config(format!("no backend has the URL scheme `{}`; {}", shown(&scheme), compiled_in())))
+    Err(config(format!("unknown URL scheme `{}`; {}", shown(&scheme), compiled_in())))
 }
 
 #[cfg(feature = "memory")]
@@ -117,7 +118,7 @@ fn config(message: String) -> Error {
     Error::new(ErrorKind::Config, message)
 }
 
-/// A scheme as it may stand in a message: what is no scheme at all may be part of a secret.
+/// The scheme, if a message may show it. Text that is not a scheme may be part of a secret.
 fn shown(scheme: &str) -> &str {
     let is_scheme = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.');
     if scheme.len() <= 32 && scheme.bytes().all(is_scheme) { scheme } else { "..." }

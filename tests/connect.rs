@@ -102,8 +102,8 @@ async fn clear_3_an_amqp_url_is_read_and_its_broker_is_asked() {
 async fn clear_3_an_unknown_or_missing_backend_is_named_without_its_secrets() {
     for (url, says) in [
         ("kafka://user:hunter2@host/", "`kafka`"),
-        ("hunter2", "begins with a scheme"),
-        ("", "begins with a scheme"),
+        ("hunter2", "starts with a scheme"),
+        ("", "starts with a scheme"),
         ("user hunter2:x", "`...`"),
     ] {
         let e = connect(url).await.unwrap_err();

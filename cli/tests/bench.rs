@@ -99,7 +99,7 @@ fn a_report_is_compared_with_an_earlier_one_both_ways() {
 #[test]
 fn what_can_not_start_says_why() {
     for (args, code, says) in [
-        (&["bench", "--backends", "kafka://me:secret@host"][..], 1, "no backend has the URL scheme `kafka`"),
+        (&["bench", "--backends", "kafka://me:secret@host"][..], 1, "unknown URL scheme `kafka`"),
         (&["bench", "--against", "/no/such/file"], 1, "cannot read /no/such/file"),
         (&["bench", "--against", "Cargo.toml"], 1, "is no report of `delayline bench --json`"),
         (&["bench", "--report", "Cargo.toml/x"], 1, "cannot make the directory"),

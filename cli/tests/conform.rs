@@ -46,7 +46,7 @@ fn the_json_has_the_documented_fields() {
 fn what_can_not_start_is_one_line_and_code_1() {
     for (args, says) in [
         (&["conform", "--only", "nothing"][..], "no test's name begins with `nothing`"),
-        (&["conform", "--backend", "kafka://secret@host"], "no backend has the URL scheme `kafka`"),
+        (&["conform", "--backend", "kafka://secret@host"], "unknown URL scheme `kafka`"),
         (&["conform", "--check", "/no/such/file"], "cannot read /no/such/file"),
         (&["conform", "--check", "Cargo.toml"], "line 1"),
     ] {

@@ -149,7 +149,7 @@ fn a_wrong_command_line_ends_with_2() {
 #[test]
 fn what_can_not_start_ends_with_1() {
     for (backend, why) in [
-        ("nowhere:", "no backend has the URL scheme `nowhere`"),
+        ("nowhere:", "unknown URL scheme `nowhere`"),
         ("postgres://127.0.0.1:1/", if cfg!(feature = "postgres") { "can't be reached" } else { "feature `postgres`" }),
         ("memory:?max_tasks=1000", "refused"),
     ] {

@@ -1,4 +1,4 @@
-//! Looking at queues and running them: listings, dead letters, statistics, pause and resume.
+//! Inspecting and administering queues: listings, dead letters, statistics, pause and resume.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,42 +10,44 @@ use crate::hidden::Hidden;
 use crate::limits::PAGE_MAX;
 use crate::{GroupName, Headers, Reason, Receipt, TaskId, TaskView, Timestamp};
 
-/// One page of a listing of tasks.
+/// Which part of a listing of tasks to return.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Page {
-    /// Only what comes after this in the listing: the [`TaskView`] that the page before ended with.
+    /// Position after which the page starts: that of the last [`TaskView`] of the previous page. Default: `None`, the
+    /// beginning.
     pub after: Option<Cursor>,
-    /// At most this many, 1,000 at the most.
+    /// Maximum number of tasks. Range: up to 1,000.
     pub limit: usize,
 }
 
 impl Page {
-    /// The first `limit` entries, 1,000 at the most.
+    /// The first `limit` tasks. `limit` is at most 1,000; a larger value is reduced to that.
     #[must_use]
     pub fn first(limit: usize) -> Self {
         Self { after: None, limit: limit.min(PAGE_MAX) }
     }
 
-    /// The `limit` entries that follow a page's last one.
+    /// The `limit` tasks after the last one of the previous page. `limit` is at most 1,000; a larger value is reduced
+    /// to that.
     #[must_use]
     pub fn after(last: &TaskView, limit: usize) -> Self {
         Self { after: Some(Cursor::of(last)), limit: limit.min(PAGE_MAX) }
     }
 }
 
-/// A place in a listing of tasks.
+/// A position in a listing of tasks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Cursor {
-    /// The entry's time of visibility.
+    /// When the task at this position becomes visible.
     pub visible_at: Timestamp,
-    /// The store's own note, which orders ties.
+    /// The store's own record of the task, which orders ties.
     pub receipt: Receipt,
 }
 
 impl Cursor {
-    /// The place of an entry.
+    /// The position of a task.
     #[must_use]
     pub fn of(task: &TaskView) -> Self {
         Self { visible_at: task.visible_at, receipt: task.task.receipt.clone() }
@@ -56,24 +58,24 @@ impl Cursor {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum DeadLetterOp {
-    /// Shows them, the oldest first, from a place on.
+    /// Lists dead letters, oldest first, from a position on.
     List {
-        /// Only what follows the place that the page before ended at.
+        /// Position where the previous page ended. `None` starts with the oldest.
         after: Option<u64>,
-        /// At most this many, 1,000 at the most.
+        /// Maximum number of dead letters. Range: up to 1,000.
         limit: usize,
     },
-    /// Schedules them again, due now, with all their attempts and a new sequence; the oldest first. One whose id is
-    /// pending again stays where it is.
+    /// Schedules dead letters again, oldest first: due now, with all their attempts and a new sequence. A dead letter
+    /// whose id is pending again stays where it is.
     Redrive {
-        /// Which.
+        /// Which dead letters.
         select: DeadLetterSelect,
-        /// At most this many a second, evenly staggered; all at once without it.
+        /// Maximum rate, in tasks per second; the tasks are staggered evenly. Default: `None`, all at once.
         rate: Option<f64>,
     },
-    /// Deletes them.
+    /// Deletes dead letters.
     Purge {
-        /// Which.
+        /// Which dead letters.
         select: DeadLetterSelect,
     },
 }
@@ -82,47 +84,48 @@ pub enum DeadLetterOp {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeadLetterSelect {
-    /// All that were dead-lettered before the call.
+    /// All tasks that were dead-lettered before the call.
     All,
-    /// Those with these ids.
+    /// The dead letters with these ids.
     Ids(Vec<TaskId>),
 }
 
-/// The answer to a [`DeadLetterOp`].
+/// The result of a [`DeadLetterOp`].
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct DeadLetters {
-    /// For a listing: the page.
+    /// For a listing: the dead letters of this page.
     pub letters: Vec<DeadLetter>,
-    /// For a listing: where the next page starts, if there is more.
+    /// For a listing: the position where the next page starts, if there are more.
     pub next: Option<u64>,
-    /// How many were redriven or purged.
+    /// Number of dead letters that were redriven or purged.
     pub affected: u64,
-    /// How many could not be redriven, because their id is pending again or the store is full; they stay dead letters.
+    /// Number of dead letters that could not be redriven, because their id is pending again or the store is full. They
+    /// stay dead letters.
     pub kept: u64,
 }
 
-/// A task that will not run any more, and why.
+/// A task that will not run again, and why.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadLetter {
-    /// Its id.
+    /// Task id.
     pub id: TaskId,
-    /// Which way it came here.
+    /// What made the task a dead letter.
     pub cause: DeadLetterCause,
-    /// What the handler or the last failure said.
+    /// The reason given by the handler or by the last failure.
     pub reason: Reason,
-    /// When it was dead-lettered.
+    /// When the task was dead-lettered.
     pub dead_lettered_at: Timestamp,
-    /// When its last attempt was due.
+    /// When the last attempt was due.
     pub due_at: Timestamp,
-    /// How often it had been attempted.
+    /// Number of attempts.
     pub attempts: u32,
-    /// Its payload.
+    /// Payload of the task.
     pub payload: Bytes,
-    /// Its headers.
+    /// Headers of the task.
     pub headers: Headers,
-    /// Its group.
+    /// Group of the task.
     pub group: Option<GroupName>,
 }
 
@@ -144,7 +147,7 @@ impl fmt::Debug for DeadLetter {
 }
 
 impl DeadLetter {
-    /// For backend authors: the parts every dead letter has; the others are set on the value.
+    /// For backend authors: creates a dead letter with the fields that every one has. The others are set on the value.
     #[must_use]
     pub fn new(
         id: TaskId,
@@ -167,16 +170,16 @@ impl DeadLetter {
     }
 }
 
-/// Which way a task became a dead letter.
+/// What made a task a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum DeadLetterCause {
-    /// It was attempted as often as it may be.
+    /// The task had no attempts left.
     AttemptsUsedUp,
-    /// It had expired when it was to be delivered.
+    /// The task had expired when a claim met it.
     Expired,
-    /// Its handler, or a payload that can't be decoded, asked for it.
+    /// The handler asked for it, or the payload can't be decoded.
     #[serde(rename = "buried")]
     Requested,
 }
@@ -193,11 +196,11 @@ impl DeadLetterCause {
     }
 }
 
-/// How a queue stands. Counts are taken while it works, so they need not belong to one instant.
+/// The counts of a queue. They are taken while the queue works, so they need not belong to one instant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueueStats {
-    /// Tasks that are not due yet, retries included.
+    /// Tasks that are not due yet, including retries.
     pub scheduled: u64,
     /// Tasks that are due and wait for a claim.
     pub due: u64,
@@ -207,20 +210,20 @@ pub struct QueueStats {
     pub dead: u64,
     /// Foreign or corrupt entries that were quarantined.
     pub quarantined: u64,
-    /// Dead letters that were dropped because there were more than the store keeps.
+    /// Dead letters that were dropped because the store keeps only a limited number.
     pub dead_dropped: u64,
-    /// How long the oldest due task has been waiting.
+    /// How long the oldest due task has been waiting; `None` if no task is due, or if the store can't tell.
     pub oldest_due: Option<Duration>,
-    /// How long until the next scheduled task is due.
+    /// Time until the next scheduled task is due; `None` if no task is scheduled, or if the store can't tell.
     pub next_due_in: Option<Duration>,
-    /// How many of the scheduled are due how soon; `None` where the store can't count that cheaply.
+    /// Scheduled tasks by how soon they are due; `None` if the store can't count them cheaply.
     pub due_within: Option<DueWithin>,
     /// Whether delivery is paused.
     pub paused: bool,
 }
 
-/// How many of a queue's [scheduled](QueueStats::scheduled) tasks are due within which time from now: each count holds
-/// those before it. Tasks that are due already, and those under a lease, are in none of them.
+/// How many of a queue's [scheduled](QueueStats::scheduled) tasks are due within which time from now. The counts are
+/// cumulative: each includes those before it. None of them includes tasks that are already due or under a lease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DueWithin {
@@ -235,11 +238,11 @@ pub struct DueWithin {
 }
 
 impl DueWithin {
-    /// The times that are counted by, the shortest first; one that lies just so far ahead counts.
+    /// The time windows of the counts, shortest first. A task that is due exactly at the end of a window counts.
     pub const WINDOWS: [Duration; 4] =
         [Duration::from_secs(1), Duration::from_secs(60), Duration::from_secs(3_600), Duration::from_secs(86_400)];
 
-    /// For backend authors: the counts in the order of [`WINDOWS`](Self::WINDOWS).
+    /// For backend authors: creates the counts, in the order of [`WINDOWS`](Self::WINDOWS).
     #[must_use]
     pub fn new([second, minute, hour, day]: [u64; 4]) -> Self {
         Self { second, minute, hour, day }
@@ -251,7 +254,7 @@ impl DueWithin {
         [self.second, self.minute, self.hour, self.day]
     }
 
-    /// For backend authors: counts one scheduled task that is due after this time.
+    /// For backend authors: counts one scheduled task that is due in this time.
     pub fn count(&mut self, due_in: Duration) {
         let counts = [&mut self.second, &mut self.minute, &mut self.hour, &mut self.day];
         for (count, _) in counts.into_iter().zip(Self::WINDOWS).filter(|(_, window)| due_in <= *window) {
@@ -260,14 +263,14 @@ impl DueWithin {
     }
 }
 
-/// What an operator does with a queue.
+/// What to do with a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AdminOp {
-    /// Stops delivery; everything else goes on, and leases can be settled.
+    /// Stops delivery. Everything else continues; leases can still be settled.
     Pause,
-    /// Hands out again.
+    /// Resumes delivery.
     Resume,
-    /// Deletes the queue with all its tasks and dead letters; leases on them are lost.
+    /// Deletes the queue with all its tasks and dead letters. Leases on them are lost.
     Delete,
 }

@@ -1,56 +1,58 @@
-//! What a backend can and can't do, in numbers. Tests use them as bounds; nothing decides by a backend's name.
+//! What a backend supports, and its limits. Tests use these values as bounds; no code decides by a backend's name.
 
 use std::time::Duration;
 
 use crate::{Error, ErrorKind, NewTask, Result};
 
-/// What a backend promises beyond the common rules.
+/// What a backend supports and promises beyond the common rules.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// Its name, for people.
+    /// Name of the backend, for people.
     pub name: &'static str,
     /// What an accepted task survives.
     pub durability: Durability,
     /// How exact the delivery order is.
     pub order: Order,
-    /// The unit in which due times are kept.
+    /// Unit in which due times are kept.
     pub resolution: Duration,
-    /// How late a task may be delivered when a consumer waits and the machine is not busy, beyond `resolution`.
+    /// Maximum lateness beyond `resolution`, while a consumer waits and the machine is not busy.
     pub lateness: Duration,
-    /// The farthest due time from now; beyond it is [`OutOfRange`](ErrorKind::OutOfRange).
+    /// Maximum distance of a due time from now. A due time beyond it is [`OutOfRange`](ErrorKind::OutOfRange).
     pub delay_max: Duration,
-    /// The longest lease.
+    /// Maximum lease duration.
     pub lease_max: Duration,
-    /// What a lease hangs on beside its time.
+    /// What a lease depends on, besides its time.
     pub lease_hold: LeaseHold,
-    /// The largest payload, in bytes.
+    /// Maximum payload size, in bytes.
     pub payload_bytes_max: usize,
-    /// The most tasks in one call.
+    /// Maximum number of tasks in one call.
     pub batch_max: usize,
-    /// How long a consumer may sleep without asking, so that a lost notification delays it no longer (LIVE).
+    /// Maximum time that a consumer sleeps without asking the store. It bounds the delay that a lost notification
+    /// causes (LIVE).
     pub fallback_poll_interval: Duration,
-    /// How long the id of a completed task is remembered, so that scheduling it again has no effect.
+    /// How long the id of a completed task is remembered. During this time, scheduling the id again has no effect.
     pub retry_window: Duration,
-    /// How long the [`OperationId`](crate::OperationId) of a change is remembered, so that no task changes twice.
+    /// How long the [`OperationId`](crate::OperationId) of a change is remembered. During this time, repeating the
+    /// change changes no task twice.
     pub operation_window: Duration,
-    /// `extend`.
+    /// Extending leases: `extend`.
     pub extend: Support,
-    /// Cancelling a task.
+    /// Cancelling tasks.
     pub cancel: Support,
-    /// Moving and shifting a task.
+    /// Moving and shifting tasks.
     pub reschedule: Support,
-    /// Changing a whole group.
+    /// Scheduling into groups and changing whole groups.
     pub groups: Support,
-    /// Whether a group change happens at one instant rather than in chunks.
+    /// Whether a group change happens at one instant. Otherwise it runs in chunks.
     pub groups_atomic: bool,
-    /// Whether `change` needs the [`Receipt`](crate::Receipt) that `schedule` gave.
+    /// Whether `change` needs the [`Receipt`](crate::Receipt) that `schedule` returned.
     pub change_needs_receipt: bool,
-    /// [`OnConflict::Replace`](crate::OnConflict).
+    /// Replacing tasks: [`OnConflict::Replace`](crate::OnConflict).
     pub replace: Support,
-    /// Answering [`Existing`](crate::ScheduleOutcome::Existing) for an id that is pending.
+    /// Unique ids: `schedule` answers [`Existing`](crate::ScheduleOutcome::Existing) for an id that is pending.
     pub unique_ids: Support,
-    /// `find` and `list`.
+    /// Inspecting tasks: `find` and `list`.
     pub inspect: Support,
     /// Listing, redriving and purging dead letters.
     pub dead_letters: Support,
@@ -58,13 +60,14 @@ pub struct Capabilities {
     pub pause: Support,
     /// Deleting a queue.
     pub delete: Support,
-    /// `stats` and `queues`.
+    /// Counting: `stats` and `queues`.
     pub stats: Support,
 }
 
 impl Capabilities {
-    /// For backend authors: a backend that only schedules, delivers and settles, in any order. What it has beyond that is
-    /// set on the value, so that what is added here later is not claimed by anybody who doesn't have it.
+    /// For backend authors: a backend that only schedules, delivers and settles, in any order. Set what your backend
+    /// supports beyond that on the value. A capability that is added here later is then not claimed by a backend that
+    /// does not support it.
     #[must_use]
     pub fn minimal(name: &'static str) -> Self {
         Self {
@@ -97,17 +100,18 @@ impl Capabilities {
         }
     }
 
-    /// Checks what can be checked of a task without the store; backends call it before they send.
+    /// Checks everything about a task that can be checked without the store. Backends call it before they send.
     ///
     /// # Errors
-    /// [`TooLarge`](ErrorKind::TooLarge) for the payload, [`OutOfRange`](ErrorKind::OutOfRange) for a delay beyond
-    /// `delay_max`, [`Invalid`](ErrorKind::Invalid) for an expiry before the due time where both are of one kind,
-    /// [`Unsupported`](ErrorKind::Unsupported) for a group or a replacement on a backend that has none.
+    /// [`TooLarge`](ErrorKind::TooLarge) for the payload. [`OutOfRange`](ErrorKind::OutOfRange) for a delay beyond
+    /// `delay_max`. [`Invalid`](ErrorKind::Invalid) for an expiry before the due time, if both are delays or both are
+    /// instants. [`Unsupported`](ErrorKind::Unsupported) for a group or a replacement, if the backend does not support
+    /// it.
     pub fn check(&self, task: &NewTask) -> Result<()> {
         if task.payload.len() > self.payload_bytes_max {
             return Err(Error::new(
                 ErrorKind::TooLarge,
-                format!("a payload of {} bytes; the limit is {}", task.payload.len(), self.payload_bytes_max),
+                format!("payload is {} bytes; the limit is {} bytes", task.payload.len(), self.payload_bytes_max),
             ));
         }
         if task.group.is_some() && self.groups == Support::Unsupported {
@@ -124,10 +128,10 @@ impl Capabilities {
         }
     }
 
-    /// Checks a relative delay against `delay_max`; an instant needs the backend's own clock.
+    /// Checks a relative delay against `delay_max`. An instant is not checked, because that needs the backend's clock.
     ///
     /// # Errors
-    /// [`OutOfRange`](ErrorKind::OutOfRange).
+    /// [`OutOfRange`](ErrorKind::OutOfRange) for a delay beyond `delay_max`.
     pub fn check_delay(&self, due: crate::Due) -> Result<()> {
         match due {
             crate::Due::After(delay) if delay > self.delay_max => Err(self.out_of_range()),
@@ -135,32 +139,32 @@ impl Capabilities {
         }
     }
 
-    /// Checks a lease's length: 1 ms to `lease_max`.
+    /// Checks a lease duration. Range: 1 ms to `lease_max`.
     ///
     /// # Errors
-    /// [`OutOfRange`](ErrorKind::OutOfRange).
+    /// [`OutOfRange`](ErrorKind::OutOfRange) for a duration outside this range.
     pub fn check_lease(&self, lease: Duration) -> Result<()> {
         if lease >= Duration::from_millis(1) && lease <= self.lease_max {
             return Ok(());
         }
         Err(Error::new(
             ErrorKind::OutOfRange,
-            format!("a lease of {lease:?}; 1ms to {} are possible", humantime::format_duration(self.lease_max)),
+            format!("expected a lease of 1ms to {}, got {lease:?}", humantime::format_duration(self.lease_max)),
         ))
     }
 
-    /// Checks the size of a batch.
+    /// Checks the size of a batch against `batch_max`.
     ///
     /// # Errors
-    /// [`TooLarge`](ErrorKind::TooLarge).
+    /// [`TooLarge`](ErrorKind::TooLarge) for a larger batch.
     pub fn check_batch(&self, len: usize) -> Result<()> {
         if len <= self.batch_max {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::TooLarge, format!("a batch of {len}; the limit is {}", self.batch_max)))
+        Err(Error::new(ErrorKind::TooLarge, format!("batch has {len} items; the limit is {}", self.batch_max)))
     }
 
-    /// The error for a due time that is too far away.
+    /// The error for a due time beyond `delay_max`.
     #[must_use]
     pub fn out_of_range(&self) -> Error {
         let days = self.delay_max.as_secs() / 86_400;
@@ -169,7 +173,7 @@ impl Capabilities {
             1..730 => format!("{days} days"),
             _ => format!("{} years", days * 100 / 36_525),
         };
-        Error::new(ErrorKind::OutOfRange, format!("the due time lies more than {limit} ahead, which is the limit"))
+        Error::new(ErrorKind::OutOfRange, format!("the due time is more than {limit} ahead, which is the limit"))
     }
 }
 
@@ -179,20 +183,20 @@ pub(crate) fn expires_before_due() -> Error {
     Error::new(ErrorKind::Invalid, "the task expires before it is due")
 }
 
-/// Whether a backend has an operation.
+/// Whether a backend supports an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Support {
-    /// Yes, with a definite answer.
+    /// Supported, with a definite outcome.
     Definite,
-    /// It can ask for it, and answers [`Requested`](crate::ChangeOutcome::Requested).
+    /// Supported as a request: the backend answers [`Requested`](crate::ChangeOutcome::Requested).
     Requested,
-    /// No: the call answers [`Unsupported`](ErrorKind::Unsupported).
+    /// Not supported: the call returns [`Unsupported`](ErrorKind::Unsupported).
     Unsupported,
 }
 
 impl Support {
-    /// As one lower-case word.
+    /// The value as one lower-case word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -207,16 +211,16 @@ impl Support {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Durability {
-    /// Nothing beyond its process.
+    /// Nothing: the task is lost when its process ends.
     Process,
-    /// The end of its client; a crash of the server may lose the last writes, as it is set up.
+    /// The end of the client. A crash of the server may lose the last writes, depending on its configuration.
     Server,
     /// A crash of the server.
     Disk,
 }
 
 impl Durability {
-    /// As one lower-case word.
+    /// The value as one lower-case word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -227,20 +231,20 @@ impl Durability {
     }
 }
 
-/// What a lease hangs on beside its time (DUP).
+/// What a lease depends on, besides its time (DUP).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LeaseHold {
-    /// Nothing: it outlives connections and clients, any client of the store can settle and extend it, and after its end it
-    /// still settles until somebody else takes the task.
+    /// Nothing else. The lease outlives connections and clients, and any client of the store can settle and extend it.
+    /// After its end, it still settles until somebody else takes the task.
     Store,
-    /// The connection of the client that claimed (DUP-16): only this client can settle and extend it, it is lost when the
-    /// connection is, and its end is final.
+    /// The connection of the client that claimed the task (DUP-16). Only this client can settle and extend the lease;
+    /// the lease is lost when the connection is lost; and its end is final.
     Connection,
 }
 
 impl LeaseHold {
-    /// As one lower-case word.
+    /// The value as one lower-case word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -250,16 +254,16 @@ impl LeaseHold {
     }
 }
 
-/// How exact the order of delivery is (ORDER).
+/// How exact the delivery order is (ORDER).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Order {
-    /// By (visible at in milliseconds, sequence), always.
+    /// Always by (visible at in milliseconds, sequence).
     Exact,
-    /// Exact within each shard of a queue, of which there are this many.
+    /// Exact within each shard of a queue. The value is the number of shards.
     PerShard(u32),
-    /// Tasks whose visibility is farther apart than this are in order.
+    /// Exact for tasks whose times of visibility are farther apart than this.
     Within(Duration),
-    /// No order is promised.
+    /// No promised order.
     Any,
 }

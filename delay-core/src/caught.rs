@@ -1,8 +1,7 @@
-//! Running code of the application where a panic of it must not get through: handlers, codecs, policies, the texts of its
-//! errors.
+//! Running application code whose panics must not propagate: handlers, codecs, policies, and the texts of its errors.
 //!
-//! Between a claim and its settling, a panic would leave the task until its lease ends; in a `Drop`, while another panic
-//! unwinds, it would abort the process.
+//! Between a claim and its settling, a panic would leave the task in flight until its lease ends. In a `Drop` during
+//! another panic, it would abort the process.
 
 use std::any::Any;
 use std::future::Future;
@@ -13,24 +12,25 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use tracing::{Instrument, Span};
 
-/// Runs a function; what it says, if it panics.
+/// Runs a function. Returns the panic message if it panics.
 pub(crate) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Arc<str>> {
     catch_unwind(AssertUnwindSafe(run)).map_err(said)
 }
 
-/// Runs a future in its span; what it says, if it panics.
+/// Runs a future in a span. Returns the panic message if it panics.
 pub(crate) async fn caught_in<T>(span: Span, future: impl Future<Output = T>) -> Result<T, Arc<str>> {
     AssertUnwindSafe(future).catch_unwind().instrument(span).await.map_err(said)
 }
 
-/// What a panic says.
+/// The message of a panic.
 fn said(panic: Box<dyn Any + Send>) -> Arc<str> {
     let text = match panic.downcast_ref::<&str>() {
         Some(text) => text,
         None => panic.downcast_ref::<String>().map_or("without a message", String::as_str),
     };
     let text = text.into();
-    // A value of the application, too: its own drop may panic, and that panic's, so the last one is not dropped.
+    // The panic value belongs to the application, too: its drop may panic, and so may the drop of that panic's value.
+    // The last one is therefore not dropped.
     if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         mem::forget(another);
     }

@@ -1,4 +1,4 @@
-//! Changing tasks that wait: cancel, move and shift, one at a time or a whole group.
+//! Changing waiting tasks: cancel, move and shift, for single tasks or a whole group.
 
 use std::time::Duration;
 
@@ -8,24 +8,24 @@ use crate::{Due, Error, GroupName, OperationId, Result, TaskRef};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Select {
-    /// These: at most [`Capabilities::batch_max`](crate::Capabilities) in one call of a backend, any number of
+    /// These tasks: at most [`Capabilities::batch_max`](crate::Capabilities) in one call of a backend, any number in
     /// [`Queue::change`](crate::Queue::change).
     Tasks(Vec<TaskRef>),
-    /// All that were scheduled into this group before the change began.
+    /// All tasks that were scheduled into this group before the change began.
     Group(GroupName),
 }
 
-/// What to do with them.
+/// What to do with the selected tasks.
 ///
-/// Under an [`OperationId`] of the caller's, repeating the change after a lost answer or a dropped call goes on where it
-/// stopped, and changes no task twice. Backends remember an id for
+/// With an [`OperationId`], a change can be repeated after a lost answer or a dropped call: it continues where it
+/// stopped, and changes no task twice. Backends remember an operation id for
 /// [`Capabilities::operation_window`](crate::Capabilities).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Change {
-    /// What to do.
+    /// The action.
     pub action: Action,
-    /// The id to repeat it by; without one, the change can't be repeated.
+    /// Operation id, under which the change can be repeated. Default: none; repeating the change then applies it again.
     pub operation: Option<OperationId>,
 }
 
@@ -33,28 +33,28 @@ pub struct Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {
-    /// Removes it. One in flight is marked: it is not delivered again, and its handler learns of it at its next
-    /// extension.
+    /// Removes the task. A task in flight is marked: it is not delivered again, and its handler learns of the
+    /// cancellation at its next extension.
     Cancel,
-    /// Makes it due then. One in flight is left alone.
+    /// Sets the due time. A task in flight is left alone.
     MoveTo(Due),
-    /// Makes it due this much later or sooner than it would be. One in flight is left alone.
+    /// Moves the due time later or sooner by this much. A task in flight is left alone.
     Shift(Shift),
 }
 
-/// A distance in time with a direction.
+/// A duration with a direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Shift {
     /// Due later.
     Later(Duration),
-    /// Due sooner; at once, if that lies in the past.
+    /// Due sooner. A task whose new due time is in the past is due at once.
     Sooner(Duration),
 }
 
 impl Shift {
-    /// In whole milliseconds, negative for sooner. Rounded so that no task comes earlier than asked: later up, sooner
-    /// down. Saturates at 2^52, about 140,000 years.
+    /// The shift in whole milliseconds, negative for sooner. Rounded so that no task becomes due earlier than
+    /// requested: later is rounded up, sooner down. Saturates at 2^52 ms, about 140,000 years.
     #[must_use]
     pub fn as_millis(self) -> i64 {
         const MAX: u128 = 1 << 52;
@@ -66,30 +66,30 @@ impl Shift {
 }
 
 impl Change {
-    /// Cancels.
+    /// A change that cancels.
     #[must_use]
     pub fn cancel() -> Self {
         Self::of(Action::Cancel)
     }
 
-    /// Makes due then.
+    /// A change that sets the due time.
     pub fn move_to(due: impl Into<Due>) -> Self {
         Self::of(Action::MoveTo(due.into()))
     }
 
-    /// Makes due later or sooner.
+    /// A change that moves the due time later or sooner.
     #[must_use]
     pub fn shift(by: Shift) -> Self {
         Self::of(Action::Shift(by))
     }
 
-    /// An action, without an operation id.
+    /// A change with this action, without an operation id.
     #[must_use]
     pub fn of(action: Action) -> Self {
         Self { action, operation: None }
     }
 
-    /// The same change under an id that the caller keeps, to repeat it by.
+    /// Sets the operation id, under which the caller can repeat the change.
     #[must_use]
     pub fn operation(mut self, operation: OperationId) -> Self {
         self.operation = Some(operation);
@@ -97,22 +97,22 @@ impl Change {
     }
 }
 
-/// What became of one task under a change.
+/// What a change did with one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ChangeOutcome {
-    /// It was waiting, and was changed.
+    /// The task was waiting, and was changed.
     Changed,
-    /// It is in flight: marked by a cancel, left alone by a move or shift.
+    /// The task is in flight: a cancel marked it, a move or shift left it alone.
     InFlight,
-    /// It was completed, cancelled or dead-lettered, or never there.
+    /// The task was completed, cancelled or dead-lettered, or never existed.
     NotFound,
-    /// The change is on its way, and this backend can't tell whether it will reach the task in time.
+    /// The change is on its way; this backend can't tell whether it reaches the task in time.
     Requested,
 }
 
 impl ChangeOutcome {
-    /// As one lower-case word, such as `in_flight`.
+    /// The outcome as one lower-case word, such as `in_flight`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -124,31 +124,31 @@ impl ChangeOutcome {
     }
 }
 
-/// The answer to a change.
+/// The result of a change.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Changed {
-    /// For [`Select::Tasks`]: one answer for each, in order. An inner error (a shift out of range, say) changed nothing,
-    /// except where [`Queue::change`](crate::Queue::change) took several calls, one of which was lost.
-    /// Empty for a group.
+    /// For [`Select::Tasks`]: one result for each task, in order. A task with an inner error (such as a shift out of
+    /// range) was not changed, with one exception: [`Queue::change`](crate::Queue::change) made several calls, and the
+    /// answer of one was lost. Empty for a group.
     pub outcomes: Vec<Result<ChangeOutcome>>,
-    /// How many were changed.
+    /// Number of tasks that were changed.
     pub changed: u64,
-    /// How many were in flight.
+    /// Number of tasks in flight.
     pub in_flight: u64,
-    /// How many were not found.
+    /// Number of tasks that were not found.
     pub not_found: u64,
-    /// How many got a request whose outcome is not known.
+    /// Number of tasks for which a change was requested whose outcome is unknown.
     pub requested: u64,
-    /// How many have an error for their answer: left as they were, unless that is
+    /// Number of tasks whose result is an error. They were left as they were, except for those with
     /// [`Ambiguous`](crate::ErrorKind::Ambiguous).
     pub refused: u64,
-    /// Why the first of those was refused.
+    /// The first of these errors.
     pub first_refusal: Option<Error>,
 }
 
 impl Changed {
-    /// For backend authors: counts one task's answer.
+    /// For backend authors: counts the result of one task.
     pub fn count(&mut self, outcome: &Result<ChangeOutcome>) {
         match outcome {
             Ok(ChangeOutcome::Changed) => self.changed += 1,

@@ -1,4 +1,4 @@
-//! How a typed value becomes a task's payload, and back.
+//! Encoding typed values as payloads, and decoding them.
 
 use std::any::type_name;
 
@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{Error, ErrorKind, Result};
 
-/// Turns values of one type into payloads and back.
+/// Encodes values of one type as payloads, and decodes them.
 ///
 /// ```
 /// use delayline_core::{Bytes, Codec, Error, ErrorKind, Result};
@@ -27,48 +27,51 @@ use crate::{Error, ErrorKind, Result};
 /// }
 /// ```
 pub trait Codec<T>: Send + Sync + 'static {
-    /// The payload for a value.
+    /// Encodes a value.
     ///
     /// # Errors
-    /// [`Codec`](ErrorKind::Codec) for a value that has none.
+    /// [`Codec`](ErrorKind::Codec) for a value that can't be encoded.
     fn encode(&self, value: &T) -> Result<Bytes>;
 
-    /// The value in a payload.
+    /// Decodes a payload.
     ///
     /// # Errors
-    /// [`Codec`](ErrorKind::Codec) for a payload that holds none. Its sentence must not quote the payload, because it is
-    /// logged; its source may.
+    /// [`Codec`](ErrorKind::Codec) for a payload that can't be decoded. The message must not quote the payload, because
+    /// it is logged. The source may quote it.
     fn decode(&self, payload: &Bytes) -> Result<T>;
 }
 
-/// JSON, by serde: what a queue uses unless told otherwise.
+/// JSON, through serde. This is the default codec of a queue.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Json;
 
 impl<T: Serialize + DeserializeOwned> Codec<T> for Json {
     fn encode(&self, value: &T) -> Result<Bytes> {
         let json = serde_json::to_vec(value).map_err(|e| {
-            Error::new(ErrorKind::Codec, format!("a `{}` can't be written as JSON", type_name::<T>())).with_source(e)
+            Error::new(ErrorKind::Codec, format!("can't encode a `{}` as JSON", type_name::<T>())).with_source(e)
         })?;
         Ok(json.into())
     }
 
     fn decode(&self, payload: &Bytes) -> Result<T> {
         serde_json::from_slice(payload).map_err(|e| {
-            // serde's own sentence quotes the payload, so it only goes into the source.
+            // serde's message quotes the payload, so it only goes into the source.
             let problem = match e.classify() {
-                serde_json::error::Category::Data => "of another shape",
-                serde_json::error::Category::Eof => "cut short",
-                serde_json::error::Category::Syntax | serde_json::error::Category::Io => "no JSON",
+                serde_json::error::Category::Data => "unexpected type or value",
+                serde_json::error::Category::Eof => "unexpected end",
+                serde_json::error::Category::Syntax | serde_json::error::Category::Io => "invalid JSON",
             };
             let at = format!("line {} column {}", e.line(), e.column());
-            Error::new(ErrorKind::Codec, format!("the payload is no `{}`: {problem}, at {at}", type_name::<T>()))
-                .with_source(e)
+            Error::new(
+                ErrorKind::Codec,
+                format!("can't decode the payload as `{}`: {problem} at {at}", type_name::<T>()),
+            )
+            .with_source(e)
         })
     }
 }
 
-/// Bytes as they are.
+/// Passes bytes through unchanged.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Raw;
 

@@ -1,4 +1,4 @@
-//! What can go wrong, in one type that every backend answers with.
+//! The error type of all backends and of this crate.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -11,10 +11,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 type Source = Arc<dyn StdError + Send + Sync + 'static>;
 
-/// What went wrong: a [kind](ErrorKind) that programs decide by, a sentence for people, and the cause.
+/// What went wrong: a [kind](ErrorKind) that programs decide by, a message for people, and the cause.
 ///
-/// It is cheap to clone, because one failed batch answers many callers, and one pointer wide, because batches answer
-/// with a `Result` for each item. Neither the sentence nor the cause ever holds a password (CLEAR).
+/// An error is cheap to clone, because one failed batch answers many callers. It is one pointer wide, because batches
+/// return a `Result` for each item. Neither the message nor the cause contains a password (CLEAR).
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -25,46 +25,46 @@ struct Inner {
     source: Option<Source>,
 }
 
-/// The kinds of failure, each with its one meaning on every backend.
+/// The kinds of errors. Each has the same meaning on every backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// This backend can't do that, as its [`Capabilities`](crate::Capabilities) say. Nothing was done.
+    /// This backend does not support the operation: see its [`Capabilities`](crate::Capabilities). Nothing was done.
     Unsupported,
-    /// The lease is no longer this holder's: it expired and the task was claimed again, or the task was replaced,
+    /// The lease no longer belongs to this holder: it expired and the task was claimed again, or the task was replaced,
     /// cancelled or settled. Nothing was changed.
     LeaseLost,
-    /// A delay, due time, lease or shift lies outside what the backend can hold. It is never clamped.
+    /// A delay, due time, lease or shift is outside the range of the backend. It is never clamped.
     OutOfRange,
-    /// A payload, header, batch or name is over its limit, which the message states.
+    /// A payload, header, batch or name exceeds its limit. The message states the limit.
     TooLarge,
-    /// The store is at its limit of tasks or bytes; there is room again once tasks have been completed.
+    /// The store is at its limit of tasks or bytes. It has room again once tasks have been completed.
     Full,
-    /// An argument that can never be right: a malformed name, an expiry before the due time.
+    /// An argument is never valid, such as a malformed name or an expiry before the due time.
     Invalid,
-    /// A payload could not be encoded, or not be decoded.
+    /// A payload could not be encoded or decoded.
     Codec,
-    /// A URL, option or feature is wrong or missing.
+    /// A URL, option or Cargo feature is wrong or missing.
     Config,
-    /// The server refused the credentials, or a permission is missing.
+    /// The server rejected the credentials, or a permission is missing.
     Denied,
-    /// The server, or the data in it, is of a version that this code can't work with.
+    /// This code can't work with the version of the server or of the data in it.
     Incompatible,
-    /// The server can't be reached or can't answer now, and the request took no effect.
+    /// The server can't be reached or can't answer now. The request took no effect.
     Unavailable,
-    /// The request was sent and its answer was lost: it may have taken effect. What repeating it means is documented
-    /// for each method of [`DelayBackend`](crate::DelayBackend).
+    /// The request was sent, but its answer was lost: it may have taken effect. Each method of
+    /// [`DelayBackend`](crate::DelayBackend) documents what repeating it means.
     Ambiguous,
-    /// Somebody else holds what is needed just now, or too many calls wait to be sent; nothing was done.
+    /// Somebody else currently holds what the call needs, or too many calls wait to be sent. Nothing was done.
     Busy,
-    /// Stored data is not what this library wrote.
+    /// Stored data was not written by this library, or is damaged.
     Corrupt,
     /// The backend, queue, subscription or worker was closed.
     Closed,
 }
 
 impl ErrorKind {
-    /// The kind in words, as it starts every error's sentence.
+    /// The kind in words. The text of every error starts with it.
     #[must_use]
     pub fn describe(self) -> &'static str {
         match self {
@@ -86,7 +86,7 @@ impl ErrorKind {
         }
     }
 
-    /// Whether the same call may succeed later: see [`Error::retryable`].
+    /// Whether the same call may succeed later; see [`Error::retryable`].
     #[must_use]
     pub fn retryable(self) -> bool {
         match self {
@@ -113,12 +113,12 @@ impl fmt::Display for ErrorKind {
 }
 
 impl Error {
-    /// An error of a kind, with a sentence that says what happened and, where it can, what to do.
+    /// Creates an error with a message that says what was expected, what was found and, if possible, what to do.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Arc::new(Inner { kind, message: message.into(), source: None }))
     }
 
-    /// The same error with its cause, which must hold no secrets.
+    /// Adds the cause, which must not contain secrets.
     #[must_use]
     pub fn with_source(self, source: impl StdError + Send + Sync + 'static) -> Self {
         let mut inner = Arc::unwrap_or_clone(self.0);
@@ -126,7 +126,7 @@ impl Error {
         Self(Arc::new(inner))
     }
 
-    /// The same error with what was being done in front of its sentence.
+    /// Puts the action that failed in front of the message.
     #[must_use]
     pub fn context(self, doing: impl fmt::Display) -> Self {
         let mut inner = Arc::unwrap_or_clone(self.0);
@@ -134,13 +134,13 @@ impl Error {
         Self(Arc::new(inner))
     }
 
-    /// The error for an operation that a backend lacks.
+    /// The error for an operation that the backend does not support.
     #[must_use]
     pub fn unsupported(operation: &'static str) -> Self {
-        Self::new(ErrorKind::Unsupported, format!("this backend has no `{operation}`"))
+        Self::new(ErrorKind::Unsupported, format!("this backend does not support `{operation}`"))
     }
 
-    /// The error for a lease that is not, or no longer, its holder's.
+    /// The error for a lease that does not, or no longer, belong to its holder.
     #[must_use]
     pub fn lease_lost() -> Self {
         Self::new(
@@ -149,21 +149,21 @@ impl Error {
         )
     }
 
-    /// What programs decide by.
+    /// The kind, which programs decide by.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The sentence for people, without the kind in front.
+    /// The message for people, without the kind in front.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// Whether the same call may succeed later, without anything being corrected first.
+    /// Whether the same call may succeed later without any correction.
     ///
-    /// For [`ErrorKind::Ambiguous`] see first what repeating the method in question means.
+    /// For [`ErrorKind::Ambiguous`], check first what repeating the method means.
     #[must_use]
     pub fn retryable(&self) -> bool {
         self.kind().retryable()
@@ -171,7 +171,7 @@ impl Error {
 }
 
 impl From<Infallible> for Error {
-    /// So that `impl TryInto<QueueName, Error: Into<Error>>` takes a name that is one already.
+    /// Lets `impl TryInto<QueueName, Error: Into<Error>>` accept a value that is a `QueueName` already.
     fn from(never: Infallible) -> Self {
         match never {}
     }

@@ -1,9 +1,10 @@
-//! Every operation that a call of the trait can carry, with what declares it: what the conformance suite asks of each backend.
+//! Every operation that a call of the trait can carry, with the capability that declares it. The conformance suite
+//! requests each of them from each backend.
 //!
-//! [`AdminOp`], [`DeadLetterOp`], [`DeadLetterSelect`](crate::DeadLetterSelect) and [`Change`] may grow, so another crate
-//! matches them with an arm for the rest, which answers `Unsupported`. A backend of ours must not answer a new operation so
-//! because nobody thought of it. Here the match is exhaustive: what is added to one of them and not to its list does not
-//! compile, and once it is listed, the suite asks every backend for it
+//! [`AdminOp`], [`DeadLetterOp`], [`DeadLetterSelect`](crate::DeadLetterSelect) and [`Change`] may grow, so other
+//! crates match them with a wildcard arm that returns `Unsupported`. One of the included backends must not reject a new
+//! operation in this way merely because nobody implemented it. The match here is therefore exhaustive: a new operation
+//! that is missing from its list does not compile, and once it is listed, the suite requests it from every backend
 //! (`cancel_11_every_operation_of_what_is_declared_is_there`).
 
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::{
     Action, AdminOp, Capabilities, Change, DeadLetterOp, DeadLetterSelect, Due, OperationId, Shift, Support, TaskId,
 };
 
-/// Values of a type, each beside the pattern that it matches: together these patterns have to cover the type.
+/// Lists values of a type, each with the pattern that it matches. Together, the patterns must cover the type.
 macro_rules! every {
     ($type:ty; $($pattern:pat => $value:expr, $declared:expr;)+) => {{
         let covered = |value: &$type| match value {
@@ -28,7 +29,7 @@ macro_rules! every {
     }};
 }
 
-/// Every operation of [`administer`](crate::DelayBackend::administer), and what the backend declares of it.
+/// Every operation of [`administer`](crate::DelayBackend::administer), and what the backend declares for it.
 #[must_use]
 pub fn admin_ops(caps: &Capabilities) -> Vec<(AdminOp, Support)> {
     every! { AdminOp;
@@ -38,7 +39,7 @@ pub fn admin_ops(caps: &Capabilities) -> Vec<(AdminOp, Support)> {
     }
 }
 
-/// Every operation of [`dead_letters`](crate::DelayBackend::dead_letters), and what the backend declares of it.
+/// Every operation of [`dead_letters`](crate::DelayBackend::dead_letters), and what the backend declares for it.
 #[must_use]
 pub fn dead_letter_ops(caps: &Capabilities, id: &TaskId) -> Vec<(DeadLetterOp, Support)> {
     let (has, limit, rate) = (caps.dead_letters, 1, Some(1000.0));
@@ -59,8 +60,8 @@ pub fn dead_letter_ops(caps: &Capabilities, id: &TaskId) -> Vec<(DeadLetterOp, S
     }
 }
 
-/// Every change that [`change`](crate::DelayBackend::change) can be asked for, and what the backend declares of it for named
-/// tasks; none of them moves a task by more than a second.
+/// Every change of [`change`](crate::DelayBackend::change), and what the backend declares for it on single tasks. None
+/// of them moves a task by more than a second.
 #[must_use]
 pub fn changes(caps: &Capabilities) -> Vec<(Change, Support)> {
     let (cancel, reschedule, second) = (caps.cancel, caps.reschedule, Duration::from_secs(1));

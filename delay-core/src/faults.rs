@@ -1,19 +1,19 @@
-//! Faults that the interleaving tests plant, to see that they would be found. Only those tests compile this.
+//! Faults that the interleaving tests plant, to prove that they would find them. Only those tests compile this module.
 
 use std::cell::Cell;
 
-/// Something to do wrong.
+/// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The wait forgets the rings since the claim.
+    /// `wait` forgets the notifications since the last claim.
     NotificationForgotten,
-    /// The task of a group commit sees its inbox empty and ends in two steps.
+    /// The task of a group commit sees its inbox empty and ends in two separate steps.
     CommitEndsLate,
     /// A caller of a group commit leaves its item behind when it is dropped.
     ItemLeftBehind,
     /// Both the handler and the shutdown settle a task.
     TakenTwice,
-    /// The keeper of leases hears of a task only if it waits at that moment.
+    /// The keeper of leases notices a new task only if it waits at that moment.
     KeeperNotTold,
 }
 

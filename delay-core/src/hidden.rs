@@ -1,4 +1,4 @@
-//! What `Debug` shows in the place of a payload: its size.
+//! What `Debug` shows instead of a payload: its size.
 
 use std::fmt;
 

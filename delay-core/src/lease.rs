@@ -1,4 +1,4 @@
-//! A task on its way out: claimed under a lease, extended, settled.
+//! A task that is delivered: claimed under a lease, extended, settled.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,23 +13,25 @@ use crate::{GroupName, Headers, Receipt, TaskId, Timestamp};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Claim {
-    /// At most this many tasks; 0 claims nothing. A backend may bring fewer at once than are due, and says that more are
-    /// there.
+    /// Maximum number of tasks; 0 claims nothing. A backend may return fewer tasks than are due, and then reports that
+    /// more are due.
     pub max: usize,
-    /// At most this many bytes of payload in all, though always one task.
+    /// Maximum size of all payloads together, in bytes. A claim returns one task even if its payload is larger.
+    /// Default: 16 MiB.
     pub max_bytes: usize,
-    /// How long the tasks are the claimer's, from the claim on the backend's clock.
+    /// Lease duration, from the claim on the backend's clock. Range: 1 ms to
+    /// [`Capabilities::lease_max`](crate::Capabilities).
     pub lease: Duration,
 }
 
 impl Claim {
-    /// Up to `max` tasks for `lease`, with at most 16 MiB of payload.
+    /// Claims up to `max` tasks for `lease`, with at most 16 MiB of payload.
     #[must_use]
     pub fn new(max: usize, lease: Duration) -> Self {
         Self { max, max_bytes: 16 * 1024 * 1024, lease }
     }
 
-    /// With another limit for the payload in all.
+    /// Sets the maximum size of all payloads together, in bytes.
     #[must_use]
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
@@ -37,41 +39,43 @@ impl Claim {
     }
 }
 
-/// What a claim brought.
+/// The result of a claim.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Claimed {
-    /// The tasks, in delivery order.
+    /// The claimed tasks, in delivery order.
     pub deliveries: Vec<ClaimedTask>,
-    /// How long the caller may wait unless notified: at most until another task is visible, zero if one is now; `None` if
-    /// nothing is in sight. A store that can't be looked into ([`Capabilities::inspect`](crate::Capabilities::inspect)) knows
-    /// of no tasks but those that this process holds or sent back, and notifications when any other comes.
+    /// How long the caller may wait if no notification arrives: at most until another task becomes visible; zero if one
+    /// is visible now; `None` if the backend knows of no further task. A store whose tasks can't be listed
+    /// ([`Capabilities::inspect`](crate::Capabilities::inspect)) knows only of the tasks that this process holds or
+    /// sent back, and notifies the subscription when any other task arrives.
     pub next_due_in: Option<Duration>,
-    /// How many tasks this claim dead-lettered, because their attempts were used up or they had expired.
+    /// Number of tasks that this claim dead-lettered because they had no attempts left or had expired.
     pub dead_lettered: u64,
-    /// How many foreign or corrupt entries this claim quarantined.
+    /// Number of foreign or corrupt entries that this claim quarantined.
     pub quarantined: u64,
 }
 
-/// One task as it was claimed.
+/// One encoded task under a lease, as a claim returns it.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ClaimedTask {
-    /// The right to work on it.
+    /// The right to work on the task.
     pub lease: Lease,
-    /// When it was due: for a retry, when the retry was due; after a lease that ended unsettled, that end.
+    /// When the task was due. For a retry: when the retry was due. After a lease that ended unsettled: the end of that
+    /// lease.
     pub due_at: Timestamp,
-    /// How long after `due_at` it was delivered, on the clock that the due time runs on.
+    /// How long after `due_at` the task was delivered, on the clock of the due time.
     pub lateness: Duration,
-    /// Attempts it may have; `lease.attempt` counts to this.
+    /// Maximum number of attempts; `lease.attempt` counts up to this.
     pub attempts_max: u32,
-    /// The last moment at which it may be delivered; later it is dead-lettered.
+    /// Last moment at which the task may be delivered; after it, the task is dead-lettered.
     pub expires_at: Option<Timestamp>,
-    /// What was scheduled.
+    /// Payload of the task.
     pub payload: Bytes,
-    /// Its headers.
+    /// Headers of the task.
     pub headers: Headers,
-    /// Its group.
+    /// Group of the task.
     pub group: Option<GroupName>,
 }
 
@@ -92,7 +96,7 @@ impl fmt::Debug for ClaimedTask {
 }
 
 impl ClaimedTask {
-    /// For backend authors: the parts every delivery has; the others are set on the value.
+    /// For backend authors: creates a claimed task with the fields that every one has. The others are set on the value.
     #[must_use]
     pub fn new(lease: Lease, due_at: Timestamp, lateness: Duration, payload: Bytes) -> Self {
         Self {
@@ -107,73 +111,76 @@ impl ClaimedTask {
         }
     }
 
-    /// When it was delivered: `due_at` plus `lateness`.
+    /// When the task was delivered: `due_at` plus `lateness`.
     #[must_use]
     pub fn delivered_at(&self) -> Timestamp {
         self.due_at.saturating_add(self.lateness)
     }
 }
 
-/// The right to work on one task until it ends.
+/// The exclusive right to work on one task for a limited time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Lease {
-    /// The task.
+    /// Task id.
     pub id: TaskId,
-    /// Rises with every claim of this id, also when the id is used again: the fencing token to guard one's own
-    /// writes with (Kleppmann, "How to do distributed locking", 2016).
+    /// Fencing token: rises with every claim of this id, also when the id is reused. Use it to guard your own writes
+    /// (Kleppmann, "How to do distributed locking", 2016).
     pub fence: u64,
-    /// Which attempt this is, from 1.
+    /// Number of this attempt, from 1.
     pub attempt: u32,
-    /// When it ends, as shown on the backend's wall clock when it was given.
+    /// End of the lease, on the backend's wall clock as it was when the lease was given.
     pub expires_at: Timestamp,
-    /// Whether the task was cancelled meanwhile: stop if you can; it is not delivered again.
+    /// Whether the task was cancelled in the meantime. If so, stop if you can; it is not delivered again.
     pub cancelled: bool,
-    /// The store's own note.
+    /// The store's own record of the lease.
     pub receipt: Receipt,
 }
 
 impl Lease {
-    /// For backend authors.
+    /// For backend authors: creates a lease.
     #[must_use]
     pub fn new(id: TaskId, fence: u64, attempt: u32, expires_at: Timestamp, receipt: Receipt) -> Self {
         Self { id, fence, attempt, expires_at, cancelled: false, receipt }
     }
 }
 
-/// How a lease ends.
+/// How a lease is settled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Disposition {
-    /// Done: it is never delivered again.
+    /// The task is done; it is never delivered again.
     Complete,
-    /// Failed: again after this time; dead-lettered instead if its attempts are used up.
+    /// The attempt failed. The task is delivered again after a delay, or dead-lettered if it has no attempts left.
     Retry {
-        /// How long to wait, from the settling on the backend's clock.
+        /// Delay, counted from the settling on the backend's clock. Range: zero to
+        /// [`Capabilities::delay_max`](crate::Capabilities).
         after: Duration,
-        /// Why, kept with the task.
+        /// Why the attempt failed; stored with the task.
         reason: Reason,
     },
-    /// Not now: again after this time, with no attempt counted.
+    /// The task is put off: it is delivered again after a delay, and this attempt does not count.
     Snooze {
-        /// How long to wait, from the settling on the backend's clock.
+        /// Delay, counted from the settling on the backend's clock. Range: zero to
+        /// [`Capabilities::delay_max`](crate::Capabilities).
         after: Duration,
     },
-    /// Never again: to the dead letters.
+    /// The task is dead-lettered.
     DeadLetter {
-        /// Why, kept with the dead letter.
+        /// Why it is dead-lettered; stored with the dead letter.
         reason: Reason,
     },
-    /// Given back unworked: visible at once at its old place in the order, with no attempt counted.
+    /// The task is given back unprocessed: it is visible at once, at its old place in the order, and this attempt does
+    /// not count.
     Release,
 }
 
-/// Why an attempt failed or a task was dead-lettered: at most 1,024 bytes, the rest is cut.
+/// Why an attempt failed or a task was dead-lettered. A text over 1,024 bytes is cut.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Reason(Box<str>);
 
 impl Reason {
-    /// Takes a text, cut at the last character that fits.
+    /// Creates a reason. A longer text is cut at the last character that fits.
     pub fn new(text: impl Into<String>) -> Self {
         let mut text = text.into();
         text.truncate(text.floor_char_boundary(REASON_BYTES_MAX));

@@ -1,7 +1,9 @@
-//! The core of delayline: tasks that are scheduled now and run at their due time, on the store that you already run.
+//! The core of delayline, a library for delayed tasks: schedule a task now, and it runs at its due time, on a store
+//! that you already run.
 //!
-//! Here are the trait that every store implements, [`DelayBackend`], and what applications use over it: [`Queue`] to
-//! schedule, change and look at tasks, [`Worker`] to run them, [`Consumer`] to pull them. A backend is a crate of its own.
+//! This crate contains the trait that every store implements, [`DelayBackend`], and what applications use on top of it:
+//! [`Queue`] schedules, changes and inspects tasks, [`Worker`] runs them, and [`Consumer`] pulls them. Each backend is
+//! a separate crate.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -12,9 +14,9 @@
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> delayline_core::Result<()> {
 //! let exams = Queue::<String>::new(Arc::new(MemoryBackend::new()), "exams.hand-in")?;
 //!
-//! // An exam of 90 minutes begins: it is scheduled when they are over, whatever becomes of its candidate's browser.
+//! // An exam takes 90 minutes. The task submits it when they are over, even if the candidate's browser is gone.
 //! exams.schedule(&"anna".into()).after(Duration::from_secs(90 * 60)).id("exam-7/anna").group("exam-7").await?;
-//! // Ten minutes more, for all who sit it.
+//! // Everyone who sits this exam gets ten minutes more.
 //! exams.shift_group(&"exam-7".parse()?, delayline_core::Shift::Later(Duration::from_secs(600))).await?;
 //!
 //! let stop = CancellationToken::new();
@@ -22,9 +24,9 @@
 //!     .queue(&exams, {
 //!         let stop = stop.clone();
 //!         move |candidate: String, context: Context| {
-//!             println!("{candidate} is scheduled, {:?} late", context.lateness());
-//!             stop.cancel(); // a worker runs until it is shut down; this one has done what the example is for
-//!             async { Ok::<(), std::io::Error>(()) } // an `Err` would be tried again, a second later at first
+//!             println!("submitting the exam of {candidate}, {:?} late", context.lateness());
+//!             stop.cancel(); // a worker runs until it is shut down; this example ends after one task
+//!             async { Ok::<(), std::io::Error>(()) } // an `Err` would be retried, first after a second or two
 //!         }
 //!     })
 //!     .shutdown(stop)
@@ -33,23 +35,38 @@
 //! # Ok(()) }
 //! ```
 //!
-//! A task is run at least once, under one lease at a time. What is promised beyond that, and what a backend does not have,
-//! its [`Capabilities`] and `docs/semantics.md` say.
+//! A task runs at least once, under one lease at a time. `docs/semantics.md` numbers all promises. Each backend reports
+//! through [`Capabilities`] which of them it supports, and its limits.
+//!
+//! # Five types for one task
+//!
+//! | type | made by | received by | use it to |
+//! |---|---|---|---|
+//! | [`Task`] | the application | [`Queue::schedule_all`] | schedule many typed tasks at once |
+//! | [`NewTask`] | [`Queue`], by encoding a [`Task`] | [`DelayBackend::schedule`] | write or call a backend directly |
+//! | [`ClaimedTask`] | [`Subscription::claim`] | [`Consumer`], [`Worker`] | write or call a backend directly |
+//! | [`TaskView`] | [`DelayBackend::find`] and `list` | the application | inspect a task without claiming it |
+//! | [`Delivery`] | [`Consumer`] | the application | process and settle one typed task |
+//!
+//! To schedule a single task, use [`Queue::schedule`]. A handler of a [`Worker`] gets the payload and a [`Context`]
+//! instead of a [`Delivery`].
+//!
+//! # Modules
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | `queue` | [`Queue`], [`Schedule`], [`Task`]: the typed way in |
-//! | `consume` | the loop that fetches what is due, [`Consumer`], [`Delivery`], [`RetryPolicy`], patient settling |
-//! | `worker` | [`Worker`], [`Context`], [`HandlerOutcome`]: slots, leases kept alive, shutdown |
-//! | `client` | what those three stand on: the way to the store, and calls that run at the same time and travel as one |
-//! | `caught` | running the application's own code, whose panics must not get through |
-//! | `trace` | [`TraceContext`]: one trace from whoever schedules to the handler |
+//! | `queue` | [`Queue`], [`Schedule`], [`Task`]: the typed API to schedule, change and inspect tasks |
+//! | `consume` | the loop that claims due tasks, [`Consumer`], [`Delivery`], [`RetryPolicy`], settling with retries |
+//! | `worker` | [`Worker`], [`Context`], [`HandlerOutcome`]: concurrency slots, lease renewal, shutdown |
+//! | `client` | what these three share: the calls to the store, and group commit of calls made at the same time |
+//! | `caught` | calls into application code, with its panics caught |
+//! | `trace` | [`TraceContext`]: carries a trace from the caller that schedules to the handler |
 //! | `codec` | [`Codec`], [`Json`], [`Raw`] |
-//! | [`testing`] | for the tests of applications |
+//! | [`testing`] | helpers for the tests of applications |
 //! | `backend`, `owned` | for backend authors: [`DelayBackend`], [`Subscription`], [`owned()`] |
-//! | `task`, `lease`, `change`, `admin`, `capabilities` | the types that the trait speaks in |
-//! | [`meter`] | what is counted and timed, with the Cargo feature `metrics` |
-//! | `names`, [`limits`], `error`, `time` | what is valid once it exists, and [`Error`], [`Clock`] |
+//! | `task`, `lease`, `change`, `admin`, `capabilities` | the parameter and result types of the trait |
+//! | [`meter`] | counters and timings, with the Cargo feature `metrics` |
+//! | `names`, [`limits`], `error`, `time` | validated names and ids, limits, [`Error`], [`Clock`] |
 
 mod admin;
 mod backend;

@@ -1,4 +1,4 @@
-//! Names and ids, valid once they exist.
+//! Names and ids. A value of these types is always valid.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,19 +11,19 @@ use uuid::Uuid;
 use crate::limits::{GROUP_NAME_BYTES_MAX, QUEUE_NAME_BYTES_MAX, TASK_ID_BYTES_MAX};
 use crate::{Error, ErrorKind, Result};
 
-/// The name of a queue: 1 to 128 of `A-Z a-z 0-9 . _ -`, so that it can stand in any store's key, queue or table.
+/// Queue name: 1 to 128 characters of `A-Z a-z 0-9 . _ -`, so that any store can use it in a key, queue or table name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueName(Arc<str>);
 
-/// The name of a group of tasks that are changed together, such as all tasks of one exam: 1 to 128 bytes of UTF-8
-/// without control characters.
+/// Group name: 1 to 128 bytes of UTF-8 without control characters. The tasks of a group are changed together, such as
+/// all tasks of one exam.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupName(Arc<str>);
 
-/// A task's id within its queue: a UUID that the backend gave (version 7), or the caller's own key, 1 to 256 bytes of
-/// UTF-8 without control characters.
+/// Task id, unique within its queue. Either a UUID that the backend generated (version 7), or a key chosen by the
+/// caller: 1 to 256 bytes of UTF-8 without control characters.
 ///
-/// A key that is written like a UUID (36 characters, lower case) is the same id as that UUID.
+/// A key with the spelling of a UUID (36 characters, lower case) is the same id as that UUID.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId(IdRepr);
 
@@ -33,17 +33,17 @@ enum IdRepr {
     Key(Arc<str>),
 }
 
-/// Names one change of tasks, so that repeating it after a lost answer changes no task twice: see
-/// [`Change`](crate::Change).
+/// Operation id, which identifies one change of tasks. Repeating the change with it after a lost answer changes no task
+/// twice: see [`Change`](crate::Change).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct OperationId(Uuid);
 
 impl QueueName {
-    /// Checks and takes a name.
+    /// Checks and converts a name.
     ///
     /// # Errors
-    /// [`Invalid`](ErrorKind::Invalid) for an empty name or a character outside the set,
-    /// [`TooLarge`](ErrorKind::TooLarge) for one over the limit.
+    /// [`Invalid`](ErrorKind::Invalid) for an empty name or a character outside the set.
+    /// [`TooLarge`](ErrorKind::TooLarge) for a name over the limit.
     pub fn new(name: impl AsRef<str>) -> Result<Self> {
         let name = name.as_ref();
         check_length("queue name", name, QUEUE_NAME_BYTES_MAX)?;
@@ -51,12 +51,12 @@ impl QueueName {
             None => Ok(Self(name.into())),
             Some(c) => Err(Error::new(
                 ErrorKind::Invalid,
-                format!("queue name `{}` holds {c:?}; a name is made of A-Z a-z 0-9 . _ -", shown(name)),
+                format!("queue name `{}` contains {c:?}; allowed are A-Z a-z 0-9 . _ -", shown(name)),
             )),
         }
     }
 
-    /// The name.
+    /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -64,18 +64,18 @@ impl QueueName {
 }
 
 impl GroupName {
-    /// Checks and takes a name.
+    /// Checks and converts a name.
     ///
     /// # Errors
-    /// [`Invalid`](ErrorKind::Invalid) for an empty name or one with a control character,
-    /// [`TooLarge`](ErrorKind::TooLarge) for one over the limit.
+    /// [`Invalid`](ErrorKind::Invalid) for an empty name or one with a control character.
+    /// [`TooLarge`](ErrorKind::TooLarge) for a name over the limit.
     pub fn new(name: impl AsRef<str>) -> Result<Self> {
         let name = name.as_ref();
         check_text("group name", name, GROUP_NAME_BYTES_MAX)?;
         Ok(Self(name.into()))
     }
 
-    /// The name.
+    /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -83,11 +83,11 @@ impl GroupName {
 }
 
 impl TaskId {
-    /// Checks and takes a caller's key.
+    /// Checks and converts a key chosen by the caller.
     ///
     /// # Errors
-    /// [`Invalid`](ErrorKind::Invalid) for an empty key or one with a control character,
-    /// [`TooLarge`](ErrorKind::TooLarge) for one over the limit.
+    /// [`Invalid`](ErrorKind::Invalid) for an empty key or one with a control character.
+    /// [`TooLarge`](ErrorKind::TooLarge) for a key over the limit.
     pub fn new(key: impl AsRef<str>) -> Result<Self> {
         let key = key.as_ref();
         check_text("task id", key, TASK_ID_BYTES_MAX)?;
@@ -97,13 +97,13 @@ impl TaskId {
         })
     }
 
-    /// The id that is this UUID.
+    /// Creates an id from a UUID.
     #[must_use]
     pub fn from_uuid(uuid: Uuid) -> Self {
         Self(IdRepr::Uuid(uuid))
     }
 
-    /// The UUID, where this id is one.
+    /// The UUID, if this id is one.
     #[must_use]
     pub fn as_uuid(&self) -> Option<Uuid> {
         match &self.0 {
@@ -112,7 +112,7 @@ impl TaskId {
         }
     }
 
-    /// The caller's key, where this id is not a UUID.
+    /// The caller's key, if this id is not a UUID.
     #[must_use]
     pub fn as_key(&self) -> Option<&str> {
         match &self.0 {
@@ -121,7 +121,7 @@ impl TaskId {
         }
     }
 
-    /// The id as text, allocated only for a UUID.
+    /// The id as text. Allocates only for a UUID.
     #[must_use]
     pub fn to_text(&self) -> Cow<'_, str> {
         match &self.0 {
@@ -138,13 +138,13 @@ impl From<Uuid> for TaskId {
 }
 
 impl OperationId {
-    /// A new id, different from every other.
+    /// Creates a random id.
     #[must_use]
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }
 
-    /// An id that the caller keeps, to repeat the change with after a crash.
+    /// Creates an id from a UUID that the caller keeps, to repeat the change after a crash.
     #[must_use]
     pub fn from_uuid(uuid: Uuid) -> Self {
         Self(uuid)
@@ -156,10 +156,12 @@ impl OperationId {
         self.0
     }
 
-    /// The id of a piece of a change that is too large for one call, counted from 0: the first one has the change's own.
+    /// The operation id of one call of a change that is too large for one call. Calls are counted from 0; the first one
+    /// has the id of the change.
     #[must_use]
     pub(crate) fn of_piece(self, number: usize) -> Self {
-        // 2^128 divided by the golden ratio, so that no ids that a caller counts up meet those of the pieces.
+        // 2^128 divided by the golden ratio, so that ids that a caller counts up do not collide with those of the
+        // calls.
         const STEP: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
         Self(Uuid::from_u128(self.0.as_u128().wrapping_add(STEP.wrapping_mul(number as u128))))
     }
@@ -192,7 +194,7 @@ impl fmt::Debug for OperationId {
     }
 }
 
-/// What `QueueName` and `GroupName` share, and all three read and written as text.
+/// Conversions from and to text, for all three types.
 macro_rules! as_text {
     ($($name:ident)*) => {$(
         impl FromStr for $name {
@@ -259,7 +261,7 @@ macro_rules! shown_as_str {
 }
 shown_as_str!(QueueName GroupName);
 
-/// At most 64 characters of somebody's text, without control characters, for an error message.
+/// At most 64 characters of text from outside, without control characters, for an error message.
 pub(crate) fn shown(text: &str) -> String {
     let mut out: String = text.chars().take(64).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     if text.chars().nth(64).is_some() {
@@ -268,7 +270,7 @@ pub(crate) fn shown(text: &str) -> String {
     out
 }
 
-/// The UUID that `key` is the one canonical spelling of; any other spelling is a key of its own.
+/// The UUID of which `key` is the canonical spelling. Any other spelling is a key, not a UUID.
 fn canonical_uuid(key: &str) -> Option<Uuid> {
     if key.len() != uuid::fmt::Hyphenated::LENGTH || key.bytes().any(|b| b.is_ascii_uppercase()) {
         return None;
@@ -279,7 +281,7 @@ fn canonical_uuid(key: &str) -> Option<Uuid> {
 fn check_text(what: &str, text: &str, bytes_max: usize) -> Result<()> {
     check_length(what, text, bytes_max)?;
     if text.chars().any(char::is_control) {
-        return Err(Error::new(ErrorKind::Invalid, format!("{what} `{}` holds a control character", shown(text))));
+        return Err(Error::new(ErrorKind::Invalid, format!("{what} `{}` contains a control character", shown(text))));
     }
     Ok(())
 }
@@ -291,7 +293,7 @@ fn check_length(what: &str, text: &str, bytes_max: usize) -> Result<()> {
     if text.len() > bytes_max {
         return Err(Error::new(
             ErrorKind::TooLarge,
-            format!("{what} `{}` has {} bytes, the limit is {bytes_max}", shown(text), text.len()),
+            format!("{what} `{}` is {} bytes long; the limit is {bytes_max} bytes", shown(text), text.len()),
         ));
     }
     Ok(())

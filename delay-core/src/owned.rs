@@ -1,4 +1,4 @@
-//! Running what must not be cut short: the DROP promise, written once for every backend.
+//! Running futures that must not be interrupted: the DROP promise, written once for every backend.
 
 use std::future::Future;
 use std::panic::resume_unwind;
@@ -9,12 +9,13 @@ use tracing::Instrument;
 
 use crate::{Error, ErrorKind, Result};
 
-/// Runs `future` to its end on the current runtime, even if the caller is dropped; a value that nobody received then
+/// Runs `future` to its end on the current runtime, even if the caller is dropped. A value that nobody received then
 /// goes to `on_orphan`.
 ///
-/// For backends whose calls must not be cut short: a claim whose caller went away still gets its answer, and
-/// `on_orphan` gives the tasks back. It is called exactly when the value was not returned to the caller: also when the
-/// caller is dropped after the value was sent and before it was taken. An error that nobody received is forgotten.
+/// Use it in backends for calls that must not be interrupted: a claim whose caller is gone still gets its answer, and
+/// `on_orphan` gives the tasks back. `on_orphan` is called exactly when the value was not returned to the caller, also
+/// if the caller is dropped after the value was sent and before it was taken. An error that nobody received is
+/// discarded.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -25,14 +26,14 @@ use crate::{Error, ErrorKind, Result};
 /// ```
 ///
 /// # Errors
-/// Those of `future`, and [`Closed`](ErrorKind::Closed) if the runtime shut down before it ended. Whether it took effect
-/// is then not known.
+/// Those of `future`, and [`Closed`](ErrorKind::Closed) if the runtime shut down before `future` ended. It is then
+/// unknown whether `future` took effect.
 ///
 /// # Panics
-/// If `future` does, with its panic; outside a tokio runtime.
+/// If `future` panics, with the same panic. If there is no tokio runtime.
 ///
 /// # Cancel safety
-/// Dropped before its first poll, nothing was started. After that, as above.
+/// A call that is dropped before its first poll has started nothing. For a later drop, see above.
 pub async fn owned<T, F, O, G>(future: F, on_orphan: O) -> Result<T>
 where
     T: Send + 'static,
@@ -45,7 +46,7 @@ where
     let work = {
         let runtime = runtime.clone();
         async move {
-            // What can't be sent is dropped here, and so goes to the handler.
+            // A value that can't be sent is dropped here, and thereby goes to the orphan handler.
             let _ = sender.send(future.await.map(|value| Parcel(Some((value, on_orphan, runtime)))));
         }
     };
@@ -59,7 +60,7 @@ where
     }
 }
 
-/// A value on its way to its receiver. Dropped unopened, it goes to the orphan handler.
+/// A value on its way to its receiver. If it is dropped unopened, it goes to the orphan handler.
 struct Parcel<T, O, G>(Option<(T, O, Handle)>)
 where
     T: Send + 'static,
@@ -86,7 +87,7 @@ where
 {
     fn drop(&mut self) {
         if let Some((value, on_orphan, runtime)) = self.0.take() {
-            // Called there rather than here: a panic of it would abort the process where this is dropped by another.
+            // Called in a spawned task: if it panicked here while another panic unwinds, the process would abort.
             runtime.spawn(async move { on_orphan(value).await });
         }
     }

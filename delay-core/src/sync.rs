@@ -1,4 +1,4 @@
-//! Atomics, which the interleaving tests replace; locks, channels and tasks they replace in their manifests.
+//! Atomics, which the interleaving tests replace here. They replace locks, channels and tasks in their Cargo manifest.
 
 #[cfg(delayline_interleaved)]
 pub(crate) use shuttle::sync::atomic;

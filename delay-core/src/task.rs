@@ -1,4 +1,4 @@
-//! A task on its way in, and what the store says of it.
+//! A task to schedule, the answer to it, and the store's view of a task.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map;
@@ -14,26 +14,27 @@ use crate::limits::{ATTEMPTS_DEFAULT, ATTEMPTS_MAX, HEADER_NAME_BYTES_MAX, HEADE
 use crate::names::shown;
 use crate::{Due, Error, ErrorKind, GroupName, Result, TaskId, Timestamp};
 
-/// A task as it is handed to [`DelayBackend::schedule`](crate::DelayBackend::schedule).
+/// An encoded task to schedule, as [`DelayBackend::schedule`](crate::DelayBackend::schedule) receives it.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct NewTask {
-    /// The caller's key. `None` lets the backend give a UUIDv7; a call that may have to be repeated after
-    /// [`Ambiguous`](ErrorKind::Ambiguous) gives its own.
+    /// Task id chosen by the caller. Default: `None`, the backend generates a UUIDv7. Set an id if the call may have to
+    /// be repeated after [`Ambiguous`](ErrorKind::Ambiguous).
     pub id: Option<TaskId>,
-    /// When it becomes due.
+    /// Due time.
     pub due: Due,
-    /// The last moment at which it may be delivered; later it is dead-lettered. Must not lie before `due`.
+    /// Last moment at which the task may be delivered; after it, the task is dead-lettered. Must not be before `due`.
+    /// Default: none.
     pub expires: Option<Due>,
-    /// What the handler gets; at most [`Capabilities::payload_bytes_max`](crate::Capabilities) bytes.
+    /// Payload, which the handler receives. Limit: [`Capabilities::payload_bytes_max`](crate::Capabilities) bytes.
     pub payload: Bytes,
-    /// Small named values beside the payload.
+    /// Small named values besides the payload.
     pub headers: Headers,
-    /// The group it can be changed with.
+    /// Group, through which the task can be changed together with others. Default: none.
     pub group: Option<GroupName>,
-    /// How often it may be attempted before it is dead-lettered.
+    /// Maximum number of attempts, after which the task is dead-lettered. Default: 20.
     pub attempts_max: Attempts,
-    /// What happens when the id is pending already.
+    /// What happens if a task with the same id is pending or in flight. Default: [`OnConflict::Keep`].
     pub on_conflict: OnConflict,
 }
 
@@ -54,7 +55,7 @@ impl fmt::Debug for NewTask {
 }
 
 impl NewTask {
-    /// A task with this due time and payload, and defaults for the rest.
+    /// Creates a task with this due time and payload, and defaults for the rest.
     pub fn new(due: impl Into<Due>, payload: impl Into<Bytes>) -> Self {
         Self {
             id: None,
@@ -68,42 +69,42 @@ impl NewTask {
         }
     }
 
-    /// With the caller's own key.
+    /// Sets the task id.
     #[must_use]
     pub fn id(mut self, id: TaskId) -> Self {
         self.id = Some(id);
         self
     }
 
-    /// As a member of a group.
+    /// Sets the group.
     #[must_use]
     pub fn group(mut self, group: GroupName) -> Self {
         self.group = Some(group);
         self
     }
 
-    /// Dead-lettered rather than delivered later than that.
+    /// Sets the last moment at which the task may be delivered; after it, the task is dead-lettered.
     #[must_use]
     pub fn expires(mut self, expires: impl Into<Due>) -> Self {
         self.expires = Some(expires.into());
         self
     }
 
-    /// With these headers.
+    /// Sets the headers.
     #[must_use]
     pub fn headers(mut self, headers: Headers) -> Self {
         self.headers = headers;
         self
     }
 
-    /// Dead-lettered after this many attempts.
+    /// Sets the maximum number of attempts, after which the task is dead-lettered.
     #[must_use]
     pub fn attempts_max(mut self, attempts: Attempts) -> Self {
         self.attempts_max = attempts;
         self
     }
 
-    /// Takes the place of a pending task with the same id.
+    /// Replaces an existing task with the same id: [`OnConflict::Replace`].
     #[must_use]
     pub fn replace(mut self) -> Self {
         self.on_conflict = OnConflict::Replace;
@@ -111,24 +112,24 @@ impl NewTask {
     }
 }
 
-/// What `schedule` does with an id that is in the queue already, pending or in flight.
+/// What `schedule` does if a task with the same id is already in the queue, pending or in flight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnConflict {
-    /// Leaves the one that is there and answers [`ScheduleOutcome::Existing`].
+    /// Leaves the existing task as it is. The outcome is [`ScheduleOutcome::Existing`].
     #[default]
     Keep,
-    /// Takes its place with everything new (due time, payload, sequence, attempts): debounce. One that is in flight
-    /// loses its lease.
+    /// Replaces the existing task; everything is taken from the new one, such as due time, payload, sequence and
+    /// attempts (debounce). If the existing task is in flight, its lease is lost.
     Replace,
 }
 
-/// How often a task may be attempted: 1 to 10,000, 20 unless told.
+/// Maximum number of attempts of a task. Default: 20. Range: 1 to 10,000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Attempts(u32);
 
 impl Attempts {
-    /// Checks and takes a number.
+    /// Checks and converts a number.
     ///
     /// # Errors
     /// [`OutOfRange`](ErrorKind::OutOfRange) for 0 and for more than 10,000.
@@ -136,7 +137,7 @@ impl Attempts {
         if (1..=ATTEMPTS_MAX).contains(&attempts) {
             return Ok(Self(attempts));
         }
-        Err(Error::new(ErrorKind::OutOfRange, format!("{attempts} attempts; 1 to {ATTEMPTS_MAX} are possible")))
+        Err(Error::new(ErrorKind::OutOfRange, format!("expected 1 to {ATTEMPTS_MAX} attempts, got {attempts}")))
     }
 
     /// The number.
@@ -152,7 +153,7 @@ impl Default for Attempts {
     }
 }
 
-/// Small named values beside the payload, such as a trace context; ordered by name.
+/// Small named values besides the payload, such as a trace context, ordered by name.
 #[derive(Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Headers(BTreeMap<String, String>);
@@ -164,13 +165,13 @@ impl fmt::Debug for Headers {
 }
 
 impl Headers {
-    /// No headers.
+    /// Creates an empty set of headers.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets one; a name that is there already gets the new value.
+    /// Sets a header. A header that already has this name gets the new value.
     ///
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid) for a name that is empty or not printable ASCII without spaces;
@@ -180,18 +181,18 @@ impl Headers {
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(Error::new(
                 ErrorKind::Invalid,
-                format!("header name `{}` is not printable ASCII", shown(&name)),
+                format!("header name `{}` must be printable ASCII without spaces, and not empty", shown(&name)),
             ));
         }
         if name.len() > HEADER_NAME_BYTES_MAX {
             return Err(Error::new(
                 ErrorKind::TooLarge,
-                format!("header name `{}` is over {HEADER_NAME_BYTES_MAX} bytes", shown(&name)),
+                format!("header name `{}` is longer than {HEADER_NAME_BYTES_MAX} bytes", shown(&name)),
             ));
         }
         let replaced = self.0.get(&name).map_or(0, |old| name.len() + old.len());
         if self.byte_len() - replaced + name.len() + value.len() > HEADERS_BYTES_MAX {
-            return Err(Error::new(ErrorKind::TooLarge, format!("headers are over {HEADERS_BYTES_MAX} bytes")));
+            return Err(Error::new(ErrorKind::TooLarge, format!("headers exceed {HEADERS_BYTES_MAX} bytes in all")));
         }
         if replaced == 0 && self.0.len() == HEADERS_MAX {
             return Err(Error::new(ErrorKind::TooLarge, format!("more than {HEADERS_MAX} headers")));
@@ -200,30 +201,30 @@ impl Headers {
         Ok(())
     }
 
-    /// The value of a name.
+    /// The value of a header.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
-    /// All of them, by name.
+    /// All headers, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// How many there are.
+    /// The number of headers.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no headers.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Bytes of all names and values.
+    /// Total size of all names and values, in bytes.
     #[must_use]
     pub fn byte_len(&self) -> usize {
         self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
@@ -248,7 +249,7 @@ impl IntoIterator for Headers {
     }
 }
 
-/// A store's own note of where a task or lease lies, opaque to everybody else. Written as hexadecimal text.
+/// The store's own record of where a task or lease is, opaque to everybody else. Its text form is hexadecimal.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct Receipt(ReceiptRepr);
 
@@ -262,27 +263,27 @@ enum ReceiptRepr {
 }
 
 impl Receipt {
-    /// For stores that find a task by its id alone.
+    /// The empty receipt, for stores that find a task by its id alone.
     pub const NONE: Self = Self(ReceiptRepr::None);
 
-    /// A receipt of two numbers, without an allocation.
+    /// Creates a receipt from two numbers, without an allocation.
     #[must_use]
     pub const fn from_words(words: [u64; 2]) -> Self {
         Self(ReceiptRepr::Words(words))
     }
 
-    /// A receipt of any bytes.
+    /// Creates a receipt from any bytes.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {
         match <[u8; 16]>::try_from(bytes) {
-            // One form for each content, so that a receipt read back from text is equal to the one written.
+            // Each content has one form, so that a receipt that is read back from text equals the one that was written.
             Ok(b) => Self::from_words(words_of(b)),
             Err(_) if bytes.is_empty() => Self::NONE,
             Err(_) => Self(ReceiptRepr::Bytes(bytes.into())),
         }
     }
 
-    /// The two numbers, if that is what it is.
+    /// The two numbers, if the receipt consists of two numbers.
     #[must_use]
     pub fn words(&self) -> Option<[u64; 2]> {
         match self.0 {
@@ -291,7 +292,7 @@ impl Receipt {
         }
     }
 
-    /// The bytes; none for [`Receipt::NONE`].
+    /// The bytes; empty for [`Receipt::NONE`].
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
         match &self.0 {
@@ -324,7 +325,8 @@ impl fmt::Debug for Receipt {
 impl FromStr for Receipt {
     type Err = Error;
     fn from_str(s: &str) -> Result<Self> {
-        let malformed = || Error::new(ErrorKind::Invalid, format!("`{}` is no receipt", shown(s)));
+        let malformed =
+            || Error::new(ErrorKind::Invalid, format!("expected a receipt in hexadecimal, got `{}`", shown(s)));
         if !s.len().is_multiple_of(2) || !s.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(malformed());
         }
@@ -345,23 +347,24 @@ impl<'de> Deserialize<'de> for Receipt {
     }
 }
 
-/// Points at a scheduled task: what [`Select::Tasks`](crate::Select) takes. It can be stored as text and used later.
+/// A reference to a scheduled task, which [`Select::Tasks`](crate::Select) takes. It can be stored as text and used
+/// later.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TaskRef {
-    /// Its id.
+    /// Task id.
     pub id: TaskId,
-    /// When it was due when this was made; `None` if that was not known.
+    /// Due time of the task when this reference was made; `None` if it was not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due_at: Option<Timestamp>,
-    /// The store's own note, which some backends need to cancel or move, as
-    /// [`Capabilities::change_needs_receipt`](crate::Capabilities) says.
+    /// The store's own record of the task. Some backends need it to cancel or move the task: see
+    /// [`Capabilities::change_needs_receipt`](crate::Capabilities).
     #[serde(default)]
     pub receipt: Receipt,
 }
 
 impl TaskRef {
-    /// For backend authors: with everything known.
+    /// For backend authors: creates a complete reference.
     #[must_use]
     pub fn new(id: TaskId, due_at: Timestamp, receipt: Receipt) -> Self {
         Self { id, due_at: Some(due_at), receipt }
@@ -369,7 +372,7 @@ impl TaskRef {
 }
 
 impl From<TaskId> for TaskRef {
-    /// By id alone, which is enough where no receipt is needed.
+    /// References a task by its id alone, which is enough where no receipt is needed.
     fn from(id: TaskId) -> Self {
         Self { id, due_at: None, receipt: Receipt::NONE }
     }
@@ -393,18 +396,18 @@ impl From<&Scheduled> for TaskRef {
     }
 }
 
-/// The answer to a task that was accepted.
+/// The answer for a task that was accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Scheduled {
-    /// Where it is; for [`ScheduleOutcome::Existing`] the one that was there.
+    /// The scheduled task; for [`ScheduleOutcome::Existing`], the task that already existed.
     pub task: TaskRef,
-    /// What happened.
+    /// What `schedule` did.
     pub outcome: ScheduleOutcome,
 }
 
 impl Scheduled {
-    /// For backend authors.
+    /// For backend authors: creates an answer.
     #[must_use]
     pub fn new(task: TaskRef, outcome: ScheduleOutcome) -> Self {
         Self { task, outcome }
@@ -421,16 +424,16 @@ impl Scheduled {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ScheduleOutcome {
-    /// The task is new.
+    /// The task was created.
     Created,
-    /// A task with this id was pending or in flight, and was left as it is.
+    /// A task with this id was pending or in flight, and was left unchanged.
     Existing,
-    /// A task with this id was pending or in flight, and this one took its place.
+    /// A task with this id was pending or in flight, and the new task replaced it.
     Replaced,
 }
 
 impl ScheduleOutcome {
-    /// As one lower-case word.
+    /// The outcome as one lower-case word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -441,29 +444,29 @@ impl ScheduleOutcome {
     }
 }
 
-/// What the store knows of a task that is pending or in flight.
+/// A read-only snapshot of a task that is pending or in flight.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TaskView {
-    /// Where it is.
+    /// Reference to the task.
     pub task: TaskRef,
-    /// Whether it waits or is being worked on.
+    /// Whether the task waits or is in flight.
     pub state: TaskState,
-    /// When it will next be delivered: its due time, retry time, or the end of the lease it is under.
+    /// When the task can next be delivered: its due time, its retry time, or the end of its current lease.
     pub visible_at: Timestamp,
-    /// Attempts so far, the running one included.
+    /// Number of attempts so far, including a running one.
     pub attempt: u32,
-    /// Attempts it may have.
+    /// Maximum number of attempts.
     pub attempts_max: u32,
-    /// The last moment at which it may be delivered.
+    /// Last moment at which the task may be delivered.
     pub expires_at: Option<Timestamp>,
-    /// Its group.
+    /// Group of the task.
     pub group: Option<GroupName>,
-    /// Its headers.
+    /// Headers of the task.
     pub headers: Headers,
-    /// Its payload.
+    /// Payload of the task.
     pub payload: Bytes,
-    /// Why the last attempt failed, where one did.
+    /// Why the last attempt failed, if one did.
     pub last_failure: Option<String>,
 }
 
@@ -487,7 +490,7 @@ impl fmt::Debug for TaskView {
 }
 
 impl TaskView {
-    /// For backend authors: the parts every view has; the others are set on the value.
+    /// For backend authors: creates a view with the fields that every view has. The others are set on the value.
     #[must_use]
     pub fn new(task: TaskRef, state: TaskState, visible_at: Timestamp, payload: Bytes) -> Self {
         Self {
@@ -505,20 +508,20 @@ impl TaskView {
     }
 }
 
-/// Where a task stands.
+/// The state of a task that has not ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TaskState {
-    /// Waits for its due or retry time, or is due and waits for a claim.
+    /// The task waits for its due or retry time, or is due and waits for a claim.
     Pending,
-    /// Under a lease that has not ended.
+    /// The task is under a lease that has not ended.
     InFlight,
-    /// Under a lease, and cancelled: it is not delivered again.
+    /// The task is under a lease and was cancelled: it is not delivered again.
     Cancelling,
 }
 
 impl TaskState {
-    /// As one lower-case word, such as `in_flight`.
+    /// The state as one lower-case word, such as `in_flight`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

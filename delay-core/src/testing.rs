@@ -1,7 +1,7 @@
-//! For the tests of applications: running what is due, and looking at what was scheduled.
+//! Helpers for the tests of applications: run what is due, and inspect what was scheduled.
 //!
-//! They work on every backend that can list; with the memory backend and tokio's paused time, a test of "in 30 days" takes
-//! a millisecond. A clock whose wall time can be set is [`TestClock`].
+//! They work on every backend that can list tasks. With the memory backend and tokio's paused time, a test of "in 30
+//! days" takes a millisecond. [`TestClock`] is a clock whose wall time can be set.
 //!
 //! ```
 //! # // The memory backend is in another crate, so this only compiles.
@@ -15,7 +15,7 @@
 //! testing::assert_scheduled(&queue, |_, exam| exam == "anna").await;
 //! assert_eq!(testing::drain(&queue, |_| async {}).await?, 0); // nothing is due yet
 //! let run = testing::drain_for(&queue, Duration::from_secs(31 * 86_400), |exam| async move {
-//!     println!("handing in {exam}");
+//!     println!("submitting {exam}");
 //!     Ok::<(), Error>(())
 //! });
 //! assert_eq!(run.await?, 1);
@@ -31,14 +31,14 @@ use tokio::time::Instant;
 
 use crate::{Clock, Consumer, Delivery, HandlerOutcome, Page, Queue, Result, SystemClock, TaskView, Timestamp};
 
-/// Runs everything that is due until nothing is due now, one task after the other, and tells how many attempts that
-/// were. Tasks that become due on the way are run too.
+/// Runs due tasks, one after the other, until none is due, and returns the number of attempts. Tasks that become due in
+/// the meantime are run, too.
 ///
 /// # Errors
-/// Those of the backend. A handler's error is a retry, by a policy that waits a second or more.
+/// Those of the backend. If a handler returns an error, its task is retried by a policy that waits a second or more.
 ///
 /// # Cancel safety
-/// Dropped, the task at hand is retried; no other is affected.
+/// If the call is dropped, the task that is running is retried. No other task is affected.
 pub async fn drain<T, H, F>(queue: &Queue<T>, handler: H) -> Result<u64>
 where
     T: 'static,
@@ -48,9 +48,9 @@ where
     drain_for(queue, Duration::ZERO, handler).await
 }
 
-/// Runs everything that becomes due for this long, one task after the other, and tells how many attempts that were.
+/// Runs the tasks that become due during `long`, one after the other, and returns the number of attempts.
 ///
-/// With paused time, it takes no longer than the handlers do.
+/// With paused time, the call takes no longer than the handlers do.
 ///
 /// # Errors
 /// As for [`drain`].
@@ -77,7 +77,7 @@ where
 
 async fn next_until<T: 'static>(consumer: &mut Consumer<T>, ends: Instant) -> Result<Option<Delivery<T>>> {
     match ends.saturating_duration_since(Instant::now()) {
-        // So that an outage is an error here, rather than nothing.
+        // Unlike `next_within`, this reports an outage as an error.
         Duration::ZERO => Ok(consumer.try_next_batch(1).await?.pop()),
         left => consumer.next_within(left).await,
     }
@@ -89,12 +89,12 @@ async fn settle(delivery: Delivery<()>, handled: HandlerOutcome) -> Result<()> {
         HandlerOutcome::Retry { after, reason } => delivery.retry(after, reason.as_str()).await,
         HandlerOutcome::Snooze(after) => delivery.snooze(after).await,
         HandlerOutcome::DeadLetter(reason) => delivery.dead_letter(reason.as_str()).await,
-        // Its lease is gone; the drop would only find that out.
+        // The handler settled the task itself; dropping the delivery would only find out that its lease is gone.
         HandlerOutcome::AlreadySettled => Ok(()),
     }
 }
 
-/// All tasks that are pending or in flight, by the time they are next visible.
+/// Returns all tasks that are pending or in flight, in the order in which they become visible.
 ///
 /// # Errors
 /// Those of [`DelayBackend::list`](crate::DelayBackend::list), and [`Codec`](crate::ErrorKind::Codec).
@@ -112,10 +112,10 @@ pub async fn scheduled<T: 'static>(queue: &Queue<T>) -> Result<Vec<(TaskView, T)
     Ok(all)
 }
 
-/// Checks that a task is pending or in flight for which `wanted` holds, and returns the first.
+/// Checks that a task for which `wanted` holds is pending or in flight, and returns the first such task.
 ///
 /// # Panics
-/// If there is none, with all that there are; if the backend can't list.
+/// If there is no such task; the message lists all tasks. If the backend can't list tasks.
 pub async fn assert_scheduled<T: fmt::Debug + 'static>(
     queue: &Queue<T>,
     wanted: impl Fn(&TaskView, &T) -> bool,
@@ -123,18 +123,24 @@ pub async fn assert_scheduled<T: fmt::Debug + 'static>(
     let all = scheduled(queue).await.expect("a queue that can be listed");
     match all.iter().find(|(view, payload)| wanted(view, payload)) {
         Some((view, _)) => view.clone(),
-        None => panic!("no task in `{}` is as wanted; there are {}:{}", queue.name(), all.len(), shown(&all)),
+        None => panic!("expected a matching task in `{}`; tasks found: {}{}", queue.name(), all.len(), shown(&all)),
     }
 }
 
-/// Checks that no task is pending or in flight for which `unwanted` holds.
+/// Checks that no task for which `unwanted` holds is pending or in flight.
 ///
 /// # Panics
-/// If there is one, with all such tasks; if the backend can't list.
+/// If there is such a task; the message lists all of them. If the backend can't list tasks.
 pub async fn assert_not_scheduled<T: fmt::Debug + 'static>(queue: &Queue<T>, unwanted: impl Fn(&TaskView, &T) -> bool) {
     let mut all = scheduled(queue).await.expect("a queue that can be listed");
     all.retain(|(view, payload)| unwanted(view, payload));
-    assert!(all.is_empty(), "tasks in `{}` that should not be there: {}:{}", queue.name(), all.len(), shown(&all));
+    assert!(
+        all.is_empty(),
+        "expected no matching task in `{}`; tasks found: {}{}",
+        queue.name(),
+        all.len(),
+        shown(&all)
+    );
 }
 
 fn shown<T: fmt::Debug>(tasks: &[(TaskView, T)]) -> String {
@@ -149,13 +155,13 @@ fn shown<T: fmt::Debug>(tasks: &[(TaskView, T)]) -> String {
     text
 }
 
-/// A clock for tests whose wall time can be set and stepped, while its monotonic time is tokio's.
+/// A clock for tests. Its wall time can be set and stepped; its monotonic time is tokio's.
 ///
 /// ```
 /// # use std::time::Duration;
 /// use delayline_core::{Clock, testing::TestClock};
 /// let clock = TestClock::at("2030-06-01T09:00:00Z".parse()?);
-/// clock.step_back(Duration::from_secs(3600));   // as a wrong NTP answer would
+/// clock.step_back(Duration::from_secs(3600));   // as a wrong NTP answer would do
 /// assert!(clock.wall() < "2030-06-01T08:00:01Z".parse()?);
 /// # Ok::<(), delayline_core::Error>(())
 /// ```
@@ -167,7 +173,7 @@ pub struct TestClock {
 }
 
 impl TestClock {
-    /// A clock whose wall shows `wall` now and runs on from there.
+    /// Creates a clock whose wall time is `wall` now, and runs on from there.
     #[must_use]
     pub fn at(wall: Timestamp) -> Self {
         let real = SystemClock::new();
@@ -175,18 +181,18 @@ impl TestClock {
         Self { real, wall_at_origin: Mutex::new(origin) }
     }
 
-    /// Sets the wall clock; monotonic time goes on undisturbed.
+    /// Sets the wall clock. Monotonic time is not affected.
     pub fn set_wall(&self, wall: Timestamp) {
         *self.wall_at_origin.lock() = wall.saturating_sub(self.real.monotonic());
     }
 
-    /// Puts the wall clock forward.
+    /// Steps the wall clock forward.
     pub fn step_forward(&self, by: Duration) {
         let mut origin = self.wall_at_origin.lock();
         *origin = origin.saturating_add(by);
     }
 
-    /// Puts the wall clock back.
+    /// Steps the wall clock back.
     pub fn step_back(&self, by: Duration) {
         let mut origin = self.wall_at_origin.lock();
         *origin = origin.saturating_sub(by);

@@ -1,8 +1,8 @@
-//! Time: the instants tasks are due at, and the clock that everything reads.
+//! Time: the due times of tasks, and the clock that everything reads.
 //!
-//! Two kinds of time never mix. *Monotonic* time only moves forward and measures delays and leases; *wall-clock* time
-//! is what people and other machines mean by a date, and may be stepped either way. [`Due::After`] runs on the first,
-//! [`Due::At`] on the second.
+//! Two kinds of time never mix. *Monotonic* time only moves forward; it measures delays and leases. *Wall-clock* time
+//! is what people and other machines mean by a date, and may be stepped in either direction. [`Due::After`] uses
+//! monotonic time, [`Due::At`] wall-clock time.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, ErrorKind, Result};
 
-/// An instant of the wall clock: microseconds since 1970-01-01T00:00:00Z, leap seconds not counted.
+/// An instant of the wall clock: microseconds since 1970-01-01T00:00:00Z, without leap seconds.
 ///
-/// Written and read as RFC 3339, in UTC, with three digits of a second where that is exact and six otherwise.
+/// Its text form is RFC 3339 in UTC, with three decimal places of a second if that is exact, and six otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(i64);
 
@@ -22,13 +22,13 @@ impl Timestamp {
     /// 1970-01-01T00:00:00Z.
     pub const UNIX_EPOCH: Self = Self(0);
 
-    /// From microseconds since the Unix epoch.
+    /// Creates a timestamp from microseconds since the Unix epoch.
     #[must_use]
     pub const fn from_unix_micros(micros: i64) -> Self {
         Self(micros)
     }
 
-    /// From milliseconds since the Unix epoch; what does not fit stays at the last instant that does.
+    /// Creates a timestamp from milliseconds since the Unix epoch. Saturates at the first or last instant that fits.
     #[must_use]
     pub const fn from_unix_millis(millis: i64) -> Self {
         Self(millis.saturating_mul(1000))
@@ -40,31 +40,31 @@ impl Timestamp {
         self.0
     }
 
-    /// Milliseconds since the Unix epoch, rounded up: the form in which due times are kept, so that none is early.
+    /// Milliseconds since the Unix epoch, rounded up. Due times are kept in this form, so that no task is early.
     #[must_use]
     pub const fn unix_millis_ceil(self) -> i64 {
         self.0.div_euclid(1000) + if self.0.rem_euclid(1000) == 0 { 0 } else { 1 }
     }
 
-    /// Milliseconds since the Unix epoch, rounded down: the form in which "now" is compared with due times.
+    /// Milliseconds since the Unix epoch, rounded down. "Now" is compared with due times in this form.
     #[must_use]
     pub const fn unix_millis_floor(self) -> i64 {
         self.0.div_euclid(1000)
     }
 
-    /// This instant and `by` more; what does not fit stays at the last instant that does.
+    /// This instant plus `by`. Saturates at the last instant that fits.
     #[must_use]
     pub fn saturating_add(self, by: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
     }
 
-    /// This instant less `by`; what does not fit stays at the first instant that does.
+    /// This instant minus `by`. Saturates at the first instant that fits.
     #[must_use]
     pub fn saturating_sub(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
     }
 
-    /// How long after `earlier` this is; zero where it is not after it.
+    /// Time from `earlier` to this instant; zero if this instant is not later.
     #[must_use]
     pub fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
@@ -72,7 +72,7 @@ impl Timestamp {
 }
 
 impl From<SystemTime> for Timestamp {
-    /// Rounded up to the microsecond.
+    /// Rounds up to the microsecond.
     fn from(t: SystemTime) -> Self {
         let micros_ceil = |d: Duration| i64::try_from(d.as_nanos().div_ceil(1000)).unwrap_or(i64::MAX);
         match t.duration_since(UNIX_EPOCH) {
@@ -92,7 +92,7 @@ impl From<Timestamp> for SystemTime {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Ok(t) = jiff::Timestamp::from_microsecond(self.0) else {
-            // Outside the years that RFC 3339 can write.
+            // The year is outside the range of RFC 3339.
             return write!(f, "@{}us", self.0);
         };
         let digits = if self.0 % 1000 == 0 { 3 } else { 6 };
@@ -109,19 +109,19 @@ impl fmt::Debug for Timestamp {
 impl FromStr for Timestamp {
     type Err = Error;
 
-    /// Reads RFC 3339 with any offset, rounded up to the microsecond.
+    /// Parses RFC 3339 with any offset; rounds up to the microsecond.
     fn from_str(s: &str) -> Result<Self> {
         let t: jiff::Timestamp = s.parse().map_err(|e: jiff::Error| {
             Error::new(
                 ErrorKind::Invalid,
-                format!("`{}` is no RFC 3339 time such as 2030-01-31T12:00:00Z", crate::names::shown(s)),
+                format!("expected an RFC 3339 time such as 2030-01-31T12:00:00Z, got `{}`", crate::names::shown(s)),
             )
             .with_source(e)
         })?;
         let micros = t.as_nanosecond().div_euclid(1000) + i128::from(t.as_nanosecond().rem_euclid(1000) != 0);
         i64::try_from(micros)
             .map(Self)
-            .map_err(|e| Error::new(ErrorKind::OutOfRange, "a time too far away").with_source(e))
+            .map_err(|e| Error::new(ErrorKind::OutOfRange, "the time is outside the supported range").with_source(e))
     }
 }
 
@@ -138,15 +138,15 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// When a task becomes due. Resolution 1 ms, rounded up.
+/// When a task becomes due. Resolution: 1 ms, rounded up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Due {
-    /// This long after the backend accepted the task, on the backend's monotonic clock. All tasks of one `schedule`
-    /// call are accepted at one instant where the backend's batch limit allows.
+    /// Delay from the moment at which the backend accepted the task, on the backend's monotonic clock. All tasks of one
+    /// `schedule` call are accepted at one instant, as far as the backend's batch limit allows.
     After(Duration),
-    /// When the backend's wall clock reaches this instant, checked again at delivery. An instant in the past is due
-    /// at once.
+    /// Instant on the backend's wall clock; the backend compares it again at every delivery. An instant in the past is
+    /// due at once.
     At(Timestamp),
 }
 
@@ -154,7 +154,7 @@ impl Due {
     /// Due at once.
     pub const NOW: Self = Self::After(Duration::ZERO);
 
-    /// The instant at which this is due, if it was accepted at `now`. Saturates at the latest [`Timestamp`].
+    /// The due instant of a task that is accepted at `now`. Saturates at the latest [`Timestamp`].
     #[must_use]
     pub fn instant(self, now: Timestamp) -> Timestamp {
         match self {
@@ -182,27 +182,27 @@ impl From<SystemTime> for Due {
     }
 }
 
-/// Where "now" comes from. Nothing else in this library reads the wall clock.
+/// The source of "now". Nothing else in this library reads the wall clock.
 ///
-/// Sleeping is always tokio's, so a clock's monotonic time must move with [`tokio::time`].
+/// All sleeping uses tokio's timers, so the monotonic time of a clock must move with [`tokio::time`].
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
-    /// Time since an origin that is fixed for this clock's life; never goes back.
+    /// Time since an origin that is fixed for the lifetime of this clock. Never goes back.
     fn monotonic(&self) -> Duration;
-    /// The wall clock's time; may be stepped either way at any moment.
+    /// Time of the wall clock. May be stepped in either direction at any moment.
     fn wall(&self) -> Timestamp;
 }
 
 /// The real clocks: tokio's monotonic time and the system's wall clock.
 ///
-/// Under `tokio::time::pause` both stand still, and `advance` moves both, so that a test of "in 30 days" takes a
-/// millisecond.
+/// Under `tokio::time::pause` both stand still, and `tokio::time::advance` moves both. A test of "in 30 days" therefore
+/// takes a millisecond.
 #[derive(Debug)]
 pub struct SystemClock {
     origin: tokio::time::Instant,
 }
 
 impl SystemClock {
-    /// A clock whose monotonic time starts now.
+    /// Creates a clock whose monotonic time starts now.
     #[must_use]
     pub fn new() -> Self {
         Self { origin: tokio::time::Instant::now() }
@@ -222,8 +222,8 @@ impl Clock for SystemClock {
 
     #[allow(clippy::disallowed_methods, reason = "the one place that reads the system's clocks")]
     fn wall(&self) -> Timestamp {
-        // How far tokio's time was paused or advanced away from real time. Read in this order, a preemption between
-        // the reads makes the result too small, and so tasks late rather than early.
+        // How far tokio's time was paused or advanced away from real time. With this order of reads, a preemption
+        // between them makes the result too small, so that tasks are late rather than early.
         let tokio_now = tokio::time::Instant::now().into_std();
         let std_now = std::time::Instant::now();
         let system_now = SystemTime::now();

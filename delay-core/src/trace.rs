@@ -1,7 +1,7 @@
-//! One trace from whoever schedules a task to its handler: W3C Trace Context, carried in two headers.
+//! One trace from the caller that schedules a task to its handler: W3C Trace Context, carried in two headers.
 //!
-//! The core knows the format and where it travels, and no tracing library: an application says what its current trace is
-//! ([`Queue::trace_with`](crate::Queue::trace_with)), and continues the one that a handler is given.
+//! The core knows the format and the headers, but no tracing library. The application supplies its current trace
+//! context ([`Queue::trace_with`](crate::Queue::trace_with)), and continues the trace in its handlers.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,15 +9,15 @@ use std::str::FromStr;
 use crate::names::shown;
 use crate::{Error, ErrorKind, Headers, Result};
 
-/// The header that names the trace and the span in it.
+/// Header that contains the trace id and the id of the span that scheduled.
 pub const TRACEPARENT: &str = "traceparent";
-/// The header with what the tracing systems on the way note for themselves.
+/// Header that contains the data of the tracing systems involved.
 pub const TRACESTATE: &str = "tracestate";
 
-/// A `tracestate` that is longer is left out, as the standard allows.
+/// Maximum length of a `tracestate`, in bytes. A longer one is left out, as the standard allows.
 const STATE_BYTES_MAX: usize = 512;
 
-/// Where in which trace something happened: a `traceparent` of the W3C Trace Context, checked, and its `tracestate`.
+/// A position in a trace: a valid `traceparent` of the W3C Trace Context, and its `tracestate`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceContext {
     parent: Box<str>,
@@ -25,20 +25,20 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// From the text of a `traceparent`, such as `00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01`.
+    /// Parses a `traceparent`, such as `00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01`.
     ///
     /// # Errors
-    /// [`Invalid`](ErrorKind::Invalid) for what is none: the ids are lower-case hexadecimal and not zero, the version is
-    /// not `ff`, and version `00` has nothing behind the flags.
+    /// [`Invalid`](ErrorKind::Invalid) for anything else. The ids must be lower-case hexadecimal and not zero, the
+    /// version must not be `ff`, and in version `00` nothing may follow the flags.
     pub fn new(traceparent: impl AsRef<str>) -> Result<Self> {
         let text = traceparent.as_ref().trim();
         if is_traceparent(text) {
             return Ok(Self { parent: text.into(), state: None });
         }
-        Err(Error::new(ErrorKind::Invalid, format!("`{}` is no traceparent", shown(text))))
+        Err(Error::new(ErrorKind::Invalid, format!("expected a W3C traceparent, got `{}`", shown(text))))
     }
 
-    /// The same with a `tracestate`. An empty one, one of more than 512 bytes and one with control characters is left out.
+    /// Sets the `tracestate`. It is left out if it is empty, longer than 512 bytes, or contains control characters.
     #[must_use]
     pub fn state(mut self, tracestate: impl AsRef<str>) -> Self {
         let text = tracestate.as_ref().trim();
@@ -47,7 +47,7 @@ impl TraceContext {
         self
     }
 
-    /// The trace that headers carry; none where they carry none, or what is none.
+    /// Reads the trace context from headers; `None` if they contain no valid one.
     #[must_use]
     pub fn of(headers: &Headers) -> Option<Self> {
         let context = Self::new(headers.get(TRACEPARENT)?).ok()?;
@@ -57,10 +57,11 @@ impl TraceContext {
         })
     }
 
-    /// Writes it into headers, in place of what is there. A state that there is no room for is left out.
+    /// Writes the trace context into headers, and replaces the one that is there. The `tracestate` is left out if there
+    /// is no room for it.
     ///
     /// # Errors
-    /// [`TooLarge`](ErrorKind::TooLarge) where there is no room for the `traceparent`.
+    /// [`TooLarge`](ErrorKind::TooLarge) if there is no room for the `traceparent`.
     pub fn write(&self, headers: &mut Headers) -> Result<()> {
         headers.insert(TRACEPARENT, &*self.parent)?;
         if let Some(state) = &self.state {
@@ -81,7 +82,7 @@ impl TraceContext {
         self.state.as_deref()
     }
 
-    /// The trace's id: 32 hexadecimal digits.
+    /// The trace id: 32 hexadecimal digits.
     #[must_use]
     pub fn trace_id(&self) -> &str {
         &self.parent[3..35]
@@ -107,7 +108,7 @@ impl fmt::Display for TraceContext {
     }
 }
 
-/// `version-trace id-span id-flags`, and in later versions more behind it.
+/// `version-trace id-span id-flags`; later versions may append more.
 fn is_traceparent(text: &str) -> bool {
     const BYTES: usize = 55;
     let hex = |part: &str| part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));

@@ -130,7 +130,10 @@ async fn a_lost_lease_is_a_warning_and_after_an_unknown_outcome_none() {
     probe.on.settle.plan([Fault::Lost(ErrorKind::Ambiguous)]);
     let worker = || Worker::builder().until_empty(true).queue(&queue, |_, _| tokio::time::sleep(SECOND));
     worker().build().unwrap().run().await.unwrap();
-    assert_eq!((recorder.with(&["WARN"]).len(), recorder.with(&["DEBUG", "not known to be settled"]).len()), (0, 1));
+    assert_eq!(
+        (recorder.with(&["WARN"]).len(), recorder.with(&["DEBUG", "outcome of the settling unknown"]).len()),
+        (0, 1)
+    );
 
     fill(&queue, [7]).await;
     let delete = async {

@@ -273,7 +273,7 @@ async fn test_helpers_run_what_is_due_and_see_what_is_not() {
 }
 
 #[tokio::test]
-#[should_panic(expected = "no task in `q` is as wanted; there are 1:")]
+#[should_panic(expected = "expected a matching task in `q`; tasks found: 1")]
 async fn a_test_helper_shows_what_is_there_instead() {
     let queue = Probe::new().queue("q");
     fill(&queue, [7]).await;

@@ -133,7 +133,7 @@ async fn what_handlers_return_is_done_and_counted() {
     let mut reasons: Vec<_> = dead.iter().map(|d| d.reason.as_str()).collect();
     reasons.sort_unstable();
     assert_eq!(reasons[0], "hopeless");
-    assert!(reasons[1].starts_with("the payload is no `u32`"), "{}", reasons[1]);
+    assert!(reasons[1].starts_with("can't decode the payload as `u32`"), "{}", reasons[1]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -155,14 +155,14 @@ mod tests {
             (&[("after", "-5s")], "is no duration"),
             (&[("after", "200y")], "more than 34 years ahead"),
             (&[("at", "2226-01-01T00:00:00Z")], "more than 34 years ahead"),
-            (&[("at", "tomorrow")], "`at`: `tomorrow` is no RFC 3339 time"),
-            (&[("at", "2030-01-31T12:00:00")], "is no RFC 3339 time"),
+            (&[("at", "tomorrow")], "`at`: expected an RFC 3339 time such as 2030-01-31T12:00:00Z, got `tomorrow`"),
+            (&[("at", "2030-01-31T12:00:00")], "expected an RFC 3339 time"),
             (&[("after", "1s"), ("expires", "never")], "`expires`: \"never\" is neither"),
             (&[("after", "2s"), ("expires", "1s")], "expires before it is due"),
             (&[("after", "2s"), ("expires", "1999-01-01T00:00:00Z")], "expires before it is due"),
             (&[("at", "2030-01-31T12:00:00Z"), ("expires", "0s")], "expires before it is due"),
             (&[("after", "2s"), ("expires", "2226-01-01T00:00:00Z")], "more than 34 years ahead"),
-            (&[("after", "1s"), ("id", &long)], "has 257 bytes, the limit is 256"),
+            (&[("after", "1s"), ("id", &long)], "is 257 bytes long; the limit is 256 bytes"),
             (&[("after", "1s"), ("id", "a\nb")], "control character"),
             (&[("after", "1s"), ("group", "a\tb")], "control character"),
         ] {
@@ -170,6 +170,6 @@ mod tests {
             assert!(e.contains(says), "{given:?}: {e}");
         }
         let large = Fields { payload: b"\"123456789\"".to_vec(), ..fields(&[("after", "1s")]) };
-        assert_eq!(rules().task(large).unwrap_err(), "a payload of 11 bytes; the limit is 10");
+        assert_eq!(rules().task(large).unwrap_err(), "payload is 11 bytes; the limit is 10 bytes");
     }
 }

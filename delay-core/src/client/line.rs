@@ -1,4 +1,4 @@
-//! The way from a [`Queue`](crate::Queue) and all that comes of it to their store.
+//! The connection between a [`Queue`](crate::Queue), with everything made from it, and its store.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::{DelayBackend, Disposition, Lease, NewTask, QueueName, Result, Schedu
 pub(crate) struct Line {
     pub(crate) backend: Arc<dyn DelayBackend>,
     pub(crate) name: QueueName,
-    /// What may wait to be sent in joined calls of each kind.
+    /// Maximum number of bytes that wait to be sent in joined calls, for each kind.
     pub(crate) joined_bytes_max: usize,
     schedules: Committer<NewTask, Scheduled>,
     settles: Committer<(Lease, Disposition), ()>,
@@ -26,12 +26,12 @@ impl Line {
         Self { backend, name, joined_bytes_max, schedules: Committer::default(), settles: Committer::default() }
     }
 
-    /// The same way with a limit of its own, and so with joined calls of its own.
+    /// The same line with another limit, and therefore with separate joined calls.
     pub(crate) fn with_joined_bytes_max(&self, bytes: usize) -> Self {
         Self { joined_bytes_max: bytes, ..Self::new(self.backend.clone(), self.name.clone()) }
     }
 
-    /// Schedules many in one call.
+    /// Schedules many tasks in one call.
     pub(crate) fn schedule_all(&self, tasks: Vec<NewTask>) -> Sending<'_, Scheduled> {
         meter::noting(self.backend.schedule(&self.name, tasks), |answers| {
             let accepted = answers.iter().flatten().flatten().filter(|scheduled| is_new(scheduled.outcome)).count();
@@ -39,18 +39,18 @@ impl Line {
         })
     }
 
-    /// Schedules one task, together with those that others schedule at the same time.
+    /// Schedules one task, joined with those that others schedule at the same time.
     pub(crate) fn schedule(self: &Arc<Self>, task: NewTask) -> Submit<'_, OneTask> {
         submit(self, task)
     }
 
-    /// Settles one lease, together with those that others settle at the same time.
+    /// Settles one lease, joined with those that others settle at the same time.
     pub(crate) fn settle_one(self: &Arc<Self>, disposition: (Lease, Disposition)) -> Submit<'_, OneDisposition> {
         submit(self, disposition)
     }
 
-    /// Settles many leases, in calls of at most `batch_max`. One answer for each, in order; where a whole call failed, its
-    /// items have that error.
+    /// Settles many leases, in calls of at most `batch_max`. Returns one answer for each, in order. If a whole call
+    /// failed, its items get its error.
     pub(crate) async fn settle(&self, mut dispositions: Vec<(Lease, Disposition)>) -> Vec<Result<()>> {
         let mut answers = Vec::with_capacity(dispositions.len());
         while !dispositions.is_empty() {
@@ -62,7 +62,7 @@ impl Line {
         answers
     }
 
-    /// The most items in one call; at least one, whatever the backend says.
+    /// Maximum number of items in one call; at least one, whatever the backend declares.
     pub(crate) fn batch_max(&self) -> usize {
         self.backend.capabilities().batch_max.max(1)
     }
@@ -71,13 +71,13 @@ impl Line {
         Limits { queue: &self.name, batch_max: self.batch_max(), bytes_max: self.joined_bytes_max }
     }
 
-    /// Whether both lead to the same queue by the same backend.
+    /// Whether both refer to the same queue of the same backend.
     pub(crate) fn same(&self, other: &Self) -> bool {
         self.name == other.name && std::ptr::addr_eq(Arc::as_ptr(&self.backend), Arc::as_ptr(&other.backend))
     }
 }
 
-/// Whether a task was accepted that was not there.
+/// Whether a new task was accepted.
 fn is_new(outcome: ScheduleOutcome) -> bool {
     match outcome {
         ScheduleOutcome::Created | ScheduleOutcome::Replaced => true,
@@ -94,7 +94,7 @@ impl fmt::Debug for Line {
     }
 }
 
-/// Scheduling, as a call that can be joined.
+/// Scheduling one task, as a call that can be joined.
 pub(crate) struct OneTask;
 
 impl Kind for OneTask {
@@ -119,7 +119,7 @@ impl Kind for OneTask {
     }
 }
 
-/// Settling, as a call that can be joined.
+/// Settling one lease, as a call that can be joined.
 pub(crate) struct OneDisposition;
 
 impl Kind for OneDisposition {

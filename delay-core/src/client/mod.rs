@@ -1,5 +1,5 @@
-//! What a queue and all that comes of it share on the way to their store: the line, calls that are joined, and what one call
-//! may carry. `queue`, `consume` and `worker` stand on it, and it knows none of them.
+//! What `queue`, `consume` and `worker` share to reach their store: the line, joined calls, and the size of a call.
+//! This module knows none of those three.
 
 pub(crate) mod answers;
 pub(crate) mod commit;

@@ -1,4 +1,4 @@
-//! Pulling due tasks one by one or in batches.
+//! Pulling due tasks, one by one or in batches.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,17 +18,18 @@ use super::undecoded::{Undecoded, decode, why_dead_lettered, why_retried};
 use crate::client::line::Line;
 use crate::{Claim, Disposition, Error, ErrorKind, Queue, Result, SubscriptionOptions};
 
-/// How long a task is one's own unless told.
+/// Default lease duration of consumers and workers.
 pub(crate) const LEASE_DEFAULT: Duration = Duration::from_secs(30);
 
 impl<T: 'static> Queue<T> {
-    /// Begins to consume it by pulling. To have tasks run instead, see [`Worker`](crate::Worker).
+    /// Starts to build a consumer, which pulls the queue's tasks. To run a handler for each task instead, use a
+    /// [`Worker`](crate::Worker).
     pub fn consumer(&self) -> ConsumerBuilder<T> {
         ConsumerBuilder::new(self.clone())
     }
 }
 
-/// How a queue is to be pulled from. Made by [`Queue::consumer`].
+/// Builder of a [`Consumer`]. Made by [`Queue::consumer`].
 #[must_use = "a consumer is made by `open`"]
 pub struct ConsumerBuilder<T> {
     queue: Queue<T>,
@@ -42,34 +43,34 @@ impl<T: 'static> ConsumerBuilder<T> {
         Self { queue, lease: LEASE_DEFAULT, retry: RetryPolicy::default(), options: SubscriptionOptions::default() }
     }
 
-    /// How long a task is the consumer's, from the claim: 1 ms to
-    /// [`Capabilities::lease_max`](crate::Capabilities), 30 s unless told.
+    /// Lease duration, from the claim; the consumer does not renew it by itself. Default: 30 s. Range: 1 ms to
+    /// [`Capabilities::lease_max`](crate::Capabilities).
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
     }
 
-    /// When a task is tried again that was dropped unsettled, or retried without a time.
+    /// Retry policy for tasks that are dropped unsettled or retried without a delay. Default: [`RetryPolicy::default`].
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
         self
     }
 
-    /// A name, shown where the store can show one.
+    /// Name of the consumer, shown where the store has a place for it. Default: none.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.options.consumer = Some(name.into());
         self
     }
 
-    /// Begins to consume.
+    /// Opens the consumer.
     ///
     /// # Errors
-    /// [`OutOfRange`](ErrorKind::OutOfRange) for the lease, and those of
-    /// [`DelayBackend::subscription`](crate::DelayBackend::subscription). It is not repeated: a start that fails is for its
-    /// caller to judge.
+    /// [`OutOfRange`](ErrorKind::OutOfRange) for the lease duration, and those of
+    /// [`DelayBackend::subscribe`](crate::DelayBackend::subscribe). Unlike the consumer's other calls, `open` does not
+    /// retry: its caller decides what to do about a failed start.
     ///
     /// # Cancel safety
-    /// Dropped, nothing stays open.
+    /// A dropped call leaves nothing open.
     pub async fn open(self) -> Result<Consumer<T>> {
         self.queue.backend().capabilities().check_lease(self.lease)?;
         let mut fetcher = Fetcher::new(self.queue.line().clone(), self.options);
@@ -88,19 +89,19 @@ impl<T: 'static> fmt::Debug for ConsumerBuilder<T> {
     }
 }
 
-/// Hands out a queue's tasks to a caller who pulls.
+/// Delivers the tasks of a queue to a caller who pulls them.
 ///
-/// It claims nothing ahead: what it has claimed, it has returned. While the store can't be reached, its calls wait and
-/// try again, which is logged once. A payload that can't be decoded is dead-lettered with the reason and never surfaces; one on
-/// which the codec panics is retried by the [`RetryPolicy`].
+/// A consumer claims nothing ahead: it returns every task that it claims. While the store can't be reached, its calls
+/// wait and retry; the outage is logged once. A task whose payload can't be decoded is dead-lettered with the reason,
+/// and never returned. If the codec panics, the task is retried by the [`RetryPolicy`].
 ///
 /// # Errors
-/// Its waiting calls answer only what will not pass: [`Closed`](ErrorKind::Closed), [`Denied`](ErrorKind::Denied),
-/// [`Incompatible`](ErrorKind::Incompatible) and their like.
+/// Waiting calls return only permanent errors, such as [`Closed`](ErrorKind::Closed), [`Denied`](ErrorKind::Denied) and
+/// [`Incompatible`](ErrorKind::Incompatible).
 ///
 /// # Cancel safety
-/// Every call may be dropped at any await point: what it had claimed is given back at once, and the next call goes on.
-/// Dropping the consumer ends it; deliveries that it returned stay valid.
+/// Every call may be dropped at any await point: tasks that it claimed are given back at once, and the next call
+/// continues. Dropping the consumer closes it. Deliveries that it returned stay valid.
 pub struct Consumer<T> {
     queue: Queue<T>,
     fetcher: Fetcher,
@@ -109,10 +110,10 @@ pub struct Consumer<T> {
 }
 
 impl<T: 'static> Consumer<T> {
-    /// The next task, as soon as one is due.
+    /// Waits for a due task and returns it.
     ///
     /// # Errors
-    /// Only what [will not pass](Self#errors).
+    /// Only [permanent ones](Self#errors).
     pub async fn next(&mut self) -> Result<Delivery<T>> {
         loop {
             if let Some(delivery) = self.wait_for(1, None).await?.pop() {
@@ -121,29 +122,30 @@ impl<T: 'static> Consumer<T> {
         }
     }
 
-    /// Due tasks, at most `max` and [`Capabilities::batch_max`](crate::Capabilities) of them: waits for one, never for
-    /// more. None, without waiting, if `max` is 0.
+    /// Waits for a due task, and returns it together with the others that are due: at most `max` and
+    /// [`Capabilities::batch_max`](crate::Capabilities). If `max` is 0, returns none without waiting.
     ///
     /// # Errors
-    /// Only what [will not pass](Self#errors).
+    /// Only [permanent ones](Self#errors).
     pub async fn next_batch(&mut self, max: usize) -> Result<Vec<Delivery<T>>> {
         self.wait_for(max, None).await
     }
 
-    /// The next task, or `None` if none becomes due for this long. A call to the store that is under way by then is
-    /// waited for.
+    /// Waits at most `at_most` for a due task; returns `None` if no task became due. If a call to the store is under
+    /// way at the end of that time, waits for it, too.
     ///
     /// # Errors
-    /// Only what [will not pass](Self#errors).
+    /// Only [permanent ones](Self#errors).
     pub async fn next_within(&mut self, at_most: Duration) -> Result<Option<Delivery<T>>> {
         let until = Instant::now().checked_add(at_most);
         Ok(self.wait_for(1, until).await?.pop())
     }
 
-    /// What is due now, at most `max` and [`Capabilities::batch_max`](crate::Capabilities) of it; never waits for tasks.
+    /// Returns the tasks that are due now, at most `max` and [`Capabilities::batch_max`](crate::Capabilities). Never
+    /// waits for tasks.
     ///
     /// # Errors
-    /// Unlike the calls that wait, also what may pass.
+    /// Unlike the waiting calls, also errors that may pass.
     pub async fn try_next_batch(&mut self, max: usize) -> Result<Vec<Delivery<T>>> {
         loop {
             let (deliveries, undecoded) = self.claim(max).await?;
@@ -157,9 +159,9 @@ impl<T: 'static> Consumer<T> {
         }
     }
 
-    /// The tasks as a stream, one at a time, which ends after the first error.
+    /// Returns the tasks as a stream, one at a time. The stream ends after the first error.
     ///
-    /// Dropping the stream ends the consumer.
+    /// Dropping the stream closes the consumer.
     pub fn into_stream(self) -> impl Stream<Item = Result<Delivery<T>>> {
         stream::unfold(Some(self), |consumer| async move {
             let mut consumer = consumer?;
@@ -170,10 +172,10 @@ impl<T: 'static> Consumer<T> {
         })
     }
 
-    /// Settles many deliveries of this queue in as few calls as possible, with one answer for each, in order.
+    /// Settles many deliveries of this queue in as few calls as possible, and returns one result for each, in order.
     ///
     /// # Errors
-    /// An outer `Err` is what will not pass and kept all of them from taking effect; inner errors are as for every
+    /// An outer `Err` is permanent, and means that none of them has taken effect. Inner errors are those of every
     /// [settling](Delivery#errors), and [`Invalid`](ErrorKind::Invalid) for a delivery of another queue, which is then
     /// retried.
     ///
@@ -184,23 +186,23 @@ impl<T: 'static> Consumer<T> {
         settled: Vec<(Delivery<T>, Disposition)>,
     ) -> impl Future<Output = Result<Vec<Result<()>>>> + Send + use<T> {
         let line = self.queue.line().clone();
-        // Without the payloads, so that the future can be sent whatever they are.
+        // Without the payloads, so that the future is `Send` whatever their type is.
         let holds = settled.into_iter().map(|(delivery, disposition)| (delivery.into_hold(), disposition)).collect();
         settle_holds(line, holds)
     }
 
-    /// Ends it in good order.
+    /// Closes the consumer.
     ///
     /// # Errors
-    /// What stands in the way of giving back what it holds.
+    /// The error that kept it from giving back what it holds.
     ///
     /// # Cancel safety
-    /// Dropped, it ends as when the consumer is dropped.
+    /// If the call is dropped, the consumer closes as if it were dropped itself.
     pub async fn close(self) -> Result<()> {
         self.fetcher.close().await
     }
 
-    /// At least one task, or none if `max` is 0 or `until` passes.
+    /// Returns at least one task, or none if `max` is 0 or `until` passes.
     async fn wait_for(&mut self, max: usize, until: Option<Instant>) -> Result<Vec<Delivery<T>>> {
         if max == 0 {
             return Ok(Vec::new());
@@ -218,8 +220,8 @@ impl<T: 'static> Consumer<T> {
         }
     }
 
-    /// Claims and decodes. What can't be decoded is settled by a task of its own, so that what can be is not held up,
-    /// and nothing is lost if the caller is dropped.
+    /// Claims and decodes. A spawned task settles what can't be decoded, so that the decoded tasks are not held up, and
+    /// nothing is lost if the caller is dropped.
     async fn claim(&mut self, max: usize) -> Result<(Vec<Delivery<T>>, Option<JoinHandle<()>>)> {
         let Fetched { tasks, ends } = self.fetcher.claim(Claim::new(max, self.lease)).await?;
         let (mut deliveries, mut undecoded) = (Vec::with_capacity(tasks.len()), Vec::new());
@@ -257,16 +259,16 @@ impl<T: 'static> fmt::Debug for Consumer<T> {
 fn put_away(line: Arc<Line>, undecoded: Vec<Settling>) -> JoinHandle<()> {
     let settling = async move {
         for e in settle(&line, &undecoded).await.into_iter().filter_map(Result::err) {
-            tracing::warn!(queue = %line.name, error = %e, "a task that can't be decoded could not be settled");
+            tracing::warn!(queue = %line.name, error = %e, "could not settle a task whose payload can't be decoded");
         }
     };
     tokio::spawn(settling.in_current_span())
 }
 
-/// Waits for it, so that at most one is under way for each consumer that has nothing else to do.
+/// Waits for the settling, so that at most one is under way for each consumer that has nothing else to do.
 async fn put_away_by_now(undecoded: Option<JoinHandle<()>>) {
     if let Some(settling) = undecoded {
-        // It fails only when the runtime shuts down.
+        // This fails only when the runtime shuts down.
         let _ = settling.await;
     }
 }
@@ -280,7 +282,7 @@ async fn settle_holds(line: Arc<Line>, holds: Vec<(Hold, Disposition)>) -> Resul
             ours.push((place, hold));
             answers.push(Ok(()));
         } else {
-            answers.push(Err(Error::new(ErrorKind::Invalid, "this delivery is another queue's")));
+            answers.push(Err(Error::new(ErrorKind::Invalid, "this delivery belongs to another queue")));
         }
     }
     let settled = settle(&line, &settlings).await;

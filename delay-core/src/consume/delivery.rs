@@ -1,4 +1,4 @@
-//! A task in the hands of a consumer, until it is settled.
+//! A delivered task, until its consumer settles it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,19 +16,21 @@ use crate::client::line::Line;
 use crate::meter::Flight;
 use crate::{ClaimedTask, Disposition, Error, ErrorKind, Lease, Reason, Result};
 
-/// A task that was delivered, under a lease: settle it before the lease ends, or [extend](Self::extend) that.
+/// A delivered task, under a lease. Settle it before the lease ends, or [extend](Self::extend) the lease.
 ///
-/// Dropped unsettled, it is retried by the consumer's [`RetryPolicy`], which costs one attempt. That is sent by a task of
-/// the current runtime; outside one, the lease simply ends, which is logged as a warning.
+/// A delivery that is dropped unsettled is retried by the consumer's [`RetryPolicy`], which costs one attempt. A task
+/// spawned on the current runtime sends that retry. Outside a runtime, nothing is sent: the lease simply ends, and a
+/// warning is logged.
 ///
 /// # Errors
-/// Every settling answers [`LeaseLost`](ErrorKind::LeaseLost) if the lease ended and the task went to somebody else, or
-/// was replaced or cancelled. What fails for a reason that may pass is repeated with back-off until the lease ends.
-/// [`Ambiguous`](ErrorKind::Ambiguous): it may have taken effect. A disposition that the backend refuses, such as a snooze
-/// beyond its range, is answered with its error, and the task is retried as if the delivery had been dropped.
+/// Every settling returns [`LeaseLost`](ErrorKind::LeaseLost) if the lease ended and somebody else claimed the task, or
+/// if the task was replaced or cancelled. A settling that fails for a reason that may pass is retried with back-off
+/// until the lease ends. [`Ambiguous`](ErrorKind::Ambiguous) means that it may have taken effect. If the backend
+/// rejects a disposition, such as a snooze beyond its range, the settling returns that error, and the task is retried
+/// as if the delivery had been dropped.
 ///
 /// # Cancel safety
-/// Once polled, a settling goes on in the background when it is dropped: only its outcome is not learnt.
+/// Once polled, a settling that is dropped continues in the background. Only its outcome is then unknown.
 #[must_use = "a delivery that is dropped unsettled is retried"]
 pub struct Delivery<T> {
     payload: T,
@@ -40,76 +42,78 @@ impl<T> Delivery<T> {
         Self { payload, hold }
     }
 
-    /// What was scheduled.
+    /// The payload.
     pub fn payload(&self) -> &T {
         &self.payload
     }
 
-    /// Takes the payload out; what is left settles the task.
+    /// Separates the payload from the rest of the delivery, which settles the task.
     pub fn into_parts(self) -> (T, Delivery<()>) {
         (self.payload, Delivery { payload: (), hold: self.hold })
     }
 
     received_getters!();
 
-    /// The lease as it was last given or extended.
+    /// The lease, as it was last given or extended.
     #[must_use]
     pub fn lease(&self) -> &Lease {
         &self.hold.task.lease
     }
 
-    /// Done: it is never delivered again.
+    /// Completes the task: it is never delivered again.
     ///
     /// # Errors
-    /// As for every [settling](Self#errors).
+    /// Those of every [settling](Self#errors).
     pub async fn complete(self) -> Result<()> {
         self.hold.settle(Disposition::Complete).await
     }
 
-    /// Failed: again after this time, or by the consumer's [`RetryPolicy`]; dead-lettered instead, if its attempts are used up.
+    /// Fails the attempt. The task is delivered again after `after`, or after the delay of the consumer's
+    /// [`RetryPolicy`] if `after` is `None`. If it has no attempts left, it is dead-lettered instead.
     ///
     /// # Errors
-    /// As for every [settling](Self#errors).
+    /// Those of every [settling](Self#errors).
     pub async fn retry(self, after: Option<Duration>, reason: impl Into<Reason>) -> Result<()> {
         let after = after.unwrap_or_else(|| self.hold.policy_delay());
         let reason = reason.into();
         self.hold.settle(Disposition::Retry { after, reason }).await
     }
 
-    /// Not now: again after this time, with no attempt counted.
+    /// Puts the task off: it is delivered again after this delay, and this attempt does not count.
     ///
     /// # Errors
-    /// As for every [settling](Self#errors).
+    /// Those of every [settling](Self#errors).
     pub async fn snooze(self, after: Duration) -> Result<()> {
         self.hold.settle(Disposition::Snooze { after }).await
     }
 
-    /// Never again: to the dead letters.
+    /// Dead-letters the task.
     ///
     /// # Errors
-    /// As for every [settling](Self#errors).
+    /// Those of every [settling](Self#errors).
     pub async fn dead_letter(self, reason: impl Into<Reason>) -> Result<()> {
         let reason = reason.into();
         self.hold.settle(Disposition::DeadLetter { reason }).await
     }
 
-    /// Given back unworked: visible at once at its old place in the order, with no attempt counted.
+    /// Gives the task back unprocessed: it is visible at once, at its old place in the order, and this attempt does not
+    /// count.
     ///
     /// # Errors
-    /// As for every [settling](Self#errors).
+    /// Those of every [settling](Self#errors).
     pub async fn release(self) -> Result<()> {
         self.hold.settle(Disposition::Release).await
     }
 
-    /// Makes the lease end `by` from now, if that is later than it ends already. Afterwards [`lease`](Self::lease) tells
-    /// whether the task was cancelled meanwhile.
+    /// Extends the lease: it then ends `by` from now, unless it already ends later. After the call,
+    /// [`lease`](Self::lease) shows whether the task was cancelled in the meantime.
     ///
     /// # Errors
-    /// [`LeaseLost`](ErrorKind::LeaseLost); [`OutOfRange`](ErrorKind::OutOfRange) for less than 1 ms or more than
-    /// [`Capabilities::lease_max`](crate::Capabilities). It is not repeated.
+    /// [`LeaseLost`](ErrorKind::LeaseLost). [`OutOfRange`](ErrorKind::OutOfRange) for less than 1 ms or more than
+    /// [`Capabilities::lease_max`](crate::Capabilities). A failed call is not retried.
     ///
     /// # Cancel safety
-    /// Dropped, the lease was extended or not.
+    /// After a dropped call, the lease was either extended or not.
     pub async fn extend(&mut self, by: Duration) -> Result<()> {
         let line = self.hold.line.clone();
         let sent_at = Instant::now();
@@ -119,10 +123,10 @@ impl<T> Delivery<T> {
         Ok(())
     }
 
-    /// Gives up the payload, for settling many at once.
+    /// Drops the payload, to settle many deliveries at once.
     pub(super) fn into_hold(self) -> Hold {
         let Self { payload, hold } = self;
-        // A local of its own, so that a payload whose drop panics takes nothing with it: the task is retried.
+        // In a local variable, so that the task is retried if the drop of the payload panics.
         drop(payload);
         hold
     }
@@ -146,11 +150,11 @@ impl<T> fmt::Debug for Delivery<T> {
     }
 }
 
-/// The right to settle one claimed task, and the duty: dropped, it does so in the background.
+/// The right and the duty to settle one claimed task. If it is dropped, it settles the task in the background.
 pub(super) struct Hold {
     line: Arc<Line>,
     retry: RetryPolicy,
-    /// Without its payload.
+    /// The task without its payload.
     task: ClaimedTask,
     /// When the lease ends on this process's clock, at the earliest.
     ends: Instant,
@@ -159,9 +163,9 @@ pub(super) struct Hold {
 }
 
 enum OnDrop {
-    /// Nobody said anything of the task.
+    /// No disposition was given.
     Retry,
-    /// This was said, and may not have been sent.
+    /// This disposition was given, and may not have been sent.
     Send(Disposition),
     Nothing,
 }
@@ -180,14 +184,14 @@ impl Hold {
         answer
     }
 
-    /// Notes what is about to be sent.
+    /// Records what is about to be sent.
     pub(super) fn say(&mut self, disposition: Disposition) -> Settling {
         self.on_drop = OnDrop::Send(disposition.clone());
         let (lease, attempts_max) = (self.task.lease.clone(), self.task.attempts_max);
         Settling { lease, ends: self.ends, disposition, attempts_max }
     }
 
-    /// Notes the answer.
+    /// Records the answer.
     pub(super) fn heard(&mut self, answer: &Result<()>) {
         self.on_drop = match answer {
             Err(e) if refused(e) => OnDrop::Retry,
@@ -204,7 +208,7 @@ impl Hold {
     }
 }
 
-/// Whether the disposition itself was wrong, so that the lease is as it was.
+/// Whether the backend rejected the disposition itself, so that the lease is unchanged.
 pub(crate) fn refused(e: &Error) -> bool {
     matches!(e.kind(), ErrorKind::OutOfRange | ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::Unsupported)
 }
@@ -217,7 +221,7 @@ impl Drop for Hold {
         }
         let Ok(runtime) = Handle::try_current() else {
             let (queue, id) = (&self.line.name, &self.task.lease.id);
-            tracing::warn!(%queue, %id, "a delivery was dropped outside a tokio runtime: its task waits for its lease to end");
+            tracing::warn!(%queue, %id, "a delivery was dropped outside a tokio runtime: its task waits until its lease ends");
             return;
         };
         let disposition = match on_drop {
@@ -234,7 +238,7 @@ impl Drop for Hold {
         let settled = async move {
             let id = settling.lease.id.clone();
             if let Err(e) = settle_one(&line, settling).await {
-                tracing::debug!(queue = %line.name, %id, error = %e, "a dropped delivery could not be settled");
+                tracing::debug!(queue = %line.name, %id, error = %e, "could not settle a dropped delivery");
             }
         };
         runtime.spawn(settled.in_current_span());

@@ -1,12 +1,13 @@
-//! The one loop that brings due tasks in, for the consumer and the worker: claim, and when nothing came, rest.
+//! The loop that claims due tasks, for both the consumer and the worker: claim; if nothing came, rest.
 //!
 //! Invariants
-//! 1. No claimed task stays here: what a claim brought is returned by the same poll that got it, so a dropped future
+//! 1. No claimed task stays here: the poll that receives the tasks of a claim returns them. A dropped future therefore
 //!    loses nothing.
-//! 2. No polling: after a claim that brought nothing, the next one waits for a notification, the next due time, or the safety
-//!    fallback poll. Where a backend gives wrong notifications, a pause that grows to `SPIN_PAUSE_MAX` stands in between.
-//! 3. A failure that may pass is an outage: it is logged once when it begins and once when it ends, and the tries in
-//!    between stand 50 ms to 5 s apart.
+//! 2. No polling: after a claim that brought nothing, the next one waits for a notification, the next due time, or the
+//!    end of the fallback poll interval. If a backend sends spurious notifications, a pause that grows to
+//!    `SPIN_PAUSE_MAX` is inserted.
+//! 3. A failure that may pass is an outage. It is logged once when it begins and once when it ends. Retries during an
+//!    outage are 50 ms to 5 s apart.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,28 +22,29 @@ use crate::client::line::Line;
 use crate::meter::{self, Event};
 use crate::{Claim, Claimed, ClaimedTask, Error, ErrorKind, Result, Subscription, SubscriptionOptions};
 
-/// What the beginning and the end of an outage are logged as, so that who wants nothing of single tasks may still want these.
+/// Log target for the beginning and the end of an outage. It is separate, so that a filter can keep these without the
+/// messages about single tasks.
 const OUTAGE: &str = "delayline_core::outage";
-/// The longest pause between claims that bring nothing although something should be there.
+/// Maximum pause between claims that bring nothing although a task should be due.
 const SPIN_PAUSE_MAX: Duration = Duration::from_millis(25);
-/// A wait that returns sooner, though it might have lasted longer, may have been given a wrong notification.
+/// A wait that ends sooner than this, though it was allowed to last longer, may have got a spurious notification.
 const QUICK: Duration = Duration::from_millis(1);
-/// So many quick waits in a row that bring nothing are wrong notifications.
+/// After this many quick waits in a row that bring nothing, notifications count as spurious.
 const QUICK_WAITS_MAX: u32 = 8;
-/// A backend that declares a longer fallback poll, or none at all, is asked once a day.
+/// Upper bound for a backend's fallback poll interval: one day.
 const FALLBACK_POLL_MAX: Duration = Duration::from_secs(86_400);
-/// A claim that gets no answer for this long is given up, so that a call that hangs is an outage like others.
+/// Time after which a claim without an answer is given up, so that a call that hangs counts as an outage.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(30);
 
-/// One consumption of one queue.
+/// The subscription to one queue, with the state of its loop.
 pub(crate) struct Fetcher {
     line: Arc<Line>,
     options: SubscriptionOptions,
-    /// Opened by the first claim.
+    /// The first claim opens it.
     subscription: Option<Box<dyn Subscription>>,
     rest: Rest,
     outage: Option<Outage>,
-    /// Claims in a row that brought nothing although something was due, or waits that returned at once.
+    /// Number of claims in a row that brought nothing although something was due, or of waits that returned at once.
     fruitless: u32,
     nothing_in_sight: bool,
 }
@@ -50,11 +52,11 @@ pub(crate) struct Fetcher {
 /// What to do before the next claim.
 #[derive(Clone, Copy, Debug)]
 enum Rest {
-    /// Nothing: more is there.
+    /// Nothing: more tasks are due.
     Not,
-    /// Wait for a notification, until then at most.
+    /// Wait for a notification, at most until then.
     Notification(Instant),
-    /// Nothing to be notified at.
+    /// Pause; a notification would not end it.
     Pause(Duration),
 }
 
@@ -69,7 +71,7 @@ impl Fetcher {
         Self { line, options, subscription: None, rest: Rest::Not, outage: None, fruitless: 0, nothing_in_sight: false }
     }
 
-    /// Opens the subscription now rather than at the first claim.
+    /// Opens the subscription now, instead of in the first claim.
     pub(crate) async fn open(&mut self) -> Result<()> {
         if self.subscription.is_none() {
             self.subscription = Some(self.line.backend.subscribe(&self.line.name, self.options.clone()).await?);
@@ -77,14 +79,14 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Claims once. Nothing comes where nothing is due, and where the store can't be asked just now: in both cases
-    /// [`rest`](Self::rest) knows how long to wait. The answer tells what a claim brought and from when its leases
-    /// count on this process's clock.
+    /// Claims once. Returns no tasks if none is due, and also if the store can't be reached now. In both cases,
+    /// [`rest`](Self::rest) knows how long to wait. The result contains the tasks, and when their leases end on this
+    /// process's clock.
     ///
     /// # Errors
-    /// What will not pass.
+    /// Only permanent ones.
     pub(crate) async fn claim(&mut self, claim: Claim) -> Result<Fetched> {
-        // A store that answers at once would otherwise let a loop of claims keep its thread to itself.
+        // Without this, a store that answers at once would let a loop of claims monopolize its thread.
         consume_budget().await;
         let span = tracing::debug_span!("claim", queue = %self.line.name, max = claim.max);
         let sent_at = Instant::now();
@@ -102,8 +104,8 @@ impl Fetcher {
         }
     }
 
-    /// Waits until the next claim may bring something, or `at_most`. Right after a claim that left more behind, it
-    /// returns at once.
+    /// Waits until the next claim may bring something, or until `until`. Returns at once after a claim that left due
+    /// tasks behind.
     pub(crate) async fn rest(&mut self, until: Option<Instant>) {
         let rest = self.rest;
         let now = Instant::now();
@@ -125,22 +127,22 @@ impl Fetcher {
         self.rest = Rest::Not;
     }
 
-    /// Whether the store could not be asked by the last claim.
+    /// Whether the last claim could not reach the store.
     pub(crate) fn in_outage(&self) -> bool {
         self.outage.is_some()
     }
 
-    /// Why the last claim failed, if it did.
+    /// The error of the last claim, if it failed.
     pub(crate) fn last_failure(&self) -> Option<Error> {
         self.outage.as_ref().map(|outage| outage.last.clone())
     }
 
-    /// Whether the last claim found nothing and nothing that will be due.
+    /// Whether the last claim found no task, neither due nor scheduled.
     pub(crate) fn nothing_in_sight(&self) -> bool {
         self.nothing_in_sight
     }
 
-    /// Ends it in good order.
+    /// Closes the subscription.
     pub(crate) async fn close(self) -> Result<()> {
         match self.subscription {
             Some(subscription) => subscription.close().await,
@@ -163,7 +165,7 @@ impl Fetcher {
         }
         if claimed.dead_lettered > 0 || claimed.quarantined > 0 {
             let (dead_lettered, quarantined) = (claimed.dead_lettered, claimed.quarantined);
-            tracing::warn!(queue = %self.line.name, dead_lettered, quarantined, "a claim met tasks that can't run any more");
+            tracing::warn!(queue = %self.line.name, dead_lettered, quarantined, "a claim removed tasks that can't run any more");
         }
         let progress = !claimed.deliveries.is_empty() || claimed.dead_lettered > 0 || claimed.quarantined > 0;
         if progress {
@@ -173,7 +175,7 @@ impl Fetcher {
         self.rest = match claimed.next_due_in {
             Some(Duration::ZERO) if progress => Rest::Not,
             Some(Duration::ZERO) => {
-                // Due, but not for us just now: others hold it for the moment.
+                // A task is due, but somebody else holds it at the moment.
                 self.fruitless = self.fruitless.saturating_add(1);
                 Rest::Pause(spin_pause(self.fruitless))
             }
@@ -190,7 +192,7 @@ impl Fetcher {
         self.nothing_in_sight = false;
         let queue = &self.line.name;
         let outage = self.outage.get_or_insert_with(|| {
-            tracing::warn!(target: OUTAGE, %queue, error = %e, "claiming fails; it is tried again until it works");
+            tracing::warn!(target: OUTAGE, %queue, error = %e, "claiming fails; retrying until it works again");
             Outage { began: Instant::now(), last: e.clone(), delays: Box::new(outage_delays()) }
         });
         outage.last = e.clone();
@@ -200,7 +202,7 @@ impl Fetcher {
     }
 }
 
-/// What a claim brought.
+/// The result of a claim.
 pub(crate) struct Fetched {
     pub(crate) tasks: Vec<ClaimedTask>,
     /// When the leases end on this process's clock, at the earliest.

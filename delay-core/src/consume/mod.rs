@@ -1,4 +1,4 @@
-//! Taking due tasks out of a queue: the loop that fetches them, the consumer that is pulled, and how a task is settled.
+//! Consuming a queue: the loop that claims tasks, the consumer, and settling.
 
 mod consumer;
 mod delivery;

@@ -1,4 +1,4 @@
-//! How long a task that failed waits for its next attempt.
+//! How long a failed task waits for its next attempt.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,17 +9,18 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use crate::caught::caught;
 use crate::client::line::Line;
 
-/// The shortest wait, so that a failing task never spins.
+/// Minimum delay, so that a failing task never spins.
 const DELAY_MIN: Duration = Duration::from_millis(1);
-/// The longest wait that any policy gives.
+/// Maximum delay of any policy.
 const DELAY_MAX: Duration = Duration::from_secs(365 * 86_400);
-/// Attempts after which no exponential wait grows any more: 2^64 ms is beyond `DELAY_MAX`.
+/// Number of attempts after which an exponential delay no longer grows: 2^64 ms is beyond `DELAY_MAX`.
 const DOUBLINGS_MAX: u32 = 64;
 
-/// How long a task that failed waits for its next attempt. By default one to two seconds, doubling up to an hour.
+/// How long a failed task waits for its next attempt. Default: exponential, one to two seconds after the first attempt,
+/// growing to at most one hour.
 ///
-/// Waits lie between 1 ms and 365 days, and within the backend's
-/// [`delay_max`](crate::Capabilities::delay_max). How often a task is attempted at all is said when it is
+/// Delays are between 1 ms and 365 days, and never exceed the backend's [`delay_max`](crate::Capabilities::delay_max).
+/// The maximum number of attempts is not part of the policy; it is set when the task is
 /// [scheduled](crate::Task::attempts_max).
 ///
 /// ```
@@ -43,34 +44,35 @@ enum Kind {
 }
 
 impl RetryPolicy {
-    /// At least `base` after the first attempt and twice as long after each further one, never beyond `max`; each wait
-    /// is lengthened by up to its own length at random, so that tasks that failed together don't come back together.
+    /// Exponential delays: at least `base` after the first attempt, twice as much after each further one, never more
+    /// than `max`. A random part of up to the same length is added to each delay, so that tasks that failed together do
+    /// not come back together.
     #[must_use]
     pub fn exponential(base: Duration, max: Duration) -> Self {
         let base = bounded(base);
         Self { kind: Kind::Exponential { base, max: bounded(max).max(base) }, seed: None }
     }
 
-    /// Always this long.
+    /// The same delay after every attempt.
     #[must_use]
     pub fn fixed(delay: Duration) -> Self {
         Self { kind: Kind::Fixed(bounded(delay)), seed: None }
     }
 
-    /// As long as the function says for the attempt that failed, which counts from 1. Where it panics, which is logged, the
-    /// wait is that of the default policy.
+    /// Delays computed by a function, which receives the number of the failed attempt, from 1. If the function panics,
+    /// the panic is logged and the default policy's delay is used.
     pub fn custom(delay: impl Fn(u32) -> Duration + Send + Sync + 'static) -> Self {
         Self { kind: Kind::Custom(Arc::new(delay)), seed: None }
     }
 
-    /// Makes the random part a function of this seed and the attempt, so that a test can repeat it.
+    /// Derives the random part from this seed and the attempt, so that a test can repeat it.
     #[must_use]
     pub fn seeded(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// The wait after the `attempt`-th attempt failed, counted from 1.
+    /// The delay after attempt number `attempt` failed, counted from 1.
     #[must_use]
     pub fn delay(&self, attempt: u32) -> Duration {
         match &self.kind {
@@ -82,23 +84,23 @@ impl RetryPolicy {
         }
     }
 
-    /// The wait, where the backend can hold it.
+    /// The delay, limited to what the backend supports.
     pub(crate) fn delay_on(&self, line: &Line, attempt: u32) -> Duration {
         self.delay(attempt).min(line.backend.capabilities().delay_max)
     }
 
-    /// The wait in place of that of a function that panicked.
+    /// The delay that replaces that of a function that panicked.
     fn instead(&self, attempt: u32, message: &str) -> Duration {
         tracing::warn!(
             attempt,
             message,
-            "a retry policy's function panicked; the default policy's wait is used instead"
+            "a retry policy's function panicked; using the default policy's delay instead"
         );
         Self { seed: self.seed, ..Self::default() }.delay(attempt)
     }
 }
 
-/// The random part is as long as the rest at most, so the rest grows to half of `max` only.
+/// The random part may be as long as the rest, so the rest only grows to half of `max`.
 fn exponential(base: Duration, max: Duration, attempt: u32, seed: Option<u64>) -> Duration {
     let mut delays = ExponentialBuilder::new()
         .with_min_delay(base)
@@ -107,7 +109,7 @@ fn exponential(base: Duration, max: Duration, attempt: u32, seed: Option<u64>) -
         .without_max_times()
         .with_jitter();
     if let Some(seed) = seed {
-        // Otherwise attempt n would repeat the n-th of one sequence, which is fine, but cost n steps of it.
+        // One seed for all attempts would also work, but attempt n would then need n steps of the sequence.
         delays = delays.with_jitter_seed(seed ^ u64::from(attempt));
     }
     let doublings = attempt.clamp(1, DOUBLINGS_MAX) as usize - 1;
@@ -134,7 +136,8 @@ impl fmt::Debug for RetryPolicy {
     }
 }
 
-/// The waits between tries of a call to a store that fails: 50 ms doubling to 5 s, with up to as much again at random.
+/// Delays between retries of a failing call to a store: doubling from 50 ms to 2.5 s, each plus a random part of
+/// up to the same length.
 pub(crate) fn outage_delays() -> impl Iterator<Item = Duration> + Send + fmt::Debug {
     ExponentialBuilder::new()
         .with_min_delay(Duration::from_millis(50))

@@ -1,4 +1,4 @@
-//! Settling with patience: what fails for a reason that may pass is repeated until the lease ends.
+//! Settling with retries: a settling that fails for a reason that may pass is repeated until its lease ends.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,9 +13,10 @@ use crate::client::line::Line;
 use crate::meter::{self, Event};
 use crate::{Disposition, Error, ErrorKind, Lease, Result};
 
-/// A settling that gets no answer is given up after this long or at the lease's end, whichever is later.
+/// A settling without an answer is given up after this time or at the end of its lease, whichever is later.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
-/// A disposition whose outcome is unknown is sent this often at most: a store that can't tell will not learn it.
+/// Maximum number of times that a disposition with an unknown outcome is sent: repeating it more often would not tell
+/// more.
 const UNKNOWN_MAX: u32 = 5;
 
 /// One lease to be settled.
@@ -25,15 +26,15 @@ pub(crate) struct Settling {
     /// When the lease ends on this process's clock, at the earliest.
     pub(crate) ends: Instant,
     pub(crate) disposition: Disposition,
-    /// Attempts that the task may have.
+    /// Maximum number of attempts of the task.
     pub(crate) attempts_max: u32,
 }
 
-/// Settles leases of one queue, each with one answer, in order. What fails for a reason that may pass is repeated with
-/// back-off until its lease ends.
+/// Settles leases of one queue, and returns one answer for each, in order. A settling that fails for a reason that may
+/// pass is repeated with back-off until its lease ends.
 ///
-/// `Ambiguous` means that the disposition may have taken effect. So a `LeaseLost` after it is answered as `Ambiguous`: the
-/// first try may be what ended the lease.
+/// `Ambiguous` means that the disposition may have taken effect. A `LeaseLost` after it is therefore returned as
+/// `Ambiguous`: the first try may have ended the lease.
 pub(crate) async fn settle(line: &Arc<Line>, settlings: &[Settling]) -> Vec<Result<()>> {
     let dispositions = settlings.iter().map(|one| (one.lease.clone(), one.disposition.clone())).collect();
     let last_end = settlings.iter().map(|one| one.ends).max().unwrap_or_else(Instant::now);
@@ -46,7 +47,7 @@ pub(crate) async fn settle(line: &Arc<Line>, settlings: &[Settling]) -> Vec<Resu
     answers
 }
 
-/// The same for one, which travels with those that others settle at the same time.
+/// Settles one lease in the same way, joined with those that others settle at the same time.
 pub(crate) async fn settle_one(line: &Arc<Line>, one: Settling) -> Result<()> {
     let disposition = (one.lease.clone(), one.disposition.clone());
     match timeout(patience(one.ends), line.settle_one(disposition)).await.unwrap_or_else(|_| Err(no_answer())) {
@@ -54,7 +55,7 @@ pub(crate) async fn settle_one(line: &Arc<Line>, one: Settling) -> Result<()> {
             note(line, &one, &Ok(()));
             Ok(())
         }
-        // Boxed, because it is rare and large, and every handler's task has room for it otherwise.
+        // Boxed, because it is rare and large, and would otherwise enlarge the task of every handler.
         Err(e) => {
             let answer = only(Box::pin(repeat(line, std::slice::from_ref(&one), vec![Err(e)])).await);
             note(line, &one, &answer);
@@ -63,7 +64,7 @@ pub(crate) async fn settle_one(line: &Arc<Line>, one: Settling) -> Result<()> {
     }
 }
 
-/// Counts what came of a disposition in the end, however often it was sent.
+/// Counts the final outcome of a disposition, however often it was sent.
 fn note(line: &Line, one: &Settling, answer: &Result<()>) {
     let what = match answer {
         Ok(()) => match one.disposition {
@@ -80,11 +81,11 @@ fn note(line: &Line, one: &Settling, answer: &Result<()>) {
     meter::count(line.name.as_str(), what, 1);
 }
 
-/// Repeats what may pass, from the first answers on.
+/// Repeats the settlings whose answers are errors that may pass.
 async fn repeat(line: &Arc<Line>, settlings: &[Settling], mut answers: Vec<Result<()>>) -> Vec<Result<()>> {
-    // By place.
+    // Keyed by position in `settlings`.
     let mut unknown: HashMap<usize, Unknown> = HashMap::new();
-    // Made when it is needed first: most settlings succeed at once.
+    // Created on first use: most settlings succeed at once.
     let mut delays = None;
     while answers.iter().any(Result::is_err) {
         for (place, answer) in answers.iter().enumerate() {
@@ -100,7 +101,7 @@ async fn repeat(line: &Arc<Line>, settlings: &[Settling], mut answers: Vec<Resul
             break;
         }
         sleep(delay).await;
-        // Each by itself, and so together with those of others.
+        // One by one, so that each can be joined with those of others.
         let one_more = again.iter().map(|place| {
             let one = &settlings[*place];
             let disposition = (one.lease.clone(), one.disposition.clone());
@@ -118,13 +119,13 @@ async fn repeat(line: &Arc<Line>, settlings: &[Settling], mut answers: Vec<Resul
     answers
 }
 
-/// The answers by which a disposition may have taken effect.
+/// The answers after which a disposition may have taken effect.
 struct Unknown {
     first: Error,
     count: u32,
 }
 
-/// The places of those that are to be tried again.
+/// The positions of the settlings to repeat.
 fn to_repeat(
     settlings: &[Settling],
     answers: &[Result<()>],
@@ -145,5 +146,5 @@ fn patience(ends: Instant) -> Duration {
 }
 
 fn no_answer() -> Error {
-    Error::new(ErrorKind::Ambiguous, "the settling got no answer within its lease")
+    Error::new(ErrorKind::Ambiguous, "the store did not answer the settling in time")
 }

@@ -1,4 +1,4 @@
-//! What becomes of a task whose payload can't be decoded: it never surfaces, and holds nothing up (LOSS-10).
+//! What happens to a task whose payload can't be decoded: it is never delivered, and holds nothing up (LOSS-10).
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use crate::{Error, Lease, Queue, QueueName, Reason};
 
 /// Why a payload could not be decoded.
 pub(crate) enum Undecoded {
-    /// The codec says so.
+    /// The codec returned an error.
     Refused(Error),
-    /// The codec panicked, and said this.
+    /// The codec panicked with this message.
     Panicked(Arc<str>),
 }
 
-/// The value in the payload of a task that was claimed.
+/// Decodes the payload of a claimed task.
 pub(crate) fn decode<T: 'static>(queue: &Queue<T>, payload: &Bytes) -> Result<T, Undecoded> {
     match caught(|| queue.decode(payload)) {
         Ok(decoded) => decoded.map_err(Undecoded::Refused),
@@ -24,21 +24,21 @@ pub(crate) fn decode<T: 'static>(queue: &Queue<T>, payload: &Bytes) -> Result<T,
     }
 }
 
-/// Logs that a task is dead-lettered, because its codec refuses the payload, and says why.
+/// Logs that a task is dead-lettered because the codec rejects its payload, and returns the reason.
 pub(crate) fn why_dead_lettered(queue: &QueueName, lease: &Lease, e: &Error) -> Reason {
-    tracing::warn!(%queue, id = %lease.id, error = %e, "dead-lettered, because its payload can't be decoded");
-    // The cause may quote the payload; it stands beside the payload in the dead letter, never in the log.
+    tracing::warn!(%queue, id = %lease.id, error = %e, "dead-lettered: its payload can't be decoded");
+    // The cause may quote the payload. It is stored next to the payload in the dead letter, but never logged.
     let with_cause = |cause| format!("{}: {cause}", e.message());
     Reason::new(match e.source().map(|cause| caught(|| with_cause(cause))) {
         Some(Ok(text)) => text,
-        // Without a cause, or with one whose text panics.
+        // There is no cause, or its text panics.
         Some(Err(_)) | None => e.message().to_owned(),
     })
 }
 
-/// Logs that a task is retried, because its codec panicked, and says why.
+/// Logs that a task is retried because the codec panicked, and returns the reason.
 pub(crate) fn why_retried(queue: &QueueName, lease: &Lease, message: &str) -> Reason {
-    // The message may quote the payload, as a cause may.
+    // The message may quote the payload, so it is not logged.
     tracing::warn!(%queue, id = %lease.id, attempt = lease.attempt, "the codec panicked on its payload");
     Reason::new(format!("panicked: {message}"))
 }

@@ -1,10 +1,10 @@
-//! Counts and times of what happens to tasks, through the facade of the crate `metrics`: `docs/metrics.md` lists them.
+//! Metrics of what happens to tasks, through the facade of the crate `metrics`. `docs/metrics.md` lists them.
 //!
-//! The core records them where things happen, so that every backend has the same. What only a backend sees, it tells by
-//! [`round_trip`] and [`reconnected`]. Without the Cargo feature `metrics` every function here is empty.
+//! The core records them, so that every backend has the same metrics. A backend reports what only it can see, through
+//! [`round_trip`] and [`reconnected`]. Without the Cargo feature `metrics`, every function here does nothing.
 //!
-//! With it, an application installs a recorder of its choice, such as `metrics-exporter-prometheus`, and may call
-//! [`describe`] to give it the units and what they mean.
+//! With the feature, an application installs a recorder of its choice, such as `metrics-exporter-prometheus`, and may
+//! call [`describe`] to give it the descriptions and units.
 
 #[cfg(not(feature = "metrics"))]
 mod off;

@@ -1,4 +1,4 @@
-//! The same where nothing is recorded.
+//! The metrics, without the feature `metrics`: nothing is recorded.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use super::what::{Event, Levels};
 
-/// Gives the recorder what each metric means. Nothing without the feature `metrics`.
+/// Describes each metric and its unit to the recorder. Without the feature `metrics`, it does nothing.
 #[inline(always)]
 pub fn describe() {}
 
-/// Shows a queue's counts before anything has happened. Nothing without the feature `metrics`.
+/// Initializes a queue's counters to 0. Without the feature `metrics`, it does nothing.
 #[inline(always)]
 pub fn begin(_queue: impl AsRef<str>) {}
 
-/// For backend authors: one request was sent to a server. Nothing without the feature `metrics`.
+/// For backend authors: counts a request that was sent to a server. Without the feature `metrics`, it does nothing.
 #[inline(always)]
 pub fn round_trip(_backend: &'static str) {}
 
-/// For backend authors: a connection was made in place of one that was lost. Nothing without the feature `metrics`.
+/// For backend authors: counts a connection that replaced a lost one. Without the feature `metrics`, it does nothing.
 #[inline(always)]
 pub fn reconnected(_backend: &'static str) {}
 
@@ -31,7 +31,7 @@ pub(crate) fn delivered(_queue: &str, _lateness: impl Iterator<Item = Duration>)
 #[inline(always)]
 pub(crate) fn levels(_queue: &str, _levels: Levels) {}
 
-/// Calls `note` with what comes of a call: never, where nothing is recorded.
+/// Would call `note` with the result of a call; without the feature `metrics`, it does not.
 #[inline(always)]
 pub(crate) fn noting<'a, T: Send + 'a>(
     call: Pin<Box<dyn Future<Output = T> + Send + 'a>>,

@@ -1,5 +1,5 @@
-//! The same where they are recorded. Handles are looked up at each event rather than kept: a recorder may be installed
-//! after a queue was made.
+//! The metrics, with the feature `metrics`. Each event looks up its handle, because a recorder may be installed after a
+//! queue was created.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -30,8 +30,8 @@ const QUEUE_IN_FLIGHT: &str = "delayline_queue_in_flight";
 const QUEUE_DEAD: &str = "delayline_queue_dead";
 const QUEUE_PAUSED: &str = "delayline_queue_paused";
 
-/// Gives the recorder what each metric means, and its unit. To be called once, after the recorder was installed; nothing
-/// without the feature `metrics`.
+/// Describes each metric and its unit to the recorder. Call it once, after installing the recorder. Without the feature
+/// `metrics`, it does nothing.
 pub fn describe() {
     let counters = [
         (SCHEDULED, "Tasks that were accepted as new ones or in place of others."),
@@ -60,8 +60,8 @@ pub fn describe() {
     describe_gauge!(QUEUE_PAUSED, Unit::Count, "1 while delivery is paused.");
 }
 
-/// Shows a queue's counts before anything has happened, as 0: a rate that is not there yet can't be told from one that is
-/// not served. Nothing without the feature `metrics`.
+/// Initializes a queue's counters to 0, so that a monitoring system can tell a queue without events from one that is
+/// not served. Without the feature `metrics`, it does nothing.
 pub fn begin(queue: impl AsRef<str>) {
     let queue = queue.as_ref();
     for name in
@@ -72,19 +72,19 @@ pub fn begin(queue: impl AsRef<str>) {
     gauge!(IN_FLIGHT, "queue" => label(queue)).increment(0.0);
 }
 
-/// For backend authors: one request was sent to a server. To be called where all requests pass, repetitions included.
-/// Nothing without the feature `metrics`.
+/// For backend authors: counts a request that was sent to a server. Call it for every request, including retries.
+/// Without the feature `metrics`, it does nothing.
 pub fn round_trip(backend: &'static str) {
     counter!(ROUND_TRIPS, "backend" => backend).increment(1);
 }
 
-/// For backend authors: a connection was made in place of one that was lost; not for the first one. Nothing without the
-/// feature `metrics`.
+/// For backend authors: counts a connection that replaced a lost one; not the first connection. Without the feature
+/// `metrics`, it does nothing.
 pub fn reconnected(backend: &'static str) {
     counter!(RECONNECTS, "backend" => backend).increment(1);
 }
 
-/// Counts what has happened to so many tasks.
+/// Counts an event of this many tasks.
 pub(crate) fn count(queue: &str, what: Event, tasks: u64) {
     let name = match what {
         Event::Scheduled => SCHEDULED,
@@ -102,7 +102,7 @@ pub(crate) fn count(queue: &str, what: Event, tasks: u64) {
     }
 }
 
-/// Tasks that were delivered, by how late each was.
+/// Counts delivered tasks, and records the lateness of each.
 pub(crate) fn delivered(queue: &str, lateness: impl Iterator<Item = Duration>) {
     let mut lateness = lateness.peekable();
     if lateness.peek().is_none() {
@@ -113,7 +113,7 @@ pub(crate) fn delivered(queue: &str, lateness: impl Iterator<Item = Duration>) {
     counter!(DELIVERED, "queue" => label(queue)).increment(tasks as u64);
 }
 
-/// What somebody has asked the store for.
+/// Records counts that somebody has requested from the store.
 pub(crate) fn levels(queue: &str, levels: Levels) {
     gauge!(QUEUE_SCHEDULED, "queue" => label(queue)).set(levels.scheduled as f64);
     gauge!(QUEUE_DUE, "queue" => label(queue)).set(levels.due as f64);
@@ -123,7 +123,7 @@ pub(crate) fn levels(queue: &str, levels: Levels) {
     gauge!(OLDEST_OVERDUE, "queue" => label(queue)).set(levels.oldest_due.as_secs_f64());
 }
 
-/// Calls `note` with what comes of a call.
+/// Calls `note` with the result of a call.
 pub(crate) fn noting<'a, T: Send + 'a>(
     call: Pin<Box<dyn Future<Output = T> + Send + 'a>>,
     note: impl FnOnce(&T) + Send + 'a,
@@ -135,7 +135,7 @@ pub(crate) fn noting<'a, T: Send + 'a>(
     })
 }
 
-/// A task between its claim and the end of its handling. Both ends go to one gauge, also when another recorder is
+/// A task between its claim and the end of its handling. Both change the same gauge, even if another recorder is
 /// installed in between.
 pub(crate) struct Flight(metrics::Gauge);
 

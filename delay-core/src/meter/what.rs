@@ -1,14 +1,14 @@
-//! What is counted and measured, in plain numbers: nothing here knows the types of the core.
+//! What is counted and measured, as plain numbers, without the types of the core.
 
 use std::time::Duration;
 
-/// What happens to tasks.
+/// An event of a task.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Event {
-    /// Accepted as a new one or in place of another.
+    /// Accepted, as a new task or in place of another.
     Scheduled,
     Completed,
-    /// Failed, and attempted again.
+    /// Failed, to be attempted again.
     Retried,
     Snoozed,
     Released,
@@ -20,7 +20,7 @@ pub(crate) enum Event {
     LeaseLost,
 }
 
-/// How a queue stands.
+/// The counts of a queue.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "nobody reads what is not recorded"))]
 pub(crate) struct Levels {

@@ -1,11 +1,11 @@
-//! Looking at a queue and running it: listings, statistics, dead letters, pause and resume.
+//! Inspecting and administering a queue: listings, statistics, dead letters, pause and resume.
 
 use super::handle::Queue;
 use crate::meter::{self, Levels};
 use crate::{AdminOp, DeadLetterOp, DeadLetterSelect, DeadLetters, Page, QueueStats, Result, TaskId, TaskView};
 
 impl<T: 'static> Queue<T> {
-    /// Shows a task that is pending or in flight.
+    /// Returns a task that is pending or in flight; `None` if there is no such task.
     ///
     /// # Errors
     /// Those of [`DelayBackend::find`](crate::DelayBackend::find).
@@ -13,7 +13,7 @@ impl<T: 'static> Queue<T> {
         self.backend().find(self.name(), id).await
     }
 
-    /// Shows a page of the tasks that are pending or in flight, by the time they are next visible.
+    /// Returns a page of the tasks that are pending or in flight, in the order in which they become visible.
     ///
     /// # Errors
     /// Those of [`DelayBackend::list`](crate::DelayBackend::list).
@@ -21,7 +21,7 @@ impl<T: 'static> Queue<T> {
         self.backend().list(self.name(), page).await
     }
 
-    /// Counts its tasks.
+    /// Counts the queue's tasks.
     ///
     /// # Errors
     /// Those of [`DelayBackend::stats`](crate::DelayBackend::stats).
@@ -33,7 +33,7 @@ impl<T: 'static> Queue<T> {
         Ok(stats)
     }
 
-    /// Stops delivery until [`resume`](Self::resume); everything else goes on.
+    /// Stops delivery until [`resume`](Self::resume). Tasks can still be scheduled, changed and settled.
     ///
     /// # Errors
     /// Those of [`DelayBackend::administer`](crate::DelayBackend::administer).
@@ -41,7 +41,7 @@ impl<T: 'static> Queue<T> {
         self.backend().administer(self.name(), AdminOp::Pause).await
     }
 
-    /// Hands out again.
+    /// Resumes delivery.
     ///
     /// # Errors
     /// Those of [`DelayBackend::administer`](crate::DelayBackend::administer).
@@ -49,7 +49,7 @@ impl<T: 'static> Queue<T> {
         self.backend().administer(self.name(), AdminOp::Resume).await
     }
 
-    /// Deletes all its tasks and dead letters; leases on them are lost.
+    /// Deletes all tasks and dead letters of the queue. Leases on the deleted tasks are lost.
     ///
     /// # Errors
     /// Those of [`DelayBackend::administer`](crate::DelayBackend::administer).
@@ -57,8 +57,8 @@ impl<T: 'static> Queue<T> {
         self.backend().administer(self.name(), AdminOp::Delete).await
     }
 
-    /// Shows at most `limit` dead letters, the oldest first, from the place on that the page before named as its
-    /// [`next`](DeadLetters::next).
+    /// Returns at most `limit` dead letters, oldest first. `after` is the position where the previous page ended, its
+    /// [`next`](DeadLetters::next); `None` starts with the oldest.
     ///
     /// # Errors
     /// Those of [`DelayBackend::dead_letters`](crate::DelayBackend::dead_letters).
@@ -66,7 +66,7 @@ impl<T: 'static> Queue<T> {
         self.backend().dead_letters(self.name(), DeadLetterOp::List { after, limit }).await
     }
 
-    /// Schedules dead letters again, at most `rate` of them a second.
+    /// Schedules dead letters again, at most `rate` per second; `None` redrives all of them at once.
     ///
     /// # Errors
     /// Those of [`DelayBackend::dead_letters`](crate::DelayBackend::dead_letters).

@@ -1,4 +1,4 @@
-//! Changing tasks that wait: one, many, or a group.
+//! Changing waiting tasks: one, many, or a group.
 
 use super::handle::Queue;
 use crate::client::answers::{only, spread};
@@ -15,7 +15,7 @@ impl<T: 'static> Queue<T> {
         self.change_one(task.into(), Change::cancel()).await
     }
 
-    /// Makes a waiting task due then.
+    /// Sets the due time of a waiting task.
     ///
     /// # Errors
     /// Those of [`DelayBackend::change`](crate::DelayBackend::change).
@@ -23,7 +23,7 @@ impl<T: 'static> Queue<T> {
         self.change_one(task.into(), Change::move_to(due)).await
     }
 
-    /// Makes a waiting task due later or sooner.
+    /// Moves the due time of a waiting task later or sooner.
     ///
     /// # Errors
     /// Those of [`DelayBackend::change`](crate::DelayBackend::change).
@@ -39,7 +39,7 @@ impl<T: 'static> Queue<T> {
         self.change(Select::Group(group.clone()), Change::cancel()).await
     }
 
-    /// Makes all waiting tasks of a group due then.
+    /// Sets the due time of all waiting tasks of a group.
     ///
     /// # Errors
     /// Those of [`DelayBackend::change`](crate::DelayBackend::change).
@@ -47,7 +47,7 @@ impl<T: 'static> Queue<T> {
         self.change(Select::Group(group.clone()), Change::move_to(due)).await
     }
 
-    /// Makes all waiting tasks of a group due later or sooner.
+    /// Moves the due times of all waiting tasks of a group later or sooner.
     ///
     /// # Errors
     /// Those of [`DelayBackend::change`](crate::DelayBackend::change).
@@ -55,18 +55,21 @@ impl<T: 'static> Queue<T> {
         self.change(Select::Group(group.clone()), Change::shift(by)).await
     }
 
-    /// A change under an operation id of one's own, which can be repeated until it is known to be complete.
+    /// Changes the selected tasks. With an [`OperationId`](crate::OperationId), the change can be repeated until it is
+    /// known to be complete.
     ///
-    /// Any number of tasks travel in calls of [`Capabilities::batch_max`](crate::Capabilities), one after the other; a delay to
-    /// move them by counts anew for each call. A group is one call.
+    /// Any number of tasks is allowed: they are sent in calls of at most
+    /// [`Capabilities::batch_max`](crate::Capabilities) tasks, one call after the other. A move by a delay counts the
+    /// delay anew for each call. A group is changed by one call.
     ///
     /// # Errors
-    /// Those of [`DelayBackend::change`](crate::DelayBackend::change), where the first call fails. When a later call fails,
-    /// its tasks and all that were not sent yet have its error as their own; repeated with the same tasks and operation id,
-    /// the change goes on there.
+    /// Those of [`DelayBackend::change`](crate::DelayBackend::change), if the first call fails. If a later call fails,
+    /// its error is the answer for its tasks and for all tasks that were not sent yet. Repeated with the same tasks and
+    /// operation id, the change continues there.
     ///
     /// # Cancel safety
-    /// Dropped, some of the tasks may have been changed; with an operation id, repeat it to finish.
+    /// If the call is dropped, some of the tasks may have been changed. With an operation id, repeat the call to
+    /// finish.
     pub async fn change(&self, select: Select, change: Change) -> Result<Changed> {
         let action = change.action;
         let changed = match select {
@@ -86,10 +89,11 @@ impl<T: 'static> Queue<T> {
     }
 }
 
-/// Changes tasks, in as many calls as they need; see [`Queue::change`].
+/// Changes tasks, in as many calls as needed; see [`Queue::change`].
 ///
-/// Each call has an operation id that follows from the change's own and its place. So repeated with the same tasks, each
-/// goes on where it stopped, and a call whose tasks are others than they were is refused by the store.
+/// The operation id of each call is derived from the change's own id and the call's number. When the change is repeated
+/// with the same tasks, each call therefore continues where it stopped. If the tasks of a call differ from before, the
+/// store rejects that call.
 async fn change_tasks(line: &Line, mut tasks: Vec<TaskRef>, change: Change) -> Result<Changed> {
     let mut all = Changed::default();
     for number in 0.. {
@@ -101,7 +105,7 @@ async fn change_tasks(line: &Line, mut tasks: Vec<TaskRef>, change: Change) -> R
         let piece = Change { operation: change.operation.map(|id| id.of_piece(number)), ..change.clone() };
         let answer = line.backend.change(&line.name, Select::Tasks(tasks), piece).await.map(|changed| changed.outcomes);
         let failed = answer.is_err();
-        // What was not sent yet would most likely fail in the same way, each after its own time-out.
+        // What was not sent yet would most likely fail in the same way, each call after its own timeout.
         let answered = if failed { asked + later.len() } else { asked };
         if failed && number == 0 {
             return answer.map(|_| all);

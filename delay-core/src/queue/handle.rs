@@ -1,4 +1,4 @@
-//! The queue as a value: its backend, name, codec and trace. What it does stands beside this file.
+//! The queue handle: its backend, name, codec and trace. Its operations are in the other files of this module.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,18 +10,18 @@ use serde::de::DeserializeOwned;
 use crate::client::line::Line;
 use crate::{Codec, DelayBackend, Error, Json, QueueName, Result, TraceContext};
 
-/// A queue of delayed tasks of one type, on any backend.
+/// A typed queue of delayed tasks, on any backend.
 ///
-/// It is a cheap handle: a clone is the same queue, and shares its [group commit](Self::schedule). Nothing is sent when it
-/// is made; a queue exists as soon as it is named. Its calls can be made from any number of tasks at once.
+/// A queue is a cheap handle: a clone refers to the same queue and shares its [group commit](Self::schedule). Creating
+/// a handle sends nothing; a queue exists as soon as it is named. Threads and async tasks may share it.
 ///
 /// # Errors
-/// Every call answers what its method of [`DelayBackend`] answers; [`Capabilities`](crate::Capabilities) tell beforehand
-/// what a backend has not.
+/// Every call returns the errors of its [`DelayBackend`] method. [`Capabilities`](crate::Capabilities) lists in advance
+/// what a backend does not support.
 ///
 /// # Cancel safety
-/// Every future may be dropped at any await point. What it had sent may have taken effect; each method of
-/// [`DelayBackend`] says what repeating it means.
+/// Every future may be dropped at any await point. What it had already sent may have taken effect; each method of
+/// [`DelayBackend`] documents what repeating the call then means.
 pub struct Queue<T> {
     inner: Arc<Inner<T>>,
 }
@@ -35,10 +35,10 @@ struct Inner<T> {
 type Tracing = dyn Fn() -> Option<TraceContext> + Send + Sync;
 
 impl<T: 'static> Queue<T> {
-    /// A queue whose payloads are JSON.
+    /// Creates a handle to a queue whose payloads are JSON.
     ///
     /// # Errors
-    /// Of the name, as in [`QueueName::new`].
+    /// Those of [`QueueName::new`], for the name.
     pub fn new(backend: Arc<dyn DelayBackend>, name: impl TryInto<QueueName, Error: Into<Error>>) -> Result<Self>
     where
         T: Serialize + DeserializeOwned,
@@ -46,10 +46,10 @@ impl<T: 'static> Queue<T> {
         Self::with_codec(backend, name, Json)
     }
 
-    /// A queue whose payloads are written and read by `codec`.
+    /// Creates a handle to a queue whose payloads `codec` encodes and decodes.
     ///
     /// # Errors
-    /// Of the name, as in [`QueueName::new`].
+    /// Those of [`QueueName::new`], for the name.
     pub fn with_codec(
         backend: Arc<dyn DelayBackend>,
         name: impl TryInto<QueueName, Error: Into<Error>>,
@@ -59,15 +59,15 @@ impl<T: 'static> Queue<T> {
         Ok(Self { inner: Arc::new(Inner { line, codec: Arc::new(codec), trace: None }) })
     }
 
-    /// The same queue, whose tasks carry the trace that `current` tells when they are described, in their headers
-    /// `traceparent` and `tracestate`. A task that was given a `traceparent` keeps its own. Handlers read it with
-    /// [`Context::trace_context`](crate::Context::trace_context).
+    /// Returns the same queue with tracing: each task carries the trace context that `current` returns when the task is
+    /// described, in the headers `traceparent` and `tracestate`. A task that already has a `traceparent` header keeps
+    /// it. Handlers read the trace context with [`Context::trace_context`](crate::Context::trace_context).
     ///
     /// ```
     /// # use delayline_core::{Queue, TraceContext};
     /// # fn current_traceparent() -> Option<String> { None }
     /// # fn example(queue: Queue<String>) -> Queue<String> {
-    /// // What a tracing library calls its propagator, text map or carrier writes this text.
+    /// // The propagator (also called text map or carrier) of a tracing library writes this text.
     /// queue.trace_with(|| TraceContext::new(current_traceparent()?).ok())
     /// # }
     /// ```
@@ -78,12 +78,13 @@ impl<T: 'static> Queue<T> {
         Self { inner: Arc::new(Inner { line: line.clone(), codec: codec.clone(), trace }) }
     }
 
-    /// The same queue with another limit, in bytes of payload and headers, to the single calls that wait to be sent while
-    /// another is under way: those of [`schedule`](Self::schedule), and as many again of settlings. Default: 64 MiB.
+    /// Returns the same queue with another limit for the single calls that wait to be sent while another call is under
+    /// way. Unit: bytes of payload and headers. The limit applies to calls of [`schedule`](Self::schedule) and,
+    /// separately, to settlings. Default: 64 MiB.
     ///
-    /// Beyond it a call of `schedule` answers [`Busy`](crate::ErrorKind::Busy) at once; a settling is repeated until its lease
-    /// ends. One that is larger by itself goes through when nothing else waits. The queue that is returned joins its own
-    /// calls, apart from those of `self`.
+    /// Above the limit, `schedule` fails at once with [`Busy`](crate::ErrorKind::Busy), and a settling is retried until
+    /// its lease ends. A call that exceeds the limit by itself is sent when nothing else waits. The returned queue
+    /// joins its own calls, separately from those of `self`.
     #[must_use]
     pub fn joined_bytes_max(&self, bytes: usize) -> Self {
         let Inner { line, codec, trace } = &*self.inner;
@@ -91,22 +92,22 @@ impl<T: 'static> Queue<T> {
         Self { inner: Arc::new(Inner { line, codec: codec.clone(), trace: trace.clone() }) }
     }
 
-    /// Its name.
+    /// The queue's name.
     #[must_use]
     pub fn name(&self) -> &QueueName {
         &self.inner.line.name
     }
 
-    /// Its backend.
+    /// The queue's backend.
     #[must_use]
     pub fn backend(&self) -> &Arc<dyn DelayBackend> {
         &self.inner.line.backend
     }
 
-    /// The value in a payload, such as a [`TaskView`](crate::TaskView)'s or a dead letter's.
+    /// Decodes a payload, such as that of a [`TaskView`](crate::TaskView) or a dead letter.
     ///
     /// # Errors
-    /// [`Codec`](crate::ErrorKind::Codec).
+    /// [`Codec`](crate::ErrorKind::Codec) if the codec can't decode it.
     pub fn decode(&self, payload: &Bytes) -> Result<T> {
         self.inner.codec.decode(payload)
     }
@@ -115,7 +116,7 @@ impl<T: 'static> Queue<T> {
         self.inner.codec.encode(payload)
     }
 
-    /// The trace that a task which is described now belongs to.
+    /// The trace context for a task that is described now.
     pub(crate) fn current_trace(&self) -> Option<TraceContext> {
         self.inner.trace.as_ref().and_then(|current| current())
     }

@@ -1,4 +1,4 @@
-//! The typed queue: what an application schedules into, changes and looks at.
+//! The typed queue, through which an application schedules, changes and inspects tasks.
 
 mod admin;
 mod change;

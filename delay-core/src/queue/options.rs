@@ -1,4 +1,4 @@
-//! What can be said of a task when it is scheduled: one set of builder methods for [`Schedule`](super::Schedule) and
+//! The options of a task to schedule: one set of builder methods for [`Schedule`](super::Schedule) and
 //! [`Task`](super::Task).
 
 use std::fmt;
@@ -7,10 +7,10 @@ use bytes::Bytes;
 
 use crate::{Attempts, Due, Error, GroupName, Headers, NewTask, OnConflict, Result, TRACEPARENT, TaskId, TraceContext};
 
-/// The options so far. The first one that is refused is reported when the task is scheduled.
+/// The options so far. The first invalid one is reported when the task is scheduled.
 #[derive(Clone)]
 pub(super) struct Options {
-    /// With an empty payload.
+    /// Its payload is empty.
     task: NewTask,
     refused: Option<Error>,
 }
@@ -55,7 +55,7 @@ impl Options {
         self.task.on_conflict = OnConflict::Replace;
     }
 
-    /// The task with this payload, in a trace unless it has one of its own.
+    /// The task with this payload. It gets the trace context unless it already has one.
     pub(super) fn into_task(mut self, payload: Result<Bytes>, trace: Option<TraceContext>) -> Result<NewTask> {
         if let Some(e) = self.refused {
             return Err(e);
@@ -63,7 +63,7 @@ impl Options {
         if let Some(trace) = trace
             && self.task.headers.get(TRACEPARENT).is_none()
         {
-            // Without room for it, the task is more important.
+            // If the trace context does not fit, the task is sent without it: the task is more important.
             let _ = trace.write(&mut self.task.headers);
         }
         Ok(NewTask { payload: payload?, ..self.task })
@@ -92,61 +92,63 @@ impl fmt::Debug for Options {
 /// The builder methods, for a type with a field `options`.
 macro_rules! task_options {
     () => {
-        /// Due this long after the backend accepted it, on the backend's monotonic clock; rounded up to 1 ms. At once,
-        /// if nothing is said.
+        /// Delay from acceptance to the due time, on the backend's monotonic clock; rounded up to 1 ms. Default: zero,
+        /// due at once.
         pub fn after(self, delay: ::std::time::Duration) -> Self {
             self.due(delay)
         }
 
-        /// Due when the backend's wall clock reaches this instant; at once, if that has passed.
+        /// Due time on the backend's wall clock. A time in the past is due at once.
         pub fn at(self, at: impl Into<$crate::Timestamp>) -> Self {
             self.due(at.into())
         }
 
-        /// Due then: a `Duration`, a `SystemTime`, a [`Timestamp`]($crate::Timestamp) or a [`Due`]($crate::Due).
+        /// Due time: a `Duration`, a `SystemTime`, a [`Timestamp`]($crate::Timestamp) or a [`Due`]($crate::Due).
+        /// Default: due at once.
         pub fn due(mut self, due: impl Into<$crate::Due>) -> Self {
             self.options.due(due.into());
             self
         }
 
-        /// Under the caller's own key, 1 to 256 bytes: scheduling the same id again while the task is there has no
-        /// effect, or [replaces](Self::replace) it.
+        /// Task id chosen by the caller, 1 to 256 bytes. Scheduling the same id again while the task exists has no
+        /// effect, or [replaces](Self::replace) the task. Default: the backend generates a UUIDv7.
         pub fn id(mut self, id: impl TryInto<$crate::TaskId, Error: Into<$crate::Error>>) -> Self {
             self.options.id(id);
             self
         }
 
-        /// As a member of a group, whose tasks can be cancelled and moved together.
+        /// Group of the task. Tasks of one group can be cancelled and moved together. Default: none.
         pub fn group(mut self, group: impl TryInto<$crate::GroupName, Error: Into<$crate::Error>>) -> Self {
             self.options.group(group);
             self
         }
 
-        /// With one more header; at most 64, and 16 KiB in all.
+        /// Adds a header. Limits: 64 headers, 16 KiB in all.
         pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
             self.options.header(name, value);
             self
         }
 
-        /// With these headers, in place of those said before.
+        /// Headers of the task; replaces those set before.
         pub fn headers(mut self, headers: $crate::Headers) -> Self {
             self.options.headers(headers);
             self
         }
 
-        /// The last moment at which it may be delivered; later it is dead-lettered. Must not lie before the due time.
+        /// Last moment at which the task may be delivered; after it, the task is dead-lettered. Must not be before the
+        /// due time. Default: the task does not expire.
         pub fn expires(mut self, expires: impl Into<$crate::Due>) -> Self {
             self.options.expires(expires.into());
             self
         }
 
-        /// Dead-lettered after this many attempts: 1 to 10,000, 20 unless told.
+        /// Maximum number of attempts, after which the task is dead-lettered. Default: 20. Range: 1 to 10,000.
         pub fn attempts_max(mut self, attempts: u32) -> Self {
             self.options.attempts_max(attempts);
             self
         }
 
-        /// Takes the place of a task with the same id, with everything new (debounce).
+        /// Replaces an existing task with the same id; everything is taken from the new task (debounce).
         pub fn replace(mut self) -> Self {
             self.options.replace();
             self

@@ -1,4 +1,4 @@
-//! Handing in tasks: one with [`Schedule`], many with [`Task`]s.
+//! Scheduling tasks: one with [`Schedule`], many with [`Task`]s.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -17,12 +17,14 @@ use crate::client::size::{self, CALL_BYTES_MAX};
 use crate::{Error, NewTask, Result, Scheduled};
 
 impl<T: 'static> Queue<T> {
-    /// Describes one task; awaiting the answer schedules it.
+    /// Describes one task; awaiting the result schedules it.
     ///
-    /// The payload is encoded at once, and what is wrong with it or with an option is reported when awaited. Calls that
-    /// are made at the same time through one `Queue` and its clones travel as one (group commit), without a linger: while
-    /// one is under way, what arrives forms the next. So many concurrent callers are nearly as fast as
-    /// [`schedule_all`](Self::schedule_all), and a lone one pays nothing.
+    /// The payload is encoded at once. An encoding error or an invalid option is reported when the result is awaited.
+    ///
+    /// Calls that are made at the same time through one `Queue` and its clones travel as one (group commit): while one
+    /// call is under way, the calls that arrive meanwhile form the next one. Nothing lingers to wait for company. Many
+    /// concurrent callers are therefore nearly as fast as [`schedule_all`](Self::schedule_all), and a lone caller has
+    /// no overhead.
     ///
     /// ```no_run
     /// # use std::{sync::Arc, time::Duration};
@@ -35,30 +37,31 @@ impl<T: 'static> Queue<T> {
     ///
     /// # Errors
     /// Those of [`DelayBackend::schedule`](crate::DelayBackend::schedule), and [`Codec`](crate::ErrorKind::Codec).
-    /// [`Ambiguous`](crate::ErrorKind::Ambiguous) after 30 s without an answer, and [`Busy`](crate::ErrorKind::Busy) where
+    /// [`Ambiguous`](crate::ErrorKind::Ambiguous) after 30 s without an answer. [`Busy`](crate::ErrorKind::Busy) if
     /// more calls wait than [`joined_bytes_max`](Self::joined_bytes_max) allows.
     pub fn schedule(&self, payload: &T) -> Schedule<'_, T> {
         Schedule::new(self, self.encode(payload))
     }
 
-    /// Schedules many tasks, with one answer for each, in order.
+    /// Schedules many tasks and returns one result for each, in order.
     ///
-    /// They travel in calls of [`Capabilities::batch_max`](crate::Capabilities) tasks and at most 16 MiB, and are taken
-    /// from the iterator as they are sent.
+    /// Each call to the store carries at most [`Capabilities::batch_max`](crate::Capabilities) tasks and 16 MiB. Tasks
+    /// are taken from the iterator as they are sent.
     ///
     /// # Errors
-    /// An outer `Err` means that nothing has taken effect. When a later call fails, its tasks and all that were not sent
-    /// yet have its error as their own. A payload that can't be encoded or an option that is wrong is the error of that
-    /// task alone.
+    /// An outer `Err` means that nothing has taken effect. If a later call fails, its error is the result of its tasks
+    /// and of all tasks that were not sent yet. An encoding error or an invalid option is the result of that task
+    /// alone.
     ///
     /// # Cancel safety
-    /// Dropped, the tasks of some calls were accepted. To be able to repeat it, give the tasks ids.
+    /// If the call is dropped, some of its tasks may have been accepted. Give the tasks ids, so that the call can be
+    /// repeated.
     pub async fn schedule_all(&self, tasks: impl IntoIterator<Item = Task<T>>) -> Result<Vec<Result<Scheduled>>> {
         schedule_all(self.line(), tasks.into_iter().map(|task| task.into_new(self))).await
     }
 }
 
-/// A task that is being described; awaiting it schedules it. Made by [`Queue::schedule`].
+/// One task to schedule, as a builder; awaiting it schedules the task. Made by [`Queue::schedule`].
 #[must_use = "a task is scheduled when this is awaited"]
 pub struct Schedule<'q, T> {
     queue: &'q Queue<T>,
@@ -95,11 +98,12 @@ impl<T: 'static> fmt::Debug for Schedule<'_, T> {
 /// The future of a [`Schedule`].
 ///
 /// # Cancel safety
-/// Dropped, the task was accepted or not. To be able to repeat the call, give the task an id.
+/// If the future is dropped, the task was either accepted or not. Give the task an id, so that the call can be
+/// repeated.
 #[must_use = "futures do nothing unless polled"]
 pub struct Scheduling<'q> {
     span: Span,
-    /// What is wrong with the task, where it can't be sent.
+    /// The call, or the error of a task that can't be sent.
     call: Result<Submit<'q, OneTask>, Option<Error>>,
 }
 
@@ -122,12 +126,12 @@ impl fmt::Debug for Scheduling<'_> {
     }
 }
 
-/// One of many tasks for [`Queue::schedule_all`].
+/// One of many tasks to schedule with [`Queue::schedule_all`].
 ///
 /// ```
 /// # use std::time::Duration;
 /// use delayline_core::Task;
-/// let task = Task::new("hand in").after(Duration::from_secs(90 * 60)).id("exam-7/anna").group("exam-7");
+/// let task = Task::new("submit").after(Duration::from_secs(90 * 60)).id("exam-7/anna").group("exam-7");
 /// ```
 #[must_use = "a task is scheduled by `Queue::schedule_all`"]
 #[derive(Clone)]
@@ -137,12 +141,12 @@ pub struct Task<T> {
 }
 
 impl<T: 'static> Task<T> {
-    /// A task with this payload, due at once unless told.
+    /// Creates a task with this payload. By default it is due at once.
     pub fn new(payload: T) -> Self {
         Self { payload, options: Options::new() }
     }
 
-    /// What it carries.
+    /// The payload.
     pub fn payload(&self) -> &T {
         &self.payload
     }
@@ -175,7 +179,7 @@ async fn schedule_all(line: &Line, tasks: impl Iterator<Item = Result<NewTask>>)
             Err(e) if !any_sent => return Err(e),
             Err(ref e) => {
                 fill(&mut answers, places, spread(answer.clone(), asked));
-                // What was not sent yet would most likely fail in the same way, each after its own time-out.
+                // What was not sent yet would most likely fail in the same way, each call after its own timeout.
                 answers.extend(tasks.map(|task| Err(task.err().unwrap_or_else(|| e.clone()))));
                 return Ok(answers);
             }
@@ -185,7 +189,7 @@ async fn schedule_all(line: &Line, tasks: impl Iterator<Item = Result<NewTask>>)
     Ok(answers)
 }
 
-/// The next tasks that fit into one call, and for each place in the answer the error that it has already.
+/// The next tasks that fit into one call, and for each position in the answer its error, if it already has one.
 fn next_chunk(
     tasks: &mut std::iter::Peekable<impl Iterator<Item = Result<NewTask>>>,
     batch_max: usize,

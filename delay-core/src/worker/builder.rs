@@ -1,4 +1,4 @@
-//! Describing a worker.
+//! The builder of a worker.
 
 use std::fmt;
 use std::future::Future;
@@ -20,19 +20,19 @@ use crate::client::line::Line;
 use crate::consume::LEASE_DEFAULT;
 use crate::{Error, ErrorKind, Queue, Result, RetryPolicy, SubscriptionOptions};
 
-/// Handlers that may run at once, at most.
+/// Maximum number of handlers that run at once.
 const CONCURRENCY_MAX: usize = 100_000;
 const CONCURRENCY_DEFAULT: usize = 16;
 const SHUTDOWN_DEADLINE_DEFAULT: Duration = Duration::from_secs(25);
 
 impl Worker {
-    /// Begins to describe one.
+    /// Starts to build a worker.
     pub fn builder() -> WorkerBuilder {
         WorkerBuilder::new()
     }
 }
 
-/// How a worker is to be. Made by [`Worker::builder`].
+/// Builder of a [`Worker`]. Made by [`Worker::builder`].
 #[must_use = "a worker is made by `build`"]
 pub struct WorkerBuilder {
     lanes: Vec<LaneSpec>,
@@ -64,8 +64,8 @@ impl WorkerBuilder {
         }
     }
 
-    /// Runs the tasks of a queue, each by a call of `handler` in a task of its own. May be called for several queues,
-    /// also on several backends.
+    /// Adds a queue. For each of its tasks, the worker spawns a task that calls `handler`. May be called for several
+    /// queues, also on several backends.
     pub fn queue<T, H, F>(mut self, queue: &Queue<T>, handler: H) -> Self
     where
         T: Send + 'static,
@@ -77,10 +77,10 @@ impl WorkerBuilder {
         self
     }
 
-    /// Runs the tasks of a queue, as many as are due by one call of `handler`, at most `max` and
-    /// [`Capabilities::batch_max`](crate::Capabilities). A call takes one slot of the worker's concurrency.
+    /// Adds a queue whose tasks are handled in batches. Each call of `handler` gets the tasks that are due, at most
+    /// `max` and [`Capabilities::batch_max`](crate::Capabilities), and takes one slot of the worker's concurrency.
     ///
-    /// The handler returns one answer for each task, in order; a task without one is retried.
+    /// The handler returns one outcome for each task, in order. A task without an outcome is retried.
     pub fn queue_batch<T, H, F>(mut self, queue: &Queue<T>, max: usize, handler: H) -> Self
     where
         T: Send + 'static,
@@ -92,70 +92,74 @@ impl WorkerBuilder {
         self
     }
 
-    /// How many handlers may run at once, over all queues: 1 to 100,000, 16 unless told. Tasks are claimed only when
-    /// there is a free slot for them.
+    /// Maximum number of handlers that run at once, over all queues. Tasks are claimed only when there is a free slot
+    /// for them. Default: 16. Range: 1 to 100,000.
     pub fn concurrency(mut self, handlers: usize) -> Self {
         self.concurrency = handlers;
         self
     }
 
-    /// How long a task is the worker's: 1 ms to [`Capabilities::lease_max`](crate::Capabilities), 30 s unless told. It is
-    /// extended for as long as the handler runs, each time a third of it has passed; so this is how long a task waits
-    /// when its worker dies.
+    /// Lease duration. While a handler runs, the worker renews the lease each time a third of it has passed. The
+    /// duration is therefore how long a task waits if its worker dies. Default: 30 s. Range: 1 ms to
+    /// [`Capabilities::lease_max`](crate::Capabilities).
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
     }
 
-    /// When a task that failed is tried again.
+    /// Retry policy for tasks whose attempt failed. Default: [`RetryPolicy::default`].
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
         self
     }
 
-    /// Shuts the worker down when this is cancelled.
+    /// Token that shuts the worker down when it is cancelled. Default: a token that is never cancelled.
     pub fn shutdown(mut self, token: CancellationToken) -> Self {
         self.shutdown = token;
         self
     }
 
-    /// How long handlers may go on after the shutdown began, 25 s unless told. What is unfinished then is given back, for
-    /// which at most 2 s more are taken.
+    /// Time that handlers may continue after the shutdown began. After it, the worker stops the handlers that still
+    /// run, and gives their tasks back, for which it takes at most 2 s more. Default: 25 s.
     pub fn shutdown_deadline(mut self, deadline: Duration) -> Self {
         self.shutdown_deadline = deadline;
         self
     }
 
-    /// Whether the worker ends when nothing is left: no handler runs, and no queue has a task that is due or will be. A
-    /// paused queue counts as empty. A backend that can't count its tasks (`Capabilities::stats`) does not see those that
-    /// will be due: on one, the worker ends when nothing is due.
+    /// Whether the worker ends when nothing is left: no handler runs, and no queue has a task that is due or scheduled.
+    /// A paused queue counts as empty. A backend that can't count its tasks (`Capabilities::stats`) does not see its
+    /// scheduled tasks; on such a backend, the worker ends when nothing is due. Default: `false`.
     pub fn until_empty(mut self, until_empty: bool) -> Self {
         self.until_empty = until_empty;
         self
     }
 
-    /// A name, shown where a store can show one.
+    /// Name of the worker, shown where a store has a place for it. Default: none.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.options.consumer = Some(name.into());
         self
     }
 
-    /// Checks the description. Nothing is sent before the worker runs.
+    /// Checks the settings and creates the worker. Nothing is sent before the worker runs.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) for a worker without a queue or a batch of 0;
-    /// [`OutOfRange`](ErrorKind::OutOfRange) for the concurrency, or a lease that a backend can't give.
+    /// [`Config`](ErrorKind::Config) for a worker without a queue, or a batch size of 0.
+    /// [`OutOfRange`](ErrorKind::OutOfRange) for the concurrency, or for a lease duration that a backend does not
+    /// support.
     pub fn build(self) -> Result<Worker> {
         if self.lanes.is_empty() {
-            return Err(Error::new(ErrorKind::Config, "a worker needs a queue"));
+            return Err(Error::new(ErrorKind::Config, "a worker needs a queue: call `queue` or `queue_batch`"));
         }
         if !(1..=CONCURRENCY_MAX).contains(&self.concurrency) {
-            let message = format!("a concurrency of {}; 1 to {CONCURRENCY_MAX} are possible", self.concurrency);
+            let message = format!("expected a concurrency of 1 to {CONCURRENCY_MAX}, got {}", self.concurrency);
             return Err(Error::new(ErrorKind::OutOfRange, message));
         }
         for lane in &self.lanes {
             if matches!(lane.handler, Handler::Many { max: 0, .. }) {
-                return Err(Error::new(ErrorKind::Config, format!("a batch of 0 tasks of `{}`", lane.line.name)));
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    format!("the batch size of `{}` is 0; expected 1 or more", lane.line.name),
+                ));
             }
             lane.line.backend.capabilities().check_lease(self.lease)?;
         }

@@ -1,4 +1,4 @@
-//! What a handler knows of its task beside the payload.
+//! What a handler knows about its task, besides the payload.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -13,9 +13,9 @@ use crate::consume::received::received_getters;
 use crate::meter::Flight;
 use crate::{ClaimedTask, Lease};
 
-/// One task in a worker's hands, and how things stand with it.
+/// The task that a handler runs: its data, its lease, and signals to stop.
 ///
-/// Its lease is extended automatically for as long as the handler runs. Three tokens tell a handler that it may stop:
+/// The worker renews the lease for as long as the handler runs. Three tokens tell a handler that it may stop:
 ///
 /// ```
 /// # use delayline_core::{Context, HandlerOutcome};
@@ -23,10 +23,10 @@ use crate::{ClaimedTask, Lease};
 /// async fn export(exam: String, context: Context) -> HandlerOutcome {
 ///     while next_page().await {
 ///         if context.cancelled().is_cancelled() || context.lost().is_cancelled() {
-///             return HandlerOutcome::Complete; // nobody waits for the result any more
+///             return HandlerOutcome::Complete; // nobody waits for the result any longer
 ///         }
 ///         if context.shutdown().is_cancelled() {
-///             return HandlerOutcome::retry("the worker shuts down"); // or finish within the deadline
+///             return HandlerOutcome::retry("the worker is shutting down"); // or finish before the deadline
 ///         }
 ///     }
 ///     HandlerOutcome::Complete
@@ -44,27 +44,27 @@ impl Context {
 
     received_getters!();
 
-    /// The lease as it was last given or extended.
+    /// The lease, as it was last given or extended.
     #[must_use]
     pub fn lease(&self) -> Lease {
         self.in_flight.current_lease().lease
     }
 
-    /// Cancelled when the lease was lost, or ended because it could not be extended: the task may be running elsewhere,
-    /// and what this handler returns will most likely count no more.
+    /// Token that is cancelled when the lease is lost, or has ended because it could not be extended. The task may then
+    /// be running elsewhere, and the outcome of this handler most likely has no effect.
     #[must_use]
     pub fn lost(&self) -> &CancellationToken {
         self.in_flight.lost.token()
     }
 
-    /// Cancelled when an extension of the lease learnt that the task was cancelled: it is not delivered again, whatever
-    /// the handler returns.
+    /// Token that is cancelled when an extension of the lease finds that the task was cancelled. The task is not
+    /// delivered again, whatever the handler returns.
     #[must_use]
     pub fn cancelled(&self) -> &CancellationToken {
         self.in_flight.cancelled.token()
     }
 
-    /// Cancelled when the worker shuts down: the handler may go on until the shutdown deadline.
+    /// Token that is cancelled when the worker shuts down. The handler may continue until the shutdown deadline.
     #[must_use]
     pub fn shutdown(&self) -> &CancellationToken {
         &self.in_flight.shared.shutdown
@@ -93,7 +93,7 @@ impl fmt::Debug for Context {
 pub(super) struct InFlight {
     pub(super) line: Arc<Line>,
     pub(super) shared: Arc<Shared>,
-    /// As it was claimed, without its payload.
+    /// The task without its payload.
     pub(super) task: ClaimedTask,
     pub(super) lease: Mutex<CurrentLease>,
     lost: Signal,
@@ -132,7 +132,7 @@ impl InFlight {
     }
 }
 
-/// A token that is made when it is first asked for: most handlers never do.
+/// A token that is created on first use: most handlers never use it.
 #[derive(Default)]
 struct Signal(OnceLock<CancellationToken>);
 

@@ -1,4 +1,4 @@
-//! Handlers of any payload type behind two shapes.
+//! Handlers of any payload type, type-erased into two forms.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,11 +11,11 @@ use super::outcome::HandlerOutcome;
 use crate::Queue;
 use crate::consume::undecoded::{Undecoded, decode};
 
-/// What runs the tasks of a queue.
+/// The handler of a queue.
 pub(super) enum Handler {
-    /// One at a time.
+    /// Handles one task per call.
     One(Box<One>),
-    /// All that are due at once, up to `max`.
+    /// Handles all tasks that are due, up to `max` per call.
     Many { max: usize, run: Box<Many> },
 }
 
@@ -23,18 +23,18 @@ type One = dyn Fn(Bytes, Context) -> Handling<Answer> + Send + Sync;
 type Many = dyn Fn(Vec<(Bytes, Context)>) -> Decoded + Send + Sync;
 type Handling<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// What became of one task in a handler.
+/// The result of handling one task.
 pub(super) enum Answer {
     Given(HandlerOutcome),
     /// The handler never saw it.
     Undecoded(Undecoded),
 }
 
-/// Several tasks that are about to be handled.
+/// Several decoded tasks that are about to be handled.
 pub(super) struct Decoded {
-    /// For each, why it can't be decoded, if so.
+    /// For each task, why it can't be decoded; `None` if it was decoded.
     pub(super) undecoded: Vec<Option<Undecoded>>,
-    /// One answer for each of the others, if the handler keeps to the rule.
+    /// One outcome for each decoded task, if the handler returns as many as it should.
     pub(super) handling: Handling<Vec<HandlerOutcome>>,
 }
 

@@ -1,8 +1,8 @@
-//! Noticing that nothing is left, for a worker that is to end then.
+//! Detects that nothing is left, for a worker with `until_empty`.
 //!
-//! A handler may schedule into any queue of the worker, so an empty queue is not enough. Time is cut into rounds, each
-//! beginning at a moment when no handler runs. The work is done when every queue was found empty by a claim that was
-//! sent and answered within one round.
+//! A handler may schedule into any queue of the worker, so one empty queue is not enough. Time is divided into rounds,
+//! each of which begins at a moment when no handler runs. The work is done when, for every queue, a claim that was sent
+//! and answered within one round found the queue empty.
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -16,9 +16,9 @@ pub(super) struct Idle {
 
 struct State {
     round: u64,
-    /// Handlers that run or settle.
+    /// Number of handlers that run or settle.
     running: usize,
-    /// The queues found empty in this round.
+    /// The queues that were found empty in this round.
     empty: Vec<bool>,
 }
 
@@ -31,7 +31,7 @@ impl Idle {
         }
     }
 
-    /// The round that a claim sent now belongs to.
+    /// The round of a claim that is sent now.
     pub(super) fn round(&self) -> u64 {
         self.state.lock().round
     }
@@ -52,7 +52,7 @@ impl Idle {
         }
     }
 
-    /// A claim that was sent in `round` found nothing, and nothing that will be due.
+    /// Records that a claim of `round` found no task, neither due nor scheduled.
     pub(super) fn found_empty(&self, lane: usize, round: u64) {
         let mut state = self.state.lock();
         if state.running == 0 && state.round == round {
@@ -65,7 +65,7 @@ impl Idle {
 
     /// Returns once `round` is over.
     pub(super) async fn round_over(&self, round: u64) {
-        // The sender lives as long as `self`, so it can't fail.
+        // This can't fail: the sender lives as long as `self`.
         let _ = self.round.subscribe().wait_for(|now| *now != round).await;
     }
 }

@@ -1,8 +1,8 @@
-//! Keeps the leases of running handlers alive: one task for each queue, asleep while there are none.
+//! Renews the leases of running handlers: one task for each queue, which sleeps while no handler runs.
 //!
-//! A lease is extended when a third of it has passed, together with all others that soon will have, in one call. If that
-//! fails, it is tried again until the lease ends by this process's own clock, which is when the handler is told that it
-//! lost it.
+//! A lease is extended when a third of it has passed, in one call together with all others that are almost due for it.
+//! A failed extension is retried until the lease ends by this process's own clock. The handler is then told that the
+//! lease is lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,29 +18,29 @@ use crate::{Error, ErrorKind, Lease, Result};
 pub(super) struct Keeper {
     pub(super) line: Arc<Line>,
     pub(super) registry: Arc<Registry>,
-    /// The length of a lease.
+    /// Lease duration.
     pub(super) lease: Duration,
 }
 
 /// A lease to be extended.
 type Extend = (Key, Arc<InFlight>, Lease);
 
-/// What the leases need, and when.
+/// What to do about the leases, and when.
 struct Needs {
-    /// To be extended now.
+    /// Leases to extend now.
     extend: Vec<Extend>,
-    /// When the next one is to be extended.
+    /// When the next lease is to be extended.
     next: Option<Instant>,
-    /// When the first one ends that is not lost already.
+    /// When the first lease ends that is not lost already.
     first_end: Option<Instant>,
 }
 
 impl Keeper {
     /// Runs until it is dropped.
     pub(super) async fn run(self) {
-        // After an extension that failed; without meaning before.
+        // Set after an extension that failed; has no effect before that.
         let mut not_before = Instant::now();
-        // Cleared when the backend says that it has no extension.
+        // Cleared when the backend answers that it does not support extensions.
         let mut can_extend = true;
         loop {
             let now = Instant::now();
@@ -54,7 +54,7 @@ impl Keeper {
                 sleep_until(wake_at.map_or(first_end, |at| at.min(first_end))).await;
                 continue;
             }
-            // Not beyond the first end, so that a call that hangs does not keep that from being noticed.
+            // At most until the first lease ends, so that a call that hangs does not hide that end.
             match timeout_at(first_end, self.extend(needs.extend)).await {
                 Ok(Extended { repeat: false, .. }) => {}
                 Ok(Extended { unsupported: true, .. }) => can_extend = false,
@@ -63,7 +63,7 @@ impl Keeper {
         }
     }
 
-    /// Tells the handlers whose leases have ended, and finds what the others need.
+    /// Finds what the leases need, and tells the handlers whose leases have ended.
     fn needs(&self, now: Instant, can_extend: bool) -> Needs {
         let mut needs = Needs { extend: Vec::new(), next: None, first_end: None };
         let soon = now + self.lease / 10;
@@ -89,7 +89,7 @@ impl Keeper {
             earliest(&mut needs.next, extend_at);
         });
         for in_flight in lost {
-            self.tell_lost(&in_flight, "it ended before it could be extended");
+            self.tell_lost(&in_flight, "the lease ended before it could be extended");
         }
         if !due {
             needs.extend.clear();
@@ -108,12 +108,12 @@ impl Keeper {
                 tracing::debug!(queue = %self.line.name, error = %e, "extending leases failed");
             }
             for ((key, in_flight, _), answer) in chunk.iter().zip(spread(answer, chunk.len())) {
-                // A task that was settled meanwhile is not here any more, and its answer of no interest.
+                // A task that was settled in the meantime is no longer here; its answer is ignored.
                 self.registry.if_here(*key, in_flight, || self.heard(in_flight, answer, sent_at, &mut all));
             }
         }
         if all.unsupported {
-            tracing::warn!(queue = %self.line.name, "this backend can't extend leases: handlers must end within them");
+            tracing::warn!(queue = %self.line.name, "this backend can't extend leases; a handler must end before its lease");
         }
         all
     }
@@ -141,7 +141,7 @@ impl Keeper {
         in_flight.tell_lost();
     }
 
-    /// Between tries of an extension that fails.
+    /// Pause between retries of an extension that fails.
     fn pause(&self) -> Duration {
         (self.lease / 20).clamp(Duration::from_millis(1), Duration::from_secs(1))
     }

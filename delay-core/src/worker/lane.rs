@@ -1,4 +1,4 @@
-//! One queue of a worker, where the loop that fetches its tasks and those that run them meet.
+//! One queue of a worker, shared by the loop that claims its tasks and the tasks that run its handlers.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::client::line::Line;
 
 /// One queue of a worker.
 pub(super) struct Lane {
-    /// Its place among the worker's queues.
+    /// Position among the worker's queues.
     pub(super) number: usize,
     pub(super) line: Arc<Line>,
     pub(super) handler: Handler,

@@ -1,13 +1,13 @@
-//! Running handlers for due tasks: several queues, a bounded number of handlers, leases kept alive, an orderly end.
+//! Running handlers for due tasks, from several queues and with bounded concurrency; renewing leases; shutting down.
 //!
-//! Who does what
+//! Responsibilities
 //! - [`pump`]: one loop for each queue, inside [`Worker::run`] itself, claims tasks and spawns their handlers.
 //! - [`work`]: the spawned task runs the handler, then settles its task. It holds one slot until that is done.
-//! - [`registry`]: decides who settles a task: its handler's task, or the shutdown. The keeper never does.
+//! - [`registry`]: decides who settles a task: the spawned task or the shutdown. The keeper never does.
 //! - [`keeper`]: one spawned task for each queue extends leases.
-//! - [`run`]: owns all that and ends it, in good order or when [`Worker::run`] is dropped.
+//! - [`run`]: owns all of these, and ends them at shutdown or when [`Worker::run`] is dropped.
 //!
-//! They meet in [`lane`], one queue of a worker, and [`shared`], what its queues have in common.
+//! They share [`lane`], one queue of a worker, and [`shared`], which all its queues have in common.
 
 mod builder;
 mod context;

@@ -1,46 +1,46 @@
-//! What a handler says of its task.
+//! The outcome of a handler.
 
 use std::fmt::Display;
 use std::time::Duration;
 
 use crate::Reason;
 
-/// What becomes of a task after its handler ran.
+/// The outcome of a handler, which decides what happens to its task.
 ///
-/// Handlers may return anything that converts into it: `()` is [`Complete`](Self::Complete), and an `Err` of any error that
-/// can be displayed is a [`Retry`](Self::Retry) by the worker's policy with the error's text as the reason.
+/// Handlers may return anything that converts into it: `()` is [`Complete`](Self::Complete). An `Err` with any error
+/// that implements `Display` is a [`Retry`](Self::Retry) by the worker's policy, with the error's text as the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HandlerOutcome {
-    /// Done: it is never delivered again.
+    /// The task is done; it is never delivered again.
     Complete,
-    /// Failed: again later; dead-lettered instead, if its attempts are used up.
+    /// The attempt failed. The task is delivered again later, or dead-lettered if it has no attempts left.
     Retry {
-        /// How long to wait; by the worker's [`RetryPolicy`](crate::RetryPolicy) if `None`.
+        /// Delay. Default: `None`, the delay of the worker's [`RetryPolicy`](crate::RetryPolicy).
         after: Option<Duration>,
-        /// Why, kept with the task.
+        /// Why the attempt failed; stored with the task.
         reason: Reason,
     },
-    /// Not now: again after this time, with no attempt counted.
+    /// The task is put off: it is delivered again after this delay, and this attempt does not count.
     Snooze(Duration),
-    /// Never again: to the dead letters.
+    /// The task is dead-lettered, for this reason.
     DeadLetter(Reason),
-    /// The handler settled it itself, in its own transaction say: the worker only lets it go.
+    /// The handler settled the task itself, for example in its own transaction. The worker does not settle it.
     AlreadySettled,
 }
 
 impl HandlerOutcome {
-    /// Failed: again by the worker's policy.
+    /// Fails the attempt; the task is retried by the worker's policy.
     pub fn retry(reason: impl Into<Reason>) -> Self {
         Self::Retry { after: None, reason: reason.into() }
     }
 
-    /// Failed: again after this time.
+    /// Fails the attempt; the task is retried after this delay.
     pub fn retry_after(after: Duration, reason: impl Into<Reason>) -> Self {
         Self::Retry { after: Some(after), reason: reason.into() }
     }
 
-    /// Never again.
+    /// Dead-letters the task.
     pub fn dead_letter(reason: impl Into<Reason>) -> Self {
         Self::DeadLetter(reason.into())
     }
@@ -60,7 +60,7 @@ impl<E: Display> From<Result<(), E>> for HandlerOutcome {
 
 impl<E: Display> From<Result<HandlerOutcome, E>> for HandlerOutcome {
     fn from(result: Result<HandlerOutcome, E>) -> Self {
-        // With `#`, errors that know their causes (anyhow's) show them too.
+        // With `#`, errors such as anyhow's also show their causes.
         result.unwrap_or_else(|e| Self::retry(format!("{e:#}")))
     }
 }

@@ -1,4 +1,4 @@
-//! The loop of one queue: fetching its tasks and starting their handlers.
+//! The loop of one queue, which claims its tasks and starts their handlers.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,13 +15,13 @@ use crate::consume::fetch::{Fetched, Fetcher};
 use crate::{Claim, ClaimedTask, Error, ErrorKind, Result};
 
 impl Lane {
-    /// Fetches tasks and starts their handlers, for ever.
+    /// Claims tasks and starts their handlers, forever.
     ///
-    /// Slots are held only while a claim is under way and while a handler runs, never while waiting for a task. A claim
-    /// never asks for more than the slots at hand can run. Dropped, it has started all that it has claimed.
+    /// Slots are held only during a claim and while a handler runs, never while waiting for a task. A claim never asks
+    /// for more tasks than the free slots can run. If the loop is dropped, it has started every task that it claimed.
     ///
     /// # Errors
-    /// What will not pass.
+    /// Only permanent ones.
     pub(super) async fn pump(self: &Arc<Self>, fetcher: &mut Fetcher) -> Result<()> {
         loop {
             let slots = self.slots(fetcher.in_outage()).await?;
@@ -31,7 +31,7 @@ impl Lane {
             };
             let round = self.shared.idle.as_ref().map(|idle| (idle, idle.round()));
             let Fetched { tasks, ends } = fetcher.claim(Claim::new(max, self.shared.lease)).await?;
-            // The slots that are left over are given back here.
+            // Unused slots are released here.
             self.start(tasks, ends, slots);
             let Some((idle, round)) = round else {
                 fetcher.rest(None).await;
@@ -47,14 +47,14 @@ impl Lane {
         }
     }
 
-    /// At least one slot, and all that are free where they can be used.
+    /// At least one slot, and all free ones if they can be used.
     async fn slots(&self, one_will_do: bool) -> Result<OwnedSemaphorePermit> {
         let all = &self.shared.slots;
         let closed = |_| Error::new(ErrorKind::Closed, "the worker has ended");
         let mut slots = all.clone().acquire_owned().await.map_err(closed)?;
-        // Handlers that end at about the same time are replaced by one claim rather than by one each.
+        // Lets handlers that end at about the same time be replaced by one claim, instead of one claim each.
         tokio::task::yield_now().await;
-        // While the store can't be reached, one slot is enough to find out, and the others are left to other queues.
+        // While the store can't be reached, one slot is enough to probe it; the others are left to other queues.
         if matches!(self.handler, Handler::One(_)) && !one_will_do {
             let more = all.available_permits().min(self.line.batch_max() - 1);
             if more > 0
@@ -66,7 +66,7 @@ impl Lane {
         Ok(slots)
     }
 
-    /// Starts the handlers of tasks that were claimed.
+    /// Starts the handlers of claimed tasks.
     fn start(self: &Arc<Self>, tasks: Vec<ClaimedTask>, ends: Instant, mut slots: OwnedSemaphorePermit) {
         self.shared.counts.claimed.fetch_add(tasks.len() as u64, Ordering::Relaxed);
         let works = tasks.into_iter().map(|mut task| {
@@ -105,7 +105,7 @@ impl Lane {
         }
     }
 
-    /// Without a slot, where a backend delivered more than it was asked for: better than to keep the task waiting.
+    /// Without a slot if a backend delivered more tasks than requested: that is better than to keep a task waiting.
     fn running(self: &Arc<Self>, slot: Option<OwnedSemaphorePermit>) -> Running {
         if let Some(idle) = &self.shared.idle {
             idle.handler_started();
@@ -114,8 +114,8 @@ impl Lane {
     }
 }
 
-/// A handler that runs or settles, and its slot: the shutdown waits for the settling too. It ends when this is dropped,
-/// however that comes.
+/// A handler that runs or settles, and its slot: the shutdown waits for the settling, too. Ends when dropped, for
+/// whatever reason.
 struct Running {
     shared: Arc<Shared>,
     _slot: Option<OwnedSemaphorePermit>,

@@ -1,6 +1,6 @@
-//! The tasks of one queue whose handlers run: who may settle them, and which leases want extending.
+//! The tasks of one queue whose handlers run: decides who may settle them, and lists the leases to extend.
 //!
-//! Invariant: whoever takes a task out of here settles it, and nobody else. So a handler that returns and the shutdown
+//! Invariant: only the one who takes a task out of here settles it. A handler that returns and the shutdown therefore
 //! never settle the same task, and an extension that comes back after that is ignored.
 
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use super::context::{CurrentLease, InFlight};
 #[cfg(delayline_interleaved)]
 use crate::faults::{Fault, is_planted};
 
-/// A task's place in the registry, which is used again once it was taken out.
+/// A task's position in the registry. It is reused after the task was taken out.
 pub(super) type Key = usize;
 
 #[derive(Default)]
 pub(super) struct Registry {
     places: Mutex<Places>,
-    /// Told when a task comes in: the keeper sleeps as long as there is none to care for.
+    /// Notified when a task is added: the keeper sleeps while there is none.
     pub(super) came_in: Notify,
 }
 
@@ -31,12 +31,12 @@ struct Places {
 
 struct Entry {
     in_flight: Arc<InFlight>,
-    /// Of the task of the runtime in which the handler runs, once that was spawned.
+    /// Handle of the task that runs the handler, once it was spawned.
     handler: Option<AbortHandle>,
 }
 
 impl Registry {
-    /// Takes a task in, before its handler is spawned.
+    /// Adds a task, before its handler is spawned.
     pub(super) fn insert(&self, in_flight: Arc<InFlight>) -> Key {
         let mut places = self.places.lock();
         let entry = Some(Entry { in_flight, handler: None });
@@ -60,14 +60,14 @@ impl Registry {
         key
     }
 
-    /// Notes how to stop the handler of a task, unless that has ended already.
+    /// Records how to stop the handler of a task, unless the handler has ended already.
     pub(super) fn spawned(&self, key: Key, in_flight: &Arc<InFlight>, handler: AbortHandle) {
         if let Some(entry) = self.places.lock().entry(key, in_flight) {
             entry.handler = Some(handler);
         }
     }
 
-    /// Takes a task out, to settle it; `None` if the shutdown did.
+    /// Takes a task out, to settle it; `None` if the shutdown took it.
     pub(super) fn take(&self, key: Key) -> Option<CurrentLease> {
         let entry = {
             let mut places = self.places.lock();
@@ -80,8 +80,8 @@ impl Registry {
         Some(entry.in_flight.current_lease())
     }
 
-    /// Takes out the tasks of one handler, to settle them. All at once, because the shutdown stops the handler when it finds
-    /// one of them: then none must have been taken out already.
+    /// Takes out the tasks of one handler, to settle them. All at once: when the shutdown finds one of them, it stops
+    /// the handler, so none of them may have been taken out before.
     pub(super) fn take_all(&self, keys: impl Iterator<Item = Key>) -> Vec<Option<CurrentLease>> {
         let entries: Vec<_> = {
             let mut places = self.places.lock();
@@ -90,7 +90,7 @@ impl Registry {
         entries.into_iter().map(|entry| Some(entry?.in_flight.current_lease())).collect()
     }
 
-    /// Takes all tasks out and stops their handlers. None comes in afterwards.
+    /// Takes all tasks out and stops their handlers. No task is added afterwards.
     pub(super) fn stop_all(&self) -> Vec<Stopped> {
         let places = std::mem::take(&mut *self.places.lock());
         let stop = |Entry { in_flight, handler }: Entry| {
@@ -102,7 +102,7 @@ impl Registry {
         places.all.into_iter().flatten().map(stop).collect()
     }
 
-    /// Calls `look` for each task, under the lock: it must not wait.
+    /// Calls `look` for each task, under the lock. `look` must not block.
     pub(super) fn for_each(&self, mut look: impl FnMut(Key, &Arc<InFlight>)) {
         for (key, entry) in self.places.lock().all.iter().enumerate() {
             if let Some(entry) = entry {
@@ -111,7 +111,7 @@ impl Registry {
         }
     }
 
-    /// Calls `act` if the task is still here, under the lock: it must not wait.
+    /// Calls `act` under the lock, if the task is still here. `act` must not block.
     pub(super) fn if_here(&self, key: Key, in_flight: &Arc<InFlight>, act: impl FnOnce()) {
         if self.places.lock().entry(key, in_flight).is_some() {
             act();
@@ -126,7 +126,7 @@ impl Places {
         Some(entry)
     }
 
-    /// The entry of this task, and not of one that has taken its place.
+    /// The entry of this task, unless another task has taken its position.
     fn entry(&mut self, key: Key, in_flight: &Arc<InFlight>) -> Option<&mut Entry> {
         self.all.get_mut(key)?.as_mut().filter(|entry| Arc::ptr_eq(&entry.in_flight, in_flight))
     }

@@ -1,31 +1,31 @@
-//! What a worker did, in numbers.
+//! The numbers of a worker's run.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How many tasks ended how while a worker ran.
+/// How many tasks ended in which way while a worker ran.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerReport {
-    /// Completed.
+    /// Tasks that were completed.
     pub completed: u64,
-    /// To be tried again, those that panicked included.
+    /// Tasks whose attempt failed and that will be retried, including those whose handler panicked.
     pub retried: u64,
-    /// Put off by their handler.
+    /// Tasks that their handler put off.
     pub snoozed: u64,
-    /// Dead-lettered by their handler, or because their last attempt failed.
+    /// Tasks that were dead-lettered by their handler, or because their last attempt failed.
     pub dead_lettered: u64,
-    /// Given back unfinished when the worker shut down.
+    /// Tasks that were given back unfinished when the worker shut down.
     pub released: u64,
-    /// Settled by their handler itself.
+    /// Tasks that their handler settled itself.
     pub already_settled: u64,
-    /// Not settled, because their lease was lost.
+    /// Tasks that were not settled because their lease was lost.
     pub lease_lost: u64,
-    /// Dead-lettered because their payload can't be decoded.
+    /// Tasks that were dead-lettered because their payload can't be decoded.
     pub undecodable: u64,
-    /// Attempts that ended in a panic; their tasks also count as retried or dead-lettered.
+    /// Attempts that ended in a panic. Their tasks also count as retried or dead-lettered.
     pub panicked: u64,
-    /// Not known to be settled: the store did not answer or was closed, or the handler could not be stopped. Their leases
-    /// end by themselves.
+    /// Tasks that are not known to be settled: the store did not answer or was closed, or the handler could not be
+    /// stopped. Their leases end by themselves.
     pub unsettled: u64,
 }
 
@@ -42,10 +42,10 @@ impl WorkerReport {
     }
 }
 
-/// The same, while it runs.
+/// The same numbers, while the worker runs.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    /// All that were claimed.
+    /// All claimed tasks.
     pub(super) claimed: AtomicU64,
     pub(super) completed: AtomicU64,
     pub(super) retried: AtomicU64,

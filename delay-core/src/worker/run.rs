@@ -1,4 +1,4 @@
-//! A worker that runs: it starts the loops of its queues, and ends them in good order or when it is dropped.
+//! A running worker: starts the loops of its queues, and ends them at shutdown or when it is dropped.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,16 +20,19 @@ use crate::consume::fetch::Fetcher;
 use crate::meter::{self, Event};
 use crate::{Disposition, Result, SubscriptionOptions};
 
-/// How long handlers that were stopped may take to end, and then how long giving their tasks back may take.
+/// Time that stopped handlers may take to end; after that, the same time again for giving their tasks back.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Runs a handler for each task of one or more queues, when it is due.
+/// Runs a handler for each due task of one or more queues.
 ///
-/// - At most [`concurrency`](super::WorkerBuilder::concurrency) handlers run at once, each in a task of its own; a slow one
-///   delays nobody, and one that panics is retried. No task is claimed before there is a slot for it.
-/// - While a handler runs, its lease is extended; [`Context`](super::Context) tells it when the task was lost or cancelled.
-/// - While a store can't be reached, it tries again by itself; other queues go on.
-/// - On shutdown it claims no more, lets handlers finish until the deadline, then stops them and gives their tasks back.
+/// - At most [`concurrency`](super::WorkerBuilder::concurrency) handlers run at once, each in its own spawned task. A
+///   slow handler delays no other task, as long as a slot is free. The task of a handler that panics is retried. No
+///   task is claimed before there is a free slot for it.
+/// - While a handler runs, the worker renews the lease. [`Context`](super::Context) tells the handler if the lease is
+///   lost or the task was cancelled.
+/// - While a store can't be reached, the worker retries by itself. Other queues continue.
+/// - At shutdown, the worker claims no more tasks and lets handlers finish until the deadline. Then it stops them and
+///   gives their tasks back.
 ///
 /// ```no_run
 /// # use std::sync::Arc;
@@ -39,14 +42,14 @@ const STOP_PATIENCE: Duration = Duration::from_secs(1);
 /// let stop = delayline_core::CancellationToken::new(); // cancelled on ctrl-c, say
 /// let worker = Worker::builder()
 ///     .queue(&exams, |exam: String, context: Context| async move {
-///         println!("handing in {exam}, {:?} late", context.lateness());
+///         println!("submitting {exam}, {:?} late", context.lateness());
 ///         std::fs::write(exam, "done") // an `Err` is retried
 ///     })
 ///     .concurrency(64)
 ///     .shutdown(stop)
 ///     .build()?;
 /// let report = worker.run().await?;
-/// println!("{} scheduled", report.completed);
+/// println!("{} completed", report.completed);
 /// # Ok(()) }
 /// ```
 #[must_use = "a worker does nothing until it is run"]
@@ -59,18 +62,19 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Runs until it is shut down, or until nothing is left where it was told to end then.
+    /// Runs until it is shut down or, with [`until_empty`](super::WorkerBuilder::until_empty), until nothing is left.
     ///
     /// # Errors
-    /// What will not pass, such as [`Closed`](crate::ErrorKind::Closed) or [`Denied`](crate::ErrorKind::Denied) from one
-    /// of its backends; it has then shut down in the same way.
+    /// Permanent errors of one of its backends, such as [`Closed`](crate::ErrorKind::Closed) or
+    /// [`Denied`](crate::ErrorKind::Denied). The worker has then shut down in the same way.
     ///
     /// # Cancel safety
-    /// Dropped, it claims no more, stops its handlers and gives their tasks back in the background.
+    /// If the call is dropped, the worker claims no more tasks, stops its handlers, and gives their tasks back in the
+    /// background.
     pub async fn run(self) -> Result<WorkerReport> {
         let run = Run::start(self);
         let (ended, fetchers) = run.pump().await;
-        // At the same time, so that the deadline counts from the beginning of the shutdown.
+        // Concurrently, so that the deadline counts from the beginning of the shutdown.
         join(close(fetchers), run.finish()).await;
         let report = run.worker.shared.counts.report();
         tracing::info!(?report, "the worker has ended");
@@ -87,7 +91,7 @@ impl fmt::Debug for Worker {
     }
 }
 
-/// A worker that runs. Dropped, it stops everything that it has spawned.
+/// A running worker. Dropping it stops everything that it spawned.
 struct Run {
     worker: Worker,
     runtime: Handle,
@@ -105,7 +109,7 @@ impl Run {
         Self { worker, runtime: Handle::current(), keepers }
     }
 
-    /// Fetches tasks and starts handlers, until that is to end.
+    /// Claims tasks and starts handlers, until the worker is to end.
     async fn pump(&self) -> (Result<()>, Vec<Fetcher>) {
         let Worker { lanes, shared, options, .. } = &self.worker;
         let mut fetchers: Vec<_> = lanes.iter().map(|lane| Fetcher::new(lane.line.clone(), options.clone())).collect();
@@ -124,9 +128,9 @@ impl Run {
                 () = nothing_left => Ok(()),
                 Some(ended) = pumps.next() => ended,
             }
-            // Claims under way are dropped here, which gives back what they took.
+            // Claims that are under way are dropped here, which gives their tasks back.
         };
-        // Also where it ends for another reason: no handler is to be started, and those that run are to be told.
+        // Also if it ends for another reason: no more handlers may start, and running ones must be told.
         shared.shutdown.cancel();
         (ended, fetchers)
     }
@@ -136,10 +140,10 @@ impl Run {
         let Worker { shared, shutdown_deadline, .. } = &self.worker;
         if !self.all_ended_within(*shutdown_deadline).await {
             if let Some(given_back) = self.stop() {
-                // It fails only when the runtime shuts down.
+                // This fails only when the runtime shuts down.
                 let _ = given_back.await;
             }
-            // What was settling had as long as that.
+            // Settlings that are still under way had the same time.
             shared.give_up.cancel();
         }
     }
@@ -148,19 +152,18 @@ impl Run {
         timeout(patience, self.worker.shared.slots.acquire_many(self.worker.concurrency)).await.is_ok()
     }
 
-    /// Stops all handlers, and gives back in the background what they worked on; that ends within twice the
-    /// `STOP_PATIENCE`.
+    /// Stops all handlers, and gives their tasks back in the background. That takes at most twice `STOP_PATIENCE`.
     fn stop(&self) -> Option<JoinHandle<()>> {
         let lanes = &self.worker.lanes;
         let stopped: Vec<_> = lanes.iter().map(|lane| (lane.clone(), lane.registry.stop_all())).collect();
         let (slots, concurrency) = (self.worker.shared.slots.clone(), self.worker.concurrency);
-        // Not by the slots alone: a handler that was stopped may have let go of its slot by now.
+        // The slots alone do not tell: a handler that was stopped may have released its slot by now.
         let nothing_stopped = stopped.iter().all(|(_, tasks)| tasks.is_empty());
         if nothing_stopped && slots.available_permits() == concurrency as usize {
             return None;
         }
         Some(self.runtime.spawn(async move {
-            // Until the last handler has let go: its slot is free only after it was dropped.
+            // Wait for the last handler: a slot is free only after its handler was dropped.
             let all_ended = timeout(STOP_PATIENCE, slots.acquire_many(concurrency)).await.is_ok();
             let _ = timeout(STOP_PATIENCE, give_back(stopped, all_ended)).await;
         }))
@@ -175,23 +178,23 @@ impl Drop for Run {
     }
 }
 
-/// Closes subscriptions in good order; what takes too long is only dropped.
+/// Closes subscriptions. Those that take too long are dropped.
 async fn close(fetchers: Vec<Fetcher>) {
     let closed = timeout(STOP_PATIENCE, join_all(fetchers.into_iter().map(Fetcher::close))).await;
     for e in closed.into_iter().flatten().filter_map(Result::err) {
-        tracing::debug!(error = %e, "a subscription could not be closed in good order");
+        tracing::debug!(error = %e, "could not close a subscription");
     }
 }
 
-/// Releases tasks whose handlers were stopped. One that is still running, because it does not yield, keeps its task until
-/// the lease ends: given back now, it would run twice at once.
+/// Releases the tasks of stopped handlers. A handler that is still running because it does not yield keeps its task
+/// until the lease ends: if the task were given back now, it would run twice at once.
 async fn give_back(stopped: Vec<(Arc<Lane>, Vec<Stopped>)>, all_ended: bool) {
     let release = |(lane, tasks): (Arc<Lane>, Vec<Stopped>)| async move {
-        // The runtime says that a task has ended a moment after it was dropped, so it is asked only where some have not.
+        // The runtime reports that a task has ended a moment after it was dropped, so ask only if some have not ended.
         let ended = |task: &Stopped| all_ended || task.has_ended();
         let (ended, running): (Vec<_>, Vec<_>) = tasks.into_iter().partition(ended);
         if !running.is_empty() {
-            tracing::warn!(queue = %lane.line.name, count = running.len(), "handlers that do not yield can't be stopped");
+            tracing::warn!(queue = %lane.line.name, count = running.len(), "could not stop handlers that do not yield");
         }
         let dispositions = ended.into_iter().map(|task| (task.lease.lease, Disposition::Release)).collect();
         for answer in lane.line.settle(dispositions).await {
@@ -200,7 +203,7 @@ async fn give_back(stopped: Vec<(Arc<Lane>, Vec<Stopped>)>, all_ended: bool) {
                     meter::count(lane.line.name.as_str(), Event::Released, 1);
                     one_more(&lane.shared.counts.released);
                 }
-                Err(e) => tracing::warn!(queue = %lane.line.name, error = %e, "a task could not be given back"),
+                Err(e) => tracing::warn!(queue = %lane.line.name, error = %e, "could not give a task back"),
             }
         }
     };

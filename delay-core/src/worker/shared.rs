@@ -1,4 +1,4 @@
-//! What the queues of a worker have in common.
+//! What all queues of a worker share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +10,17 @@ use super::idle::Idle;
 use super::report::Counts;
 use crate::RetryPolicy;
 
-/// What the queues of a worker share.
+/// What all queues of a worker share.
 pub(super) struct Shared {
-    /// One for each handler that may run at once; held until its tasks are settled.
+    /// One permit for each handler that may run at once. A permit is held until the handler's tasks are settled.
     pub(super) slots: Arc<Semaphore>,
     pub(super) lease: Duration,
     pub(super) retry: RetryPolicy,
-    /// Tells the handlers that the worker shuts down.
+    /// Tells the handlers that the worker is shutting down.
     pub(super) shutdown: CancellationToken,
-    /// Ends what is still settling when the time for that is up.
+    /// Cancels settlings that are still under way when their time is up.
     pub(super) give_up: CancellationToken,
     pub(super) counts: Counts,
-    /// Where the worker is to end when nothing is left.
+    /// Set if the worker ends when nothing is left.
     pub(super) idle: Option<Idle>,
 }

@@ -1,4 +1,4 @@
-//! Running one handler and settling what came of it.
+//! Running one handler, and settling its task.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -29,44 +29,44 @@ pub(super) struct Work {
 enum Ended {
     Returned(Answer),
     Panicked(Arc<str>),
-    /// The worker shut down before it was started.
+    /// The worker shut down before the handler was started.
     NotStarted,
 }
 
-/// What is to be said of a task.
+/// A disposition to send for a task.
 struct Say {
     in_flight: Arc<InFlight>,
     lease: CurrentLease,
     disposition: Disposition,
     done: Done,
-    /// Whether it stands for a disposition that was refused.
+    /// Whether it replaces a disposition that was rejected.
     is_replacement: bool,
 }
 
-/// What happened to a task once its disposition took effect: in a word, and where it is counted.
+/// What happened to a task once its disposition took effect: one word, and its counter.
 type Done = (&'static str, fn(&Counts) -> &AtomicU64);
 const COMPLETED: Done = ("completed", |counts| &counts.completed);
 const RETRIED: Done = ("retried", |counts| &counts.retried);
 const SNOOZED: Done = ("snoozed", |counts| &counts.snoozed);
-const DEAD_LETTERED: Done = ("buried", |counts| &counts.dead_lettered);
+const DEAD_LETTERED: Done = ("dead-lettered", |counts| &counts.dead_lettered);
 const RELEASED: Done = ("released", |counts| &counts.released);
-const UNDECODABLE: Done = ("buried", |counts| &counts.undecodable);
+const UNDECODABLE: Done = ("dead-lettered", |counts| &counts.undecodable);
 
 impl Lane {
-    /// Runs the handler of one task, and settles it.
+    /// Runs the handler of one task, and settles the task.
     pub(super) async fn work_one(&self, Work { key, in_flight, payload }: Work) {
         let ended = match &self.handler {
             Handler::One(run) if !self.shared.shutdown.is_cancelled() => {
                 let (context, lease) = (Context::new(in_flight.clone()), &in_flight.task.lease);
                 let span =
                     tracing::info_span!("task", queue = %self.line.name, id = %lease.id, attempt = lease.attempt);
-                // In a block, because the call itself may panic too, before there is a future.
+                // In an async block, because the call itself may also panic, before there is a future.
                 match caught_in(span, async { run(payload, context).await }).await {
                     Ok(outcome) => Ended::Returned(outcome),
                     Err(message) => Ended::Panicked(message),
                 }
             }
-            // A handler of many has no part in this.
+            // `work_many` runs batch handlers.
             Handler::One(_) | Handler::Many { .. } => Ended::NotStarted,
         };
         let lease = self.registry.take(key);
@@ -88,7 +88,7 @@ impl Lane {
         }
     }
 
-    /// Runs the handler of tasks that came together, and settles them in as few calls as possible.
+    /// Runs the handler of tasks that were claimed together, and settles them in as few calls as possible.
     pub(super) async fn work_many(&self, works: Vec<Work>) {
         let mut tasks = Vec::with_capacity(works.len());
         let given = works.into_iter().map(|work| {
@@ -121,7 +121,7 @@ impl Lane {
             Handler::One(_) | Handler::Many { .. } => return (0..count).map(|_| Ended::NotStarted).collect(),
         };
         let span = tracing::info_span!("tasks", queue = %self.line.name, count);
-        // Apart from the handler, so that what can't be decoded is known even where the handler panics.
+        // Separately from the handler, so that undecodable tasks are known even if the handler panics.
         let decoded = match caught_in(span.clone(), async { run(given) }).await {
             Ok(decoded) => decoded,
             Err(message) => return (0..count).map(|_| Ended::Panicked(message.clone())).collect(),
@@ -130,7 +130,7 @@ impl Lane {
         spread(decoded.undecoded, handled)
     }
 
-    /// What to tell the store. Nothing, where the handler has settled its task itself, or the shutdown took it.
+    /// The disposition to send. `None` if the handler settled the task itself, or the shutdown took it.
     fn say(&self, in_flight: Arc<InFlight>, lease: Option<CurrentLease>, ended: Ended) -> Option<Say> {
         let lease = lease?;
         let (disposition, done) = self.disposition(&in_flight, ended)?;
@@ -177,20 +177,20 @@ impl Lane {
         (Disposition::Retry { after, reason }, done)
     }
 
-    /// When a task comes again, which is logged with what may be shown of the reason.
+    /// When a failed task comes again. Logs it, with the part of the reason that may be shown.
     fn again(&self, task: &InFlight, after: Option<Duration>, reason: &dyn Display) -> (Duration, Done) {
         let (queue, id, attempt) = (&self.line.name, &task.task.lease.id, task.task.lease.attempt);
         let after = after.unwrap_or_else(|| self.shared.retry.delay_on(&self.line, attempt));
         let is_last = attempt >= task.task.attempts_max;
         if is_last {
-            tracing::warn!(%queue, %id, attempt, %reason, "dead-lettered, because its attempts are used up");
+            tracing::warn!(%queue, %id, attempt, %reason, "dead-lettered: its attempts are used up");
         } else {
             tracing::debug!(%queue, %id, attempt, %reason, ?after, "the attempt failed");
         }
         (after, if is_last { DEAD_LETTERED } else { RETRIED })
     }
 
-    /// Counts an answer. A disposition that the store refuses, such as a snooze beyond its range, becomes a retry.
+    /// Counts an answer. A disposition that the store rejects, such as a snooze beyond its range, becomes a retry.
     fn settled(&self, say: Say, answer: Result<()>) -> Option<Say> {
         let counts = &self.shared.counts;
         let (queue, id) = (&self.line.name, &say.lease.lease.id);
@@ -201,7 +201,7 @@ impl Lane {
             return None;
         };
         if refused(&e) && !say.is_replacement {
-            tracing::warn!(%queue, %id, error = %e, "the disposition was refused; the task is tried again instead");
+            tracing::warn!(%queue, %id, error = %e, "the store rejected the disposition; retrying the task instead");
             let (disposition, done) = self.retry(&say.in_flight, None, Reason::new(e.to_string()));
             return Some(Say { disposition, done, is_replacement: true, ..say });
         }
@@ -214,10 +214,10 @@ impl Lane {
         match e.kind() {
             ErrorKind::LeaseLost => {
                 one_more(&self.shared.counts.lease_lost);
-                tracing::warn!(%queue, %id, error = %e, "not settled, because its lease was lost");
+                tracing::warn!(%queue, %id, error = %e, "not settled: its lease was lost");
             }
-            ErrorKind::Ambiguous => tracing::debug!(%queue, %id, error = %e, "not known to be settled"),
-            _ => tracing::warn!(%queue, %id, error = %e, "not settled; its lease ends by itself"),
+            ErrorKind::Ambiguous => tracing::debug!(%queue, %id, error = %e, "outcome of the settling unknown"),
+            _ => tracing::warn!(%queue, %id, error = %e, "not settled: its lease ends by itself"),
         }
     }
 }
@@ -234,7 +234,7 @@ impl Say {
     }
 }
 
-/// Puts the answers of a batch handler to its tasks, of which it was not given those that can't be decoded.
+/// Assigns the outcomes of a batch handler to its tasks. The handler did not get the tasks that can't be decoded.
 fn spread(undecoded: Vec<Option<Undecoded>>, handled: Result<Vec<HandlerOutcome>, Arc<str>>) -> Vec<Ended> {
     let given = undecoded.iter().filter(|why| why.is_none()).count();
     let (answers, panicked) = match handled {
@@ -247,7 +247,7 @@ fn spread(undecoded: Vec<Option<Undecoded>>, handled: Result<Vec<HandlerOutcome>
         (Some(why), _) => Ended::Returned(Answer::Undecoded(why)),
         (None, Some(message)) => Ended::Panicked(message.clone()),
         (None, None) => Ended::Returned(Answer::Given(answers.next().unwrap_or_else(|| {
-            HandlerOutcome::retry(format!("the batch handler gave {answered} answers for {given} tasks"))
+            HandlerOutcome::retry(format!("the batch handler returned {answered} outcomes for {given} tasks"))
         }))),
     };
     undecoded.into_iter().map(&mut one).collect()

@@ -16,7 +16,7 @@ use crate::client::answers::spread;
 use crate::faults::{Fault, is_planted};
 use crate::{Error, ErrorKind, Result};
 
-/// A call without an answer for this long is given up, so that one that hangs does not hold up the next for ever.
+/// A call without an answer for this long is given up, so that a call that hangs does not hold up the next one forever.
 pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) fn too_late() -> Error {
@@ -29,18 +29,19 @@ pub(super) async fn empty<K: Kind>(mut carrier: Carrier<K>) {
         let asked = items.len();
         let Some(answer) = carrier.send(items).await else { continue };
         for (caller, answer) in callers.into_iter().zip(spread(answer, asked)) {
-            // Gone, where it does not want to know any more.
+            // This fails if the caller is gone.
             let _ = caller.send(answer);
         }
-        // Those who were answered may have more to say at once: let them, rather than send the few who are here already.
+        // Callers that just got an answer may send more at once: let them, instead of sending the few items that are
+        // here already.
         yield_now().await;
     }
 }
 
-/// The task that empties the inbox, as a value: however it ends, nobody is left waiting.
+/// The task that empties the inbox, as a value: however the task ends, no caller is left waiting.
 pub(super) struct Carrier<K: Kind> {
     way: Arc<K::Way>,
-    /// Whether it has seen the inbox empty, so that what is there now is another's.
+    /// Whether the task has seen the inbox empty, so that later items belong to another task.
     ended: bool,
     kind: PhantomData<K>,
 }
@@ -55,7 +56,7 @@ impl<K: Kind> Carrier<K> {
         K::committer(&self.way)
     }
 
-    /// The next items; nothing, and the end of the task, if there are none.
+    /// Takes the next items. If there are none, returns nothing, and the task ends.
     pub(super) fn next_batch(&mut self) -> Option<Batch<K::Item, K::Answer>> {
         #[cfg(delayline_interleaved)]
         if is_planted(Fault::CommitEndsLate) && self.committer().inbox.lock().is_empty() {
@@ -68,7 +69,7 @@ impl<K: Kind> Carrier<K> {
         batch
     }
 
-    /// Sends a batch, and gives it up when nobody waits for its answer any more.
+    /// Sends a batch, and gives it up when nobody waits for its answer any longer.
     async fn send(&self, items: Vec<K::Item>) -> Option<Result<Vec<Result<K::Answer>>>> {
         let mut answer = pin!(timeout(ANSWER_PATIENCE, K::send(&self.way, items)));
         loop {
@@ -77,7 +78,7 @@ impl<K: Kind> Carrier<K> {
                 answer = &mut answer => return Some(answer.unwrap_or_else(|_| Err(too_late()))),
                 () = self.committer().abandoned.notified() => {}
             }
-            // The notice may have been meant for the batch before.
+            // The notice may have been meant for the previous batch.
             if self.committer().inbox.lock().is_abandoned() {
                 return None;
             }
@@ -90,7 +91,7 @@ impl<K: Kind> Drop for Carrier<K> {
         self.committer().ended();
         let left = if self.ended { Vec::new() } else { self.committer().inbox.lock().abort() };
         for caller in left {
-            let _ = caller.send(Err(Error::new(ErrorKind::Unavailable, "the task that carries such calls died")));
+            let _ = caller.send(Err(Error::new(ErrorKind::Unavailable, "the task that sends joined calls died")));
         }
     }
 }

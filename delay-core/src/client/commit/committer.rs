@@ -1,4 +1,4 @@
-//! Where the calls of one kind for one queue meet.
+//! The meeting point of the calls of one kind for one queue.
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -9,9 +9,9 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 /// Joins the calls of one kind for one queue.
 pub(crate) struct Committer<I, A> {
     pub(super) inbox: Mutex<Inbox<I, A>>,
-    /// Calls that go by themselves and wait for their answer, and one for the task while it lives.
+    /// Number of calls that were sent alone and wait for their answer, plus one while the task lives.
     under_way: AtomicUsize,
-    /// Told when all callers of the batch that is out are gone.
+    /// Notified when all callers of the batch that is under way are gone.
     pub(super) abandoned: Notify,
 }
 
@@ -31,7 +31,7 @@ impl<I, A> Committer<I, A> {
         self.under_way.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// One less is.
+    /// One call less is under way.
     pub(super) fn ended(&self) {
         self.under_way.fetch_sub(1, Ordering::AcqRel);
     }

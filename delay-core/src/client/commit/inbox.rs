@@ -1,4 +1,4 @@
-//! What waits to be sent, and who waits for it. Synchronous, under its committer's lock.
+//! The items that wait to be sent, and their callers. Synchronous, under the committer's lock.
 
 use std::collections::VecDeque;
 
@@ -10,12 +10,12 @@ use crate::client::size::CALL_BYTES_MAX;
 type Caller<A> = oneshot::Sender<Result<A>>;
 
 pub(super) struct Inbox<I, A> {
-    /// By number.
+    /// In the order of their numbers.
     entries: VecDeque<Entry<I, A>>,
-    /// Of all items here.
+    /// Total size of all items here.
     bytes: usize,
     last_number: u64,
-    /// Whether there is a task that empties this, or is about to be.
+    /// Whether there is a task that empties this inbox, or one is about to be spawned.
     has_task: bool,
     out: Out,
 }
@@ -30,14 +30,14 @@ struct Entry<I, A> {
 /// The batch that was sent last.
 #[derive(Default)]
 struct Out {
-    /// The numbers of its items lie in between, these two included.
+    /// First number of its items; with `last`, both inclusive.
     first: u64,
     last: u64,
-    /// How many callers have not left.
+    /// Number of its callers that have not left.
     waiting: usize,
 }
 
-/// What is sent in one call.
+/// The items that are sent in one call.
 pub(super) struct Batch<I, A> {
     pub(super) items: Vec<I>,
     pub(super) callers: Vec<Caller<A>>,
@@ -48,14 +48,14 @@ impl<I, A> Inbox<I, A> {
         Self { entries: VecDeque::new(), bytes: 0, last_number: 0, has_task: false, out: Out::default() }
     }
 
-    /// How many bytes wait here, where they leave no room for so many more. One item is let in however large, when nothing
-    /// else waits.
+    /// The number of bytes that wait here, if they leave no room for `bytes` more. A single item of any size is
+    /// accepted if nothing else waits.
     pub(super) fn too_full_for(&self, bytes: usize, bytes_max: usize) -> Option<usize> {
         let has_room = self.entries.is_empty() || self.bytes.saturating_add(bytes) <= bytes_max;
         (!has_room).then_some(self.bytes)
     }
 
-    /// Takes an item in and names it, and tells whether the task is to be spawned now.
+    /// Adds an item. Returns its number, and whether the task must be spawned now.
     pub(super) fn push(&mut self, item: I, bytes: usize, caller: Caller<A>) -> (u64, bool) {
         self.last_number += 1;
         self.bytes += bytes;
@@ -64,15 +64,15 @@ impl<I, A> Inbox<I, A> {
         (self.last_number, is_first)
     }
 
-    /// Takes out the item of a caller that leaves, if it was not sent yet, and tells whether that was the last caller of
-    /// the batch that is out.
+    /// Removes the item of a caller that leaves, if it was not sent yet. Also returns whether that was the last caller
+    /// of the batch that is under way.
     pub(super) fn leave(&mut self, number: u64) -> (Option<I>, bool) {
         if let Ok(place) = self.entries.binary_search_by_key(&number, |entry| entry.number) {
             let left = self.entries.remove(place);
             self.bytes -= left.as_ref().map_or(0, |entry| entry.bytes);
             return (left.map(|entry| entry.item), false);
         }
-        // Otherwise it was answered, by a batch before.
+        // Otherwise it was answered, in an earlier batch.
         if number >= self.out.first && number <= self.out.last {
             self.out.waiting -= 1;
             return (None, self.out.waiting == 0);
@@ -80,20 +80,20 @@ impl<I, A> Inbox<I, A> {
         (None, false)
     }
 
-    /// Whether all callers of the batch that is out have left.
+    /// Whether all callers of the batch that is under way have left.
     pub(super) fn is_abandoned(&self) -> bool {
         self.out.waiting == 0
     }
 
-    /// The next items, the oldest first: at most `batch_max`, and no more bytes than a call may have. If there are none,
-    /// the task ends.
+    /// Takes the next items, oldest first: at most `batch_max` items, and at most the bytes that a call may have. If
+    /// there are none, the task ends.
     pub(super) fn next_batch(&mut self, batch_max: usize) -> Option<Batch<I, A>> {
         let mut bytes = 0;
         let fits = |entry: &&Entry<I, A>| {
             bytes += entry.bytes;
             bytes <= CALL_BYTES_MAX
         };
-        // One always goes, however large.
+        // One item is always sent, however large.
         let len = self.entries.iter().take(batch_max).take_while(fits).count().max(1).min(self.entries.len());
         let (Some(first), Some(last)) = (self.entries.front(), self.entries.get(len.wrapping_sub(1))) else {
             self.has_task = false;
@@ -110,14 +110,14 @@ impl<I, A> Inbox<I, A> {
         Some(Batch { items, callers })
     }
 
-    /// The task has ended: whoever still waits for one.
+    /// The task has ended. Returns all callers that still wait.
     pub(super) fn abort(&mut self) -> Vec<Caller<A>> {
         self.has_task = false;
         self.bytes = 0;
         self.entries.drain(..).map(|entry| entry.caller).collect()
     }
 
-    /// For a planted fault, as is the next.
+    /// Used by a planted fault, like the next function.
     #[cfg(delayline_interleaved)]
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -128,7 +128,7 @@ impl<I, A> Inbox<I, A> {
         self.has_task = false;
     }
 
-    /// After a burst.
+    /// Frees memory after a burst.
     fn give_memory_back(&mut self) {
         const KEPT_MAX: usize = 64;
         self.entries.shrink_to(KEPT_MAX);

@@ -1,4 +1,4 @@
-//! What a call must be for it to be joined with others.
+//! The kinds of calls that can be joined.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,27 +8,27 @@ use crate::{QueueName, Result};
 
 /// A kind of call that can be joined.
 pub(crate) trait Kind: Sized + Send + Sync + 'static {
-    /// What such calls go by: where those meet that are joined.
+    /// The path on which such calls meet: calls with the same one are joined.
     type Way: Send + Sync + 'static;
     type Item: Send + Unpin + 'static;
     type Answer: Send + 'static;
 
     fn committer(way: &Self::Way) -> &Committer<Self::Item, Self::Answer>;
     fn limits(way: &Self::Way) -> Limits<'_>;
-    /// What an item adds to a call, in bytes, roughly.
+    /// Approximate size that an item adds to a call, in bytes.
     fn size(item: &Self::Item) -> usize;
     fn send(way: &Self::Way, items: Vec<Self::Item>) -> Sending<'_, Self::Answer>;
 }
 
-/// A batch on its way.
+/// A batch that is being sent.
 pub(crate) type Sending<'a, T> = Pin<Box<dyn Future<Output = Result<Vec<Result<T>>>> + Send + 'a>>;
 
-/// What holds for the calls of one kind on one way.
+/// The limits of the calls of one kind on one path.
 pub(crate) struct Limits<'a> {
-    /// Where they go, to be told by.
+    /// The queue, for messages.
     pub(crate) queue: &'a QueueName,
-    /// The most items in one call.
+    /// Maximum number of items in one call.
     pub(crate) batch_max: usize,
-    /// The most bytes that wait to be sent.
+    /// Maximum number of bytes that wait to be sent.
     pub(crate) bytes_max: usize,
 }

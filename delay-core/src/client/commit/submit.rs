@@ -1,4 +1,4 @@
-//! One call: by itself where nothing is under way, and otherwise by way of the inbox.
+//! One call: sent alone if no other is under way, otherwise through the inbox.
 
 use std::future::Future;
 use std::mem;
@@ -19,13 +19,13 @@ use crate::client::answers::only;
 use crate::faults::{Fault, is_planted};
 use crate::{Error, ErrorKind, Result};
 
-/// One call, made together with others where there are any.
+/// One call, joined with others if there are any.
 ///
-/// Written by hand, because as an `async fn` it moved its item several times: on a store in memory that was a third of
-/// the whole call.
+/// Written by hand: as an `async fn`, it moved its item several times, which took a third of the whole call on a store
+/// in memory.
 ///
 /// # Cancel safety
-/// Dropped before it was sent, it is not. After that, its outcome is not known.
+/// A call that is dropped before it was sent is not sent. After that, its outcome is unknown.
 pub(crate) struct Submit<'a, K: Kind> {
     way: &'a Arc<K::Way>,
     state: State<'a, K>,
@@ -33,8 +33,8 @@ pub(crate) struct Submit<'a, K: Kind> {
 
 enum State<'a, K: Kind> {
     New(K::Item),
-    /// Goes by itself. From when on it has to wait for its answer, others see that it is under way, and it has a deadline: so
-    /// a store that answers at once never has anybody wait, and needs no timer.
+    /// Sent alone. Only when it has to wait for its answer does it count as under way and get a deadline: a store that
+    /// answers at once never makes others wait, and needs no timer.
     Alone {
         sending: Sending<'a, K::Answer>,
         waits: Option<Waits<'a, K::Item, K::Answer>>,
@@ -43,7 +43,7 @@ enum State<'a, K: Kind> {
     Ended,
 }
 
-/// Makes one call.
+/// Starts a call.
 pub(crate) fn submit<K: Kind>(way: &Arc<K::Way>, item: K::Item) -> Submit<'_, K> {
     Submit { way, state: State::New(item) }
 }
@@ -54,7 +54,7 @@ impl<K: Kind> Future for Submit<'_, K> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         if matches!(this.state, State::New(_)) {
-            // A store that answers at once would otherwise let a loop of calls keep its thread to itself.
+            // Without this, a store that answers at once would let a loop of calls monopolize its thread.
             ready!(pin!(consume_budget()).poll(cx));
             this.state = match mem::replace(&mut this.state, State::Ended) {
                 State::New(item) => match begin(this.way, item) {
@@ -79,7 +79,7 @@ impl<K: Kind> Future for Submit<'_, K> {
 
 fn begin<K: Kind>(way: &Arc<K::Way>, item: K::Item) -> Result<State<'_, K>> {
     if K::committer(way).is_any_under_way()
-        // Otherwise nothing could be spawned that would empty the inbox.
+        // Without a runtime, nothing could be spawned to empty the inbox.
         && let Ok(runtime) = Handle::try_current()
     {
         return Waiting::new(way, item, &runtime).map(State::Together);
@@ -87,10 +87,10 @@ fn begin<K: Kind>(way: &Arc<K::Way>, item: K::Item) -> Result<State<'_, K>> {
     Ok(State::Alone { sending: K::send(way, vec![item]), waits: None })
 }
 
-/// A call that goes by itself and has to wait for its answer.
+/// A call that was sent alone and has to wait for its answer.
 struct Waits<'a, I, A> {
     _under_way: UnderWay<'a, I, A>,
-    /// None outside a runtime.
+    /// `None` outside a runtime.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
@@ -100,7 +100,7 @@ impl<'a, I, A> Waits<'a, I, A> {
         Self { _under_way: UnderWay::new(committer), deadline }
     }
 
-    /// Ready once that took too long.
+    /// Ready once the call took too long.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         match &mut self.deadline {
             Some(deadline) => deadline.as_mut().poll(cx).map(|()| too_late()),
@@ -125,7 +125,8 @@ impl<I, A> Drop for UnderWay<'_, I, A> {
     }
 }
 
-/// A caller whose item is in the inbox or was sent from it. Dropped, it takes its item out, or tells that it is gone.
+/// A caller whose item is in the inbox or was sent from it. If it is dropped, it takes its item out, or reports that it
+/// is gone.
 pub(super) struct Waiting<'a, K: Kind> {
     committer: &'a Committer<K::Item, K::Answer>,
     number: u64,
@@ -134,7 +135,7 @@ pub(super) struct Waiting<'a, K: Kind> {
 
 impl<'a, K: Kind> Waiting<'a, K> {
     /// # Errors
-    /// [`Busy`](ErrorKind::Busy) where too much waits already.
+    /// [`Busy`](ErrorKind::Busy) if too much waits already.
     pub(super) fn new(way: &'a Arc<K::Way>, item: K::Item, runtime: &Handle) -> Result<Self> {
         let committer = K::committer(way);
         let (sender, receiver) = oneshot::channel();
@@ -148,7 +149,7 @@ impl<'a, K: Kind> Waiting<'a, K> {
         let (number, is_first) = inbox.push(item, bytes, sender);
         drop(inbox);
         if is_first {
-            // Not under the lock: a runtime that has shut down drops it here and now.
+            // Not under the lock: a runtime that has shut down drops the task immediately.
             runtime.spawn(empty(Carrier::<K>::new(way.clone())));
         }
         Ok(Self { committer, number, answer: Some(receiver) })
@@ -158,7 +159,7 @@ impl<'a, K: Kind> Waiting<'a, K> {
         let Some(receiver) = &mut self.answer else { return Poll::Pending };
         let answer = ready!(Pin::new(receiver).poll(cx));
         self.answer = None;
-        let died = |_| Err(Error::new(ErrorKind::Ambiguous, "the task that carried this call died under it"));
+        let died = |_| Err(Error::new(ErrorKind::Ambiguous, "the task that sent this joined call died"));
         Poll::Ready(answer.unwrap_or_else(died))
     }
 }
@@ -183,7 +184,7 @@ impl<K: Kind> Drop for Waiting<'_, K> {
             if batch_abandoned {
                 self.committer.abandoned.notify_one();
             }
-            // Not under the lock: it may be large.
+            // Not under the lock: the item may be large.
             drop(item);
         }
     }
