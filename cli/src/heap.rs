@@ -3,10 +3,15 @@
 //! Other commands pay one load and a branch for each allocation. What was allocated before counting began and is freed
 //! later makes the count smaller, so only differences mean something; a base keeps them from going below zero.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
 
-/// The system's allocator, and a count of what is in use.
+#[cfg(not(all(feature = "jemalloc", not(target_env = "msvc"))))]
+use std::alloc::System as Inner;
+#[cfg(all(feature = "jemalloc", not(target_env = "msvc")))]
+use tikv_jemallocator::Jemalloc as Inner;
+
+/// An allocator, and a count of what is in use.
 struct Counting;
 
 #[global_allocator]
@@ -64,13 +69,13 @@ fn shrunk(by: usize) {
     }
 }
 
-// SAFETY: every method passes its arguments to the system's allocator as they are and returns its answer as it is, so
+// SAFETY: every method passes its arguments to the allocator below as they are and returns its answer as it is, so
 // it keeps the contract as far as that does. Counting touches atomics only: it neither allocates nor panics.
 #[allow(unsafe_code, reason = "an allocator can't be written without; the demo's heap is measured with it")]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise, passed on.
-        let block = unsafe { System.alloc(layout) };
+        let block = unsafe { Inner.alloc(layout) };
         if !block.is_null() {
             grown(layout.size());
         }
@@ -79,7 +84,7 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise, passed on.
-        let block = unsafe { System.alloc_zeroed(layout) };
+        let block = unsafe { Inner.alloc_zeroed(layout) };
         if !block.is_null() {
             grown(layout.size());
         }
@@ -88,13 +93,13 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // SAFETY: the caller's promise, passed on.
-        unsafe { System.dealloc(block, layout) };
+        unsafe { Inner.dealloc(block, layout) };
         shrunk(layout.size());
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: the caller's promise, passed on.
-        let moved = unsafe { System.realloc(block, layout, new_size) };
+        let moved = unsafe { Inner.realloc(block, layout, new_size) };
         if !moved.is_null() {
             if new_size >= layout.size() {
                 grown(new_size - layout.size());

@@ -43,6 +43,11 @@ mod work;
 
 use std::process::ExitCode;
 
+/// The laboratory has an allocator of its own in `heap`, which counts on top of this one.
+#[cfg(all(feature = "jemalloc", not(target_env = "msvc"), not(feature = "lab")))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 use clap::Parser;
 
 use crate::args::{Args, Command};
