@@ -1,4 +1,4 @@
-//! What can be said on the command line.
+//! The command line: the global options and the list of commands.
 
 use clap::{Parser, Subcommand};
 
@@ -20,7 +20,7 @@ use crate::store::args::StoreCommand;
 use crate::watch::args::WatchArgs;
 use crate::work::args::WorkArgs;
 
-/// Delayed tasks: hand them in now, have each run at its due time.
+/// Schedule delayed tasks, and run each when it is due.
 #[derive(Debug, Parser)]
 #[command(
     name = "delayline",

@@ -1,4 +1,4 @@
-//! Standard error: what is said to people, around a progress bar that may be shown there.
+//! Standard error: messages for people, written around a progress bar that may be there.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -12,15 +12,15 @@ use indicatif::ProgressBar;
 
 use crate::exit::Failure;
 
-/// So many lines of one kind are shown on a terminal, where more would push everything else out of sight.
+/// Lines of one kind that are shown on a terminal; more would push everything else out of sight.
 const LINES_ON_TERMINAL_MAX: u64 = 100;
 
-/// So much is said about one bad line, which may be of any length itself.
+/// Bytes of the message about one bad line, which may be of any length itself.
 const BAD_LINE_BYTES_MAX: usize = 500;
 
 const LEAVE_PATIENCE: Duration = Duration::from_millis(100);
 
-/// All writing to standard error goes through here. What can't be written is nobody's concern.
+/// All writing to standard error goes through here. Errors of writing are ignored.
 #[derive(Debug)]
 pub(crate) struct Console {
     quiet: bool,
@@ -49,26 +49,26 @@ impl Console {
         self.bar.get().is_some_and(|bar| !bar.is_finished())
     }
 
-    /// Something that has to be said.
+    /// Writes a message, also with `--quiet`.
     pub(crate) fn say(&self, what: impl fmt::Display) {
         self.write(format!("delayline: {what}\n").as_bytes());
     }
 
-    /// Something that goes without saying for those who want it quiet.
+    /// Writes a message, but not with `--quiet`.
     pub(crate) fn note(&self, what: impl fmt::Display) {
         if !self.quiet {
             self.say(what);
         }
     }
 
-    /// What is wrong with a line of the input, in the form that editors jump to.
+    /// Reports a bad line of the input, in the form that editors can jump to.
     pub(crate) fn bad_line(&self, file: &str, line: u64, what: &str) {
         let before = self.bad_lines.fetch_add(1, Ordering::Relaxed);
         if !self.terminal || before < LINES_ON_TERMINAL_MAX {
             let what = &what[..what.floor_char_boundary(BAD_LINE_BYTES_MAX)];
             self.write(format!("{file}:{line}: {}\n", printable(what)).as_bytes());
         } else if before == LINES_ON_TERMINAL_MAX {
-            self.say("more bad lines are counted, but not shown here; send stderr to a file to see them all");
+            self.say("further bad lines are counted but not shown; redirect stderr to a file to see all");
         }
     }
 
@@ -77,12 +77,12 @@ impl Console {
         self.bad_lines.load(Ordering::Relaxed)
     }
 
-    /// How many lines of a list are worth showing.
+    /// The maximum number of lines of a list.
     pub(crate) fn list_max(&self) -> usize {
         if self.terminal { LINES_ON_TERMINAL_MAX as usize } else { usize::MAX }
     }
 
-    /// Bytes as they are, such as what a command said; may wait for whoever reads them.
+    /// Writes bytes as they are, such as the output of a command. May wait for the reader.
     pub(crate) fn write(&self, bytes: &[u8]) {
         self.without_bar(|| {
             let mut stderr = io::stderr().lock();
@@ -90,7 +90,7 @@ impl Console {
         });
     }
 
-    /// Does something while no bar is in its way.
+    /// Does something while the bar is hidden.
     pub(crate) fn without_bar<R>(&self, work: impl FnOnce() -> R) -> R {
         match self.bar.get() {
             Some(bar) if !bar.is_finished() => bar.suspend(work),
@@ -106,7 +106,7 @@ impl Console {
         move || console.leave()
     }
 
-    /// Takes the bar off, when the program is about to be gone. It does not wait for a terminal that hangs.
+    /// Removes the bar when the program is about to end. It does not wait for a terminal that hangs.
     pub(crate) fn leave(self: &Arc<Self>) {
         let (done, wait) = sync_channel(1);
         let console = self.clone();
@@ -122,12 +122,12 @@ impl Console {
     }
 }
 
-/// What a program that could not even start has to say.
+/// Writes the error of a command that could not start.
 pub(crate) fn last_words(failure: &Failure) {
     Console::new(false).say(failure);
 }
 
-/// Text from outside, with nothing in it that a terminal would obey.
+/// Text from outside, without control characters that a terminal would obey.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

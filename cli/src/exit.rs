@@ -1,4 +1,4 @@
-//! How the program ends: one code for each way, which `--help` and `docs/cli.md` list.
+//! The exit codes, which `--help` and `docs/cli.md` list, and the errors that end a command.
 
 use std::error::Error as _;
 use std::fmt;
@@ -11,21 +11,21 @@ use nix::sys::signal::Signal;
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0    everything was delivered or completed
-  1    it could not start (file, backend), or broke off (output closed, I/O)
+  1    could not start (file, backend), or broke off (output closed, I/O)
   2    the command line is wrong
   3    lines of the input were bad; the others ran (with --strict, none ran)
-  4    some tasks ended as dead letters, which are listed (comes before 3)
+  4    some tasks ended as dead letters, listed on stderr (overrides 3)
   5    `conform`, `bench`: a promise does not hold
-  6    a task that was named is not there (comes before 8)
+  6    a named task is not there (overrides 8)
   7    the backend can't do that; `memory:` keeps nothing beyond one command
-  8    a task was in flight: `cancel` marked it, `move` left it alone
+  8    a named task is in flight: `cancel` marked it, `move` did nothing
   9    `bench --against`: a figure is worse, beyond noise
   130  interrupted by Ctrl-C (143 by SIGTERM, 129 by SIGHUP)
 
 Environment:
-  DELAYLINE_BACKEND  the backend's URL, where --backend does not say it
-  DELAYLINE_LOG      what is logged, such as info or delayline_core=debug;
-                     comes before -v
+  DELAYLINE_BACKEND  URL of the backend, if --backend is not given
+  DELAYLINE_LOG      log levels, such as info or delayline_core=debug;
+                     takes precedence over -v
   NO_COLOR           no colours in help and logs";
 
 /// The way a command ended. Usage errors end with 2 inside the argument parser.
@@ -33,9 +33,9 @@ Environment:
 pub(crate) enum Exit {
     /// 0: everything was delivered or completed.
     Done,
-    /// 1: it could not start, or broke off.
+    /// 1: the command could not start, or it broke off.
     Failed,
-    /// 2: the command line is wrong, as the argument parser can't tell.
+    /// 2: the command line is wrong in a way that the argument parser can't detect.
     Usage,
     /// 3: lines of the input were bad; the others ran, or none with `--strict`.
     BadLines,
@@ -43,13 +43,13 @@ pub(crate) enum Exit {
     DeadLetters,
     /// 5: a promise does not hold.
     PromiseBroken,
-    /// 6: a task that was named is not there.
+    /// 6: a named task is not there.
     NotFound,
     /// 7: the backend can't do that.
     Unsupported,
-    /// 8: a task that was named is in flight.
+    /// 8: a named task is in flight.
     InFlight,
-    /// 9: a figure is worse than in the report that it is compared with.
+    /// 9: a figure is worse than in the earlier report.
     Slower,
     /// 128 + n: interrupted by signal n, so 130 for Ctrl-C and 143 for SIGTERM.
     Interrupted(Signal),
@@ -79,7 +79,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command could not start, or broke off: one line for people, and the code that the program ends with.
+/// Why a command could not start, or broke off: one line for people, and the exit code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     text: String,
@@ -91,17 +91,17 @@ impl Failure {
         Self { text: what.into(), exit: Exit::Failed }
     }
 
-    /// With another code than 1.
+    /// Sets an exit code other than 1.
     pub(crate) fn exit(self, exit: Exit) -> Self {
         Self { exit, ..self }
     }
 
-    /// How the program ends for it.
+    /// The way in which the program ends.
     pub(crate) fn exits(&self) -> Exit {
         self.exit
     }
 
-    /// What was being done, and what the system said to it.
+    /// An I/O error: what was being done, and the system's message.
     pub(crate) fn io(doing: impl fmt::Display, error: &io::Error) -> Self {
         Self::new(format!("{doing}: {}", io_text(error)))
     }
@@ -110,14 +110,14 @@ impl Failure {
 impl From<delayline::Error> for Failure {
     fn from(e: delayline::Error) -> Self {
         let mut text = match e.kind() {
-            // Their sentences say it all.
+            // Their messages need no kind in front of them.
             delayline::ErrorKind::Config | delayline::ErrorKind::Invalid => e.message().to_owned(),
             _ => e.to_string(),
         };
         let mut cause = e.source();
         while let Some(inner) = cause {
             let why = inner.to_string();
-            // Some say what their causes say.
+            // Some errors repeat the text of their cause.
             if !text.ends_with(&why) {
                 text.push_str(": ");
                 text.push_str(&why);
@@ -135,7 +135,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What the system said, without the number that only programs want.
+/// The system's message, without the error number.
 pub(crate) fn io_text(error: &io::Error) -> String {
     let text = error.to_string();
     match text.rfind(" (os error ") {

@@ -1,12 +1,12 @@
-//! What every command understands.
+//! The options of every command.
 
 use clap::ArgAction;
 
-/// What every command understands.
+/// The options of every command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Global {
-    /// Where the tasks are kept: `memory:` is this process, and ends with it; others outlive it, such as
-    /// `redis://127.0.0.1`.
+    /// URL of the store that keeps the tasks. `memory:` is in this process and ends with it; the others outlive the
+    /// process, such as `redis://127.0.0.1`.
     #[arg(
         long,
         global = true,
@@ -18,7 +18,7 @@ pub(crate) struct Global {
     )]
     pub(crate) backend: String,
 
-    /// Log more to stderr: -v what happens, -vv in detail, -vvv everything.
+    /// Log to stderr: -v at level info, -vv debug, -vvv trace.
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
 }

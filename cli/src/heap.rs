@@ -1,17 +1,21 @@
-//! The heap of this process, counted: every byte that is asked for and given back while the demo runs.
+//! Counts the heap of this process: every byte that is allocated and freed while the demo runs.
 //!
-//! Other commands pay one load and a branch for each allocation. What was allocated before counting began and is freed
-//! later makes the count smaller, so only differences mean something; a base keeps them from going below zero.
+//! In other commands this costs one load and one branch per allocation. Memory that was allocated before counting began
+//! and is freed later lowers the count, so only differences are meaningful; a base value keeps the count above zero.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
 
+<<<<<<< HEAD
 #[cfg(not(all(feature = "jemalloc", not(target_env = "msvc"))))]
 use std::alloc::System as Inner;
 #[cfg(all(feature = "jemalloc", not(target_env = "msvc")))]
 use tikv_jemallocator::Jemalloc as Inner;
 
 /// An allocator, and a count of what is in use.
+=======
+/// The system's allocator, with a count of the bytes in use.
+>>>>>>> prose-cli
 struct Counting;
 
 #[global_allocator]
@@ -21,7 +25,7 @@ static COUNTS: AtomicBool = AtomicBool::new(false);
 static LIVE: AtomicIsize = AtomicIsize::new(0);
 static PEAK: AtomicIsize = AtomicIsize::new(0);
 
-/// Begins to count, from nothing.
+/// Starts counting, from zero.
 pub(crate) fn start() {
     LIVE.store(0, Ordering::Relaxed);
     COUNTS.store(true, Ordering::Relaxed);
@@ -32,17 +36,17 @@ pub(crate) fn live() -> u64 {
     bytes(&LIVE)
 }
 
-/// Counts no more, so that what is timed does not pay for it.
+/// Stops counting, so that measurements of time do not include its cost.
 pub(crate) fn stop() {
     COUNTS.store(false, Ordering::Relaxed);
 }
 
-/// The most that was in use since [`reset_peak`].
+/// The maximum of bytes in use since [`reset_peak`].
 pub(crate) fn peak() -> u64 {
     bytes(&PEAK)
 }
 
-/// Forgets the peak before this moment.
+/// Resets the peak to the bytes in use now.
 pub(crate) fn reset_peak() {
     PEAK.store(LIVE.load(Ordering::Relaxed), Ordering::Relaxed);
 }

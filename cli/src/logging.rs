@@ -1,4 +1,4 @@
-//! Logs of the libraries, on standard error.
+//! Logs of the libraries, written to standard error.
 
 use std::io;
 use std::sync::Arc;
@@ -10,21 +10,22 @@ use tracing_subscriber::prelude::*;
 use crate::console::Console;
 use crate::exit::Failure;
 
-/// The variable that says in detail what is logged.
+/// The environment variable with log levels by target.
 const VARIABLE: &str = "DELAYLINE_LOG";
 
-/// The driver of RabbitMQ calls it an error when a queue that is looked for is not there yet, and when a channel is closed.
-/// What becomes of single tasks, the summary and the list of dead letters say; that a store is away, and back, nobody else
-/// does. What a driver complains of, such as a queue that is not there yet, the backend's answers tell where it matters.
+/// The default levels. The summary and the list of dead letters report what becomes of single tasks, so the worker logs
+/// errors only. Outages of a store are logged, because nothing else reports them. RabbitMQ's driver is silent: it logs
+/// an error when a queue that is looked for does not exist yet, and when a channel is closed. If such a problem
+/// matters, the backend's answer reports it.
 const QUIET: &str =
     "warn,lapin=off,delayline_core::outage=info,delayline_core::worker=error,delayline_core::consume::fetch=error";
 
-/// Begins to log: as the variable says, or as much as `-v` was given.
+/// Starts logging, at the levels of the variable or of `-v`.
 pub(crate) fn start(verbose: u8, console: Arc<Console>) -> Result<(), Failure> {
     start_with(QUIET, verbose, console)
 }
 
-/// As [`start`], for a command that provokes troubles itself: without `-v` nothing is logged.
+/// As [`start`], for a command that provokes errors on purpose: without `-v`, nothing is logged.
 pub(crate) fn start_silent(verbose: u8, console: Arc<Console>) -> Result<(), Failure> {
     start_with("off", verbose, console)
 }
@@ -41,8 +42,8 @@ fn start_with(quiet: &str, verbose: u8, console: Arc<Console>) -> Result<(), Fai
         },
     };
     let filter: Targets = directives.parse().map_err(|e| {
-        let form = "levels by target are expected, such as `info` or `warn,delayline_redis=debug`";
-        Failure::new(format!("{VARIABLE} can't be understood: {e}; {form}"))
+        let form = "expected levels by target, such as `info` or `warn,delayline_redis=debug`";
+        Failure::new(format!("{VARIABLE} is invalid: {e}; {form}"))
     })?;
     let terminal = console.is_terminal();
     let records = tracing_subscriber::fmt::layer()

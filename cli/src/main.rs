@@ -1,8 +1,8 @@
-//! The command line of delayline. Standard output carries what programs read; everything for people goes to standard error.
+//! The command line of delayline. Standard output carries results; messages for people go to standard error.
 
 #![cfg_attr(
     not(all(feature = "lab", feature = "tui", feature = "metrics-server")),
-    allow(dead_code, reason = "what commands share is there whichever of them are built")
+    allow(dead_code, reason = "shared code is compiled no matter which commands are built")
 )]
 
 mod args;

@@ -1,4 +1,4 @@
-//! What this program was built without: it is refused with the Cargo feature that brings it in.
+//! Commands and options that this build lacks: the error names their Cargo feature.
 
 #[cfg(not(all(feature = "lab", feature = "tui", feature = "metrics-server")))]
 use crate::exit::{Exit, Failure};
@@ -10,7 +10,7 @@ pub(crate) fn not_built(what: &str, feature: &str) -> Failure {
         .exit(Exit::Usage)
 }
 
-/// Hidden from help.
+/// The missing commands, hidden from help.
 #[cfg(not(all(feature = "lab", feature = "tui")))]
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Missing {
@@ -28,7 +28,7 @@ pub(crate) enum Missing {
     Watch(Anything),
 }
 
-/// Whatever it is given.
+/// Any arguments.
 #[cfg(not(all(feature = "lab", feature = "tui")))]
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
@@ -39,7 +39,7 @@ pub(crate) struct Anything {
 
 #[cfg(not(all(feature = "lab", feature = "tui")))]
 impl Missing {
-    /// Says which feature it needs.
+    /// The error, which names the feature.
     pub(crate) fn main(self) -> Result<Exit, Failure> {
         let (command, feature) = match self {
             #[cfg(not(feature = "lab"))]

@@ -1,7 +1,8 @@
-//! Standard output, a contract with programs: one JSON object a line for each task, documented in `docs/cli.md`.
+//! Standard output: one line with a JSON object for each task. It is a contract with programs, documented in
+//! `docs/cli.md`.
 //!
-//! A thread of its own does the writing, in pieces that a pipe takes without waiting, so that a reader who has stopped
-//! reading can't keep the run from being stopped, and it is known which lines got out.
+//! A dedicated thread writes, in pieces that a pipe accepts without blocking. So a reader that has stopped reading
+//! can't prevent the run from stopping, and the thread knows which lines were written.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -23,12 +24,12 @@ use crate::console::Console;
 use crate::exit::Failure;
 use crate::signal::{Cause, Stop};
 
-/// The most that a pipe takes without waiting once it says that it can take something (PIPE_BUF on Linux).
+/// Bytes that a pipe accepts without blocking once it is writable (PIPE_BUF on Linux).
 const PIECE: usize = 4096;
-/// When the run is stopped, how long a line that is half out may take to get out whole.
+/// When the run is stopped, the time limit for finishing a line that is half written.
 const HALF_A_LINE_PATIENCE: Duration = Duration::from_millis(500);
 
-/// A delivery as programs see it. The order of the fields is part of the contract.
+/// A delivery as it is written. The order of the fields is part of the contract.
 #[derive(Serialize)]
 struct Line<'a> {
     id: &'a TaskId,
@@ -42,7 +43,7 @@ struct Line<'a> {
     group: Option<&'a GroupName>,
 }
 
-/// The payload as JSON. One that is none, which another program may have put into a shared queue, is shown as text.
+/// The payload as JSON. A payload that is not JSON, from another program on a shared queue, is shown as text.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(crate) enum Payload<'a> {
@@ -59,7 +60,7 @@ impl<'a> Payload<'a> {
     }
 }
 
-/// Lines to be written, and where each of them ends.
+/// Lines to be written, and the end of each.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
     bytes: Vec<u8>,
@@ -84,7 +85,7 @@ impl Lines {
     /// A line with one JSON value.
     pub(crate) fn json(&mut self, line: &impl Serialize) -> Result<(), Failure> {
         serde_json::to_writer(&mut self.bytes, line)
-            .map_err(|e| Failure::new(format!("a line can't be written as JSON: {e}")))?;
+            .map_err(|e| Failure::new(format!("cannot write a line as JSON: {e}")))?;
         self.end();
         Ok(())
     }
@@ -101,12 +102,12 @@ impl Lines {
     }
 }
 
-/// How far writing came.
+/// How far writing got.
 #[derive(Debug)]
 pub(crate) struct Written {
-    /// So many lines are out, in order.
+    /// Number of lines that were written, in order.
     pub(crate) lines: usize,
-    /// Whether that was the end of it: by an error, or because the run was stopped.
+    /// Why writing ended, if it did: by an error, or because the run was stopped.
     pub(crate) ended: Option<Ended>,
 }
 
@@ -144,7 +145,7 @@ impl Output {
         Ok(Self { jobs })
     }
 
-    /// Writes lines, all of them or up to where it ends.
+    /// Writes lines, until all are written or writing ends.
     pub(crate) async fn write(&self, lines: Lines) -> Written {
         let (done, written) = oneshot::channel();
         let gone = || Written { lines: 0, ended: Some(Ended::Failed(Failure::new("the thread for stdout has ended"))) };
@@ -167,7 +168,7 @@ fn watch(file: File, stop: Stop) -> Result<(), Failure> {
                     stop.stop(Cause::OutputClosed);
                 }
                 Ok(_) | Err(Errno::EINTR) => {}
-                // What is wrong with it shows when something is written.
+                // The next write reports the error.
                 Err(_) => return,
             }
         }
@@ -181,7 +182,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Failure
 
 struct Writer {
     file: File,
-    /// Whether it can keep a writer waiting, as pipes and terminals do.
+    /// Whether writing can block, as on pipes and terminals.
     waits: bool,
     stop: Stop,
     /// Set once the run is stopped.
@@ -214,7 +215,7 @@ impl Writer {
         Written { lines: lines.ends.partition_point(|end| *end <= at), ended }
     }
 
-    /// Writes some of it; `None` if the run is stopped and there was no room for it.
+    /// Writes some bytes; `None` if the run is stopped and the pipe has no room.
     fn write_piece(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
         let piece = if !self.waits {
             bytes
@@ -224,7 +225,7 @@ impl Writer {
             return Ok(None);
         };
         match self.file.write(piece) {
-            // It may have been set up by others not to wait.
+            // Other programs may have made it non-blocking.
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(Some(0)),
             written => written.map(Some),
         }
@@ -256,8 +257,8 @@ impl Writer {
     }
 }
 
-/// Where the next piece for a pipe ends: with a line, where a whole one fits, so that it gets out in one step or not at
-/// all.
+/// The end of the next piece for a pipe. It is the end of a line if a whole line fits, so that lines are written in one
+/// step or not at all.
 fn piece_end(ends: &[usize], at: usize, line_end: usize) -> usize {
     let fitting = ends[..ends.partition_point(|end| *end <= at + PIECE)].last();
     fitting.copied().filter(|end| *end > at).unwrap_or(line_end)

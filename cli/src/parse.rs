@@ -1,4 +1,4 @@
-//! Values on the command line, from text; what is wrong with one is a sentence for people.
+//! Parsers for values on the command line. Errors are sentences for people.
 
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ pub(crate) fn queue_name(text: &str) -> Result<QueueName, String> {
 }
 
 pub(crate) fn attempts(text: &str) -> Result<Attempts, String> {
-    let number = text.parse().map_err(|_| "not a whole number".to_owned())?;
+    let number = text.parse().map_err(|_| "expected a whole number".to_owned())?;
     Attempts::new(number).map_err(|e| e.message().to_owned())
 }
 
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|e| format!("{e}; write it like 500ms, 10s or 1h 30m"))
+    humantime::parse_duration(text).map_err(|e| format!("{e}; expected a duration such as 500ms, 10s or 1h 30m"))
 }
 
 pub(crate) fn some_time(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        Duration::ZERO => Err("it has to be longer than nothing".to_owned()),
+        Duration::ZERO => Err("expected a duration longer than zero".to_owned()),
         time => Ok(time),
     }
 }

@@ -1,4 +1,4 @@
-//! The progress bar: on standard error, where that is a terminal.
+//! The progress bar on standard error, if that is a terminal.
 
 use std::io;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::words::{many, span};
 
 const REDRAW_EVERY: Duration = Duration::from_millis(100);
 
-/// What comes sooner than that is there before it can be read.
+/// Waits shorter than this are not shown: they end before anyone can read them.
 const SOON: Duration = Duration::from_millis(100);
 
-/// A bar that is kept up to date by a thread of its own, until dropped.
+/// A bar that a dedicated thread updates until it is dropped.
 pub(crate) struct Progress {
     bar: ProgressBar,
     end: Option<SyncSender<()>>,
@@ -26,7 +26,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Shows a bar; none if standard error is no terminal, or can't have one.
+    /// Shows a bar. `None` if standard error is not a terminal, or can't show one.
     pub(crate) fn start(console: &Console, tally: Arc<Tally>, done: &'static str) -> Option<Self> {
         let bar = bar(console)?;
         let (end, ended) = sync_channel(0);
@@ -54,7 +54,7 @@ impl Drop for Progress {
     }
 }
 
-/// A bar that whoever asked for it keeps up to date; none if standard error is no terminal, or can't have one.
+/// A bar that the caller updates. `None` if standard error is not a terminal, or can't show one.
 pub(crate) fn bar(console: &Console) -> Option<ProgressBar> {
     if !console.is_terminal() || std::env::var_os("TERM").is_some_and(|term| term == "dumb") {
         return None;
@@ -67,8 +67,8 @@ pub(crate) fn bar(console: &Console) -> Option<ProgressBar> {
     Some(bar)
 }
 
-/// The terminal, without the blanks that a bar is filled up with: after them, the `^C` that a terminal writes goes to the
-/// next line, and the bar would not be found again to be cleared.
+/// The terminal, without the blanks that a bar is padded with. After such blanks, the terminal writes `^C` to the next
+/// line, and the bar could not be cleared.
 #[derive(Debug)]
 struct Unpadded(Term);
 
@@ -145,7 +145,7 @@ fn message(counts: Counts, next_due_in: Option<Duration>, done: &str) -> String 
     parts.join(", ")
 }
 
-/// A time that is counted down before one's eyes: no finer than that makes sense.
+/// A time for a countdown, no finer than can be read.
 fn tenths(wait: Duration) -> String {
     if wait < Duration::from_secs(10) { format!("{:.1}s", wait.as_secs_f64()) } else { span(wait) }
 }

@@ -1,11 +1,11 @@
-//! URLs and command lines as they may be shown: without passwords.
+//! URLs and command lines without passwords, for messages and reports.
 
-/// A URL without its password, and without its options, which may hold another one.
+/// A URL without its password, and without its options, which may contain another one.
 pub(crate) fn redacted(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.split('?').next().unwrap_or_default().to_owned();
     };
-    // A password may hold any of these characters, also where it should not; so the last `@` counts.
+    // A password may contain any of these characters, even unescaped; so the last `@` counts.
     let (user, place) = rest.rsplit_once('@').unwrap_or(("", rest));
     let user = user.split(':').next().unwrap_or_default();
     let place = place.split(['?', '#']).next().unwrap_or_default();

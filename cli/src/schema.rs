@@ -1,4 +1,4 @@
-//! `delayline schema`: what makes the tables in Postgres, for applications that may not make tables themselves.
+//! `delayline schema`: the SQL that creates the tables in Postgres, for applications whose user may not create tables.
 
 use std::io::{self, Write};
 
@@ -6,23 +6,23 @@ use delayline::postgres::PostgresBackend;
 
 use crate::exit::{Exit, Failure};
 
-/// Writes the SQL that makes the tables in Postgres to stdout.
+/// Write the SQL that creates the tables in Postgres to stdout.
 ///
-/// An application whose user may make tables needs none of it.
+/// An application whose user may create tables does not need this command: delayline creates them when it connects.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   delayline schema | psql -1 'postgres://owner@db/app'
   delayline schema --schema exams > tables.sql
 
-Then connect with the option `migrate=off`. Who works with the tables without
-owning them needs the rights that are named at the top of the text.")]
+Then connect with the option `migrate=off`. A user who works with the tables
+without owning them needs the rights listed at the top of the SQL.")]
 pub(crate) struct SchemaArgs {
-    /// The schema that the tables are in.
+    /// Schema of the tables.
     #[arg(long, value_name = "NAME", default_value = "delayline")]
     schema: String,
 
-    /// The version of the tables that are there; 0 if there are none.
+    /// Version of the existing tables; 0 if there are none.
     #[arg(long, value_name = "VERSION", default_value = "0")]
     from: i32,
 }

@@ -1,6 +1,6 @@
-//! Stopping: by a signal, by an output that was closed, by what can't go on.
+//! Stopping a run: by a signal, by a closed output, or by an error.
 //!
-//! Signals are heard on a thread of their own, so that the second Ctrl-C ends the program whatever hangs.
+//! A dedicated thread handles signals, so that the second Ctrl-C ends the program even if other threads hang.
 
 use std::fmt;
 use std::io::{self, PipeReader, PipeWriter};
@@ -13,14 +13,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exit::{Exit, Failure};
 
-/// Tells every part of a run to come to its end. The first cause counts.
+/// Tells every part of a run to stop. The first cause counts.
 #[derive(Clone)]
 pub(crate) struct Stop(Arc<Inner>);
 
 struct Inner {
     token: CancellationToken,
     cause: OnceLock<Cause>,
-    /// For threads that wait in `poll`: the pipe's other end is closed to wake them.
+    /// Wakes threads that wait in `poll`, by closing this end of the pipe.
     wake: PipeReader,
     asleep: Mutex<Option<PipeWriter>>,
 }
@@ -28,11 +28,11 @@ struct Inner {
 /// Why a run stops before all is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// Ctrl-C and the like.
+    /// A signal, such as Ctrl-C.
     Signal(Signal),
-    /// Whoever read standard output has gone.
+    /// The reader of standard output is gone.
     OutputClosed,
-    /// It can't go on.
+    /// An error.
     Failed(Failure),
 }
 
@@ -44,7 +44,7 @@ impl Stop {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// Stops, if nothing has stopped it before.
+    /// Stops the run, if it is not stopped already.
     pub(crate) fn stop(&self, cause: Cause) {
         let _ = self.0.cause.set(cause);
         self.0.token.cancel();
@@ -55,7 +55,7 @@ impl Stop {
         self.0.token.is_cancelled()
     }
 
-    /// Returns when it is stopped.
+    /// Returns when the run is stopped.
     pub(crate) async fn stopped(&self) {
         self.0.token.cancelled().await;
     }
@@ -64,7 +64,7 @@ impl Stop {
         self.0.cause.get()
     }
 
-    /// Hung up when it is stopped: for `poll`.
+    /// A descriptor for `poll`, which hangs up when the run is stopped.
     pub(crate) fn wake(&self) -> &PipeReader {
         &self.0.wake
     }
@@ -76,7 +76,7 @@ impl fmt::Debug for Stop {
     }
 }
 
-/// Begins to hear signals: the first one stops, the second calls `at_once` and ends the program there and then.
+/// Starts handling signals: the first stops the run, the second calls `at_once` and ends the program at once.
 pub(crate) fn listen(stop: Stop, at_once: impl Fn() + Send + 'static) -> Result<(), Failure> {
     start(stop, at_once).map_err(|e| Failure::io("cannot listen for signals", &e))
 }
@@ -125,8 +125,8 @@ impl Heard {
     }
 }
 
-/// Whether the program was started with this signal ignored, as `nohup` does. Where that can't be read, it counts as
-/// ignored, and is left as it was.
+/// Whether the program was started with this signal ignored, as `nohup` does. If that can't be read, the signal counts
+/// as ignored and is not handled.
 fn ignored(signal: Signal) -> bool {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return true };
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

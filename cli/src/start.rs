@@ -1,7 +1,7 @@
-//! What a command begins with: the console, logs, signals and a runtime.
+//! What every command starts with: console, logs, signals and a runtime.
 //!
-//! [`Started`] is all of them, in this order. A command that has something to do between two of them calls
-//! [`console()`], [`signals`] and [`runtime()`] itself, as [`Started::new`] does.
+//! [`Started`] sets them up in this order. A command that has to do something in between calls [`console()`],
+//! [`signals`] and [`runtime()`] itself, as [`Started::new`] does.
 
 use std::sync::Arc;
 
@@ -16,26 +16,26 @@ use crate::signal::{Stop, listen};
 /// What is logged without `-v`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Logs {
-    /// What somebody has to know.
+    /// What users have to know.
     Usual,
-    /// Nothing: the command provokes troubles itself.
+    /// Nothing, because the command provokes errors on purpose.
     Silent,
-    /// As usual, and nothing at all where stderr is a terminal: it would tear what is shown there.
+    /// As usual; but nothing if stderr is a terminal, because logs would disturb what is shown there.
     BesideScreen,
 }
 
 /// The threads of a runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Threads {
-    /// The command's own.
+    /// The command's own thread.
     None,
-    /// So many.
+    /// This many.
     Few(usize),
-    /// One for each core.
+    /// One per core.
     Cores,
 }
 
-/// A command that has begun.
+/// A command that has started.
 #[derive(Debug)]
 pub(crate) struct Started {
     pub(crate) console: Arc<Console>,
@@ -44,7 +44,7 @@ pub(crate) struct Started {
 }
 
 impl Started {
-    /// Hears signals from now on: the first stops the command, the second calls `at_once` and ends the program.
+    /// Handles signals from now on: the first stops the command, the second calls `at_once` and ends the program.
     pub(crate) fn new(
         console: Arc<Console>,
         threads: Threads,
@@ -53,7 +53,7 @@ impl Started {
         Ok(Self { console, stop: signals(at_once)?, runtime: runtime(threads)? })
     }
 
-    /// Runs the command to its end. What still hangs in a pipe then keeps nobody here.
+    /// Runs the command to its end. It does not wait for tasks that still hang in a pipe.
     pub(crate) fn run(self, command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
         let exit = self.runtime.block_on(command);
         self.runtime.shutdown_background();

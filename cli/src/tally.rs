@@ -1,12 +1,11 @@
-//! What a `run` or a `work` has done so far, in numbers. The one place that says when all of a run is done.
+//! The counts of a `run` or `work`. This is the one place that determines when all of a run is done.
 //!
-//! It counts, and judges nothing: what was lost, came twice or came early is decided by the ledger of the conformance suite,
-//! for the commands that prove something. That one wants to know beforehand how many tasks there are, and a number for each;
-//! here they come as they are read, without an end, under ids of any length, and to keep those would cost more than keeping
-//! the tasks.
+//! It only counts. In the commands that prove something, the ledger of the conformance suite determines what was lost,
+//! came twice or came early. The ledger has to know the number of tasks beforehand, and needs a number for each. Here,
+//! tasks arrive without end, under ids of any length, and keeping the ids would cost more than keeping the tasks.
 //!
-//! Counting is enough where a memory backend holds nobody else's tasks. A queue that is shared will need it to tell its own
-//! ids from others'; then this file changes, and no other.
+//! Counts are enough, because a memory backend contains no tasks of others. A shared queue will need to tell its own
+//! ids from those of others; then only this file has to change.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,10 +17,10 @@ use hdrhistogram::Histogram;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Due times are shown in whole milliseconds, and a little off where the clocks drift.
+/// Due times are in whole milliseconds, and slightly off if clocks drift.
 const SHOWN_TOLERANCE: Duration = Duration::from_millis(10);
 
-/// Counts that every part of a run shares.
+/// The counts that all parts of a run share.
 pub(crate) struct Tally {
     accepted: AtomicU64,
     completed: AtomicU64,
@@ -47,15 +46,15 @@ struct NextDue {
 /// One look at the counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
-    /// Taken in by the backend.
+    /// Accepted by the backend.
     pub(crate) accepted: u64,
     /// Delivered, or completed by a command.
     pub(crate) completed: u64,
-    /// Attempts that failed and were followed by another.
+    /// Attempts that failed and are followed by another.
     pub(crate) retried: u64,
     /// Ended as dead letters.
     pub(crate) dead: u64,
-    /// Commands that run now.
+    /// Commands that are running.
     pub(crate) running: u64,
 }
 
@@ -100,24 +99,24 @@ impl Tally {
         self.add(&self.dead, tasks);
     }
 
-    /// What had been accepted was taken back before any of it was delivered.
+    /// All accepted tasks were cancelled before any of them was delivered.
     pub(crate) fn taken_back(&self) {
         self.accepted.store(0, Ordering::SeqCst);
     }
 
-    /// The first call that accepts tasks has ended, or there will be none.
+    /// The first call that schedules tasks has ended, or there will be none.
     pub(crate) fn begin(&self) {
         self.begun.store(true, Ordering::SeqCst);
         self.changed.send_replace(());
     }
 
-    /// Returns when handing out may begin. While a call accepts tasks, those that it has accepted already could be handed
-    /// out before others that are due earlier.
+    /// Returns when delivery may begin. During a call that schedules tasks, those that are accepted already could be
+    /// delivered before others that are due earlier.
     pub(crate) async fn begun(&self) {
         self.until(|| self.begun.load(Ordering::SeqCst)).await;
     }
 
-    /// Everything that the input held has been accepted or refused.
+    /// Every task of the input was accepted or refused.
     pub(crate) fn input_ended(&self) {
         self.input_ended.store(true, Ordering::SeqCst);
         self.begin();
@@ -139,12 +138,12 @@ impl Tally {
         Running(&self.running)
     }
 
-    /// Notes how late tasks were delivered, each with its due time. What was overdue before the run began says nothing
-    /// about its punctuality, and is left out.
+    /// Records the lateness of deliveries, each with its due time. Tasks that were overdue before the run began are
+    /// left out, because their lateness is not the run's.
     pub(crate) fn late(&self, tasks: impl IntoIterator<Item = (Timestamp, Duration)>) {
         let mut histogram = self.lateness_us.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, late) in tasks.into_iter().filter(|(due_at, _)| *due_at >= self.began_at) {
-            // It grows with what it is given; what is beyond any number it can have is not worth a word.
+            // The histogram resizes itself; values beyond its maximum are ignored.
             let _ = histogram.record(u64::try_from(late.as_micros()).unwrap_or(u64::MAX));
         }
     }
@@ -159,18 +158,18 @@ impl Tally {
         Some([at(0.5), at(0.99), at(1.0)])
     }
 
-    /// Notes when there may be something due, as a claim has told.
+    /// Records when the next task may be due, according to a claim.
     pub(crate) fn tell_next_due(&self, due_in: Option<Duration>) {
         let told = due_in.and_then(|wait| Instant::now().checked_add(wait));
         *self.next_due() = NextDue { told, found: None };
     }
 
-    /// What the last claim has told.
+    /// When the next task may be due, according to the last claim.
     pub(crate) fn told_next_due(&self) -> Option<Instant> {
         self.next_due().told
     }
 
-    /// Notes when it really will, unless a claim has told something else meanwhile.
+    /// Records when the next task is due, unless a claim has answered something else meanwhile.
     pub(crate) fn found_next_due(&self, told: Option<Instant>, due_in: Option<Duration>) {
         let mut next_due = self.next_due();
         if next_due.told == told {
@@ -189,7 +188,7 @@ impl Tally {
     }
 
     pub(crate) fn counts(&self) -> Counts {
-        // What ends first, so that a task is never seen to end before it was accepted.
+        // Ends are read first, so that no task appears to end before it was accepted.
         let (completed, dead) = (self.completed.load(Ordering::SeqCst), self.dead.load(Ordering::SeqCst));
         Counts {
             accepted: self.accepted.load(Ordering::SeqCst),
@@ -210,7 +209,7 @@ impl Tally {
         self.until(|| self.has_input_ended() && self.counts().outstanding() == 0).await;
     }
 
-    /// Returns when fewer tasks than that are outstanding.
+    /// Returns when fewer than this many tasks are outstanding.
     pub(crate) async fn less_than(&self, outstanding: u64) {
         self.until(|| self.counts().outstanding() < outstanding).await;
     }

@@ -1,8 +1,8 @@
-//! Numbers and times as people say them.
+//! Numbers and durations in the form that people read.
 
 use std::time::Duration;
 
-/// A time as it is said: exact where it is short, rounded where nobody cares.
+/// A duration: exact if it is short, rounded if it is long.
 pub(crate) fn span(time: Duration) -> String {
     let millis = time.as_secs_f64() * 1000.0;
     match time.as_secs() {

@@ -1,5 +1,5 @@
-//! `delayline bench`: its result, its JSON, its page and its exit codes. That broken runs are found is tested where the books
-//! are, in `src/bench/ledger.rs`.
+//! `delayline bench`: its result, its JSON, its page and its exit codes. The unit tests of `src/bench/books.rs` check
+//! that broken runs are found.
 
 mod support;
 
@@ -101,8 +101,8 @@ fn what_can_not_start_says_why() {
     for (args, code, says) in [
         (&["bench", "--backends", "kafka://me:secret@host"][..], 1, "unknown URL scheme `kafka`"),
         (&["bench", "--against", "/no/such/file"], 1, "cannot read /no/such/file"),
-        (&["bench", "--against", "Cargo.toml"], 1, "is no report of `delayline bench --json`"),
-        (&["bench", "--report", "Cargo.toml/x"], 1, "cannot make the directory"),
+        (&["bench", "--against", "Cargo.toml"], 1, "is not a report of `delayline bench --json`"),
+        (&["bench", "--report", "Cargo.toml/x"], 1, "cannot create the directory"),
         (&["bench", "--scenario", "nothing"], 2, "nothing"),
         (&["bench", "--spawn", "kafka"], 2, "kafka"),
         (&["bench", "--tasks", "1"], 2, "--tasks"),

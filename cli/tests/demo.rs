@@ -43,8 +43,8 @@ fn everyone_is_handed_in_once_and_in_time() {
     }
     assert_eq!(number(&result, "scheduled"), 2000);
     assert_eq!(number(&result, "cancelled") + number(&result, "delivered"), 2000, "{result}");
-    // The parts were played. How many exactly depends on the machine: who hands in at the last moment may come too late,
-    // and whoever has left gets no extra time.
+    // The parts were played. How many exactly depends on the machine: who hands in at the last moment may come too
+    // late, and whoever has left gets no extra time.
     assert!((1..=1200).contains(&number(&result, "cancelled")), "{result}");
     assert!((1..=400).contains(&number(&result, "moved")), "{result}");
     assert!(number(&result, "shifted") > 0, "{result}");

@@ -1,4 +1,4 @@
-//! Running a command for each task: what it gets, what its end means, and that nothing it does can hang the run.
+//! Running a command for each task: its input, the meaning of its exit, and that no command can hang the run.
 
 mod support;
 
@@ -136,7 +136,7 @@ fn the_grace_has_an_end_and_what_was_killed_is_left() {
     // Ends only when the sleep is dead, because it holds the output.
     let ended = run.end();
     assert_eq!(ended.code, 143, "{}", ended.stderr);
-    assert!(ended.stderr.contains("told to end; 1 task is left, due "), "{}", ended.stderr);
+    assert!(ended.stderr.contains("terminated; 1 task is left, due "), "{}", ended.stderr);
     let again = delayline(&["run", &rest], b"");
     assert_eq!((again.code, again.ids()), (0, vec!["runs".to_owned()]));
 }

@@ -1,4 +1,4 @@
-//! Being cut short: it says what is left, and can keep it.
+//! Interrupted runs: they report what is left, and can save it.
 
 mod support;
 
@@ -56,7 +56,7 @@ fn without_a_file_it_says_how_the_rest_could_have_been_kept() {
     let ended = run.end();
     assert_eq!(ended.code, 130);
     let says =
-        "delayline: interrupted; 1 task is left, due in 1h 59m; lost with this process (--save-rest FILE would keep";
+        "delayline: interrupted; 1 task is left, due in 1h 59m; lost with this process (--save-rest FILE would save";
     assert!(ended.stderr.contains(says), "{}", ended.stderr);
 }
 
@@ -91,6 +91,6 @@ fn with_nothing_left_no_file_is_written() {
     run.signal(Signal::SIGTERM);
     let ended = run.end();
     assert_eq!(ended.code, 143);
-    assert!(ended.stderr.contains("told to end; nothing is left\n"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("terminated; nothing is left\n"), "{}", ended.stderr);
     assert_eq!(std::fs::read_dir(folder.as_path()).unwrap().count(), 0, "no file is left behind");
 }

@@ -1,4 +1,4 @@
-//! What a build leaves out is refused with the feature that brings it in; `production` leaves out the laboratory.
+//! A build without a feature refuses its commands and names the feature; `production` does not have `lab`.
 
 #![cfg(not(feature = "lab"))]
 

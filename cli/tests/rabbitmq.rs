@@ -1,6 +1,6 @@
-//! The commands on RabbitMQ: what works, what can only be asked for, what there is not, and a broker that refuses.
+//! The commands on RabbitMQ: what works, what can only be requested, what is unsupported, and a broker that refuses.
 //!
-//! What they do on every other store is in `store.rs` and `work.rs`.
+//! For the other stores, see `store.rs` and `work.rs`.
 #![cfg(feature = "rabbitmq")]
 
 mod support;
@@ -18,7 +18,7 @@ fn store() -> Store {
     Store::on(Kind::RabbitMq)
 }
 
-/// One line, for people.
+/// Checks that the message is one line.
 fn one_line(ended: &Ended, code: i32, says: &[&str]) {
     assert_eq!((ended.code, ended.stdout.as_str()), (code, ""), "{ended:?}");
     assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
@@ -28,7 +28,7 @@ fn one_line(ended: &Ended, code: i32, says: &[&str]) {
     }
 }
 
-/// Pushes these lines, and answers the `ref` of each.
+/// Pushes these lines, and returns the `ref` of each.
 fn refs(store: &Store, lines: &str) -> Vec<String> {
     let pushed = store.run_with(&["push", "--json"], lines.as_bytes());
     assert_eq!(pushed.code, 0, "{pushed:?}");
@@ -45,12 +45,12 @@ fn what_a_broker_can_not_do_is_one_clear_line_and_code_7() {
         (&["pause"], "can't pause queues"),
         (&["resume"], "can't resume queues"),
         (&["delete", "--yes"], "can't delete queues"),
-        (&["cancel", "--group", "g", "--yes"], "no `cancel --group`"),
+        (&["cancel", "--group", "g", "--yes"], "`cancel --group` is not available"),
         (&["shift", "--group", "g", "--by", "1m"], "can't change groups"),
         (&["cancel", "x"], "give the `ref` that"),
         (&["move", "x", "--after", "1s"], "give the `ref` that"),
-        (&["push", "--replace"], "no `push --replace`"),
-        (&["work", "--until-empty"], "no `work --until-empty`"),
+        (&["push", "--replace"], "`push --replace` is not available"),
+        (&["work", "--until-empty"], "`work --until-empty` is not available"),
     ] {
         one_line(&store.run(args), 7, &["rabbitmq", says]);
     }
@@ -150,7 +150,7 @@ fn what_a_killed_worker_held_comes_to_another() {
 fn the_demo_leaves_out_what_there_is_not_and_says_so() {
     let store = store();
     let ended = store.ok(&["demo", "--candidates", "300", "--exam", "5s", "--no-progress"]);
-    for says in ["has no groups", "can only ask", "candidates asked for 1s extra time"] {
+    for says in ["has no groups", "can only request", "candidates asked for 1s extra time"] {
         assert!(ended.stderr.contains(says), "`{says}` in {ended:?}");
     }
     let result = parse(&store.ok(&["demo", "--candidates", "300", "--exam", "5s", "--json"]).stdout);

@@ -1,4 +1,4 @@
-//! `conform`, `bench` and `demo` on a server: they work in a namespace of their own, and nothing of it is left afterwards.
+//! `conform`, `bench` and `demo` on a server: they work in a namespace of their own, and leave nothing of it behind.
 #![cfg(any(feature = "redis", feature = "postgres", feature = "rabbitmq"))]
 
 mod support;
@@ -11,15 +11,15 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::{delayline, parse, start};
 
-/// Held by each test: one after the other they are as fast as beside each other, and a busy RabbitMQ 3.10 answers
-/// INTERNAL_ERROR now and then to a program that makes its namespace while another is being removed.
+/// Held by each test. In sequence the tests are as fast as in parallel, and a busy RabbitMQ 3.10 sometimes answers
+/// INTERNAL_ERROR to a program that creates its namespace while another is being removed.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A server of this test's own, whose every key, row and queue is counted.
+/// A private server for a test, on which every key, row and queue is counted.
 struct Site {
     server: Box<dyn Server>,
     before: BTreeMap<String, u64>,
@@ -48,14 +48,14 @@ impl Site {
     }
 }
 
-/// What the server holds, but for clients that are on their way out.
+/// The contents of the server, except clients that are disconnecting.
 fn counted(server: &mut dyn Server) -> BTreeMap<String, u64> {
     let stays =
         |name: &String| !["clients", "sessions", "connections", "channels", "consumers"].contains(&name.as_str());
     server.resources().expect("it can be counted").0.into_iter().filter(|(name, _)| stays(name)).collect()
 }
 
-/// The name that a run tells on standard error.
+/// The name that a run writes to standard error.
 fn told(line: &str) -> String {
     let at = ["conform", "bench", "demo"]
         .iter()
@@ -138,7 +138,7 @@ fn nothing_is_left_on_rabbitmq() {
     leaves_nothing(Kind::RabbitMq);
 }
 
-/// A user who may make no schema works in queues of the given one.
+/// A user who may not create a schema works in queues of the given one.
 #[cfg(feature = "postgres")]
 #[test]
 fn without_the_right_to_make_a_schema_queues_are_told_apart_by_their_names() {

@@ -1,4 +1,4 @@
-//! What needs no store: those commands that refuse to work without one, completions, the manual.
+//! What needs no store: refusals without one, completions, manual pages.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! What comes out on standard output: everything, once, never early, in order, in the form that is promised.
+//! Standard output: every task, once, never early, in order, in the documented form.
 
 mod support;
 
@@ -18,7 +18,7 @@ fn timestamp(line: &Value, field: &str) -> Timestamp {
     text(line, field).parse().expect("a time in RFC 3339")
 }
 
-/// The delay of a task in milliseconds: many ties, between nothing and three seconds.
+/// The delay of a task in milliseconds: many ties, from zero to three seconds.
 fn delay_ms(task: usize) -> u64 {
     (task * 7919 % 301) as u64 * 10
 }
@@ -171,7 +171,7 @@ fn a_reader_who_leaves_ends_it_and_loses_nothing() {
     let (code, stderr) = end_of(child);
     assert_eq!(code, 1, "{stderr}");
     assert!(stderr.starts_with("delayline: stdout was closed; 2000 tasks are left, the next is due "), "{stderr}");
-    assert!(stderr.contains(&format!("saved to {rest}, `delayline run {rest}` goes on")), "{stderr}");
+    assert!(stderr.contains(&format!("saved to {rest}, `delayline run {rest}` continues with it")), "{stderr}");
     let again = delayline(&["run", &rest], b"");
     assert_eq!((again.code, again.delivered().len()), (0, 2000), "{}", again.stderr);
 }
@@ -207,5 +207,5 @@ fn a_full_disk_is_said_and_nothing_counts_as_delivered() {
     let (code, stderr) = end_of(child);
     assert_eq!(code, 1);
     assert!(stderr.contains("delayline: cannot write to stdout: No space left on device\n"), "{stderr}");
-    assert!(stderr.contains("broken off; 1 task is left"), "{stderr}");
+    assert!(stderr.contains("stopped by an error; 1 task is left"), "{stderr}");
 }

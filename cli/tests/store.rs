@@ -1,4 +1,4 @@
-//! The commands on a store that outlives the program: what each answers, to people and to programs, and what it refuses.
+//! The commands on a store that outlives the program: the answers of each, as text and as JSON, and what it refuses.
 #![cfg(any(feature = "redis", feature = "postgres"))]
 
 mod support;
@@ -31,7 +31,7 @@ fn ids(answer: &Value, of: &str) -> Vec<String> {
     answer[of].as_array().expect("a list").iter().map(|task| text(task, "id").to_owned()).collect()
 }
 
-/// One line, for people, and no stack of causes.
+/// Checks that the message is one line, without a stack of causes.
 fn one_line(ended: &Ended, code: i32, says: &[&str]) {
     assert_eq!(ended.code, code, "{ended:?}");
     assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
@@ -57,7 +57,7 @@ fn a_task_is_pushed_and_found_and_listed(store: &Store) {
     {
         assert_eq!(found[field], expected, "{field}");
     }
-    assert_eq!((&found["attempt"], &found["attempts_max"]), (&json!(0), &json!(20)));
+    assert_eq!((&found["attempt"], &found["max_attempts"]), (&json!(0), &json!(20)));
     for field in ["due_at", "visible_at", "expires_at", "ref"] {
         assert!(!text(&found, field).is_empty());
     }
@@ -93,7 +93,7 @@ fn a_push_can_be_repeated_and_may_replace(store: &Store) {
     let (replaced, _) = push(&["--replace", "--max-attempts", "3"], 3);
     assert_eq!(replaced["outcome"], "replaced");
     let task = store.json(&["find", "x"], 0)["task"].take();
-    assert_eq!((&task["payload"], &task["attempts_max"]), (&json!(3), &json!(3)));
+    assert_eq!((&task["payload"], &task["max_attempts"]), (&json!(3), &json!(3)));
     assert_eq!(store.run_with(&["push", "--quiet"], line(4).as_bytes()).stdout, "");
 }
 
@@ -211,7 +211,7 @@ fn tasks_are_moved(store: &Store) {
     assert_eq!(store.json(&["find", &id], 0)["task"]["state"], "cancelling");
     holder.signal(Signal::SIGTERM);
     assert_eq!(holder.end().code, 143);
-    assert_eq!(store.run(&["find", &id]).code, 6, "given back, it ended");
+    assert_eq!(store.run(&["find", &id]).code, 6, "released, it ended");
 }
 
 fn a_paused_queue_hands_nothing_out(store: &Store) {
@@ -223,7 +223,7 @@ fn a_paused_queue_hands_nothing_out(store: &Store) {
     assert_eq!(store.json(&["resume"], 0), json!({"queue": store.queue, "paused": false}));
     assert_eq!(store.ok(&["work", "--until-empty"]).ids(), ["a"]);
     assert!(store.ok(&["pause"]).stdout.contains("is paused"));
-    assert!(store.ok(&["resume"]).stdout.contains("delivers again"));
+    assert!(store.ok(&["resume"]).stdout.contains("delivered again"));
 }
 
 fn dead_letters_are_listed_redriven_and_purged(store: &Store) {

@@ -1,4 +1,4 @@
-//! `work`: several processes on one queue, one that is killed, ends that were asked for, signals, metrics.
+//! `work`: several processes on one queue, a killed process, `--max` and `--until-empty`, signals, metrics.
 #![cfg(any(feature = "redis", feature = "postgres"))]
 
 mod support;
@@ -26,7 +26,7 @@ on_every_store! {
 }
 
 const TASKS: usize = 30_000;
-/// Tasks that `work` claims, writes and completes together.
+/// Number of tasks that `work` claims, writes and completes together.
 const BATCH: usize = 256;
 
 /// Tasks that are all due, in order.
@@ -51,11 +51,12 @@ fn a_worker_that_is_killed_in_the_middle_of_thirty_thousand_tasks_loses_none(sto
     let of = |lines: &[Value]| lines.iter().map(|line| text(line, "id").to_owned()).collect::<Vec<_>>();
     let (before, after) = (of(&seen), of(&second));
     let before: HashSet<_> = before.into_iter().collect();
-    assert_eq!(before.len(), seen.len(), "the first one handed a task out twice");
-    assert_eq!(after.iter().collect::<HashSet<_>>().len(), after.len(), "the second one handed a task out twice");
+    assert_eq!(before.len(), seen.len(), "the first one delivered a task twice");
+    assert_eq!(after.iter().collect::<HashSet<_>>().len(), after.len(), "the second one delivered a task twice");
     let all: HashSet<_> = before.iter().chain(&after).collect();
     assert_eq!(all.len(), TASKS, "tasks are lost");
-    // Again came what the first one held when it was killed, and nothing else: one batch, whether its lines were out or not.
+    // Again came what the first one held when it was killed, and nothing else: one batch, whether its lines were out or
+    // not.
     let again: HashSet<_> = second.iter().filter(|line| line["attempt"] != 1).map(|line| text(line, "id")).collect();
     assert!(again.len() <= BATCH, "{} tasks came again", again.len());
     let twice: Vec<_> = after.iter().filter(|id| before.contains(*id)).collect();
@@ -136,7 +137,7 @@ fn a_signal_ends_it_in_good_order(store: &Store) {
             worker.signal(signal);
             let ended = worker.end();
             assert_eq!(ended.code, code, "{args:?} {signal}: {ended:?}");
-            assert!(ended.stderr.contains("told to end; 1 delivered"), "{ended:?}");
+            assert!(ended.stderr.contains("terminated; 1 delivered"), "{ended:?}");
             let stats = store.stats();
             assert_eq!((&stats["scheduled"], &stats["in_flight"]), (&1.into(), &0.into()), "{stats}");
             store.ok(&["delete", "--yes"]);
@@ -151,7 +152,7 @@ fn a_command_that_is_cut_short_is_given_back(store: &Store) {
     worker.signal(Signal::SIGTERM);
     worker.says("waiting up to 100ms for 1 command to end");
     let ended = worker.end();
-    assert!(ended.code == 0 && ended.stderr.contains("1 task given back"), "{ended:?}");
+    assert!(ended.code == 0 && ended.stderr.contains("1 task released"), "{ended:?}");
     let task = store.json(&["find", "a"], 0)["task"].take();
     assert_eq!((text(&task, "state"), &task["attempt"]), ("pending", &0.into()), "it costs no attempt");
     // What runs has the time that it needs.

@@ -1,4 +1,4 @@
-//! What the suite needs to know of a store: how to open it, how its time runs, what can be done to it.
+//! The interface between the suite and a store: opening it, its clock, and faults to inject.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,26 +8,26 @@ use std::time::Duration;
 use async_trait::async_trait;
 use delayline_core::{Clock, DelayBackend, Result, Shift, SystemClock, Timestamp};
 
-/// A store under test. Every test makes its own.
+/// A store under test. Every test creates its own harness.
 ///
-/// Only [`open`](Self::open) has to be written; what is not overridden counts as something that this harness can't do, and
-/// the tests that need it are reported as [`Untested`](crate::Outcome::Untested), never as passed.
+/// Only [`open`](Self::open) is required. A method that is not overridden counts as unavailable: tests that need it are
+/// reported as [`Untested`](crate::Outcome::Untested), never as passed.
 #[async_trait]
 pub trait Harness: fmt::Debug + Send + Sync + 'static {
     /// Opens a client of the store.
     ///
     /// # Behavior
-    /// - Called again, it opens another client of the same store, as another process would, where the backend's
-    ///   durability lets a task survive its client; else a store of its own.
-    /// - Two harnesses never see each other's queues, or they use queues by different names: those of the suite hold the
-    ///   test's name and seed.
+    /// - Each further call opens another client of the same store, as another process would, if the backend's
+    ///   durability lets a task survive its client. Otherwise it opens a separate store.
+    /// - Two harnesses never see each other's queues, or their queues have different names. The names of the suite's
+    ///   queues contain the test's name and seed.
     ///
     /// # Errors
-    /// Whatever stands in the way, which fails the test.
+    /// Any error, which fails the test.
     async fn open(&self) -> Result<Arc<dyn DelayBackend>>;
 
-    /// What the names of the suite's queues begin with, in the place of the seed: for a store that gives them no namespace
-    /// of their own, another one for each run. Letters, digits, `-`, `_` and `.`; at most 17 bytes.
+    /// Prefix of the names of the suite's queues, which replaces the seed. It is for a store without namespaces, and
+    /// must be different for each run. Letters, digits, `-`, `_` and `.`; at most 17 bytes. Default: empty.
     fn queue_prefix(&self) -> &str {
         ""
     }
@@ -42,26 +42,26 @@ pub trait Harness: fmt::Debug + Send + Sync + 'static {
         SystemClock::new().wall()
     }
 
-    /// Steps the backend's wall clock, and no other; `false` where that can't be done.
+    /// Steps the backend's wall clock, and no other clock. Returns `false` if that is not possible.
     fn step_wall(&self, by: Shift) -> bool {
         let _ = by;
         false
     }
 
-    /// Does something to the store's server; `false` where that can't be done.
+    /// Injects a fault into the store's server. Returns `false` if that is not possible.
     ///
     /// # Errors
-    /// What went wrong in doing it, which fails the test.
+    /// Any error of the injection, which fails the test.
     async fn inject(&self, fault: Fault) -> Result<bool> {
         let _ = fault;
         Ok(false)
     }
 
-    /// What the clients opened here and the server hold for this store, as counts by name: keys, rows, sessions,
-    /// channels, subscriptions.
+    /// The resources that the server and the clients opened here hold for this store, as counts by name: keys, rows,
+    /// sessions, channels, subscriptions.
     ///
     /// # Errors
-    /// What went wrong in reading it, which fails the test.
+    /// Any error of reading them, which fails the test.
     async fn resources(&self) -> Result<Resources> {
         Ok(Resources::default())
     }
@@ -71,10 +71,10 @@ pub trait Harness: fmt::Debug + Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Time {
-    /// It sleeps by tokio's clock alone, so that tests may run on one thread with that clock paused: exact, and without
-    /// waiting. Without the feature `virtual-time` it is run in real time.
+    /// The store sleeps by tokio's clock alone, so tests can run on one thread with that clock paused: exact, and
+    /// without waiting. Without the feature `virtual-time`, the tests run in real time.
     Virtual,
-    /// It has a clock of its own, or is to be tested on several threads.
+    /// The store has its own clock, or the tests must run on several threads.
     Real,
 }
 
@@ -88,7 +88,7 @@ impl Time {
         }
     }
 
-    /// The unit in which the tests of this suite wait: what is one unit apart is told apart for certain.
+    /// The unit of time of the tests: two instants that are one unit apart are reliably distinguished.
     #[must_use]
     pub fn unit(self) -> Duration {
         match self {
@@ -98,15 +98,15 @@ impl Time {
     }
 }
 
-/// What is done to a server.
+/// A fault of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// It is killed as by `kill -9` and started again with its data; it is back when `inject` returns.
+    /// The server is killed as by `kill -9` and started again with its data. It is back when `inject` returns.
     Kill,
-    /// It stops working for this long, as by `SIGSTOP` and `SIGCONT`, and works again when `inject` returns.
+    /// The server stops for this long, as by `SIGSTOP` and `SIGCONT`. It works again when `inject` returns.
     Stall(Duration),
-    /// All its connections are cut.
+    /// All connections of the server are cut.
     Disconnect,
 }
 
@@ -115,7 +115,7 @@ pub enum Fault {
 pub struct Resources(pub BTreeMap<String, u64>);
 
 impl Resources {
-    /// What there is more of than in `baseline`.
+    /// The counts that are higher than in `baseline`, less those.
     #[must_use]
     pub fn beyond(&self, baseline: &Self) -> Self {
         let more = |(name, n): (&String, &u64)| {
@@ -125,7 +125,7 @@ impl Resources {
         Self(self.0.iter().filter_map(more).collect())
     }
 
-    /// Whether there is nothing.
+    /// Whether there are no counts.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.values().all(|n| *n == 0)

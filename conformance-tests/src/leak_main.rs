@@ -7,7 +7,7 @@ use libtest_mimic::{Arguments, Trial as Named};
 use crate::harness::Harness;
 use crate::suite::LEAK_TESTS;
 
-/// Runs the LEAK tests that the command line asks for, as `cargo test` does, and ends the process with its code.
+/// Runs the LEAK tests that the command line selects, as `cargo test` does, and ends the process with the exit code.
 pub fn leak_main<M>(make: M)
 where
     M: Fn() -> Arc<dyn Harness> + Send + Sync + 'static,

@@ -1,25 +1,25 @@
-//! The promises of delayline as tests, to be run against any [`DelayBackend`](delayline_core::DelayBackend).
+//! The promises of delayline as tests for any [`DelayBackend`](delayline_core::DelayBackend).
 //!
-//! A backend of one's own passes by three lines of a test file:
+//! To test a custom backend, add this to a test file:
 //!
 //! ```ignore
 //! delayline_conformance::suite!(MyHarness::new());
 //! ```
 //!
-//! where `MyHarness` is a [`Harness`] that opens it; `examples/third_party.rs` is a complete one. What the backend
-//! declares in its [`Capabilities`](delayline_core::Capabilities) is what tests use as bounds, and what it declares as
-//! missing must answer `Unsupported`. No test asks for a backend's name.
+//! `MyHarness` is a [`Harness`] that opens the backend; `examples/third_party.rs` is a complete example. The tests take
+//! their bounds from the backend's [`Capabilities`](delayline_core::Capabilities). What the backend declares as missing
+//! must answer `Unsupported`. No test depends on a backend's name.
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | [`harness`] | what the suite needs to know of a store |
-//! | [`suite`](mod@suite), [`need`], [`run()`] | the list of tests, what they need, and how one is run |
-//! | [`trial`] | what a test works with |
-//! | [`history`] | every call as it was seen, in memory and in a file |
+//! | [`harness`] | what a store provides to the suite |
+//! | [`suite`](mod@suite), [`need`], [`run()`] | the list of tests, the capabilities they need, and running a test |
+//! | [`trial`] | the environment of a test |
+//! | [`history`] | every call as the client saw it, in memory and in a file |
 //! | [`check`](mod@check) | pure checkers over a history |
-//! | [`ledger`] | the same of a run of millions of tasks, while it is under way |
+//! | [`ledger`] | the same checks for runs of millions of tasks, during the run |
 //! | [`tests`] | the tests, by promise |
-//! | [`heap`], [`dropping`] | probes: what is alive, and futures dropped half-way |
+//! | [`heap`], [`dropping`] | probes: live heap memory, and futures dropped half-way |
 //! | [`mutants`] | broken backends, each caught by a test: the proof that the tests can fail |
 
 pub mod check;

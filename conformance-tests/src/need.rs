@@ -1,4 +1,4 @@
-//! What a test needs of a backend, and the proof that a backend without it says so.
+//! The capabilities that a test needs, and the check that a backend without them answers `Unsupported`.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub enum Need {
 }
 
 impl Need {
-    /// Every one.
+    /// All of them.
     pub const ALL: [Self; 12] = [
         Self::Extend,
         Self::Cancel,
@@ -75,7 +75,7 @@ impl Need {
         }
     }
 
-    /// What the backend declares of it.
+    /// What the backend declares about it.
     #[must_use]
     pub fn declared(self, caps: &Capabilities) -> Support {
         match self {
@@ -95,14 +95,14 @@ impl Need {
         }
     }
 
-    /// Whether the backend has it, with a definite answer.
+    /// Whether the backend supports it, with a definite answer.
     #[must_use]
     pub fn is_met(self, caps: &Capabilities) -> bool {
         self.declared(caps) == Support::Definite
     }
 
-    /// Checks that what is declared as absent answers `Unsupported` and does nothing, and that what is declared as a
-    /// request answers `Requested`.
+    /// Checks that an operation declared as `Unsupported` answers so and does nothing, and that an operation declared
+    /// as a request answers `Requested`.
     ///
     /// # Panics
     /// If it does not.
@@ -133,7 +133,7 @@ impl Need {
                         let outcomes = changed.expect("a change that is asked for").outcomes;
                         assert!(
                             matches!(outcomes.as_slice(), [Ok(ChangeOutcome::Requested)]),
-                            "`{}` is declared as a request and answered {outcomes:?}",
+                            "`{}` is declared as `Requested`, but answered {outcomes:?}",
                             self.field()
                         );
                     }
@@ -141,7 +141,7 @@ impl Need {
                         unsupported(self, changed);
                         let mut subscription = t.subscribe(&backend, &queue).await;
                         let taken = t.take(&mut subscription, 1).await;
-                        assert_eq!(taken.len(), 1, "`{}` answered `Unsupported` and was done", self.field());
+                        assert_eq!(taken.len(), 1, "`{}` answered `Unsupported`, but took effect", self.field());
                         t.complete(&backend, &queue, &taken).await;
                     }
                 }
@@ -153,8 +153,8 @@ impl Need {
             Self::Replace => {
                 unsupported(self, t.try_put(&backend, &queue, in_an_hour().id(t.id("one")).replace()).await);
             }
-            // Without it, an id may stand for two tasks, which is allowed and not required; what is promised of each still
-            // holds, and the other tests show it.
+            // Without it, an id may stand for two tasks, which is allowed and not required; what is promised of each
+            // still holds, and the other tests show it.
             Self::UniqueIds => {
                 for _ in 0..2 {
                     t.put(&backend, &queue, NewTask::new(Due::NOW, "x").id(t.id("twice"))).await;
@@ -205,7 +205,7 @@ fn unsupported<T: std::fmt::Debug>(need: Need, answer: Result<T>) {
     match answer {
         Err(e) if e.kind() == ErrorKind::Unsupported => {}
         other => panic!(
-            "{} is declared as Unsupported and answered {other:?}: CANCEL-11, what a backend lacks answers `Unsupported`",
+            "CANCEL-11: {} is declared as `Unsupported`; expected the answer `Unsupported`, got {other:?}",
             need.field()
         ),
     }

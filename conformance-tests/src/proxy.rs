@@ -1,7 +1,8 @@
-//! A TCP proxy that makes a network bad: it resets, falls silent, delays, cuts into slices, and lets only one way pass.
+//! A TCP proxy that simulates a bad network: it resets connections, drops into silence, delays, splits data, and passes
+//! only one direction.
 //!
-//! Put between a backend and its server, it shows what the backend does when packets are lost rather than refused, which
-//! killing the server never shows.
+//! Between a backend and its server, it shows how the backend behaves if packets are lost rather than refused. Killing
+//! the server does not show that.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,49 +16,49 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
-/// How the link behaves, for the connections that are there and those to come.
+/// The behaviour of the link, for existing and future connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
     /// From the client to the server.
     pub to_server: Way,
     /// From the server to the client.
     pub to_client: Way,
-    /// Whether new connections are reset as soon as they are made.
+    /// Whether new connections are reset at once.
     pub refuse: bool,
 }
 
 /// One direction of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Way {
-    /// Whether anything passes. What comes meanwhile is kept, as a network's buffers would, and passes once it is open again.
+    /// Whether data passes. Data that arrives meanwhile is kept, as in a network's buffers, and passes later.
     pub open: bool,
-    /// How long each piece takes.
+    /// The delay of each piece.
     pub delay: Duration,
     /// The largest piece, in bytes.
     pub slice: usize,
 }
 
 impl Link {
-    /// As good as none.
+    /// A link without any fault.
     pub const GOOD: Self = Self { to_server: Way::GOOD, to_client: Way::GOOD, refuse: false };
 
-    /// Nothing passes, and nobody is told: neither bytes nor the end of a connection.
+    /// Nothing passes, and neither side notices: neither bytes nor the end of a connection.
     pub const HALF_OPEN: Self = Self { to_server: Way::SHUT, to_client: Way::SHUT, refuse: false };
 
     /// Requests arrive, and their answers are lost.
     pub const NO_ANSWERS: Self = Self { to_server: Way::GOOD, to_client: Way::SHUT, refuse: false };
 
-    /// Answers of before arrive; no request does.
+    /// Answers to earlier requests arrive, but no request does.
     pub const NO_REQUESTS: Self = Self { to_server: Way::SHUT, to_client: Way::GOOD, refuse: false };
 
-    /// Each piece takes this long, either way.
+    /// Each piece takes this long, in both directions.
     #[must_use]
     pub fn slow(delay: Duration) -> Self {
         let way = Way { delay, ..Way::GOOD };
         Self { to_server: way, to_client: way, refuse: false }
     }
 
-    /// Bytes come in pieces of at most this many, so that no message comes whole.
+    /// Bytes arrive in pieces of at most this size, so that no message arrives whole.
     #[must_use]
     pub fn sliced(bytes: usize) -> Self {
         let way = Way { slice: bytes.max(1), ..Way::GOOD };
@@ -79,7 +80,7 @@ impl Way {
     pub const SHUT: Self = Self { open: false, ..Self::GOOD };
 }
 
-/// A proxy in front of one server, on a port of its own. Dropped, it resets its connections and listens no more.
+/// A proxy in front of one server, on its own port. When it is dropped, it resets its connections and stops listening.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -102,7 +103,7 @@ impl Proxy {
     /// Listens in front of `target`.
     ///
     /// # Errors
-    /// If no port can be had.
+    /// If no port is available.
     pub async fn start(target: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
@@ -118,24 +119,24 @@ impl Proxy {
         Ok(Self { address, shared, accepting })
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A server's URL, with this proxy in the place of the server's host and port.
+    /// A server's URL, with the proxy's host and port instead of the server's.
     ///
     /// # Panics
-    /// If the URL does not hold the server's address as it was given to [`start`](Self::start).
+    /// If the URL does not contain the server's address as it was passed to [`start`](Self::start).
     #[must_use]
     pub fn url(&self, of_server: &str) -> String {
         let target = self.shared.target.to_string();
-        assert!(of_server.contains(&target), "the URL does not hold {target}");
+        assert!(of_server.contains(&target), "the URL does not contain {target}");
         of_server.replacen(&target, &self.address.to_string(), 1)
     }
 
-    /// From now on the link behaves so.
+    /// Sets the behaviour of the link from now on.
     pub fn set(&self, link: Link) {
         self.shared.link.send_replace(link);
     }
@@ -145,13 +146,13 @@ impl Proxy {
         self.shared.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// Connections that are open through it.
+    /// Number of open connections through the proxy.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
-    /// Connections that were ever made to it.
+    /// Number of connections that were ever made to the proxy.
     #[must_use]
     pub fn accepted(&self) -> usize {
         self.shared.accepted.load(Ordering::SeqCst)

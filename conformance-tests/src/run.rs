@@ -1,4 +1,4 @@
-//! Running a test: its runtime, its seed, a watch over its time, and what is looked at when it has ended.
+//! Runs a test: its runtime, its seed, its time limit, and the checks after its end.
 
 use std::any::Any;
 use std::fmt;
@@ -26,36 +26,36 @@ use crate::need::Need;
 use crate::suite::{self, Test};
 use crate::trial::Trial;
 
-/// How long a test may take, in real time. One that takes longer hangs.
+/// Time limit of a test, in real time. A test that takes longer hangs.
 pub const TEST_MAX: Duration = Duration::from_secs(300);
 
-/// The same where waiting takes no time: such tests are a matter of seconds, also on a busy machine.
+/// The same for virtual time, in which waiting takes no time: such tests take seconds, even on a busy machine.
 const VIRTUAL_TEST_MAX: Duration = Duration::from_secs(60);
 
-/// How long closing may take, in the time of the harness.
+/// Time limit of closing, in the time of the harness.
 const CLOSE_MAX: Duration = Duration::from_secs(30);
 
-/// How often a test that runs is asked whether it is to go on.
+/// Interval of checking whether a running test should go on.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
-/// How long what a test has left in its runtime may take to end.
+/// Time limit for the tasks that a test has left in its runtime.
 const LEFT_MAX: Duration = Duration::from_secs(1);
 
-/// Whether this process runs tests to see them fail, so that nobody wants to hear more about it than that.
+/// Whether this process runs tests that are meant to fail, so that details need not be printed.
 pub(crate) static FAILURES_ARE_WANTED: AtomicBool = AtomicBool::new(false);
 
-/// What became of one test.
+/// The result of one test.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// Its name.
     pub test: &'static str,
-    /// What its randomness came from; `DELAYLINE_SEED` repeats it.
+    /// The seed of its randomness; set `DELAYLINE_SEED` to repeat it.
     pub seed: u64,
     /// How it ended.
     pub outcome: Outcome,
-    /// How many answers it checked.
+    /// Number of answers that it checked.
     pub operations: u64,
-    /// How long it took, in real time.
+    /// Its duration, in real time.
     pub took: Duration,
 }
 
@@ -63,13 +63,13 @@ pub struct Report {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// What it checks holds.
+    /// The promise holds.
     Passed,
-    /// The backend declares that it lacks this, and was seen to say so.
+    /// The backend declares that it lacks this, and answered `Unsupported`.
     Unsupported(Vec<Need>),
     /// The harness can't do what the test needs.
     Untested(String),
-    /// What it checks does not hold.
+    /// The promise does not hold.
     Failed(Failure),
 }
 
@@ -77,11 +77,11 @@ pub enum Outcome {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Failure {
-    /// What the test itself said.
+    /// The message of the test itself.
     pub message: Option<String>,
-    /// What its history shows.
+    /// The violations in its history.
     pub violations: Vec<Violation>,
-    /// Where its history was written to.
+    /// The file with its history.
     pub history: Option<PathBuf>,
 }
 
@@ -104,7 +104,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Runs one test by its name, and panics if it fails: what the tests that [`suite!`](crate::suite!) makes do.
+/// Runs one test by its name, and panics if it fails. The tests that [`suite!`](crate::suite!) creates call it.
 ///
 /// # Panics
 /// If the test fails, with what it saw, its seed and the file of its history; if there is no such test.
@@ -123,8 +123,8 @@ pub fn run(name: &str, make: impl FnOnce() -> Arc<dyn Harness>) {
     }
 }
 
-/// Runs one test and tells what became of it. Takes as long as the test does, and no longer than five minutes; one minute
-/// where time is virtual.
+/// Runs one test, and returns the result. It takes as long as the test, but at most five minutes; one minute if time is
+/// virtual.
 #[must_use]
 pub fn run_test(test: &'static Test, harness: Arc<dyn Harness>, seed: u64) -> Report {
     let at_most = match Time::of(&*harness) {
@@ -134,15 +134,15 @@ pub fn run_test(test: &'static Test, harness: Arc<dyn Harness>, seed: u64) -> Re
     run_test_within(test, harness, seed, at_most)
 }
 
-/// Runs one test, which has failed if it takes longer than that in real time.
+/// Runs one test, which fails if it takes longer than `at_most` in real time.
 #[must_use]
 pub fn run_test_within(test: &'static Test, harness: Arc<dyn Harness>, seed: u64, at_most: Duration) -> Report {
     let always = || true;
     run_test_while(test, harness, seed, at_most, always).expect("a test that nobody stops")
 }
 
-/// Runs one test for as long as `goes_on` answers `true`, which is asked ten times a second. `None` if it was stopped: it was
-/// dropped at an await then, its clients with it, and there is no disposition.
+/// Runs one test while `goes_on` returns `true`, which is checked ten times a second. Returns `None` if the test was
+/// stopped: it was then dropped at an await with its clients, and has no result.
 #[must_use]
 pub fn run_test_while(
     test: &'static Test,
@@ -193,7 +193,7 @@ pub fn run_test_while(
     Some(Report { test: test.name, seed, outcome, operations, took: began.elapsed() })
 }
 
-/// The seed from `DELAYLINE_SEED`, decimal or `0x` and hexadecimal, or a random one.
+/// The seed from `DELAYLINE_SEED`, decimal or hexadecimal after `0x`; default: a random one.
 ///
 /// # Panics
 /// If the variable is set to anything else.
@@ -205,19 +205,21 @@ pub fn seed() -> u64 {
                 Some(hex) => u64::from_str_radix(hex, 16),
                 None => text.parse(),
             };
-            parsed.unwrap_or_else(|e| panic!("DELAYLINE_SEED is `{text}`, which is no number: {e}"))
+            parsed.unwrap_or_else(|e| {
+                panic!("DELAYLINE_SEED is `{text}`; expected a number, decimal or hexadecimal after `0x`: {e}")
+            })
         }
         Err(_) => RandomState::new().hash_one("seed"),
     }
 }
 
-/// The trial under way, for whoever watches it.
+/// The trial in progress, for the thread that watches it.
 #[derive(Default)]
 struct Watched {
     trial: Mutex<Option<Arc<Trial>>>,
-    /// Set when nobody waits for the test any more.
+    /// Set when no thread waits for the test any more.
     given_up: AtomicBool,
-    /// Of the test's future: other tasks of its runtime may be the ones that go on.
+    /// The waker of the test's future: it may be idle while other tasks of its runtime run.
     waker: Mutex<Option<Waker>>,
 }
 
@@ -230,7 +232,7 @@ impl Watched {
         }
     }
 
-    /// Whether the test is to go on; asked at each of its polls.
+    /// Whether the test should go on. Checked at each of its polls.
     fn goes_on(&self, cx: &Context<'_>) -> bool {
         let mut waker = self.waker.lock();
         if waker.as_ref().is_none_or(|known| !known.will_wake(cx.waker())) {
@@ -340,7 +342,7 @@ fn runtime(time: Time) -> Runtime {
     built.expect("a runtime for the test")
 }
 
-/// Where what a failed test leaves is written to.
+/// The directory for the histories of failed tests.
 pub(crate) fn history_directory() -> PathBuf {
     std::env::var_os("DELAYLINE_HISTORY_DIR")
         .map_or_else(|| std::env::temp_dir().join("delayline-conformance"), PathBuf::from)

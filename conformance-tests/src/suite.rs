@@ -1,4 +1,4 @@
-//! The list of tests, as a macro that hands it to another, and as a value.
+//! The list of tests, as a macro that passes it to another macro, and as a value.
 //!
 //! A test's name begins with the number of the promise that it checks: `dup_3_...` checks DUP-3 of `docs/semantics.md`.
 
@@ -12,7 +12,7 @@ use crate::trial::Trial;
 pub struct Test {
     /// Its name.
     pub name: &'static str,
-    /// What it needs; a backend without it is held to saying so instead.
+    /// What it needs. A backend without it must answer `Unsupported` instead.
     pub needs: &'static [Need],
     pub(crate) body: for<'a> fn(&'a Trial) -> Pin<Box<dyn Future<Output = ()> + 'a>>,
 }
@@ -33,10 +33,10 @@ impl fmt::Debug for Test {
     }
 }
 
-/// Every test that may run beside others, by family.
+/// Every test that may run in parallel with others, by family.
 pub static TESTS: &[Test] = crate::__tests!(__register);
 
-/// Every test that measures the heap of its process, and so runs alone in it.
+/// Every test that measures the heap of its process, and therefore runs alone in it.
 pub static LEAK_TESTS: &[Test] = crate::__leak_tests!(__register);
 
 /// The test of this name.

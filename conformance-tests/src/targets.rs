@@ -1,6 +1,6 @@
-//! The macros that make test targets of the suite.
+//! The macros that turn the suite into test targets.
 
-/// Makes a named `#[test]` of every test of the suite, each with a harness of its own.
+/// Creates a named `#[test]` for every test of the suite, each with its own harness.
 ///
 /// ```ignore
 /// delayline_conformance::suite!(MyHarness::new());
@@ -14,8 +14,8 @@ macro_rules! suite {
     };
 }
 
-/// Makes the `main` of a test target that runs the LEAK tests one after the other, and the allocator that counts for them. The
-/// target needs `harness = false` in `Cargo.toml`.
+/// Creates the `main` of a test target that runs the LEAK tests one after the other, and the counting allocator that
+/// they need. The target needs `harness = false` in `Cargo.toml`.
 ///
 /// ```ignore
 /// delayline_conformance::leak_suite!(MyHarness::new());

@@ -1,4 +1,4 @@
-//! What one test works with: recorded clients, queues of its own, a seed, and the waiting that every test does.
+//! The environment of one test: recorded clients, queues, a seed, and functions that claim and wait.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::harness::{Fault, Harness, Time};
 use crate::history::{History, Recorded, Recording};
 
-/// A lease that does not end during a test.
+/// The duration of a lease that does not end during a test.
 pub const LONG_LEASE: Duration = Duration::from_secs(600);
 
 /// One run of one test.
@@ -27,13 +27,13 @@ pub struct Trial {
     harness: Arc<dyn Harness>,
     history: History,
     caps: Capabilities,
-    /// Every client that was opened, in the order of their numbers; the first is there from the start.
+    /// Every open client, in the order of their numbers. The first is there from the start.
     clients: Mutex<Vec<Arc<dyn DelayBackend>>>,
-    /// Every queue that was named, to be deleted from a store that outlives the test.
+    /// Every queue that was named, to delete them from a store that outlives the test.
     queues: Mutex<BTreeSet<QueueName>>,
     checked: AtomicU64,
     untested: Mutex<Option<String>>,
-    /// Where operation ids come from.
+    /// The source of operation ids.
     operations: Mutex<fastrand::Rng>,
 }
 
@@ -68,21 +68,21 @@ impl Trial {
         self.name
     }
 
-    /// Its randomness: the same for each call, and different from that of the other tests, which may run on the same store with
-    /// the same seed. A test has no other source: the seed itself is not shown to it.
+    /// The test's randomness. It is the same for each call, and differs from that of other tests, which may run on the
+    /// same store with the same seed. A test has no other source, and can't see the seed.
     #[must_use]
     pub fn rng(&self) -> fastrand::Rng {
         mixed(self.seed, &[self.name])
     }
 
-    /// An operation id that no other operation has: not in this test, not in another test of the same seed, and not in an
-    /// earlier run.
+    /// A unique operation id: different from all others in this test, in other tests with the same seed, and in earlier
+    /// runs.
     #[must_use]
     pub fn operation(&self) -> OperationId {
         OperationId::from_uuid(Uuid::from_u128(self.operations.lock().u128(1..)))
     }
 
-    /// What the names of its queues share with no other run: for tests that name queues themselves.
+    /// The part of queue names that is unique to this run, for tests that name queues themselves.
     #[must_use]
     pub fn tag(&self) -> String {
         match self.harness.queue_prefix() {
@@ -92,7 +92,7 @@ impl Trial {
         }
     }
 
-    /// What was noted so far, as it would be written to a file.
+    /// The history so far, as it would be written to a file.
     #[must_use]
     pub fn recording(&self) -> Recording {
         self.recording_of(&self.history)
@@ -104,13 +104,13 @@ impl Trial {
         history.recording(self.name, self.seed, &self.caps)
     }
 
-    /// A file's name that tells the test and the seed.
+    /// A file name with the test and the seed.
     #[must_use]
     pub(crate) fn file_stem(&self) -> String {
         format!("{}.{:016x}", self.name, self.seed)
     }
 
-    /// What the backend declares: the bounds that tests use.
+    /// The backend's capabilities, which are the bounds of the tests.
     #[must_use]
     pub fn caps(&self) -> &Capabilities {
         &self.caps
@@ -122,7 +122,7 @@ impl Trial {
         &self.harness
     }
 
-    /// What is being noted.
+    /// The recorder of the history.
     #[must_use]
     pub fn history(&self) -> &History {
         &self.history
@@ -135,14 +135,14 @@ impl Trial {
         Arc::new(Recorded::new(first, self.history.clone(), 0))
     }
 
-    /// The first client as it is, for tests that measure.
+    /// The first client without recording, for tests that measure.
     #[must_use]
     pub fn bare(&self) -> Arc<dyn DelayBackend> {
         self.clients.lock()[0].clone()
     }
 
-    /// Another client of the same store, recorded, as another process would open it; the first one again where the store
-    /// lives in its client.
+    /// Another client of the same store, recorded, as another process would open it. If the store is inside its client,
+    /// the first client again.
     ///
     /// # Panics
     /// If it can't be opened.
@@ -164,7 +164,7 @@ impl Trial {
         self.caps.durability != Durability::Process
     }
 
-    /// A queue of this test's own.
+    /// A queue for this test.
     #[must_use]
     pub fn queue(&self, name: &str) -> QueueName {
         let test: String = self.name.chars().take(60).collect();
@@ -192,7 +192,7 @@ impl Trial {
         self.harness.wall()
     }
 
-    /// Steps the backend's wall clock; `false` if the harness can't, and then the test is reported as untested.
+    /// Steps the backend's wall clock. Returns `false` if the harness can't; the test is then reported as untested.
     #[must_use]
     pub fn step_wall(&self, by: Shift) -> bool {
         let stepped = self.harness.step_wall(by);
@@ -204,56 +204,57 @@ impl Trial {
         stepped
     }
 
-    /// Does something to the server; `false` if the harness can't, and then the test is reported as untested.
+    /// Injects a fault into the server. Returns `false` if the harness can't; the test is then reported as untested.
     ///
     /// # Panics
-    /// If it went wrong.
+    /// If the injection fails.
     #[must_use]
     pub async fn inject(&self, fault: Fault) -> bool {
         self.history.connections_end();
         let injected = self.harness.inject(fault).await.expect("a fault that can be injected");
         if !injected {
-            self.untested(format!("the harness has no fault {fault:?}"));
+            self.untested(format!("the harness can't inject the fault {fault:?}"));
         }
         injected
     }
 
-    /// So many units of time: what is one unit apart is told apart for certain, by a virtual clock or a real one.
+    /// A number of units of time. Two instants that are one unit apart are reliably distinguished, by a virtual or a
+    /// real clock.
     #[must_use]
     pub fn units(&self, n: u32) -> Duration {
         Time::of(&*self.harness).unit() * n
     }
 
-    /// Whether time is virtual, so that nothing takes time but waiting.
+    /// Whether time is virtual, so that only waiting takes time.
     #[must_use]
     pub fn is_virtual(&self) -> bool {
         Time::of(&*self.harness) == Time::Virtual
     }
 
-    /// `virtual_n` where time is virtual or `real_n`, for sizes that only cost something in real time.
+    /// `virtual_n` if time is virtual, otherwise `real_n`: for sizes that matter only in real time.
     #[must_use]
     pub fn size(&self, virtual_n: usize, real_n: usize) -> usize {
         if self.is_virtual() { virtual_n } else { real_n }
     }
 
-    /// How long to wait for what must come, before giving up: far longer than a busy machine needs.
+    /// Time limit for something that must happen: far longer than a busy machine needs.
     #[must_use]
     pub fn patience(&self) -> Duration {
         Duration::from_secs(60)
     }
 
-    /// Notes that this many things were checked beyond what the history holds.
+    /// Counts this many checks beyond those in the history.
     pub fn checked(&self, n: u64) {
         self.checked.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// Things checked so far: answers in the history and those told to [`checked`](Self::checked).
+    /// Number of checks so far: answers in the history, and those counted by [`checked`](Self::checked).
     #[must_use]
     pub fn operations(&self) -> u64 {
         self.history.operations() + self.checked.load(Ordering::Relaxed)
     }
 
-    /// Notes that this harness can't do what the test needs.
+    /// Records that this harness can't do what the test needs.
     pub fn untested(&self, why: impl Into<String>) {
         self.untested.lock().get_or_insert_with(|| why.into());
     }
@@ -322,7 +323,7 @@ impl Trial {
         }
     }
 
-    /// What is due now, at most `max`, under a lease that does not end during the test.
+    /// Claims what is due now, at most `max`, under a lease that does not end during the test.
     ///
     /// # Panics
     /// If the claim fails.
@@ -330,7 +331,7 @@ impl Trial {
         self.claim_for(subscription, max, LONG_LEASE).await
     }
 
-    /// What is due now, at most `max`, under a lease of this length.
+    /// Claims what is due now, at most `max`, under a lease of this length.
     ///
     /// # Panics
     /// If the claim fails.
@@ -343,7 +344,7 @@ impl Trial {
         subscription.claim(Claim::new(max, lease.min(self.caps.lease_max))).await.expect("a claim").deliveries
     }
 
-    /// Claims and waits as consumers do, until `n` tasks have come or the trial's patience has run out.
+    /// Claims and waits as consumers do, until `n` tasks have come or the trial's time limit has passed.
     pub async fn take(&self, subscription: &mut Box<dyn Subscription>, n: usize) -> Vec<ClaimedTask> {
         self.take_within(subscription, n, LONG_LEASE, self.patience()).await
     }
@@ -435,8 +436,8 @@ impl Trial {
         }
     }
 
-    /// Takes and completes `expected` tasks, then looks that no other is due, and notes that the queue is empty: from then on
-    /// the checkers count what is left as lost. Gives up when its patience runs out, which the checkers will see as well.
+    /// Claims and completes `expected` tasks, checks that no other is due, and records that the queue is empty: from
+    /// then on, the checkers count what is left as lost. Gives up at the time limit, which the checkers see as well.
     pub async fn drain(&self, backend: &Arc<dyn DelayBackend>, queue: &QueueName, expected: usize) -> Vec<ClaimedTask> {
         let mut subscription = self.subscribe(backend, queue).await;
         let mut done = Vec::new();
@@ -471,7 +472,7 @@ impl Trial {
         client.close().await
     }
 
-    /// Ends every client, and tells who did not end.
+    /// Closes every client, and returns those that did not end.
     pub(crate) async fn close(&self) -> Result<()> {
         let clients = std::mem::take(&mut *self.clients.lock());
         for client in &clients {
@@ -481,7 +482,7 @@ impl Trial {
     }
 }
 
-/// Randomness from a seed and what it is for.
+/// Randomness from a seed and its purpose.
 fn mixed(seed: u64, of: &[&str]) -> fastrand::Rng {
     // As FNV-1a mixes the bytes of a name.
     let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);

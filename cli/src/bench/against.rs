@@ -1,4 +1,4 @@
-//! Comparing with an earlier report: what became worse beyond what the runs differ by anyway.
+//! Comparison with an earlier report: figures that became worse by more than the spread of the runs.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -13,10 +13,10 @@ use super::report::table::shown;
 use super::report::{FORMAT, Figure, Report, Verdict};
 use crate::exit::Failure;
 
-/// What differs by less than this is no matter, whatever its ratio: a tenth of a millisecond is nothing to anybody.
+/// A difference in milliseconds below this is ignored, whatever its ratio, because it does not matter.
 const NEGLIGIBLE_MS: f64 = 1.0;
 
-/// What became of a figure.
+/// How a figure has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Change {
@@ -34,7 +34,7 @@ pub(super) struct Compared {
     unit: String,
     before: f64,
     now: f64,
-    /// Now by before.
+    /// Now divided by before.
     ratio: f64,
     pub(super) change: Change,
 }
@@ -44,14 +44,14 @@ pub(super) fn read(path: &Path) -> Result<Report, Failure> {
     let shown = path.display();
     let file = File::open(path).map_err(|e| Failure::io(format_args!("cannot read {shown}"), &e))?;
     let report: Report = serde_json::from_reader(BufReader::new(file))
-        .map_err(|e| Failure::new(format!("{shown} is no report of `delayline bench --json`: {e}")))?;
+        .map_err(|e| Failure::new(format!("{shown} is not a report of `delayline bench --json`: {e}")))?;
     if report.format != FORMAT {
-        return Err(Failure::new(format!("{shown} has format {}; this program knows {FORMAT}", report.format)));
+        return Err(Failure::new(format!("{shown} has format {}; expected {FORMAT}", report.format)));
     }
     Ok(report)
 }
 
-/// Compares every figure that both have and that can be better or worse.
+/// Compares every figure that is in both reports and can be better or worse.
 pub(super) fn compare(before: &Report, now: &Report, tolerance_percent: u32) -> Vec<Compared> {
     let mut all = Vec::new();
     for outcome in now.results.iter().filter(|outcome| outcome.verdict == Verdict::Clean) {
@@ -75,12 +75,12 @@ pub(super) fn compare(before: &Report, now: &Report, tolerance_percent: u32) -> 
     all
 }
 
-/// A figure has changed if its median is off by more than the tolerance, and no run of then is as good or bad as one of now.
+/// A figure has changed if its median differs by more than the tolerance, and the runs before and now do not overlap.
 fn change(before: &Figure, now: &Figure, tolerance: f64) -> Change {
     let apart = now.min > before.max || now.max < before.min;
     let is_time = now.unit == "ms";
     let negligible = is_time && (now.median - before.median).abs() < NEGLIGIBLE_MS;
-    // Nothing was once, and everything is beyond any tolerance of that.
+    // A median of zero before: every other value is beyond the tolerance.
     let most = if is_time { before.median.max(NEGLIGIBLE_MS) } else { before.median };
     let (low, high) = (before.median / (1.0 + tolerance), most * (1.0 + tolerance));
     if !apart || negligible || (low..=high).contains(&now.median) {
@@ -89,14 +89,14 @@ fn change(before: &Figure, now: &Figure, tolerance: f64) -> Change {
     if (now.median > before.median) == (now.better == Better::Higher) { Change::Better } else { Change::Worse }
 }
 
-/// What differs, as a table; and whether the settings do.
+/// The differences as a table, with a warning if the settings differ.
 pub(super) fn table(compared: &[Compared], before: &Report, now: &Report) -> String {
     let mut text = String::new();
     if before.settings != now.settings
         || before.machine.cpu != now.machine.cpu
         || before.machine.cores != now.machine.cores
     {
-        text.push_str("beware: the earlier report was made with other settings or on another machine\n");
+        text.push_str("warning: the earlier report was made with other settings or on another machine\n");
     }
     let changed: Vec<&Compared> = compared.iter().filter(|one| one.change != Change::Same).collect();
     if changed.is_empty() {
@@ -181,7 +181,7 @@ mod tests {
     fn the_table_names_what_differs() {
         let (before, now) = (sample([100.0; 3]), sample([50.0; 3]));
         let text = table(&compare(&before, &now, 25), &before, &now);
-        assert!(text.contains("WORSE") && text.contains("0.50") && !text.contains("beware"), "{text}");
+        assert!(text.contains("WORSE") && text.contains("0.50") && !text.contains("warning"), "{text}");
         let same = table(&compare(&now, &now, 25), &now, &now);
         assert!(same.contains("none of which differs"), "{same}");
     }

@@ -1,4 +1,4 @@
-//! What can be said to `delayline bench`.
+//! The arguments of `bench`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,89 +8,89 @@ use clap::ValueEnum;
 use crate::parse::some_time;
 
 const EXAMPLES: &str = r#"Examples:
-  Backends side by side, each server a private one from the programs found:
+  Compare backends; servers are private ones, from the installed programs:
     delayline bench --backends memory: --spawn redis,postgres,rabbitmq \
       --report bench
 
-  One scenario on a server of yours, as JSON:
+  Run one scenario on your own server, and write JSON:
     delayline bench --backends redis://localhost --scenario herd --json
 
-  In CI: slower than last time, beyond what the runs differ by anyway?
+  In CI, compare with an earlier run:
     delayline bench --scenario herd --against bench/report.json
 
 What happens:
-  Each backend plays each scenario --repeats times, after a warm-up; shown are
-  medians, ± half the spread. Books are kept beside it: a scenario in which a
-  task was lost, came twice or came early shows that instead of figures.
-  On a server of yours it works in a namespace of its own below the URL's,
-  named `bench-XXXXXXXX`, and removes it at the end, after Ctrl-C too. What a
-  killed run has left, `delayline conform --remove-left` removes.
+  Each backend runs each scenario --repeats times, after a warm-up. The result
+  shows medians, ± half the spread. A ledger checks each run: if a task was
+  lost, came twice or came early, the result shows that instead of figures.
+  On your own server, it works in its own namespace below the URL's, named
+  `bench-XXXXXXXX`, and removes it at the end, also after Ctrl-C. To remove
+  what a killed run has left, use `delayline conform --remove-left`.
 
 Scenarios:
   herd            30,000 tasks due at one instant; throughput of every call
-  steady          200 a second, idling, and the highest rate that is in time
-  order-timeout   1,000 a second, 90 % of them cancelled before they are due
-  session-expiry  100,000 sessions touched again and again: the leak test
+  steady          200 per second; idling; the highest rate that is in time
+  order-timeout   1,000 per second; 90 % are cancelled before they are due
+  session-expiry  100,000 sessions, touched again and again: a leak test
   retry-storm     10,000 tasks that fail three times each
-  far-future      1,000,000 pending for later, while near tasks run
+  far-future      1,000,000 tasks pending for later, while near tasks run
 
 Exit codes:
   0    every run was clean
   1    it could not start, or a scenario broke off
   2    the command line is wrong
-  5    a run lost, doubled or delivered early
+  5    a run lost a task, delivered one twice, or delivered one early
   9    with --against: a figure is worse, beyond noise and --tolerance
   130  interrupted by Ctrl-C (143 by SIGTERM, 129 by SIGHUP)"#;
 
-/// Measures backends side by side: throughput, lateness, memory, on this machine.
+/// Measure backends side by side on this machine: throughput, lateness, memory.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct BenchArgs {
-    /// The backends, by their URLs; the one of --backend, if neither these nor --spawn are said.
+    /// URLs of the backends. Default: that of --backend, if --spawn is not given either.
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub(super) backends: Vec<String>,
 
-    /// Servers that are started for it, each private and gone afterwards, from the programs found on this machine.
+    /// Private servers to start from the programs installed on this machine; each is stopped and removed afterwards.
     #[arg(long, value_name = "SERVER", value_delimiter = ',')]
     pub(super) spawn: Vec<Spawn>,
 
-    /// Only these scenarios.
+    /// Scenarios to run. Default: all.
     #[arg(long, value_name = "SCENARIO", value_delimiter = ',')]
     pub(super) scenario: Vec<Scenario>,
 
-    /// How many tasks a scenario works on, at the most; otherwise each has its own number.
+    /// Maximum number of tasks in a scenario. Default: each scenario's own number.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
     pub(super) tasks: Option<u32>,
 
-    /// How large each payload is.
+    /// Size of each payload, in bytes.
     #[arg(long, value_name = "BYTES", default_value = "100", value_parser = clap::value_parser!(u32).range(8..=1_048_576))]
     pub(super) payload: u32,
 
-    /// How many schedule in batches at a time, and how many claim and complete in batches.
+    /// Number of callers that schedule in batches at a time, and of callers that claim and complete in batches.
     #[arg(long, value_name = "P", default_value = "4", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(super) producers: u32,
 
-    /// How many callers there are at a time where each handles single tasks.
+    /// Number of callers at a time in the parts of a scenario where each call is for a single task.
     #[arg(long, value_name = "C", default_value = "64", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(super) concurrency: u32,
 
-    /// How long the scenarios go on that have a rate and no end: steady, order-timeout, session-expiry.
+    /// Duration of the scenarios that have a rate and no end: steady, order-timeout, session-expiry.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = some_time)]
     pub(super) duration: Duration,
 
-    /// How often each is run.
+    /// Number of runs of each scenario.
     #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(super) repeats: u32,
 
-    /// Compare with the report of an earlier run.
+    /// Report of an earlier run to compare with.
     #[arg(long, value_name = "FILE")]
     pub(super) against: Option<PathBuf>,
 
-    /// How much worse a figure may be, beyond the spread of the runs.
+    /// Percentage by which a figure may be worse, beyond the spread of the runs.
     #[arg(long, value_name = "PERCENT", default_value = "25", requires = "against", value_parser = clap::value_parser!(u32).range(0..=1_000))]
     pub(super) tolerance: u32,
 
-    /// Write a page with plots to this directory: index.html, beside it report.json, and throughput.svg if there is a herd.
+    /// Directory for the report: index.html with plots, report.json and, if `herd` ran, throughput.svg.
     #[arg(long, value_name = "DIR")]
     pub(super) report: Option<PathBuf>,
 
@@ -98,11 +98,11 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     pub(super) json: bool,
 
-    /// No progress bar. There is one only where stderr is a terminal.
+    /// Show no progress bar. Without this, there is a bar only if stderr is a terminal.
     #[arg(long)]
     pub(super) no_progress: bool,
 
-    /// Nothing on stderr but what went wrong.
+    /// Write only errors to stderr.
     #[arg(short, long)]
     pub(super) quiet: bool,
 }
@@ -115,7 +115,7 @@ pub(super) enum Spawn {
     Rabbitmq,
 }
 
-/// What is played.
+/// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
 pub(super) enum Scenario {
     Herd,
@@ -127,7 +127,8 @@ pub(super) enum Scenario {
 }
 
 impl Scenario {
-    /// All of them. The last one may leave a server with a lot to forget.
+    /// All of them. `far-future` is last, because a server may be busy for long after it, freeing what the tasks
+    /// occupied.
     pub(super) const ALL: [Self; 6] =
         [Self::Herd, Self::Steady, Self::OrderTimeout, Self::RetryStorm, Self::SessionExpiry, Self::FarFuture];
 
@@ -142,7 +143,7 @@ impl Scenario {
         }
     }
 
-    /// How many tasks it works on unless told.
+    /// The number of tasks without `--tasks`.
     pub(super) fn tasks(self) -> u32 {
         match self {
             Self::Herd => 30_000,
@@ -155,13 +156,13 @@ impl Scenario {
 }
 
 impl BenchArgs {
-    /// The scenarios that are wanted, each once, in their own order.
+    /// The chosen scenarios, each once, in the order of [`Scenario::ALL`].
     pub(super) fn scenarios(&self) -> Vec<Scenario> {
         let wanted = |scenario: &Scenario| self.scenario.is_empty() || self.scenario.contains(scenario);
         Scenario::ALL.into_iter().filter(wanted).collect()
     }
 
-    /// How many tasks a scenario works on, at the most.
+    /// The maximum number of tasks in a scenario.
     pub(super) fn tasks_of(&self, scenario: Scenario) -> u32 {
         scenario.tasks().min(self.tasks.unwrap_or(u32::MAX))
     }

@@ -1,5 +1,5 @@
-//! The bench's books: what became of every task of a run, in the conformance suite's [`Ledger`], and what it has no number for.
-//! Here stands what is said of it.
+//! The bench's books: what became of every task of a run. The conformance suite's [`Ledger`] keeps the tasks; the books
+//! add unknown deliveries and failed calls, and turn all of it into sentences.
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use delayline_conformance::ledger::{Ledger, Verdict};
 use indicatif::HumanCount;
 use tokio::time::Instant;
 
-/// So many tasks are named where something went wrong.
+/// Number of tasks that are named in a problem.
 const NAMED_MAX: usize = 3;
 
 /// The books of one run.
@@ -23,7 +23,7 @@ pub(super) struct Books {
 }
 
 impl Books {
-    /// Books for so many tasks, each of which is delivered `deliveries` times under leases of this length.
+    /// Books for `tasks` tasks, each delivered `deliveries` times under leases of this length.
     pub(super) fn new(tasks: u32, deliveries: u32, lease: Duration) -> Self {
         let ledger = Ledger::new(tasks).deliveries(deliveries).lease(lease);
         Self { ledger, strange: AtomicU64::new(0), refusal: Mutex::new(None) }
@@ -35,18 +35,18 @@ impl Books {
             ChangeOutcome::Changed | ChangeOutcome::Requested => {
                 self.ledger.cancelled(task, Some(answer), Instant::now());
             }
-            // In flight or gone: whoever has it completes it, like any other.
+            // In flight or gone: its holder completes it, like any other.
             ChangeOutcome::InFlight | ChangeOutcome::NotFound => {}
             other => self.refused(format_args!("a cancel answered {other:?}")),
         }
     }
 
-    /// Something was delivered that was never scheduled so.
+    /// Something was delivered that was not scheduled like this.
     pub(super) fn strange(&self) {
         self.strange.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A call on a task failed; the first such is told.
+    /// A call on a task failed; the first failure is reported.
     pub(super) fn refused(&self, why: impl Display) {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| why.to_string());
     }
@@ -55,7 +55,7 @@ impl Books {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The promises that do not hold, each in a sentence; none if all is well.
+    /// The broken promises, each in a sentence.
     pub(super) fn problems(&self, verdict: &Verdict) -> Vec<String> {
         let all = HumanCount(verdict.accepted.count);
         let mut problems = Vec::new();
@@ -75,16 +75,16 @@ impl Books {
         }
         let strange = self.strange.load(Ordering::Relaxed);
         if strange > 0 {
-            problems.push(format!("LOSS-5: {} deliveries of what was not scheduled so", HumanCount(strange)));
+            problems.push(format!("LOSS-5: {} deliveries of something that was not scheduled", HumanCount(strange)));
         }
-        // Why a task was lost, perhaps; by itself it breaks no promise.
+        // Perhaps the reason why a task was lost; by itself it breaks no promise.
         if let (Some(why), false) = (self.refusal(), problems.is_empty()) {
             problems.push(format!("the first call that failed: {why}"));
         }
         problems
     }
 
-    /// What the reader should know although no promise is broken.
+    /// What the reader should know even if no promise is broken.
     pub(super) fn remarks(&self, verdict: &Verdict) -> Vec<String> {
         let overheld = (verdict.overheld.count > 0).then(|| {
             let count = HumanCount(verdict.overheld.count);

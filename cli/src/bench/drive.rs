@@ -1,4 +1,4 @@
-//! Driving a queue as applications do: many callers that schedule, many that claim and settle, in batches or one by one.
+//! Drives a queue as applications do: many callers schedule, many claim and settle, in batches or one by one.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,36 +18,36 @@ use super::books::Books;
 use super::late::Late;
 use crate::exit::Failure;
 
-/// How many tasks travel in a batch.
+/// Number of tasks in a batch.
 pub(super) const BATCH: usize = 1_000;
-/// When nothing is delivered for so long although something should be, the rest counts as lost. Longer than any server-backed
-/// store may take to notice a wake-up that it missed.
+/// If nothing is delivered for this long although something should be, the rest counts as lost. This is longer than any
+/// store on a server may take after a lost notification.
 pub(super) const PATIENCE: Duration = Duration::from_secs(45);
-/// When all is done, what comes a second time may come within this.
+/// After everything is done, the time to wait for deliveries that should not come.
 const LINGER: Duration = Duration::from_millis(200);
-/// A stream of tasks is sent in pieces of this length, each so long before it is due.
+/// A stream of tasks is sent in pieces of this length, each at a fixed time before it is due.
 const TICK: Duration = Duration::from_millis(5);
 pub(super) const LEAD: Duration = Duration::from_millis(500);
 
-type Verdicts = Vec<(Delivery<Bytes>, Disposition)>;
+type Dispositions = Vec<(Delivery<Bytes>, Disposition)>;
 
-/// A queue that is driven, with the books of one run.
+/// A queue under load, with the books of one run.
 #[derive(Debug)]
 pub(super) struct Drive {
     pub(super) queue: Queue<Bytes>,
     pub(super) books: Books,
     pub(super) late: Late,
     pub(super) lease: Duration,
-    /// Bytes of a payload.
+    /// Size of a payload, in bytes.
     payload: usize,
-    /// How often an attempt fails before one succeeds, and how long until the next.
+    /// Number of attempts that fail before one succeeds, and the delay of a retry.
     failures: u32,
     retry_after: Duration,
-    /// Whether tasks have ids of their own, by which they can be replaced.
+    /// Whether tasks have ids, by which they can be replaced.
     named: bool,
 }
 
-/// When tasks are to be due.
+/// When tasks are due.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum When {
     At(Instant),
@@ -78,13 +78,13 @@ impl Drive {
         }
     }
 
-    /// Each task fails so often, and is tried again after this time.
+    /// Makes each task fail `failures` times, with a retry after this time.
     pub(super) fn failing(mut self, failures: u32, retry_after: Duration) -> Self {
         self.books = Books::new(self.ledger().len(), failures + 1, self.lease);
         Self { failures, retry_after, ..self }
     }
 
-    /// Tasks have ids of their own.
+    /// Gives ids to tasks.
     pub(super) fn named(self) -> Self {
         Self { named: true, ..self }
     }
@@ -100,7 +100,7 @@ impl Drive {
         if self.named { task.id(format!("task-{number}")) } else { task }
     }
 
-    /// Which task has this payload; `None` if none of ours.
+    /// The number of the task with this payload; `None` if it is not ours.
     fn number(&self, payload: &Bytes) -> Option<u32> {
         let (number, rest) = payload.split_first_chunk::<4>()?;
         let number = u32::from_be_bytes(*number);
@@ -108,7 +108,7 @@ impl Drive {
         (intact && number < self.ledger().len()).then_some(number)
     }
 
-    /// Schedules tasks in one call; they are to be new, or to replace.
+    /// Schedules tasks in one call. Each must have the given outcome.
     pub(super) async fn send(
         &self,
         tasks: &[u32],
@@ -119,7 +119,7 @@ impl Drive {
         let after = when.after(sent);
         let new = outcome == ScheduleOutcome::Created;
         let describe = |&number: &u32| {
-            // A task that takes another's place may come at the time of either, until the answer is there.
+            // Until the answer arrives, a replaced task may be delivered at the old or the new time.
             if new {
                 self.ledger().due(number, sent + after);
             }
@@ -133,7 +133,7 @@ impl Drive {
         for (&number, answer) in tasks.iter().zip(answers) {
             let answer = answer?;
             if answer.outcome != outcome {
-                return Err(Failure::new(format!("task {number} was to be {outcome:?} and is {:?}", answer.outcome)));
+                return Err(Failure::new(format!("task {number}: expected {outcome:?}, found {:?}", answer.outcome)));
             }
             if new {
                 self.ledger().accepted(number);
@@ -148,7 +148,7 @@ impl Drive {
         Ok(refs)
     }
 
-    /// Schedules these tasks in batches, by so many callers at a time, and tells how long that took.
+    /// Schedules these tasks in batches, by a number of callers at a time. Returns the time it took.
     pub(super) async fn schedule(
         &self,
         tasks: std::ops::Range<u32>,
@@ -172,7 +172,7 @@ impl Drive {
         Ok(begun.elapsed())
     }
 
-    /// Schedules these tasks one by one, by so many callers at a time, each on its own.
+    /// Schedules these tasks one by one, by a number of callers at a time.
     pub(super) async fn schedule_singly(
         self: &Arc<Self>,
         tasks: std::ops::Range<u32>,
@@ -203,8 +203,8 @@ impl Drive {
         Ok(begun.elapsed())
     }
 
-    /// Hands tasks in at a rate, each so long before it is due, and tells by how much the callers fell behind at most. `told`
-    /// gets what each piece was answered.
+    /// Schedules tasks at a rate, each at a fixed time before it is due. Returns the maximum by which the callers fell
+    /// behind. `told` gets the answers of each piece.
     pub(super) async fn stream(
         self: &Arc<Self>,
         tasks: std::ops::Range<u32>,
@@ -239,13 +239,13 @@ impl Drive {
         }
         let mut behind = Duration::ZERO;
         while let Some(ended) = calling.join_next().await {
-            behind = behind.max(ended.map_err(|e| Failure::new(format!("a caller died: {e}")))??);
+            behind = behind.max(ended.map_err(|e| Failure::new(format!("a caller failed: {e}")))??);
         }
         Ok(behind)
     }
 
-    /// Says how each delivery is to be settled, and which tasks are complete with that.
-    fn decide(&self, batch: Vec<Delivery<Bytes>>) -> (Vec<Option<u32>>, Verdicts) {
+    /// The disposition of each delivery, and the tasks that are complete with it.
+    fn decide(&self, batch: Vec<Delivery<Bytes>>) -> (Vec<Option<u32>>, Dispositions) {
         let now = Instant::now();
         self.late.delivered(now, batch.iter().map(Delivery::due_at));
         let decide = |delivery: Delivery<Bytes>| match self.arrived(&delivery, now) {
@@ -258,7 +258,7 @@ impl Drive {
         batch.into_iter().map(decide).unzip()
     }
 
-    /// What the store answered to the verdicts.
+    /// Records the store's answers to the dispositions.
     fn settled(&self, complete: Vec<Option<u32>>, answers: Vec<delayline::Result<()>>) {
         for (number, answer) in complete.into_iter().zip(answers) {
             match (number, answer) {
@@ -283,18 +283,18 @@ impl Drive {
     }
 }
 
-/// How a stream of tasks comes.
+/// The pace of a stream of tasks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     pub(super) begins: Instant,
-    /// Tasks a second.
+    /// Tasks per second.
     pub(super) rate: u32,
-    /// How long before it is due a task is scheduled.
+    /// Time from scheduling a task until it is due.
     pub(super) ahead: Duration,
 }
 
 impl Pace {
-    /// Which tasks belong to a piece of time, of so many in all.
+    /// The tasks of a piece of time, out of `tasks` in all.
     fn piece(self, tick: u32, of: u32) -> std::ops::Range<u32> {
         let until = |tick: u32| {
             let n = u128::from(tick) * TICK.as_micros() * u128::from(self.rate) / 1_000_000;
@@ -303,7 +303,7 @@ impl Pace {
         until(tick)..until(tick + 1)
     }
 
-    /// The instants at which its tasks are due, each piece's once.
+    /// The instants at which the tasks are due, one for each piece.
     pub(super) fn instants(self, tasks: u32) -> impl Iterator<Item = Instant> + Send + 'static {
         let busy = move |tick: &u32| !self.piece(*tick, tasks).is_empty();
         let ends = (u64::from(tasks) * 1_000_000 / u64::from(self.rate.max(1)) / TICK.as_micros() as u64) as u32 + 2;
@@ -319,17 +319,17 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    /// Opens so many consumers, and lets them begin.
+    /// Opens this many consumers, and starts them.
     pub(super) async fn begin(drive: &Arc<Drive>, lanes: u32) -> Result<Self, Failure> {
         let mut crew = Self { end: CancellationToken::new(), lanes: JoinSet::new() };
         for _ in 0..lanes {
             let mut consumer = drive.consumer().await?;
             let (drive, end) = (drive.clone(), crew.end.clone());
             crew.lanes.spawn(async move {
-                // What was claimed is settled before it looks whether it shall end.
+                // Claimed tasks are settled before the consumer checks whether to end.
                 while let Some(batch) = end.run_until_cancelled(consumer.next_batch(BATCH)).await {
-                    let (complete, verdicts) = drive.decide(batch?);
-                    let settling = consumer.settle_all(verdicts);
+                    let (complete, dispositions) = drive.decide(batch?);
+                    let settling = consumer.settle_all(dispositions);
                     drive.settled(complete, settling.await?);
                 }
                 Ok(consumer.close().await?)
@@ -338,12 +338,13 @@ impl Crew {
         Ok(crew)
     }
 
-    /// Waits until all is done, and a little longer for what should not come; then ends the consumers.
+    /// Waits until everything is done, and a little longer for deliveries that should not come; then ends the
+    /// consumers.
     pub(super) async fn finish(mut self, drive: &Drive) -> Result<(), Failure> {
         tokio::select! {
             ended = self.lanes.join_next() => return match ended {
                 Some(Ok(Err(failure))) => Err(failure),
-                Some(Err(e)) => Err(Failure::new(format!("a consumer died: {e}"))),
+                Some(Err(e)) => Err(Failure::new(format!("a consumer failed: {e}"))),
                 Some(Ok(Ok(()))) | None => Err(Failure::new("a consumer ended by itself")),
             },
             () = drive.ledger().drained(PATIENCE) => {}
@@ -354,8 +355,8 @@ impl Crew {
     }
 }
 
-/// Claims so many tasks that are due, all of them before any is completed, and then completes them; each with so many callers
-/// at a time. How long the two took.
+/// Claims this many due tasks, all before any is completed, and then completes them; both with this many callers at a
+/// time. Returns the time of each.
 pub(super) async fn claim_then_complete(
     drive: &Arc<Drive>,
     tasks: u32,
@@ -376,7 +377,7 @@ pub(super) async fn claim_then_complete(
     let all = async {
         let mut spans: [Option<(Instant, Instant)>; 2] = [None; 2];
         while let Some(ended) = calling.join_next().await {
-            let [claimed, completed] = ended.map_err(|e| Failure::new(format!("a caller died: {e}")))??;
+            let [claimed, completed] = ended.map_err(|e| Failure::new(format!("a caller failed: {e}")))??;
             for (span, (begun, ended)) in spans.iter_mut().zip([claimed, completed]) {
                 *span = Some(span.map_or((begun, ended), |(first, last)| (first.min(begun), last.max(ended))));
             }
@@ -392,7 +393,7 @@ pub(super) async fn claim_then_complete(
     }
 }
 
-/// What those share who claim together.
+/// The state that callers who claim together share.
 struct Claims {
     wanted: u32,
     taken: AtomicU32,
@@ -400,7 +401,7 @@ struct Claims {
     gate: Barrier,
 }
 
-/// One caller's part, and from when to when it claimed and completed.
+/// One caller's part: returns when it claimed and when it completed.
 async fn claim_and_complete(
     drive: Arc<Drive>,
     claims: Arc<Claims>,
@@ -425,16 +426,16 @@ async fn claim_and_complete(
     claims.gate.wait().await;
     let begun = Instant::now();
     while !held.is_empty() {
-        // In the order in which they came, as most tasks are.
+        // In the order in which they came, as usual.
         let mut some: Vec<_> = held.drain(..batch.min(held.len())).collect();
         let numbers = some.iter().map(|delivery| drive.number(delivery.payload())).collect();
         let answers = match some.pop() {
-            // As a handler completes its one task: such calls may travel together.
+            // As a handler completes its task: such calls may be joined.
             Some(delivery) if batch == 1 => vec![delivery.complete().await],
             last => {
                 some.extend(last);
-                let verdicts = some.into_iter().map(|delivery| (delivery, Disposition::Complete)).collect();
-                let settling = consumer.settle_all(verdicts);
+                let dispositions = some.into_iter().map(|delivery| (delivery, Disposition::Complete)).collect();
+                let settling = consumer.settle_all(dispositions);
                 settling.await?
             }
         };
@@ -445,10 +446,10 @@ async fn claim_and_complete(
     Ok([claiming, completing])
 }
 
-/// Waits for all of them; the first failure ends the others.
+/// Waits for all; the first failure ends the others.
 async fn join(mut calling: JoinSet<Result<(), Failure>>) -> Result<(), Failure> {
     while let Some(ended) = calling.join_next().await {
-        ended.map_err(|e| Failure::new(format!("a caller died: {e}")))??;
+        ended.map_err(|e| Failure::new(format!("a caller failed: {e}")))??;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What is measured in a run, and how several runs become one result.
+//! The measurements of a run, and how several runs are combined to one result.
 
 use tokio::time::Instant;
 
@@ -7,7 +7,7 @@ use super::late::{Late, Micros, SLOT, histogram, quantile_ms};
 use super::measure::{Measured, Sample};
 use super::report::{Figure, Lateness, OverTime};
 
-/// What came of one run.
+/// The result of one run.
 #[derive(Debug)]
 pub(super) struct Run {
     begun: Instant,
@@ -22,7 +22,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// A run of which nothing is known yet.
+    /// A run without any result yet.
     pub(super) fn new() -> Self {
         Self {
             begun: Instant::now(),
@@ -42,7 +42,7 @@ impl Run {
         }
     }
 
-    /// Takes the lateness that was measured, in its place in the run.
+    /// Adds measured lateness, at its time in the run.
     pub(super) fn take_lateness(&mut self, late: &Late) {
         let before = late.origin().saturating_duration_since(self.begun).as_millis() / SLOT.as_millis();
         let (micros, slots) = late.measured();
@@ -51,7 +51,7 @@ impl Run {
         self.slots = slots;
     }
 
-    /// Adds what follows from the lateness, and what the processes used meanwhile.
+    /// Adds the figures of the lateness, and of what the processes used meanwhile.
     pub(super) fn add_measured(&mut self, measured: &Measured) {
         if !self.micros.is_empty() {
             for (quantile, late, above) in [
@@ -75,8 +75,8 @@ impl Run {
         }
     }
 
-    /// Lateness and memory over time: for each piece of time its end in seconds, the lateness p50 and p99 of what came in
-    /// it in milliseconds, and the bytes of client and server.
+    /// Lateness and memory over time: for each piece of time its end in seconds, the lateness p50 and p99 of what came
+    /// in it in milliseconds, and the bytes of client and server.
     pub(super) fn over_time(&self, samples: &[Sample]) -> Vec<OverTime> {
         let slot = SLOT.as_secs_f64();
         let len =

@@ -1,8 +1,8 @@
-//! The figures that there are: the name, unit and meaning of each.
+//! All figures: the name, unit and meaning of each.
 
 use serde::{Deserialize, Serialize};
 
-/// Which way a figure is better.
+/// The direction in which a figure is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Better {
@@ -28,7 +28,7 @@ const fn kind(name: &'static str, unit: &'static str, better: Better, title: &'s
 
 use Better::{Higher, Lower, Neither};
 
-/// Every figure, in the order in which they are shown. `docs/bench.md` lists them, and none goes away.
+/// Every figure, in the order in which they are shown. `docs/bench.md` lists them, and none is removed.
 pub(super) const KINDS: &[Kind] = &[
     kind("schedule_batched", "tasks/s", Higher, "scheduled, in batches"),
     kind("claim_batched", "tasks/s", Higher, "claimed, in batches"),
@@ -76,7 +76,7 @@ pub(super) fn find(name: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|kind| kind.name == name)
 }
 
-/// Five digits: more would only look as if they were known.
+/// Rounds to five digits, because more are not significant.
 pub(super) fn rounded(value: f64) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return 0.0;

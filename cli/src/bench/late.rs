@@ -1,8 +1,8 @@
-//! Lateness: of deliveries from their due times, and of bare sleeps to the same instants.
+//! The lateness of deliveries after their due times, and of bare sleeps to the same instants.
 //!
-//! A delivery's lateness counts from the due time that the store tells to the moment at which the application holds the
-//! task, so the way back from the server is in it. The store's clock is laid over ours by what its answers to `schedule`
-//! allow: where they are one clock, nothing is changed.
+//! The lateness of a delivery counts from the due time that the store tells until the application has the task, so it
+//! includes the way back from the server. The offset of the store's clock is bounded by the store's answers to
+//! `schedule`. If both are one clock, nothing is corrected.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -15,18 +15,18 @@ use tokio::time::{Instant, sleep_until};
 
 /// Due times are rounded up to the millisecond, delays too.
 const ROUNDED_US: i64 = 2_000;
-/// What is shown over time is gathered in pieces of this length.
+/// Length of the pieces of a graph over time.
 pub(super) const SLOT: Duration = Duration::from_millis(250);
-/// A run may take longer; its end is then in the last piece.
+/// Maximum number of pieces. If a run takes longer, its end is in the last piece.
 const SLOTS_MAX: usize = 2_400;
 
-/// What is later than that counts as just so late.
+/// Maximum lateness in the histogram; later deliveries count as this late.
 const LATEST_US: u64 = 3_600_000_000;
 
 /// Microseconds.
 pub(super) type Micros = Histogram<u64>;
 
-/// An empty one, to three digits.
+/// An empty histogram, to three digits.
 pub(super) fn histogram() -> Micros {
     to_digits(3)
 }
@@ -41,7 +41,7 @@ pub(super) struct Late {
     origin: Instant,
     /// The wall clock at the origin; read once, so that a step of it changes nothing.
     wall: Timestamp,
-    /// By how much the store's clock is ahead of ours: at least, at most.
+    /// Lower and upper bound of the offset by which the store's clock is ahead of ours.
     ahead: [AtomicI64; 2],
     all: Mutex<Measured>,
 }

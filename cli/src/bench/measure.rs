@@ -1,5 +1,5 @@
-//! Processor time and memory of this process and of a server's, from `/proc`. Elsewhere than on Linux nothing is known, and
-//! nothing is shown.
+//! Processor time and memory of this process and of a server's processes, from `/proc`. On systems other than Linux
+//! they are unknown, and not shown.
 
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
@@ -9,10 +9,10 @@ use procfs::WithCurrentSystemInfo as _;
 use procfs::process::{Process, Stat, all_processes};
 use tokio::time::Instant;
 
-/// How often memory is looked at.
+/// Interval of reading memory.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// What processes used during a run.
+/// Processor time and memory used during a run.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Measured {
     /// Seconds, in user and kernel mode.
@@ -30,13 +30,13 @@ pub(super) struct Sample {
 }
 
 impl Measured {
-    /// The most memory of one of them.
+    /// The maximum of the memory of one of them.
     pub(super) fn peak(&self, of: impl Fn(&Sample) -> Option<u64>) -> f64 {
         self.samples.iter().filter_map(of).max().map_or(f64::NAN, |bytes| bytes as f64)
     }
 }
 
-/// Looks at this process, and at a server's processes, until it is told to end.
+/// Measures this process and a server's processes until it is told to end.
 #[derive(Debug)]
 pub(super) struct Meter {
     begun: (f64, Option<f64>),
@@ -46,7 +46,7 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    /// Begins; `server` is the number of the server's first process. `None` where no thread can be had.
+    /// Starts measuring; `server` is the id of the server's first process. `None` if no thread can be started.
     pub(super) fn start(server: Option<u32>) -> Option<Self> {
         let (end, ended) = sync_channel(0);
         let look = move || {
@@ -67,7 +67,7 @@ impl Meter {
         Some(Self { begun, server, end, thread })
     }
 
-    /// Ends, and tells what it saw.
+    /// Ends, and returns the measurements.
     pub(super) fn end(self) -> Measured {
         let Self { begun, server, end, thread } = self;
         drop(end);
@@ -92,8 +92,8 @@ fn cpu(stat: &Stat) -> f64 {
     (stat.utime + stat.stime + ended) as f64 / procfs::ticks_per_second() as f64
 }
 
-/// Bytes in use, with its share of what it has in common with others: a Postgres session shares most. Where that may not be
-/// read, all of what is resident.
+/// Bytes in use, with a proportional share of memory that is shared with other processes: a Postgres session shares
+/// most. If that may not be read, all resident bytes.
 fn memory(pid: u32) -> Option<u64> {
     let process = Process::new(i32::try_from(pid).ok()?).ok()?;
     let share = process.smaps_rollup().ok().and_then(|rollup| {

@@ -1,9 +1,9 @@
-//! `delayline bench`: backends side by side, in scenarios that teams meet, each run checked while it is measured.
+//! `delayline bench`: measures backends side by side in typical scenarios, and checks each run while it measures.
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | [`store`] | a store under measurement, and a private server where one is asked for |
-//! | [`scenario`] | what is played |
+//! | [`store`] | a store under measurement, and a private server if one is requested |
+//! | [`scenario`] | the scenarios |
 //! | [`drive`] | callers that schedule, claim and settle |
 //! | [`books`] | what was lost, came twice or came early, in sentences |
 //! | [`late`], [`measure`], [`figures`] | lateness, processor time and memory, and how runs become a result |
@@ -51,14 +51,14 @@ pub(crate) fn main(global: &Global, args: BenchArgs) -> Result<Exit, Failure> {
     let console = start::console(global, args.quiet, Logs::Usual)?;
     let before = args.against.as_deref().map(against::read).transpose()?;
     if let Some(directory) = &args.report {
-        // What can't be written is told before, not after a quarter of an hour.
+        // An error here is reported at the beginning, not after a quarter of an hour.
         fs::create_dir_all(directory)
-            .map_err(|e| Failure::io(format_args!("cannot make the directory {}", directory.display()), &e))?;
+            .map_err(|e| Failure::io(format_args!("cannot create the directory {}", directory.display()), &e))?;
     }
     let leave = console.leaving();
     let Started { console, stop, runtime } = Started::new(console, Threads::Cores, leave)?;
     let played = runtime.block_on(bench(global, &args, &console, &stop));
-    // Servers that are left end with what holds them, here.
+    // Servers that are still running end here, when their owner is dropped.
     drop(runtime);
     let Some(report) = played? else {
         console.say("interrupted, so there is no result");
@@ -68,7 +68,7 @@ pub(crate) fn main(global: &Global, args: BenchArgs) -> Result<Exit, Failure> {
     finish(&args, &console, &report, before.as_ref())
 }
 
-/// Plays everything. `None` if it is stopped.
+/// Runs everything. `None` if it is stopped.
 async fn bench(
     global: &Global,
     args: &BenchArgs,
@@ -79,7 +79,7 @@ async fn bench(
     let runs = (wanted.len() * scenarios.len()) as u64 * u64::from(args.repeats);
     let show = Show::new(console.clone(), !args.no_progress && !args.quiet, runs);
     if cfg!(debug_assertions) {
-        show.note("this is a debug build: take no figure of it for anything");
+        show.note("this is a debug build: its figures are meaningless");
     }
     let begun = Instant::now();
     let mut report = Report {
@@ -103,7 +103,7 @@ async fn bench(
     Ok((!stop.is_stopped()).then_some(report))
 }
 
-/// The stores that are asked for: the URLs first.
+/// The requested stores: URLs first, then private servers.
 fn wanted(global: &Global, args: &BenchArgs) -> Vec<Wanted> {
     if args.backends.is_empty() && args.spawn.is_empty() {
         return vec![Wanted::Url(global.backend.clone())];
@@ -112,7 +112,7 @@ fn wanted(global: &Global, args: &BenchArgs) -> Vec<Wanted> {
     urls.chain(args.spawn.iter().copied().map(Wanted::Spawned)).collect()
 }
 
-/// One store after the other, so that none disturbs another.
+/// Measures one store after the other, so that they do not disturb each other.
 async fn play_all(
     args: &BenchArgs,
     wanted: &[Wanted],
@@ -129,7 +129,7 @@ async fn play_all(
         let mut opening = pin!(Store::open(wanted));
         let mut store = tokio::select! {
             store = &mut opening => store?,
-            // Half opened it would leave its namespace on the server.
+            // Dropped half-way, opening would leave its namespace on the server.
             () = stop.stopped() => return opening.await?.close().await,
         };
         name_apart(&mut store, report);
@@ -160,7 +160,7 @@ async fn play_all(
     Ok(())
 }
 
-/// Two stores of one kind have different names.
+/// Gives different names to stores of one kind.
 fn name_apart(store: &mut Store, report: &Report) {
     let kind = store.shown.name.clone();
     let same = report.backends.iter().filter(|other| other.name == kind || other.name.starts_with(&format!("{kind}-")));
@@ -170,7 +170,7 @@ fn name_apart(store: &mut Store, report: &Report) {
     }
 }
 
-/// One scenario on one store, as often as it is to be repeated.
+/// Runs one scenario on one store, with all repeats.
 async fn play(args: &BenchArgs, store: &Store, scenario: Scenario, show: &Show) -> Outcome {
     let (name, backend) = (scenario.name(), store.shown.name.as_str());
     if let Some(what) = lacks(scenario, store.backend.capabilities()) {
@@ -214,7 +214,7 @@ async fn repeat(args: &BenchArgs, store: &Store, scenario: Scenario, show: &Show
     Ok(judged(backend, name, &runs, over_time))
 }
 
-/// The runs as one result: where a promise is broken there is no figure.
+/// Combines the runs to one result. If a promise is broken, there are no figures.
 fn judged(backend: &str, scenario: &str, runs: &[Run], over_time: Vec<report::OverTime>) -> Outcome {
     let unlike = |texts: fn(&Run) -> &Vec<String>| {
         let mut all: Vec<String> = runs.iter().flat_map(|run| texts(run).iter().cloned()).collect();
@@ -235,12 +235,12 @@ fn judged(backend: &str, scenario: &str, runs: &[Run], over_time: Vec<report::Ov
     }
 }
 
-/// Writes the result, and finds the exit code.
+/// Writes the result, and determines the exit code.
 fn finish(args: &BenchArgs, console: &Console, report: &Report, before: Option<&Report>) -> Result<Exit, Failure> {
     let compared = before.map(|before| against::compare(before, report, args.tolerance));
     if let Some(directory) = &args.report {
         write_page(directory, report)?;
-        console.note(format_args!("the page is {}", directory.join("index.html").display()));
+        console.note(format_args!("the report is {}", directory.join("index.html").display()));
     }
     out(&if args.json { json(report, compared.as_deref())? } else { table::table(report) })?;
     if let (Some(compared), Some(before)) = (&compared, before) {

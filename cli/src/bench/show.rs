@@ -1,4 +1,4 @@
-//! What is said while it runs: one bar with what is being done, or a line for each result where there is no terminal.
+//! The display during a run: one bar with the current step or, without a terminal, a line for each result.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -13,7 +13,7 @@ use crate::progress::bar;
 
 const REDRAW_EVERY: Duration = Duration::from_millis(100);
 
-/// Tells people how far it is.
+/// Displays the progress.
 pub(super) struct Show {
     console: Arc<Console>,
     bar: Option<ProgressBar>,
@@ -47,28 +47,28 @@ impl Show {
         self.change(|now| now.runs.0 += runs);
     }
 
-    /// What is being done now.
+    /// Sets the current step.
     pub(super) fn step(&self, step: &str) {
         self.change(|now| (now.step, now.watched, now.counted) = (step.to_owned(), None, None));
     }
 
-    /// What is being done now, which is over when so many tasks are complete.
+    /// Sets the current step, which ends when this many tasks are complete.
     pub(super) fn watch(&self, step: &str, drive: &Arc<Drive>, of: u64) {
         self.step(step);
         self.change(|now| now.watched = Some((Arc::downgrade(drive), of)));
     }
 
-    /// How far it is.
+    /// Sets the progress of the current step.
     pub(super) fn count(&self, step: &str, done: u64, of: u64) {
         self.change(|now| (now.step, now.counted) = (step.to_owned(), Some((done, of))));
     }
 
-    /// A line for people, once something is known.
+    /// Writes a message.
     pub(super) fn note(&self, what: impl fmt::Display) {
         self.console.note(what);
     }
 
-    /// Keeps the bar up to date, for ever.
+    /// Updates the bar, without end.
     pub(super) async fn draw(&self) {
         loop {
             if let Some(bar) = &self.bar {
@@ -83,7 +83,7 @@ impl Show {
         }
     }
 
-    /// Takes the bar off.
+    /// Removes the bar.
     pub(super) fn end(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

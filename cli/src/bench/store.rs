@@ -16,10 +16,10 @@ use crate::heap;
 use crate::redact::redacted;
 use crate::scratch::{For, Scratch};
 
-/// What is not cleared away by then is left; the reader is told.
+/// Time limit for removing what a run has left; the user is told about the rest.
 const CLEAR_PATIENCE: Duration = Duration::from_secs(60);
 
-/// What was asked for.
+/// A requested store.
 #[derive(Clone, Debug)]
 pub(super) enum Wanted {
     Url(String),
@@ -32,12 +32,12 @@ pub(super) struct Store {
     pub(super) shown: Backend,
     url: String,
     server: Option<Arc<Private>>,
-    /// The namespace on a server that stays.
+    /// The namespace, on a server that was not started here.
     scratch: Option<Scratch>,
 }
 
 impl std::fmt::Debug for Store {
-    /// Without the URL, which may hold a password.
+    /// Without the URL, which may contain a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store").field("name", &self.shown.name).finish_non_exhaustive()
     }
@@ -52,7 +52,7 @@ enum Private {
 }
 
 impl Store {
-    /// Starts the server, if there is one to start, and connects.
+    /// Starts the private server, if one is requested, and connects.
     pub(super) async fn open(wanted: &Wanted) -> Result<Self, Failure> {
         let (url, server) = match wanted {
             Wanted::Url(url) => (url.clone(), None),
@@ -82,7 +82,7 @@ impl Store {
         Ok(Self { backend, shown, url, server, scratch })
     }
 
-    /// The first process of the server, where it is ours.
+    /// The first process of a private server.
     pub(super) fn pid(&self) -> Option<u32> {
         self.server.as_ref().map(|server| server.server().pid())
     }
@@ -92,8 +92,8 @@ impl Store {
         self.url.starts_with("memory:")
     }
 
-    /// How many bytes the store takes, as it tells itself: Redis its memory, Postgres its database on the disk, RabbitMQ all
-    /// memory of its node, and a store in this process the heap. `None` where that can't be asked.
+    /// Bytes that the store occupies, by its own count: Redis' memory, the size of Postgres' database on disk, all
+    /// memory of RabbitMQ's node, and for a store in this process the heap. `None` if the store can't be asked.
     pub(super) async fn bytes(&self) -> Option<f64> {
         if self.is_here() {
             return Some(heap::live() as f64);
@@ -127,12 +127,12 @@ impl Store {
         spawn_blocking(move || what(&server)).await.ok().flatten()
     }
 
-    /// What the names of queues have to begin with.
+    /// The prefix that names of queues must have.
     pub(super) fn queue_prefix(&self) -> String {
         self.scratch.as_ref().map(Scratch::queue_prefix).unwrap_or_default()
     }
 
-    /// Where it works on a server that stays, and how to look at it, for people.
+    /// Where it works on a server that was not started here, and how to look at it, for people.
     pub(super) fn place(&self) -> Option<String> {
         self.scratch.as_ref().and_then(Scratch::shown)
     }
@@ -145,7 +145,7 @@ impl Store {
         Ok(())
     }
 
-    /// Ends the connection, removes what is left on a server that stays, and ends one that is ours.
+    /// Closes the connection, and stops a private server; on another server, removes what is left.
     pub(super) async fn close(self) -> Result<(), Failure> {
         let Self { backend, server, scratch, .. } = self;
         let closed = backend.close().await;
@@ -153,7 +153,7 @@ impl Store {
         if let Some(scratch) = scratch {
             let removed = timeout(CLEAR_PATIENCE, scratch.end()).await;
             removed.map_err(|_| {
-                Failure::new("the namespace could not be removed in time: `delayline conform --remove-left` does that")
+                Failure::new("could not remove the namespace in time; remove it with `delayline conform --remove-left`")
             })??;
         }
         // It waits for processes to end.

@@ -1,66 +1,66 @@
-//! What can be said to `delayline conform`.
+//! The arguments of `conform`.
 
 use std::path::PathBuf;
 
 const EXAMPLES: &str = r#"Examples:
-  Hold a store to everything that delayline promises:
+  Test a store against every promise of delayline:
     delayline conform --backend memory:
 
-  Only some promises; for programs, one JSON object on stdout:
+  Test some promises; write one JSON object to stdout:
     delayline conform --only dup --only loss_1 --json
 
-  What failed, again with the same randomness:
+  Repeat a failed test with the same randomness:
     delayline conform --only dup_4 --seed 0x1f2e3d4c5b6a7988
 
-  A history that a failed test has left, checked again without the store:
+  Check the history of a failed test again, without the store:
     delayline conform --check dup_4_a_stale_lease.1f2e.jsonl
 
-  What runs that were killed have left on a server, removed:
+  Remove what killed runs have left on a server:
     delayline conform --remove-left --backend redis://localhost
 
 What happens:
-  Each test makes queues of its own, works on them as applications would, and
-  holds what it saw against docs/semantics.md. What the store declares that it
-  lacks has to answer `Unsupported`. Tests that would have to kill a server,
-  step its clock or measure the heap are shown as not tested.
+  Each test creates its own queues, works on them as applications would, and
+  checks what it saw against docs/semantics.md. An operation that the store
+  declares it lacks must answer `Unsupported`. Tests that would need to kill a
+  server, step its clock or measure the heap are shown as not tested.
 
-  All of it is in a namespace of its own below the URL's (`conform-XXXXXXXX`),
-  which is removed at the end, after a failure and after Ctrl-C too. What a
-  failed test saw stays as a file.
+  The run works in its own namespace below the URL's (`conform-XXXXXXXX`), and
+  removes it at the end, also after a failure and after Ctrl-C. It keeps the
+  history of a failed test as a file.
 
 Exit codes:
   0    every promise that could be tested holds
-  1    it could not start, or broke off
+  1    it could not start, or it broke off
   2    the command line is wrong
   5    a promise does not hold
   130  interrupted by Ctrl-C (143 by SIGTERM, 129 by SIGHUP)"#;
 
-/// Runs the conformance suite against a backend, and shows which promises hold.
+/// Run the conformance suite against a backend, and show which promises hold.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ConformArgs {
-    /// Only tests whose names begin so, such as `dup` or `dup_3`; several times for more.
+    /// Beginning of the names of the tests to run, such as `dup` or `dup_3`; repeat for more. Default: all tests.
     #[arg(long, value_name = "PREFIX")]
     pub(super) only: Vec<String>,
 
-    /// How many tests run at the same time.
+    /// Number of tests that run at the same time.
     #[arg(long, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(super) jobs: u16,
 
-    /// What all randomness comes from; another one for each run unless it is said.
+    /// Seed of all randomness, decimal or hexadecimal after `0x`. Default: a new one for each run.
     #[arg(long, value_name = "NUMBER", value_parser = seed)]
     pub(super) seed: Option<u64>,
 
-    /// Check a history that a test has written, and nothing else.
+    /// File with the history of a failed test to check; no test runs.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["only", "seed"])]
     pub(super) check: Option<PathBuf>,
 
-    /// Leave the namespace of the run on the server; --remove-left removes it.
+    /// Keep the namespace of the run on the server. --remove-left removes it later.
     #[arg(long, conflicts_with = "check")]
     pub(super) keep: bool,
 
-    /// Remove the namespaces that runs of `conform`, `bench` and `demo` have left at the backend's URL, and nothing else.
-    /// Those in use stay.
+    /// Remove the namespaces that runs of `conform`, `bench` and `demo` have left at the backend's URL; no test runs.
+    /// Namespaces in use stay.
     #[arg(long, conflicts_with_all = ["only", "seed", "check", "keep"])]
     pub(super) remove_left: bool,
 
@@ -68,7 +68,7 @@ pub(crate) struct ConformArgs {
     #[arg(long)]
     pub(super) json: bool,
 
-    /// No progress bar. There is one only where stderr is a terminal.
+    /// Show no progress bar. Without this, there is a bar only if stderr is a terminal.
     #[arg(long)]
     pub(super) no_progress: bool,
 }
@@ -78,7 +78,7 @@ fn seed(text: &str) -> Result<u64, String> {
         Some(hex) => u64::from_str_radix(hex, 16),
         None => text.parse(),
     };
-    parsed.map_err(|_| "not a whole number, decimal or after 0x".to_owned())
+    parsed.map_err(|_| "expected a whole number: decimal, or hexadecimal after `0x`".to_owned())
 }
 
 #[cfg(test)]

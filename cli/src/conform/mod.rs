@@ -1,6 +1,6 @@
 //! `delayline conform`: the conformance suite against a live backend.
 //!
-//! [`report`] is what is written at the end. The tests themselves are the library's, `delayline-conformance`.
+//! [`report`] is the result. The tests are in the library `delayline-conformance`.
 
 pub(crate) mod args;
 mod report;
@@ -33,7 +33,7 @@ use crate::scratch::{For, Opener, Scratch, left};
 use crate::signal::{Cause, Stop};
 use crate::start::{self, Logs, Started, Threads};
 
-/// How often the bar is drawn and a signal is looked for.
+/// Interval of drawing the bar and looking for a signal.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Runs the command.
@@ -48,7 +48,7 @@ pub(crate) fn main(global: &Global, args: &ConformArgs) -> Result<Exit, Failure>
         return remove_left(&runtime, &global.backend, args.json, &stop);
     }
     let tests = chosen(&args.only)?;
-    // A store that can't be reached is one clear error rather than a failure of every test.
+    // If the store can't be reached, one clear error is better than a failure of every test.
     let (scratch, caps) = runtime.block_on(open(&global.backend))?;
     if let Some(place) = scratch.shown() {
         console.say(format_args!("working in {place}"));
@@ -56,7 +56,7 @@ pub(crate) fn main(global: &Global, args: &ConformArgs) -> Result<Exit, Failure>
     let tested = run(args, tests, &scratch, caps.name, &console, &stop);
     if args.keep {
         if scratch.shown().is_some() {
-            console.say("the namespace stays; `delayline conform --remove-left` removes it");
+            console.say("the namespace is kept; `delayline conform --remove-left` removes it");
         }
         runtime.block_on(scratch.keep());
         return tested;
@@ -65,7 +65,7 @@ pub(crate) fn main(global: &Global, args: &ConformArgs) -> Result<Exit, Failure>
     tested.and_then(|exit| removed.map(|()| exit))
 }
 
-/// Makes the namespace of this run, and connects once.
+/// Creates the namespace of this run, and connects once.
 async fn open(url: &str) -> Result<(Scratch, Capabilities), Failure> {
     let scratch = Scratch::make(url, For::Conform).await?;
     let looked = async {
@@ -78,7 +78,7 @@ async fn open(url: &str) -> Result<(Scratch, Capabilities), Failure> {
     match looked.await {
         Ok(caps) => Ok((scratch, caps)),
         Err(e) => {
-            // What stands in the way of that is what stood in the way before.
+            // An error here has the same cause as the first one.
             let _ = scratch.end().await;
             Err(e.into())
         }
@@ -93,7 +93,7 @@ fn run(
     console: &Arc<Console>,
     stop: &Stop,
 ) -> Result<Exit, Failure> {
-    // A test fails by panicking, and its report tells what it said.
+    // A failed test panics, and its report contains the message.
     panic::set_hook(Box::new(|_| {}));
     let seed = args.seed.unwrap_or_else(seed);
     let shown = if args.no_progress { None } else { bar(console) };
@@ -102,7 +102,7 @@ fn run(
         bar.finish_and_clear();
     }
     if let Some(Cause::Signal(signal)) = stop.cause() {
-        console.say(format_args!("interrupted; {} of {} tests had been run", tested.len(), tests.len()));
+        console.say(format_args!("interrupted after {} of {} tests", tested.len(), tests.len()));
         return Ok(Exit::Interrupted(*signal));
     }
     let report = Report::new(backend, seed, tested);
@@ -111,7 +111,7 @@ fn run(
     Ok(if report.holds() { Exit::Done } else { Exit::PromiseBroken })
 }
 
-/// Removes what killed runs have left.
+/// Removes what killed runs have left behind.
 fn remove_left(runtime: &Runtime, url: &str, as_json: bool, stop: &Stop) -> Result<Exit, Failure> {
     let removing = async {
         tokio::select! {
@@ -129,7 +129,7 @@ fn remove_left(runtime: &Runtime, url: &str, as_json: bool, stop: &Stop) -> Resu
     }
 }
 
-/// The tests that are wanted, in the suite's order.
+/// The chosen tests, in the suite's order.
 fn chosen(only: &[String]) -> Result<Vec<&'static Test>, Failure> {
     let wanted = |test: &&Test| only.is_empty() || only.iter().any(|prefix| begins(test.name, prefix));
     if let Some(nobody) = only.iter().find(|prefix| !TESTS.iter().any(|test| begins(test.name, prefix))) {
@@ -143,7 +143,8 @@ fn begins(name: &str, prefix: &str) -> bool {
     name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('_') || prefix.ends_with('_'))
 }
 
-/// Runs the tests on a few threads, until all are done or it is stopped; their reports in the order of the tests.
+/// Runs the tests on a few threads, until all are done or the run is stopped. Returns the reports in the order of the
+/// tests.
 fn run_all(
     scratch: &Scratch,
     tests: &[&'static Test],
@@ -159,7 +160,7 @@ fn run_all(
         let (waiting, done, stop, harness) = (waiting.clone(), done.clone(), stop.clone(), harness.clone());
         thread::spawn(move || work(&harness, seed, &waiting, &done, &stop));
     }
-    // The channel's end is that of the last of them: nothing works in the namespace from then on.
+    // The channel ends with the last thread: from then on, nothing works in the namespace.
     drop(done);
     let mut ended: Vec<(usize, Tested)> = Vec::new();
     loop {
@@ -194,14 +195,14 @@ fn work(harness: &Arc<InScratch>, seed: u64, waiting: &Waiting, done: &SyncSende
     }
 }
 
-/// A live store, of which only the URL is known.
+/// A live store, known only by its URL.
 struct InScratch {
     opener: Opener,
     prefix: String,
 }
 
 impl std::fmt::Debug for InScratch {
-    /// Without the URL, which may hold a password.
+    /// Without the URL, which may contain a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("a live store")
     }
@@ -218,7 +219,7 @@ impl Harness for InScratch {
     }
 }
 
-/// Checks a history that a test has left.
+/// Checks the history of a failed test.
 fn check_again(path: &Path, as_json: bool) -> Result<Exit, Failure> {
     let file = File::open(path).map_err(|e| Failure::io(format_args!("cannot read {}", path.display()), &e))?;
     let recording =

@@ -15,11 +15,11 @@ use crate::console::Console;
 use crate::exit::Failure;
 use crate::scratch::left::Left;
 
-/// What the suite found. Written as JSON it is a promise: `docs/cli.md` lists its fields, and none goes away.
+/// The result of the suite. Its JSON is a contract: `docs/cli.md` lists the fields, and none is removed.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     backend: &'static str,
-    /// As text, because JSON's numbers can't hold every one.
+    /// As text, because JSON's numbers can't represent every seed.
     seed: String,
     passed: usize,
     failed: usize,
@@ -36,7 +36,7 @@ struct Line {
     outcome: &'static str,
     operations: u64,
     seconds: f64,
-    /// What is lacking, what could not be done, or what went wrong.
+    /// What the backend lacks, what could not be done, or what went wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,7 +67,7 @@ impl Line {
                 let history = failure.history.as_ref().map(|path| path.display().to_string());
                 (FAILED, Some(failure.to_string()), history)
             }
-            _ => (FAILED, Some("an outcome that this program does not know".to_owned()), None),
+            _ => (FAILED, Some("an outcome that this program version does not know".to_owned()), None),
         };
         let seconds = (tested.took.as_secs_f64() * 1000.0).round() / 1000.0;
         Self { test: tested.test, promise, outcome, operations: tested.operations, seconds, why, history }
@@ -95,17 +95,17 @@ impl Report {
         }
     }
 
-    /// Whether no promise was seen broken.
+    /// Whether the tests saw no broken promise.
     pub(super) fn holds(&self) -> bool {
         self.failed == 0
     }
 
-    /// Writes it to standard output, and nothing else.
+    /// Writes the result to standard output, which carries nothing else.
     pub(super) fn write(&self, as_json: bool) -> Result<(), Failure> {
         out(&if as_json { json(self)? } else { self.table() })
     }
 
-    /// Says what went wrong with each test that failed.
+    /// Reports what went wrong in each failed test.
     pub(super) fn accuse(&self, console: &Console) {
         for line in self.tests.iter().filter(|line| line.outcome == FAILED) {
             let why = line.why.as_deref().unwrap_or_default();
@@ -142,7 +142,7 @@ impl Report {
     }
 }
 
-/// What a history shows, checked again.
+/// The result of checking a history again.
 pub(super) fn write_findings(recording: &Recording, findings: &Findings, as_json: bool) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Checked<'a> {
@@ -184,7 +184,7 @@ pub(super) fn write_findings(recording: &Recording, findings: &Findings, as_json
     out(&text)
 }
 
-/// What became of the namespaces that were left.
+/// The result of `--remove-left`.
 pub(super) fn write_left(left: &Left, as_json: bool) -> Result<(), Failure> {
     if as_json {
         return out(&json(left)?);

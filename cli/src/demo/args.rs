@@ -1,4 +1,4 @@
-//! What can be said to `delayline demo`.
+//! The arguments of `demo`.
 
 use std::time::Duration;
 
@@ -6,80 +6,82 @@ use delayline::QueueName;
 
 use crate::parse::{duration, queue_name};
 
-/// Longer makes no demo.
+/// The maximum of each duration.
 const TIME_MAX: Duration = Duration::from_secs(86_400);
 
 const EXAMPLES: &str = r#"Examples:
   The exam, compressed to about 15 seconds:
     delayline demo
 
-  A large one in a short time; for programs, one JSON object on stdout:
+  A large exam in a short time; write one JSON object to stdout:
     delayline demo --candidates 200000 --exam 3s --json
 
-  Everybody stays to the end, and half of the hand-ins fail at first:
+  Everyone stays to the end, and half of the hand-ins fail at first:
     delayline demo --early-percent 0 --fail-percent 50
 
 What happens:
-  Everybody's hand-in is scheduled for the end of the exam. Some candidates get
-  extra time: theirs is moved. Most hand in early: theirs is cancelled. In the
-  middle everyone gets more time: all are shifted at once. A worker hands in
-  whoever is left, and tries again where that fails or panics.
+  The hand-in of each candidate is a task that is due at the end of the exam.
+  Some candidates get extra time: the demo moves their tasks. Most hand in
+  early: it cancels their tasks. In the middle, everyone gets more time: it
+  shifts all tasks at once. A worker hands in for those who are left, and
+  retries if a hand-in fails or panics.
 
-  Beside the library the demo keeps its own books, of what it asked for, when,
-  and what came of it. They say what was lost, came twice or came early.
+  The demo keeps a ledger that is independent of the library: what it asked
+  for, when, and what came of it. The ledger shows what was lost, came twice or
+  came early.
 
 Exit codes:
   0    nothing was lost, came twice or came early
-  1    something was, or the demo could not start or broke off
+  1    something was, or the demo could not start, or it broke off
   2    the command line is wrong
   130  interrupted by Ctrl-C (143 by SIGTERM, 129 by SIGHUP)"#;
 
-/// Plays an exam of 30,000 candidates, and checks that no hand-in is lost, comes twice or comes early.
+/// Simulate an exam of 30,000 candidates, and check that no hand-in is lost, comes twice or comes early.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DemoArgs {
-    /// How many sit the exam.
+    /// Number of candidates.
     #[arg(long, value_name = "N", default_value = "30000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(super) candidates: u32,
 
-    /// How long the exam takes.
+    /// Duration of the exam.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = exam)]
     pub(super) exam: Duration,
 
-    /// How much longer those have who get extra time.
+    /// Extra time of the candidates who get it.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = time)]
     pub(super) extra_time: Duration,
 
-    /// How many get extra time, in percent.
+    /// Percentage of candidates who get extra time.
     #[arg(long, value_name = "PERCENT", default_value = "20", value_parser = percent)]
     pub(super) extra_percent: f64,
 
-    /// How much longer everyone has, which is announced in the middle of the exam.
+    /// Additional time for everyone, given in the middle of the exam; 0s leaves it out.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = time)]
     pub(super) more_time: Duration,
 
-    /// How many hand in by themselves before their time is up, in percent.
+    /// Percentage of candidates who hand in by themselves before their time is up.
     #[arg(long, value_name = "PERCENT", default_value = "60", value_parser = percent)]
     pub(super) early_percent: f64,
 
-    /// How many hand-ins fail at their first attempt, in percent.
+    /// Percentage of hand-ins that fail at their first attempt.
     #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = percent)]
     pub(super) fail_percent: f64,
 
-    /// How many hand-ins panic at their first attempt, in percent.
+    /// Percentage of hand-ins that panic at their first attempt.
     #[arg(long, value_name = "PERCENT", default_value = "0.2", value_parser = percent)]
     pub(super) panic_percent: f64,
 
-    /// How many hand-ins the worker runs at once.
+    /// Number of hand-ins that the worker runs at once.
     #[arg(long, value_name = "N", default_value = "64", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(super) concurrency: u32,
 
-    /// Who does what, and when, depends on this number alone.
+    /// Seed that determines who does what, and when.
     #[arg(long, value_name = "NUMBER", default_value = "1")]
     pub(super) seed: u64,
 
-    /// Use this queue, which must be empty, in the URL's own namespace. By default the demo works in a namespace of its own and
-    /// removes it at the end.
+    /// Queue to use, which must be empty, in the URL's namespace. Default: a queue in a namespace of its own, which the
+    /// demo removes at the end.
     #[arg(long, value_name = "NAME", value_parser = queue_name)]
     pub(super) queue: Option<QueueName>,
 
@@ -87,30 +89,30 @@ pub(crate) struct DemoArgs {
     #[arg(long)]
     pub(super) json: bool,
 
-    /// No progress bar. There is one only where stderr is a terminal.
+    /// Show no progress bar. Without this, there is a bar only if stderr is a terminal.
     #[arg(long)]
     pub(super) no_progress: bool,
 
-    /// Nothing on stderr but what went wrong; the result is still written.
+    /// Write only errors to stderr; the result is still written.
     #[arg(short, long)]
     pub(super) quiet: bool,
 }
 
 fn exam(text: &str) -> Result<Duration, String> {
     match time(text)? {
-        Duration::ZERO => Err("it has to be longer than nothing".to_owned()),
+        Duration::ZERO => Err("expected a duration longer than zero".to_owned()),
         time => Ok(time),
     }
 }
 
 fn time(text: &str) -> Result<Duration, String> {
     let time = duration(text)?;
-    if time > TIME_MAX { Err("it has to be a day at most".to_owned()) } else { Ok(time) }
+    if time > TIME_MAX { Err("expected at most one day".to_owned()) } else { Ok(time) }
 }
 
 fn percent(text: &str) -> Result<f64, String> {
-    let percent: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if (0.0..=100.0).contains(&percent) { Ok(percent) } else { Err("it has to be 0 to 100".to_owned()) }
+    let percent: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    if (0.0..=100.0).contains(&percent) { Ok(percent) } else { Err("expected 0 to 100".to_owned()) }
 }
 
 #[cfg(test)]

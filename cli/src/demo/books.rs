@@ -1,5 +1,5 @@
-//! The demo's own books: what was asked for, when, and what came of it. The conformance suite's [`Ledger`] finds what was lost,
-//! came twice or came early; here is counted what the story tells, and how late first attempts were.
+//! The demo's books: what was asked for, when, and what came of it. The conformance suite's [`Ledger`] finds what was
+//! lost, came twice or came early; the books add the counts for the messages, and the lateness of first attempts.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,10 +9,10 @@ use delayline_conformance::ledger::{Ledger, Tally};
 use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
-/// So much lateness, in microseconds, is told apart.
+/// The maximum lateness in the histogram, in microseconds.
 const LATENESS_US_MAX: u64 = 3_600_000_000;
 
-/// What is known of all candidates. Its size does not change once it is made.
+/// The state of all candidates. Its size is fixed when it is created.
 pub(super) struct Books {
     ledger: Ledger,
     told: Mutex<Told>,
@@ -21,34 +21,34 @@ pub(super) struct Books {
 struct Told {
     lateness_us: Histogram<u64>,
     counts: Counts,
-    /// For each candidate, whether extra time could only be asked for,
+    /// For each candidate, whether extra time could only be requested,
     asked: Box<[bool]>,
     /// and when it ends for all of them.
     asked_until: Option<Instant>,
 }
 
-/// One look at what has happened so far.
+/// The counts so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     /// Accepted by the backend.
     pub(super) scheduled: u64,
-    /// Whose cancellation was answered with `Changed`.
+    /// Candidates whose cancellation was answered with `Changed`.
     pub(super) cancelled: u64,
-    /// Given extra time, each by a call of its own; of those that could only ask, whoever was seen to have had it.
+    /// Candidates who got extra time, by one call each. If it could only be requested, those who were seen to get it.
     pub(super) moved: u64,
-    /// Who could only ask for extra time.
+    /// Candidates for whom extra time could only be requested.
     pub(super) asked: u64,
-    /// Given more time, together.
+    /// Candidates who got more time, by one call for all.
     pub(super) shifted: u64,
     /// Handed in by the worker.
     pub(super) delivered: u64,
-    /// Whose cancellation came when the hand-in had begun or was done.
+    /// Candidates whose cancellation came after their hand-in had begun.
     pub(super) too_late: u64,
-    /// Attempts after a first one.
+    /// Attempts after the first.
     pub(super) retried: u64,
 }
 
-/// How it ended.
+/// The result.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Verdict {
     pub(super) counts: Counts,
@@ -56,7 +56,7 @@ pub(super) struct Verdict {
     pub(super) lost: Tally,
     /// Completed more than once, begun after it was cancelled, or running twice at once.
     pub(super) twice: Tally,
-    /// Begun before its time.
+    /// Begun before its due time.
     pub(super) early: Tally,
     /// In milliseconds: p50, p99 and maximum of first attempts.
     pub(super) lateness_ms: [f64; 3],
@@ -75,7 +75,7 @@ impl Books {
         books
     }
 
-    /// When everybody's time is up, as far as is known now. Said before anything is scheduled.
+    /// Sets when everyone's time is up, as far as is known. Called before anything is scheduled.
     pub(super) fn everyone_until(&self, not_before: Instant) {
         (0..self.ledger.len()).for_each(|candidate| self.ledger.due(candidate, not_before));
     }
@@ -85,13 +85,13 @@ impl Books {
         self.told().counts.scheduled += 1;
     }
 
-    /// Whether a candidate still sits there.
+    /// Whether a candidate is still writing.
     pub(super) fn is_writing(&self, candidate: u32) -> bool {
         let standing = self.ledger.look(candidate);
         !standing.may_be_gone() && standing.deliveries() == 0
     }
 
-    /// The answer to a move. One that did not change anything leaves the former time.
+    /// Records the answer to a move. If it changed nothing, the former time stays.
     pub(super) fn moved(&self, candidate: u32, answer: ChangeOutcome, not_before: Instant) {
         let mut told = self.told();
         match answer {
@@ -108,13 +108,13 @@ impl Books {
         }
     }
 
-    /// The answer to a shift of everybody, all of whom were changed that could be.
+    /// Records the answer to a shift of everyone; every task that could be changed was changed.
     pub(super) fn shifted(&self, by: Duration, answered: Instant, changed: u64) {
         self.ledger.shifted(by, answered);
         self.told().counts.shifted += changed;
     }
 
-    /// The answer to a cancellation; `None` where it was lost.
+    /// Records the answer to a cancellation; `None` if it was lost.
     pub(super) fn cancelled(&self, candidate: u32, answer: Option<ChangeOutcome>) {
         self.ledger.cancelled(candidate, answer, Instant::now());
         match answer {
@@ -137,17 +137,18 @@ impl Books {
         told.lateness_us.saturating_record(u64::try_from(lateness.as_micros()).unwrap_or(u64::MAX));
     }
 
-    /// An attempt has failed; the next may not begin before then.
+    /// An attempt has failed. The next must not begin before this time.
     pub(super) fn fails(&self, candidate: u32, not_before: Instant) {
         self.ledger.given_back(candidate, not_before);
     }
 
-    /// An attempt has done what it is for.
+    /// An attempt has succeeded.
     pub(super) fn completes(&self, candidate: u32) {
         self.ledger.completed(candidate);
     }
 
-    /// Whether nobody is to be handed in any more, as far as is known: whose cancellation was only asked for may still be.
+    /// Whether no hand-in is left, as far as is known. A candidate whose cancellation was only requested may still
+    /// come.
     pub(super) fn is_through(&self) -> bool {
         (0..self.ledger.len()).map(|candidate| self.ledger.look(candidate)).all(|standing| {
             let through = standing.is_completed() || standing.may_be_gone();
@@ -159,7 +160,7 @@ impl Books {
         Counts { delivered: self.ledger.completed_count(), ..self.told().counts }
     }
 
-    /// How many did not hand in by themselves until their time was up.
+    /// Number of candidates who did not hand in by themselves before their time was up.
     pub(super) fn whose_time_is_up(&self, now: Instant) -> u64 {
         let is_up = |&candidate: &u32| {
             let standing = self.ledger.look(candidate);
@@ -168,7 +169,7 @@ impl Books {
         (0..self.ledger.len()).filter(is_up).count() as u64
     }
 
-    /// What came of it all, once nothing runs any more.
+    /// The result, once nothing runs any more.
     pub(super) fn verdict(&self) -> Verdict {
         let found = self.ledger.verdict();
         let counts = Counts { cancelled: found.cancelled.count, ..self.counts() };
@@ -186,7 +187,7 @@ impl Books {
 }
 
 impl Verdict {
-    /// Whether everything went as promised.
+    /// Whether every promise was kept.
     pub(super) fn is_clean(&self) -> bool {
         [&self.lost, &self.twice, &self.early].iter().all(|tally| tally.count == 0)
     }

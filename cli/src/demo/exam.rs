@@ -1,4 +1,5 @@
-//! The exam: who is scheduled, moved, cancelled and shifted when, and the worker that hands in who is left.
+//! The exam: schedules, moves, cancels and shifts tasks at their times, and runs the worker that hands in for those
+//! left.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,23 +21,24 @@ use super::show::{Show, count};
 use crate::exit::Failure;
 use crate::words::span;
 
-/// So many calls of single candidates are under way at once.
+/// Number of calls for single candidates that run at once.
 const LANES: usize = 8;
-/// The wait after a failure is as long, or up to twice that.
+/// The delay after a failure, to which a random part of up to the same length is added.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(1);
-/// When all are due and nothing happens for so long, the rest counts as lost.
+/// If all are due and nothing happens for this long, the rest counts as lost.
 const PATIENCE: Duration = Duration::from_secs(30);
 const EXAM: &str = "exam-1";
 const WARM_UP: &str = "warm-up";
 const WARM_UP_TASKS: u32 = 256;
-/// So many whose turn came while the last call was under way share the next one: on most stores each call costs a commit.
+/// Number of candidates that share a call, if their turns came during the previous one. On most stores, each call costs
+/// a commit.
 const TOGETHER: usize = 500;
-/// Where nobody can tell when the warm-up has ended, it ends after so long.
+/// Duration of the warm-up, if the backend can't tell when it has ended.
 const WARM_UP_MAX: Duration = Duration::from_secs(5);
-/// Where nobody can tell what is left in the queue, nothing is when nothing came for so long.
+/// If the backend can't count the tasks in the queue, it counts as empty when none has come for this long.
 const QUIET: Duration = Duration::from_secs(2);
-/// The header that tells a run's tasks from those that an earlier one left behind, where they can't be taken back.
+/// The header that tells the tasks of this run from those of an earlier run, on a backend that can't cancel.
 const RUN: &str = "demo-run";
 
 /// One exam.
@@ -46,11 +48,11 @@ pub(super) struct Exam {
     pub(super) queue: Queue<u32>,
     pub(super) books: Books,
     pub(super) show: Show,
-    /// Unlike that of any other run.
+    /// Unique to this run.
     pub(super) run: String,
 }
 
-/// What a candidate does, or has done, at a time of its own.
+/// What happens to a candidate, at a time of its own.
 #[derive(Clone, Copy, Debug)]
 enum Turn {
     GetExtraTime,
@@ -58,7 +60,7 @@ enum Turn {
 }
 
 impl Exam {
-    /// Does a little of everything, so that what is allocated once is there.
+    /// Makes a few calls of each kind, so that everything that is allocated once is allocated.
     pub(super) async fn warm_up(&self) -> Result<(), Failure> {
         let id = |n: u32| TaskId::new(format!("{WARM_UP}/{n}"));
         let tasks = (0..WARM_UP_TASKS).map(|n| {
@@ -115,19 +117,19 @@ impl Exam {
         Ok(())
     }
 
-    /// Takes back what may be left in a store that outlives this process.
+    /// Cancels what may be left in a store that outlives this process.
     pub(super) async fn clear_away(&self) -> delayline::Result<()> {
         if self.plan.steps.groups && self.plan.steps.early {
             for group in [WARM_UP, EXAM] {
                 self.queue.cancel_group(&GroupName::new(group)?).await?;
             }
         } else {
-            self.show.remark("what was scheduled stays until it is due, and is left alone by the next demo");
+            self.show.remark("the scheduled tasks stay until they are due; the next demo ignores them");
         }
         Ok(())
     }
 
-    /// Plays it, until everyone is handed in.
+    /// Runs the exam, until everyone is handed in.
     pub(super) async fn play(self: &Arc<Self>) -> Result<Duration, Failure> {
         let begun = Instant::now();
         let refs: Arc<[TaskRef]> = self.schedule(begun).await?.into();
@@ -143,7 +145,8 @@ impl Exam {
         self.books.everyone_until(end);
         let tasks = (0..self.args.candidates).map(|candidate| {
             self.show.one_more();
-            // Read when the task is about to be sent, so that whoever waits for its turn is due with the others.
+            // Computed when the task is about to be sent, so that a task that waits for its turn is due with the
+            // others.
             let left = end.saturating_duration_since(Instant::now());
             let task = self.marked(Task::new(candidate).after(left).id(format!("{EXAM}/{candidate}")), EXAM);
             if self.plan.steps.groups { task.group(EXAM) } else { task }
@@ -155,12 +158,12 @@ impl Exam {
             begun.elapsed(),
             format_args!("{scheduled} hand-ins scheduled in {took}, for the end of a {exam} exam"),
         );
-        // Most backends find a task by its id alone.
+        // Most backends find a task by its id alone, so the refs need not be kept.
         let needed = self.queue.backend().capabilities().change_needs_receipt;
         Ok(if needed { refs } else { Vec::new() })
     }
 
-    /// All that happens in the room until the last one's time is up.
+    /// Everything that happens until the last candidate's time is up.
     async fn happen(self: &Arc<Self>, begun: Instant, refs: &Arc<[TaskRef]>) -> Result<(), Failure> {
         let steps = self.plan.steps;
         if !steps.early {
@@ -173,7 +176,7 @@ impl Exam {
         }
         if steps.asks {
             self.show.remark(
-                "this backend can only ask for a task to be cancelled or moved; one that is about to be due is not reached",
+                "this backend can only request a cancellation or a move, which is too late for a task that is almost due",
             );
         }
         let hand_in = self.turns(Turn::HandIn, begun, refs);
@@ -202,7 +205,7 @@ impl Exam {
         Ok(())
     }
 
-    /// Lets all have their turns, each at its time.
+    /// Runs all turns, each at its time.
     fn turns(self: &Arc<Self>, turn: Turn, begun: Instant, refs: &Arc<[TaskRef]>) -> JoinSet<Result<(), Failure>> {
         let mut lanes = JoinSet::new();
         for lane in 0..LANES {
@@ -255,7 +258,7 @@ impl Exam {
         Ok(())
     }
 
-    /// Changes the candidates' tasks, and says how each was answered.
+    /// Changes the candidates' tasks, and returns the answer for each.
     async fn change(
         &self,
         candidates: Vec<u32>,
@@ -295,12 +298,13 @@ impl Exam {
     async fn time_is_up(&self, begun: Instant, end: Instant) {
         sleep_until(end).await;
         let due = self.books.whose_time_is_up(Instant::now());
-        self.show.tell(begun.elapsed(), format_args!("time is up: {} still write, and are handed in", count(due)));
+        self.show
+            .tell(begun.elapsed(), format_args!("time is up: handing in for {} who are still writing", count(due)));
         let counts = self.books.counts();
         if counts.moved + counts.asked > 0 {
             sleep_until(end + self.args.extra_time).await;
             let more = self.books.whose_time_is_up(Instant::now()).saturating_sub(due);
-            self.show.tell(begun.elapsed(), format_args!("extra time is up: {} more are handed in", count(more)));
+            self.show.tell(begun.elapsed(), format_args!("extra time is up: handing in for {} more", count(more)));
         }
     }
 
@@ -319,7 +323,7 @@ impl Exam {
             .build()?)
     }
 
-    /// One attempt to hand in a candidate.
+    /// One attempt to hand in for a candidate.
     async fn attempt(&self, candidate: u32, context: &Context) -> HandlerOutcome {
         if !self.plan.steps.counts && context.headers().get(RUN) != Some(self.mark(EXAM).as_str()) {
             return HandlerOutcome::Complete;
@@ -328,7 +332,7 @@ impl Exam {
             return HandlerOutcome::retry("no candidate of this exam");
         };
         self.books.begins(candidate, Instant::now(), context.lateness());
-        // Where a real one would wait for the archive: others run meanwhile.
+        // A real handler would wait for the archive here, while others run.
         yield_now().await;
         match first_attempt {
             FirstAttempt::Fails if context.attempt() == 1 => {
@@ -346,7 +350,7 @@ impl Exam {
         }
     }
 
-    /// Waits until the worker has nothing left to do, or does nothing any more.
+    /// Waits until the worker has nothing left to do, or makes no progress.
     async fn hand_in_all(
         &self,
         mut worker: JoinSet<delayline::Result<WorkerReport>>,
@@ -370,7 +374,7 @@ impl Exam {
         Ok(())
     }
 
-    /// Returns when everybody's time is up, nobody is to be handed in, and nobody was for a while.
+    /// Returns when everyone's time is up, no hand-in is left, and there was none for a while.
     async fn quiet(&self, begun: Instant) {
         sleep_until(begun + self.args.exam + self.args.extra_time).await;
         loop {
@@ -382,7 +386,7 @@ impl Exam {
         }
     }
 
-    /// A task that says which run it is of, where that has to be told.
+    /// Marks a task with the run, if that is needed to tell it from others.
     fn marked(&self, task: Task<u32>, part: &str) -> Task<u32> {
         if self.plan.steps.counts {
             return task;
@@ -406,7 +410,7 @@ impl Exam {
     }
 }
 
-/// The tasks, if the backend took all of them as new ones.
+/// The tasks, if the backend accepted all of them as new.
 fn created(answers: Vec<delayline::Result<delayline::Scheduled>>) -> Result<Vec<TaskRef>, Failure> {
     let all = answers.len();
     let refused = answers.iter().filter(|answer| answer.is_err()).count() as u64;
@@ -417,14 +421,14 @@ fn created(answers: Vec<delayline::Result<delayline::Scheduled>>) -> Result<Vec<
         })?;
         if scheduled.outcome != ScheduleOutcome::Created {
             let id = scheduled.id().to_text();
-            return Err(Failure::new(format!("there is a task `{id}` already; say another queue with --queue")));
+            return Err(Failure::new(format!("task `{id}` exists already; choose another queue with --queue")));
         }
         refs.push(scheduled.task);
     }
     Ok(refs)
 }
 
-/// The answer to a change; none where it was lost, or nothing could be done just now.
+/// The answer to a change; `None` if it was lost, or if the store could not be reached just now.
 fn answered(answer: delayline::Result<ChangeOutcome>) -> Result<Option<ChangeOutcome>, Failure> {
     match answer {
         Ok(outcome) => Ok(Some(outcome)),
@@ -433,7 +437,7 @@ fn answered(answer: delayline::Result<ChangeOutcome>) -> Result<Option<ChangeOut
     }
 }
 
-/// Waits for all lanes.
+/// Waits for all tasks that make the calls.
 async fn all(mut lanes: JoinSet<Result<(), Failure>>) -> Result<(), Failure> {
     while let Some(lane) = lanes.join_next().await {
         lane.map_err(broken)??;
@@ -442,5 +446,5 @@ async fn all(mut lanes: JoinSet<Result<(), Failure>>) -> Result<(), Failure> {
 }
 
 fn broken(e: JoinError) -> Failure {
-    Failure::new(format!("a part of the demo broke off: {e}"))
+    Failure::new(format!("a part of the demo failed: {e}"))
 }

@@ -1,8 +1,8 @@
-//! `delayline demo`: the exam that this project comes from, played in seconds, and what it proves.
+//! `delayline demo`: a simulation, in seconds, of the exam for which this project was made.
 //!
-//! [`plan`] draws who does what and when, [`exam`] plays it through the library as an application would, [`books`] keeps
-//! books beside it that find what was lost, came twice or came early, and [`heap`](crate::heap) counts the bytes. [`show`]
-//! says how it goes, [`report`] how it went.
+//! [`plan`] determines who does what and when. [`exam`] runs the plan on the library, as an application would.
+//! [`books`] independently records what was lost, came twice or came early, and [`heap`](crate::heap) counts bytes.
+//! [`show`] displays the progress, [`report`] the result.
 
 pub(crate) mod args;
 mod books;
@@ -33,7 +33,7 @@ use crate::scratch::{For, Scratch};
 use crate::signal::{Cause, Stop};
 use crate::start::{self, Logs, Started, Threads};
 
-/// What has ended is freed by then.
+/// Time after which ended tasks are freed.
 const SETTLED: Duration = Duration::from_millis(50);
 
 /// Runs the command.
@@ -46,7 +46,7 @@ pub(crate) fn main(global: &Global, args: DemoArgs) -> Result<Exit, Failure> {
     started.run(demo(global, args, console, stop))
 }
 
-/// In a namespace of its own, unless a queue is given.
+/// Runs the demo in a namespace of its own, or in the given queue.
 async fn demo(global: &Global, args: DemoArgs, console: Arc<Console>, stop: Stop) -> Result<Exit, Failure> {
     if args.queue.is_some() {
         return play_in(global, None, args, console, stop).await;
@@ -70,7 +70,7 @@ async fn play_in(
     let exam = Arc::new(prepare(global, scratch, args, &console).await?);
     let exit = watched(&exam, scratch, &console, &stop).await;
     if scratch.is_some() {
-        // Nothing may work in a namespace that is being removed.
+        // All work in a namespace must end before it is removed.
         let _ = exam.queue.backend().close().await;
     }
     exit
@@ -115,7 +115,7 @@ async fn prepare(
     expect_empty(&queue).await?;
     let plan = Plan::new(&args, Steps::of(queue.backend().capabilities()));
     let books = Books::new(args.candidates, Instant::now());
-    // A program that reads the result has no use for the story.
+    // A program that reads the result does not need the messages.
     let speaks = !args.quiet && (!args.json || io::stderr().is_terminal());
     let show = Show::new(console.clone(), speaks, speaks && !args.no_progress);
     let run = uuid::Uuid::new_v4().simple().to_string();
@@ -130,7 +130,7 @@ async fn expect_empty(queue: &Queue<u32>) -> Result<(), Failure> {
     match stats.scheduled + stats.due + stats.in_flight {
         0 => Ok(()),
         tasks => Err(Failure::new(format!(
-            "the queue `{}` holds {tasks} tasks, and the demo needs an empty one; say another with --queue",
+            "queue `{}` contains {tasks} tasks, but the demo needs an empty queue; choose another with --queue",
             queue.name()
         ))),
     }
@@ -141,7 +141,8 @@ struct Played {
     took: Duration,
 }
 
-/// The exam, between two looks at the heap. Plan and books are allocated before the first, and kept beyond the last.
+/// The exam, between two measurements of the heap. Plan and books are allocated before the first, and kept beyond the
+/// second.
 async fn play(exam: &Arc<Exam>) -> Result<Played, Failure> {
     exam.warm_up().await?;
     sleep(SETTLED).await;

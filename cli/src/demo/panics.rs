@@ -1,13 +1,13 @@
-//! Panics that belong to the demo, and are not worth a word on the terminal.
+//! Panics that the demo provokes, and that it does not report on the terminal.
 
 use std::panic::{self, PanicHookInfo};
 use std::sync::Arc;
 use std::thread;
 
-/// What a hand-in that is to panic panics with.
+/// The message of the demo's panics.
 const MARK: &str = "the demo's own panic";
 
-/// Panics as a broken handler would.
+/// Panics, as a broken handler would.
 pub(super) fn panic_on_purpose() -> ! {
     panic::panic_any(MARK)
 }
@@ -34,7 +34,7 @@ impl Silence {
 
 impl Drop for Silence {
     fn drop(&mut self) {
-        // A thread that panics may not change the hook.
+        // A panicking thread must not change the hook.
         if !thread::panicking() {
             let usual = self.usual.clone();
             panic::set_hook(Box::new(move |panic| usual(panic)));

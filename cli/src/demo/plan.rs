@@ -1,4 +1,4 @@
-//! Who does what, and when: drawn before the exam begins, the same for the same seed.
+//! Who does what, and when. The plan is drawn before the exam begins, and is the same for the same seed.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -8,14 +8,14 @@ use fastrand::Rng;
 
 use super::args::DemoArgs;
 
-/// Of those who hand in early, one in so many does so just when the time is up, when it may be too late.
+/// Of the candidates who hand in early, one in this many does so just when the time is up, which may be too late.
 const LAST_MOMENT_ONE_IN: usize = 200;
-/// Around the moment at which the time is up.
+/// The range around the moment at which the time is up.
 const LAST_MOMENT: Range<f64> = -0.010..0.050;
-/// The part of the exam in which extra time is given: before everyone gets more.
+/// The part of the exam in which extra time is given. It is before everyone gets more time.
 const EXTRA_TIME_GIVEN: Range<f64> = 0.05..0.35;
 
-/// What is going to happen.
+/// The plan of an exam.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) steps: Steps,
@@ -23,7 +23,7 @@ pub(super) struct Plan {
     pub(super) extra: Vec<Visit>,
     /// Who hands in early, by when.
     pub(super) early: Vec<Visit>,
-    /// For each candidate: what the first attempt to hand in comes to.
+    /// For each candidate: the outcome of the first attempt to hand in.
     pub(super) first_attempt: Vec<FirstAttempt>,
 }
 
@@ -42,15 +42,15 @@ pub(super) enum FirstAttempt {
     Panics,
 }
 
-/// The parts that the backend can play.
+/// The parts that the backend supports.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Steps {
     pub(super) early: bool,
     pub(super) extra: bool,
     pub(super) groups: bool,
-    /// Whether the backend can only ask for a change, and not tell what came of it.
+    /// Whether the backend can only request a change, and does not know its outcome.
     pub(super) asks: bool,
-    /// Whether it can tell what is left in a queue.
+    /// Whether the backend can count the tasks in a queue.
     pub(super) counts: bool,
 }
 
@@ -102,7 +102,7 @@ impl Plan {
     }
 }
 
-/// So many percent of the candidates, whoever they are.
+/// A percentage of the candidates, chosen at random.
 fn draw(rng: &mut Rng, candidates: u32, percent: f64) -> Vec<u32> {
     let count = (f64::from(candidates) * percent / 100.0).round() as usize;
     rng.choose_multiple(0..candidates, count)

@@ -15,7 +15,7 @@ use crate::console::Console;
 use crate::exit::Failure;
 use crate::words::span;
 
-/// What the demo found. Written as JSON it is a promise: `docs/cli.md` lists its fields, and none goes away.
+/// The result of the demo. Its JSON is a contract: `docs/cli.md` lists the fields, and none is removed.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     candidates: u32,
@@ -42,7 +42,7 @@ struct Lateness {
     max: f64,
 }
 
-/// Bytes in use: before anything was scheduled, at most, and when all was done.
+/// Bytes in use: before anything was scheduled, at the peak, and after everything was done.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Heap {
     pub(super) before: u64,
@@ -71,7 +71,7 @@ impl Report {
         }
     }
 
-    /// Writes it to standard output, and nothing else.
+    /// Writes the result to standard output, which carries nothing else.
     pub(super) fn write(&self, as_json: bool) -> Result<(), Failure> {
         let text = if as_json {
             serde_json::to_string(self).map_err(|e| Failure::new(format!("cannot write the result: {e}")))?
@@ -104,11 +104,11 @@ impl Report {
         row("twice", number(self.duplicated), must_be_none(self.duplicated));
         row("early", number(self.early), must_be_none(self.early));
         let Lateness { p50, p99, max } = self.lateness_ms;
-        row("lateness p50", format!("{p50:.1} ms"), "of first attempts, the wait for a slot included".to_owned());
-        row("lateness p99", format!("{p99:.1} ms"), "a retry is due at a time of its own".to_owned());
+        row("lateness p50", format!("{p50:.1} ms"), "of first attempts, including the wait for a slot".to_owned());
+        row("lateness p99", format!("{p99:.1} ms"), "retries have their own due times".to_owned());
         row("lateness max", format!("{max:.1} ms"), String::new());
         let Heap { before, peak, after } = self.heap_bytes;
-        row("heap before", bytes(before), "nothing scheduled yet; with the demo's own books".to_owned());
+        row("heap before", bytes(before), "nothing scheduled yet; includes the demo's own books".to_owned());
         row("heap peak", bytes(peak), "all pending, and the answers to scheduling them".to_owned());
         row("heap after", bytes(after), difference(before, after));
         row("took", span(Duration::from_secs_f64(self.seconds)), String::new());
@@ -128,7 +128,7 @@ fn difference(before: u64, after: u64) -> String {
     format!("{} {sign} than before", bytes(after.abs_diff(before)))
 }
 
-/// Names those that went wrong, or the first of them.
+/// Names the candidates with errors, or the first of them.
 pub(super) fn accuse(console: &Console, verdict: &Verdict) {
     for (what, who) in
         [("lost", &verdict.lost), ("delivered twice", &verdict.twice), ("delivered early", &verdict.early)]

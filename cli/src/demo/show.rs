@@ -1,4 +1,4 @@
-//! What is seen of the exam while it goes on: a line for each thing that happens, and a bar where there is a terminal.
+//! The display during the exam: a line for each event and, on a terminal, a progress bar.
 
 use std::fmt;
 use std::future::pending;
@@ -15,7 +15,7 @@ use crate::progress::bar;
 
 const REDRAW_EVERY: Duration = Duration::from_millis(100);
 
-/// Tells people how it goes.
+/// Displays the progress.
 pub(super) struct Show {
     console: Arc<Console>,
     bar: Option<ProgressBar>,
@@ -29,14 +29,14 @@ impl Show {
         Self { console, bar, speaks, handed_to_backend: AtomicU64::new(0) }
     }
 
-    /// Something happened, so long after the beginning.
+    /// Writes an event, with the time since the beginning.
     pub(super) fn tell(&self, after: Duration, what: impl fmt::Display) {
         if self.speaks {
             self.console.write(format!("{:>6.1}s  {what}\n", after.as_secs_f64()).as_bytes());
         }
     }
 
-    /// Something that has no time.
+    /// Writes a remark without a time.
     pub(super) fn remark(&self, what: impl fmt::Display) {
         if self.speaks {
             self.console.write(format!("         {what}\n").as_bytes());
@@ -48,7 +48,7 @@ impl Show {
         self.handed_to_backend.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Keeps the bar up to date, for ever.
+    /// Updates the bar, without end.
     pub(super) async fn draw(&self, books: &Books, candidates: u32) {
         let Some(bar) = &self.bar else { return pending().await };
         bar.set_length(candidates.into());
@@ -64,7 +64,7 @@ impl Show {
             } else {
                 let done = counts.cancelled + counts.delivered;
                 bar.set_position(done.min(counts.scheduled));
-                // Short enough for 80 columns, which a bar must not wrap on.
+                // Short enough for 80 columns: a bar must not wrap.
                 bar.set_message(format!(
                     "{} early, {} handed in, {} writing",
                     count(counts.cancelled),
@@ -76,7 +76,7 @@ impl Show {
         }
     }
 
-    /// Takes the bar off.
+    /// Removes the bar.
     pub(super) fn end(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -84,7 +84,7 @@ impl Show {
     }
 }
 
-/// A number as people read it: 30,000.
+/// A number with separators: 30,000.
 pub(super) fn count(number: u64) -> HumanCount {
     HumanCount(number)
 }

@@ -1,10 +1,10 @@
-//! Running commands, as `run` and `work` are told.
+//! The arguments of `run` and `work` that are about running commands.
 
 use std::time::Duration;
 
 use crate::parse::{duration, some_time};
 
-/// Running a command for each task.
+/// The options of running a command for each task.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = ExecArgs::HEADING)]
 pub(crate) struct ExecArgs {
@@ -12,19 +12,21 @@ pub(crate) struct ExecArgs {
     #[arg(long, value_name = "CMD", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) exec: Option<String>,
 
-    /// How many commands run at once; by default two for each core.
+    /// Number of commands that run at once. Default: two per core.
     #[arg(long, value_name = "N", requires = "exec", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) concurrency: Option<u32>,
 
-    /// How long a command may take; then it is killed, with all that it started, and counts as failed.
+    /// Time limit for a command; beyond it, the command and the processes that it started are killed, and the attempt
+    /// has failed. Default: none.
     #[arg(long, value_name = "DURATION", requires = "exec", value_parser = some_time)]
     pub(crate) timeout: Option<Duration>,
 
-    /// The wait after the first failure; it doubles with each further one, with up to as much again at random.
+    /// Delay before the first retry. It doubles with each further failure, and a random part of up to the same length
+    /// is added; at most 1h in all.
     #[arg(long, value_name = "DURATION", requires = "exec", default_value = "1s", value_parser = duration)]
     pub(crate) retry_delay: Duration,
 
-    /// How long running commands may go on after Ctrl-C; the second Ctrl-C kills them at once.
+    /// Time that running commands have to finish after Ctrl-C; a second Ctrl-C kills them at once.
     #[arg(long, value_name = "DURATION", requires = "exec", default_value = "10s", value_parser = duration)]
     pub(crate) grace: Duration,
 }

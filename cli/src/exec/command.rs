@@ -18,10 +18,10 @@ use super::pump::{Tail, To, pump};
 use crate::console::Console;
 use crate::words::span;
 
-/// A command that is told to end because its time is up is killed when it has not by then.
+/// Time between SIGTERM and SIGKILL for a command that has reached its time limit.
 const KILL_AFTER: Duration = Duration::from_secs(2);
-/// How long what a command said last may take to come through once it has ended. Something that it left running may
-/// keep the pipe open for ever.
+/// Time limit for reading the last output of a command that has ended. A process that it left running may keep the pipe
+/// open for ever.
 const LAST_WORDS_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Runs one command line for many tasks.
@@ -37,7 +37,7 @@ impl Runner {
         Self { command, timeout, console, groups }
     }
 
-    /// Runs the command for a task. Dropped, it kills the command with all that it has started.
+    /// Runs the command for a task. If the future is dropped, the command and all processes that it started are killed.
     pub(crate) async fn run(&self, payload: &[u8], context: &Context) -> HandlerOutcome {
         let running = match self.start(payload, context) {
             Ok(running) => running,
@@ -51,7 +51,7 @@ impl Runner {
 
     fn start(&self, payload: &[u8], context: &Context) -> io::Result<Running> {
         let input = stdin_of(payload);
-        // Beside a bar, what the command says has to go through us, or it would tear it.
+        // If there is a progress bar, the output of the command passes through us, so that it does not disturb the bar.
         let through_us = self.console.has_bar() && io::IsTerminal::is_terminal(&io::stdout());
         let mut command = Command::new("sh");
         command
@@ -68,7 +68,7 @@ impl Runner {
         if let Some(group) = context.group() {
             command.env("DELAYLINE_GROUP", group.as_str());
         }
-        // The variables by which programs of OpenTelemetry pass a trace on.
+        // The variables in which programs with OpenTelemetry pass a trace on.
         command.env_remove("TRACEPARENT").env_remove("TRACESTATE");
         if let Some(trace) = context.trace_context() {
             command.env("TRACEPARENT", trace.traceparent());
@@ -84,7 +84,7 @@ impl Runner {
     }
 }
 
-/// A command that has been started. The group stands before the child, so that it is killed before it is let go.
+/// A running command. The group is declared before the child, so that it is killed before the child is dropped.
 struct Running {
     group: Option<Group>,
     child: Child,
@@ -94,7 +94,7 @@ struct Running {
 }
 
 impl Running {
-    /// Waits for it to end, and says why if it failed.
+    /// Waits for the command to end. The error is the reason of a failure.
     async fn end(mut self, limit: Option<Duration>, context: &Context) -> Result<(), String> {
         let ended = tokio::select! {
             ended = wait(&mut self.child, limit) => ended,
@@ -131,12 +131,12 @@ impl Running {
         }
     }
 
-    /// Ends all of its group: asks first, and kills what is left.
+    /// Ends the whole process group: SIGTERM first, then SIGKILL.
     async fn kill(&mut self) {
         let Some(group) = &self.group else { return };
         group.signal(Signal::SIGTERM);
         let asked = timeout(KILL_AFTER, self.child.wait()).await;
-        // What the leader has started may be there still.
+        // Processes that the leader started may still be there.
         group.signal(Signal::SIGKILL);
         if asked.is_err() {
             let _ = self.child.wait().await;
@@ -144,7 +144,7 @@ impl Running {
     }
 }
 
-/// Waits for a child, at most so long.
+/// Waits for a child, for at most this time.
 async fn wait(child: &mut Child, limit: Option<Duration>) -> Option<io::Result<ExitStatus>> {
     match limit {
         Some(limit) => timeout(limit, child.wait()).await.ok(),
@@ -152,7 +152,7 @@ async fn wait(child: &mut Child, limit: Option<Duration>) -> Option<io::Result<E
     }
 }
 
-/// What a command reads: a string as its bare text, nothing for null, anything else as the JSON it is.
+/// The standard input of a command: a string as bare text, nothing for null, anything else as JSON.
 fn stdin_of(payload: &[u8]) -> Vec<u8> {
     match payload {
         b"null" => Vec::new(),
@@ -161,7 +161,7 @@ fn stdin_of(payload: &[u8]) -> Vec<u8> {
     }
 }
 
-/// A command need not read any of it.
+/// Writes standard input. A command need not read it.
 async fn feed(mut stdin: ChildStdin, input: Vec<u8>) {
     let _ = stdin.write_all(&input).await;
 }

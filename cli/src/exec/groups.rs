@@ -1,4 +1,4 @@
-//! The process groups of running commands, so that each can be killed with all that it has started.
+//! The process groups of running commands. A command is killed with all processes that it started.
 
 use std::collections::HashSet;
 use std::io;
@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
-/// The groups that run now; `None` once they were all killed, after which none begins.
+/// The running groups. `None` once all were killed; then no other starts.
 #[derive(Debug)]
 pub(crate) struct Groups(Mutex<Option<HashSet<Pid>>>);
 
@@ -17,18 +17,18 @@ impl Groups {
         Self(Mutex::new(Some(HashSet::new())))
     }
 
-    /// Kills them all, when there is no time for anything else.
+    /// Kills all groups, when the program has to end at once.
     pub(crate) fn kill_all(&self) {
         for group in self.lock().take().into_iter().flatten() {
             let _ = killpg(group, Signal::SIGKILL);
         }
     }
 
-    /// Starts a command that leads a group, and takes care of that until the command has been waited for. It is known
-    /// here as soon as it runs, or it could be left behind.
+    /// Starts a command that leads a group. The group is registered under the lock, so that
+    /// [`kill_all`](Self::kill_all) can't miss it.
     pub(super) fn start(self: &Arc<Self>, command: &mut Command) -> io::Result<(Child, Option<Group>)> {
         let mut running = self.lock();
-        let Some(running) = running.as_mut() else { return Err(io::Error::other("the run is being ended")) };
+        let Some(running) = running.as_mut() else { return Err(io::Error::other("the run is ending")) };
         let child = command.process_group(0).spawn()?;
         let leader = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
         running.extend(leader);
@@ -40,8 +40,8 @@ impl Groups {
     }
 }
 
-/// One group. Dropped before its leader has ended, it is killed: a leader that was not waited for keeps its number, so
-/// that nobody else can be hit.
+/// One group. If it is dropped before its leader has ended, it is killed. A leader that was not waited for keeps its
+/// process id, so that no other process can be hit.
 #[derive(Debug)]
 pub(super) struct Group {
     leader: Pid,
@@ -54,7 +54,7 @@ impl Group {
         let _ = killpg(self.leader, signal);
     }
 
-    /// The leader has been waited for. What it left running goes on.
+    /// The leader has ended. Processes that it left running go on.
     pub(super) fn ended(mut self) {
         self.ended = true;
     }

@@ -1,4 +1,4 @@
-//! What a command says on its way to our own output, with the end of it kept.
+//! Passes the output of a command on to our own, and keeps its end.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,26 +7,26 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::console::{Console, printable};
 
-/// So much of what a command said last is kept.
+/// Bytes that are kept of the end of a command's output.
 const TAIL_BYTES: usize = 1024;
-/// The most of a line that is held back until it is whole, while a progress bar is shown.
+/// Bytes of a line that are held back until the line is complete, while a progress bar is shown.
 const HELD_BYTES_MAX: usize = 64 * 1024;
-/// The most characters of a line that are quoted.
+/// Characters of a line that are quoted in messages.
 const QUOTED_CHARS_MAX: usize = 200;
 
-/// Where it goes to.
+/// The destination of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum To {
     Stdout,
     Stderr,
 }
 
-/// The end of what was said.
+/// The end of the output.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tail(Arc<Mutex<Vec<u8>>>);
 
 impl Tail {
-    /// The last line that says anything.
+    /// The last line that is not blank.
     pub(super) fn last_line(&self) -> Option<String> {
         let tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let text = String::from_utf8_lossy(&tail);
@@ -42,7 +42,7 @@ impl Tail {
     }
 }
 
-/// Passes on what is said until it ends. Beside a progress bar, in whole lines.
+/// Passes output on until it ends. If there is a progress bar, in whole lines.
 pub(super) async fn pump(mut from: impl AsyncRead + Unpin, to: To, console: Arc<Console>, tail: Tail) {
     let (mut held, mut buffer) = (Vec::new(), vec![0; 8 * 1024]);
     loop {
@@ -65,7 +65,7 @@ pub(super) async fn pump(mut from: impl AsyncRead + Unpin, to: To, console: Arc<
     }
 }
 
-/// Writes on a thread that may wait for the reader.
+/// Writes on a thread that may block on the reader.
 async fn write(mut out: Vec<u8>, to: To, console: Arc<Console>) {
     let work = move || {
         if console.has_bar() && out.last() != Some(&b'\n') {
@@ -75,7 +75,7 @@ async fn write(mut out: Vec<u8>, to: To, console: Arc<Console>) {
             To::Stderr => console.write(&out),
             To::Stdout => console.without_bar(|| {
                 let mut stdout = io::stdout().lock();
-                // A reader that has gone is the command's to notice, and it can't here.
+                // The command can't notice that the reader is gone, because it writes to our pipe.
                 let _ = stdout.write_all(&out).and_then(|()| stdout.flush());
             }),
         }

@@ -12,16 +12,16 @@ use crate::exit::Failure;
 pub(crate) const BATCH_TASKS_MAX: usize = 1_000_000;
 /// The most payload in a batch, in bytes.
 const BATCH_BYTES_MAX: usize = 512 * 1024 * 1024;
-/// A batch of a stream is passed on when it is so old, although more keeps coming,
+/// A batch of a stream is passed on when it is this old, even if more keeps coming,
 const BATCH_AGE_MAX: Duration = Duration::from_millis(250);
-/// and when nothing came for so long.
+/// and when nothing has come for this long.
 const QUIET: Duration = Duration::from_millis(20);
 
-/// Tasks that were read one after the other.
+/// Tasks in the order in which they were read.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) tasks: Vec<NewTask>,
-    /// The line of each.
+    /// The line number of each.
     pub(crate) lines: Vec<u64>,
 }
 
@@ -32,7 +32,7 @@ pub(super) struct Batcher {
     batch: Batch,
     bytes: usize,
     began: Instant,
-    /// Whether nobody wants any more of it.
+    /// Whether the receiver is gone.
     closed: bool,
 }
 
@@ -53,7 +53,7 @@ impl Batcher {
         }
     }
 
-    /// How long to wait for more before what is here is passed on; `None` is for ever.
+    /// How long to wait for more before the batch is passed on; `None`: without limit.
     pub(super) fn patience(&self) -> Option<Duration> {
         if self.batch.tasks.is_empty() {
             return None;
@@ -61,7 +61,7 @@ impl Batcher {
         Some(QUIET.min(BATCH_AGE_MAX.saturating_sub(self.began.elapsed())))
     }
 
-    /// Passes on what is here; waits until the batch before it was taken.
+    /// Passes the batch on. Waits until the previous batch is taken.
     pub(super) fn flush(&mut self) {
         if self.batch.tasks.is_empty() {
             return;
@@ -71,7 +71,7 @@ impl Batcher {
         self.closed |= self.sender.blocking_send(Ok(batch)).is_err();
     }
 
-    /// Passes on what is here, and that no more can be read.
+    /// Passes the batch on, and then the error that ended reading.
     pub(super) fn fail(&mut self, failure: Failure) {
         self.flush();
         self.closed |= self.sender.blocking_send(Err(failure)).is_err();

@@ -1,4 +1,4 @@
-//! Tasks as CSV (RFC 4180): a header row that names the fields, then one record a task.
+//! Tasks as CSV (RFC 4180): a header row that names the fields, then one row per task.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use csv_core::{ReadRecordResult, Reader};
 
 use super::task::{FIELDS, Fields};
 
-/// Reads the rows of one file by its header row.
+/// Reads the rows of one file, whose columns the header row names.
 #[derive(Debug)]
 pub(super) struct Table {
     cells: Cells,
@@ -36,7 +36,7 @@ impl Table {
                 "payload" => Column::Payload,
                 "group" => Column::Group,
                 "expires" => Column::Expires,
-                _ => return Err(format!("unknown column `{name}` in the header row; there are {FIELDS}")),
+                _ => return Err(format!("unknown column `{name}` in the header row; expected {FIELDS}")),
             };
             if columns.contains(&column) {
                 return Err(format!("the header row has the column `{name}` twice"));
@@ -49,12 +49,12 @@ impl Table {
         Ok(Self { cells, columns })
     }
 
-    /// The fields of a row, or what is wrong with it. An empty cell is a field that was not given.
+    /// The fields of a row, or what is wrong with it. An empty cell is a missing field.
     pub(super) fn fields(&mut self, row: &str) -> Result<Fields<'_>, String> {
         self.cells.read(row)?;
         if self.cells.len() != self.columns.len() {
             let (cells, columns) = (self.cells.len(), self.columns.len());
-            return Err(format!("a row of {cells} cells, where the header row has {columns}"));
+            return Err(format!("the row has {cells} cells, the header row has {columns}"));
         }
         let mut fields = Fields { payload: b"null".to_vec(), ..Fields::default() };
         for (column, cell) in self.columns.iter().zip(self.cells.iter()).filter(|(_, cell)| !cell.is_empty()) {
@@ -74,8 +74,8 @@ impl Table {
     }
 }
 
-/// The cells of one row at a time, in buffers that are used again. Setting up the library's own reader for each row, or
-/// letting it read the input without a limit to a row, is what this is instead of.
+/// The cells of one row at a time, in buffers that are reused. The library's own reader would have to be set up for
+/// each row, or would read rows without a limit.
 #[derive(Debug)]
 struct Cells {
     reader: Reader,
@@ -97,7 +97,7 @@ impl Cells {
         begins.zip(&self.ends).map(|(begin, end)| &self.text[begin..*end])
     }
 
-    /// Takes a whole row apart.
+    /// Splits a whole row into cells.
     fn read(&mut self, row: &str) -> Result<(), String> {
         self.reader.reset();
         let mut text = std::mem::take(&mut self.text).into_bytes();
@@ -115,22 +115,22 @@ impl Cells {
                 ReadRecordResult::InputEmpty => {}
                 ReadRecordResult::Record | ReadRecordResult::End => break,
                 ReadRecordResult::OutputFull | ReadRecordResult::OutputEndsFull => {
-                    return Err("a row with more cells than characters".into());
+                    return Err("the row has more cells than characters".into());
                 }
             }
         }
         text.truncate(text_len);
         self.ends.truncate(ends_len);
         self.text = String::from_utf8(text).map_err(|e| format!("malformed CSV: {e}"))?;
-        // To the library a lone carriage return ends a row too; what follows it must not get lost.
+        // The library also ends a row at a lone carriage return; what follows it must not get lost.
         if !unread.trim_ascii().is_empty() {
-            return Err("a carriage return within a row; a cell that holds one has to be quoted".into());
+            return Err("a carriage return within a row; quote the cell that contains it".into());
         }
         Ok(())
     }
 }
 
-/// Whether a row that begins so goes on in the next line, because a quoted cell is open.
+/// Whether the row goes on in the next line, because a quoted cell is open.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Quotes {
     state: State,
@@ -194,7 +194,7 @@ mod tests {
             assert!(e.contains(says), "{row}: {e}");
         }
         let e = Table::new("id,after").unwrap().fields("a,1s,oh").unwrap_err();
-        assert_eq!(e, "a row of 3 cells, where the header row has 2");
+        assert_eq!(e, "the row has 3 cells, the header row has 2");
         let e = Table::new("id,after").unwrap().fields("a,1s\rb,2s").unwrap_err();
         assert!(e.contains("carriage return"), "{e}");
     }
@@ -218,7 +218,7 @@ mod tests {
     }
 
     proptest! {
-        /// Our eye for quotes agrees with the library's.
+        /// Our detection of open quotes agrees with the library's.
         #[test]
         fn what_the_library_writes_is_one_row_to_us(cells in proptest::collection::vec("[a\",\n\r ]{0,6}", 2..5)) {
             let mut writer = csv::Writer::from_writer(Vec::new());

@@ -1,11 +1,11 @@
-//! How tasks can be written.
+//! The formats of the input.
 
 use clap::ValueEnum;
 
-/// How tasks are written.
+/// The format of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Jsonl,
     /// Comma-separated, with a header row.
     Csv,

@@ -1,7 +1,7 @@
-//! The ids that an input has used, to notice one that comes again, also after its task was delivered.
+//! The ids that an input has used, to detect a repeated one, even after its task was delivered.
 //!
-//! Kept as 128-bit fingerprints under a random key: two ids that differ have the same one with a chance of 2^-128.
-//! Memory has a limit: of an input without end, at least the last `GENERATION` ids are known.
+//! Ids are kept as 128-bit fingerprints under a random key: two different ids collide with probability 2^-128.
+//! Memory is limited: for an endless input, at least the last `GENERATION` ids are known.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -17,13 +17,13 @@ type Fingerprint = [u32; 4];
 #[derive(Debug, Default)]
 pub(super) struct Ids {
     keys: [RandomState; 2],
-    /// Each with the line it came on, or the largest number for a line beyond.
+    /// Each with its line, or the largest number if the line number does not fit.
     young: HashMap<Fingerprint, u32>,
     old: HashMap<Fingerprint, u32>,
 }
 
 impl Ids {
-    /// Notes an id; if it came before, answers on which line, as far as that is known.
+    /// Records an id. If it was used before, the error is its line, if that is known.
     pub(super) fn note(&mut self, id: &TaskId, line: u64) -> Result<(), Option<u64>> {
         let fingerprint = self.fingerprint(id);
         if let Some(&line) = self.young.get(&fingerprint).or_else(|| self.old.get(&fingerprint)) {

@@ -1,4 +1,4 @@
-//! Tasks as JSON lines: one object a line.
+//! Tasks as JSON lines: one object per line.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::task::{FIELDS, Fields};
 
-/// The line as serde sees it. What each value has to be is checked afterwards, so that a wrong one is named.
+/// The line as serde reads it. The types of the values are checked afterwards, so that the error names the field.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object such as {\"after\": \"5s\", \"payload\": 1}")]
 struct Object<'a> {
@@ -32,7 +32,7 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 /// The fields of a line, or what is wrong with it.
 pub(super) fn fields(line: &str) -> Result<Fields<'_>, String> {
     if line.trim_start().starts_with('[') {
-        return Err("a JSON array; a line has to be one object (`jq -c '.[]'` makes such lines of an array)".into());
+        return Err("expected one object per line, found a JSON array (`jq -c '.[]'` turns an array into lines)".into());
     }
     let object: Object<'_> = serde_json::from_str(line).map_err(|e| problem(&e))?;
     Ok(Fields {
@@ -57,19 +57,19 @@ fn text<'a>(field: &str, value: Option<&'a RawValue>) -> Result<Option<Cow<'a, s
         Some(b't' | b'f') => "a boolean",
         // A number without a unit is the likely mistake with durations.
         _ if field == "after" || field == "expires" => {
-            return Err(format!("`{field}`: {value} is no text such as \"{value}s\" or \"{value}ms\""));
+            return Err(format!("`{field}`: expected a string such as \"{value}s\" or \"{value}ms\", found {value}"));
         }
-        _ => return Err(format!("`{field}`: {value} is a number; write it as \"{value}\"")),
+        _ => return Err(format!("`{field}`: expected a string, found the number {value}; write \"{value}\"")),
     };
-    Err(format!("`{field}` is {found}, and has to be a text"))
+    Err(format!("`{field}`: expected a string, found {found}"))
 }
 
-/// What serde says, for a reader who sees one line and not its place in our code.
+/// serde's message, for a reader who sees one line.
 fn problem(e: &serde_json::Error) -> String {
     let text = e.to_string();
     let what = text.rfind(" at line ").map_or(text.as_str(), |at| &text[..at]);
     let what: Cow<'_, str> = match what.split_once(", expected one of ") {
-        Some((unknown, _)) if unknown.starts_with("unknown field") => format!("{unknown}; there are {FIELDS}").into(),
+        Some((unknown, _)) if unknown.starts_with("unknown field") => format!("{unknown}; expected {FIELDS}").into(),
         Some(_) | None => what.into(),
     };
     let kind = if e.is_data() { "" } else { "malformed JSON: " };
@@ -133,14 +133,14 @@ mod tests {
             ("hello", "malformed JSON: expected value (column 1)"),
             (r#"{"after":"1s"} x"#, "malformed JSON: trailing characters"),
             ("5", "invalid type: integer `5`, expected an object such as"),
-            (r#"[{"after":"1s"}]"#, "one object"),
-            (r#"{"afer":"1s"}"#, "unknown field `afer`; there are `id`, `after`"),
+            (r#"[{"after":"1s"}]"#, "expected one object"),
+            (r#"{"afer":"1s"}"#, "unknown field `afer`; expected `id`, `after`"),
             (r#"{"after":"1s","after":"2s"}"#, "duplicate field `after`"),
-            (r#"{"after":5}"#, r#"`after`: 5 is no text such as "5s""#),
-            (r#"{"after":"1s","id":17}"#, r#"`id`: 17 is a number; write it as "17""#),
-            (r#"{"after":"1s","group":["a"]}"#, "`group` is an array, and has to be a text"),
-            (r#"{"after":true}"#, "`after` is a boolean"),
-            (r#"{"at":{}}"#, "`at` is an object"),
+            (r#"{"after":5}"#, r#"`after`: expected a string such as "5s""#),
+            (r#"{"after":"1s","id":17}"#, r#"`id`: expected a string, found the number 17; write "17""#),
+            (r#"{"after":"1s","group":["a"]}"#, "`group`: expected a string, found an array"),
+            (r#"{"after":true}"#, "`after`: expected a string, found a boolean"),
+            (r#"{"at":{}}"#, "`at`: expected a string, found an object"),
         ] {
             let e = fields(line).unwrap_err();
             assert!(e.contains(says) && !e.contains("at line"), "{line}: {e}");

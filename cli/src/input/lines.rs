@@ -1,4 +1,4 @@
-//! Bytes in, lines out: with a limit to a line, and an eye on who waits for what was read already.
+//! Splits the input into lines of limited length. Before it waits for more input, it passes on what was read.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -30,11 +30,11 @@ pub(super) struct Lines {
 /// What a line was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// It is in [`Lines::line`], with its end.
+    /// The line is in [`Lines::line`], with its line end.
     Line,
-    /// It was over the limit, and skipped.
+    /// The line was over the limit, and was skipped.
     TooLong,
-    /// There is none.
+    /// The input has ended.
     End,
 }
 
@@ -52,7 +52,7 @@ impl Lines {
         self.append(LINE_BYTES_MAX)
     }
 
-    /// Reads the next line behind the one that is here, for a row that goes on in it.
+    /// Appends the next line to the current one, for a row that continues in it.
     pub(super) fn next_too(&mut self) -> io::Result<Found> {
         self.append(LINE_BYTES_MAX.saturating_sub(self.line.len()))
     }
@@ -66,7 +66,7 @@ impl Lines {
         self.number
     }
 
-    /// Whether the input was left before its end, which may have cut the last line.
+    /// Whether reading stopped before the end of the input, which may have cut the last line.
     pub(super) fn was_left(&self) -> bool {
         self.reader.get_ref().left
     }
@@ -90,11 +90,11 @@ impl Lines {
     }
 }
 
-/// An input that, before it waits, lets go of what was read; and that ends when the run is stopped.
+/// An input that passes on what was read before it waits, and that ends when the run is stopped.
 #[derive(Debug)]
 pub(super) struct Watchful {
     file: File,
-    /// Comes as it is made.
+    /// The input is a stream.
     is_stream: bool,
     to_the_end: bool,
     batcher: Rc<RefCell<Batcher>>,

@@ -1,4 +1,4 @@
-//! Reading tasks: a thread reads lines, makes tasks of them, and passes them on in batches.
+//! Reading tasks: a thread reads lines, turns them into tasks, and passes these on in batches.
 
 mod batch;
 mod csv;
@@ -29,7 +29,7 @@ use crate::console::Console;
 use crate::exit::Failure;
 use crate::signal::Stop;
 
-/// Where tasks come from.
+/// The source of the tasks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     File(PathBuf),
@@ -37,7 +37,7 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// What was named on the command line: `-` and nothing are stdin.
+    /// The source named on the command line: `-` and no file are stdin.
     pub(crate) fn named(file: Option<PathBuf>) -> Self {
         match file {
             Some(path) if path.as_os_str() != "-" => Self::File(path),
@@ -45,7 +45,7 @@ impl Source {
         }
     }
 
-    /// As its ending says; JSON lines otherwise.
+    /// CSV if the name ends in `.csv`, otherwise JSON lines.
     pub(crate) fn format(&self) -> Format {
         match self {
             Self::File(path) if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("csv")) => {
@@ -68,15 +68,15 @@ impl fmt::Display for Source {
 /// An input that is being read.
 #[derive(Debug)]
 pub(crate) struct Input {
-    /// As it stands before line numbers.
+    /// The name to print before line numbers.
     pub(crate) name: String,
-    /// Comes as it is made, rather than being there already.
+    /// Whether the input is a stream, rather than a file.
     pub(crate) is_stream: bool,
-    /// The tasks, until the input ends or can't be read on. One batch waits here at most.
+    /// The batches, until the input ends or reading fails. At most one batch waits here.
     pub(crate) batches: mpsc::Receiver<Result<Batch, Failure>>,
 }
 
-/// Opens an input and begins to read it. What is wrong with a line is said on the console at once.
+/// Opens an input and starts reading it. Bad lines are reported on the console at once.
 pub(crate) fn open(source: &Source, options: Options, console: Arc<Console>, stop: Stop) -> Result<Input, Failure> {
     let name = source.to_string();
     let cannot = |e: io::Error| Failure::io(format_args!("cannot read {name}"), &e);

@@ -1,4 +1,4 @@
-//! What an input is opened with, and how it is to be read.
+//! How an input is opened and read.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::format::Format;
 use super::task::Rules;
 
-/// How an input is to be read.
+/// How an input is read.
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) format: Format,
@@ -15,7 +15,7 @@ pub(crate) struct Options {
     pub(crate) to_the_end: bool,
 }
 
-/// A file that is open, or one that waits for somebody to write to it until it is.
+/// An open file, or a pipe whose opening waits for a writer.
 pub(super) enum Opening {
     Open(File),
     Later(PathBuf),

@@ -1,4 +1,4 @@
-//! The thread that reads an input: lines to fields to tasks to batches, and a word on each line that is bad.
+//! The thread that reads an input: lines to fields to tasks to batches. It reports each bad line.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -20,7 +20,7 @@ use crate::console::Console;
 use crate::exit::Failure;
 use crate::signal::Stop;
 
-/// What the thread needs.
+/// The state of the thread.
 pub(super) struct Reading {
     pub(super) name: String,
     pub(super) is_stream: bool,
@@ -31,7 +31,7 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// Reads to the end. It is known by the batches' channel being closed.
+    /// Reads to the end. Then the channel of the batches is closed.
     pub(super) fn run(self, opening: Opening) {
         let batcher = Rc::new(RefCell::new(Batcher::new(self.sender.clone())));
         let opened = match opening {
@@ -106,7 +106,7 @@ impl Rows<'_> {
         }
     }
 
-    /// Reads the next row, which may be several lines; answers where it begins.
+    /// Reads the next row, which may span several lines. Returns its first line.
     fn next_row(&mut self) -> io::Result<(u64, Row)> {
         let mut found = self.lines.next()?;
         let first = self.lines.number();
@@ -119,7 +119,7 @@ impl Rows<'_> {
                 Found::End if looked_at == 0 => return Ok((first, Row::End)),
                 Found::End => {
                     let last = self.lines.number();
-                    let problem = format!("a quoted cell is not closed before the input ends, at line {last}");
+                    let problem = format!("a quoted cell is still open at the end of the input, in line {last}");
                     return Ok((first, Row::Bad(problem)));
                 }
             }
@@ -138,13 +138,13 @@ impl Rows<'_> {
 }
 
 enum Row {
-    /// It is in the lines' buffer.
+    /// The row is in the lines' buffer.
     Whole,
     Bad(String),
     End,
 }
 
-/// Passes a line's task on, or says what is wrong with the line.
+/// Passes a line's task on, or reports what is wrong with the line.
 fn take(fields: Result<Fields<'_>, String>, line: u64, ids: &mut Ids, reading: &Reading, batcher: &RefCell<Batcher>) {
     let task = fields.and_then(|fields| reading.options.rules.task(fields)).and_then(|task| match &task.id {
         Some(id) => ids.note(id, line).map_err(|before| repeated(id, before)).map(|()| task),
@@ -168,9 +168,9 @@ fn repeated(id: &delayline::TaskId, before: Option<u64>) -> String {
 }
 
 fn too_long() -> String {
-    format!("longer than {} MiB, which is the limit of a line", LINE_BYTES_MAX / 1024 / 1024)
+    format!("the line is longer than the limit of {} MiB", LINE_BYTES_MAX / 1024 / 1024)
 }
 
 fn cut() -> String {
-    "cut short, because reading was interrupted in the middle of it".into()
+    "the line is incomplete, because reading was interrupted".into()
 }

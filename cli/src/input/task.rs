@@ -1,4 +1,4 @@
-//! From the fields of a line to a task: everything that can be said of a line without the store.
+//! Turns the fields of a line into a task, with every check that needs no store.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use delayline::{Attempts, Capabilities, Clock, Due, GroupName, NewTask, SystemClock, TaskId, Timestamp};
 
-/// What a line may hold, as documented.
-pub(super) const FIELDS: &str = "`id`, `after`, `at`, `payload`, `group` and `expires`";
+/// The fields of a line, as documented, for error messages.
+pub(super) const FIELDS: &str = "`id`, `after`, `at`, `payload`, `group` or `expires`";
 
-/// The fields of one line as text. What is empty or missing is `None`.
+/// The fields of one line as text. An empty or missing field is `None`.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Fields<'a> {
     pub(super) id: Option<Cow<'a, str>>,
@@ -21,7 +21,7 @@ pub(super) struct Fields<'a> {
     pub(super) payload: Vec<u8>,
 }
 
-/// What tasks are measured by.
+/// The rules that tasks are checked by.
 #[derive(Debug)]
 pub(crate) struct Rules {
     capabilities: Capabilities,
@@ -39,8 +39,8 @@ impl Rules {
         let due = match (fields.after, fields.at) {
             (Some(after), None) => Due::After(duration("after", &after)?),
             (None, Some(at)) => Due::At(instant("at", &at)?),
-            (Some(_), Some(_)) => return Err("both `after` and `at` are given; a task has one of the two".into()),
-            (None, None) => return Err("neither `after` nor `at` says when it is due".into()),
+            (Some(_), Some(_)) => return Err("both `after` and `at` are given; expected exactly one of them".into()),
+            (None, None) => return Err("neither `after` nor `at` is given; expected exactly one of them".into()),
         };
         let mut task = NewTask::new(due, Bytes::from(fields.payload)).attempts_max(self.attempts_max);
         task.id = fields.id.map(TaskId::new).transpose().map_err(message)?;
@@ -51,7 +51,7 @@ impl Rules {
         Ok(task)
     }
 
-    /// What the backend will say when it looks at its clock, said before anything is scheduled.
+    /// Checks the times as the backend will by its clock, before anything is scheduled.
     fn check_instants(&self, task: &NewTask) -> Result<(), String> {
         let is_after = |due| matches!(due, Due::After(_));
         if is_after(task.due) && task.expires.is_none_or(is_after) {
@@ -73,7 +73,7 @@ impl Rules {
 
 fn duration(field: &str, text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text.trim())
-        .map_err(|e| format!("`{field}`: {} is no duration such as 1500ms, 2h or 1h 30m: {e}", shown(text)))
+        .map_err(|e| format!("`{field}`: expected a duration such as 1500ms, 2h or 1h 30m, found {}: {e}", shown(text)))
 }
 
 fn instant(field: &str, text: &str) -> Result<Timestamp, String> {
@@ -86,7 +86,9 @@ fn expiry(text: &str) -> Result<Due, String> {
     }
     text.trim().parse().map(Due::At).map_err(|_: delayline::Error| {
         let text = shown(text);
-        format!("`expires`: {text} is neither a duration such as 2h nor an RFC 3339 time such as 2030-01-31T12:00:00Z")
+        format!(
+            "`expires`: expected a duration such as 2h or an RFC 3339 time such as 2030-01-31T12:00:00Z, found {text}"
+        )
     })
 }
 
@@ -150,14 +152,20 @@ mod tests {
         for (given, says) in [
             (&[][..], "neither `after` nor `at`"),
             (&[("after", "1s"), ("at", "2030-01-31T12:00:00Z")], "both `after` and `at`"),
-            (&[("after", "soon")], "`after`: \"soon\" is no duration"),
+            (&[("after", "soon")], "`after`: expected a duration such as 1500ms, 2h or 1h 30m, found \"soon\""),
             (&[("after", "5")], "time unit needed, for example 5sec"),
-            (&[("after", "-5s")], "is no duration"),
+            (&[("after", "-5s")], "expected a duration"),
             (&[("after", "200y")], "more than 34 years ahead"),
             (&[("at", "2226-01-01T00:00:00Z")], "more than 34 years ahead"),
+<<<<<<< HEAD
             (&[("at", "tomorrow")], "`at`: expected an RFC 3339 time such as 2030-01-31T12:00:00Z, got `tomorrow`"),
             (&[("at", "2030-01-31T12:00:00")], "expected an RFC 3339 time"),
             (&[("after", "1s"), ("expires", "never")], "`expires`: \"never\" is neither"),
+=======
+            (&[("at", "tomorrow")], "`at`: `tomorrow` is no RFC 3339 time"),
+            (&[("at", "2030-01-31T12:00:00")], "is no RFC 3339 time"),
+            (&[("after", "1s"), ("expires", "never")], "`expires`: expected a duration such as 2h or an RFC 3339 time"),
+>>>>>>> prose-cli
             (&[("after", "2s"), ("expires", "1s")], "expires before it is due"),
             (&[("after", "2s"), ("expires", "1999-01-01T00:00:00Z")], "expires before it is due"),
             (&[("at", "2030-01-31T12:00:00Z"), ("expires", "0s")], "expires before it is due"),

@@ -1,8 +1,8 @@
-//! `delayline push`: reads tasks as `run` does, and hands them in to a store that outlives the process.
+//! `delayline push`: reads tasks as `run` does, and schedules them in a store that outlives the process.
 //!
-//! A thread reads the input ([`crate::input`]); here, what was read goes to the store in calls of bounded size, in order,
-//! and each call's answers are written before the next is made. So what was answered is in the store, and of what was
-//! not, at most one call's tasks are in doubt.
+//! A thread reads the input ([`crate::input`]). This module sends the tasks to the store in calls of bounded size, in
+//! order, and writes the answers of each call before it makes the next. So every answered task is in the store, and the
+//! outcome is unknown for the tasks of at most one call.
 
 pub(crate) mod args;
 
@@ -30,12 +30,12 @@ use crate::store::refs;
 use crate::store::session::{Session, hinted};
 use crate::words::{many, span};
 
-/// The most tasks and bytes of payload in one call: what one answer's loss leaves in doubt.
+/// Maximum of tasks and payload bytes in one call: if an answer is lost, the outcome of this many is unknown.
 const CALL_TASKS_MAX: usize = 1_000;
 const CALL_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// With `--strict` everything is held in memory before anything is sent.
+/// Maximum of tasks with `--strict`, which holds all of them in memory before it sends any.
 const STRICT_TASKS_MAX: usize = 10_000_000;
-/// How long a store that is full, or away, is given to come back.
+/// How long calls are retried while the store is full or unreachable.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -67,7 +67,7 @@ async fn push(global: &Global, args: PushArgs, console: Arc<Console>, stop: Stop
     }
     let source = Source::named(args.file.clone());
     if source == Source::Stdin && std::io::IsTerminal::is_terminal(&std::io::stdin()) {
-        console.note("reading tasks from the terminal, one JSON object a line; Ctrl-D ends the input");
+        console.note("reading tasks from the terminal, one JSON object per line; Ctrl-D ends the input");
     }
     let options = input::Options {
         format: args.format.unwrap_or_else(|| source.format()),
@@ -93,7 +93,7 @@ async fn push(global: &Global, args: PushArgs, console: Arc<Console>, stop: Stop
     pusher.finish(pushed, began.elapsed())
 }
 
-/// What programs of OpenTelemetry pass to those that they start.
+/// The trace context that programs with OpenTelemetry pass to those that they start.
 fn trace_of_environment() -> Option<TraceContext> {
     let trace = TraceContext::new(std::env::var("TRACEPARENT").ok()?).ok()?;
     Some(std::env::var("TRACESTATE").into_iter().fold(trace, TraceContext::state))
@@ -104,9 +104,9 @@ struct Counts {
     created: u64,
     existing: u64,
     replaced: u64,
-    /// Tasks of a call whose answer was lost, and the line that these begin with.
+    /// Number of tasks of a call whose answer was lost, and the line of the first.
     unknown: Option<(u64, u64)>,
-    /// Lines up to this one were answered for.
+    /// The store has answered for the lines up to this one.
     last_line: u64,
 }
 
@@ -123,19 +123,20 @@ struct Pusher {
     stop: Stop,
     trace: Option<TraceContext>,
     name: String,
-    /// All of a file counts from its beginning; what comes as it is made, from its own.
+    /// Whether the delays of the whole input count from one instant, as for a file. For a stream, each batch has its
+    /// own.
     one_instant: bool,
-    /// From when the delays count: the first call.
+    /// The instant from which delays count: the first call.
     from: Option<Instant>,
     counts: Counts,
     clock: SystemClock,
 }
 
-/// Why it ended before the input did.
+/// Why pushing ended before the input.
 enum Broken {
     Stopped,
     Failed(Failure),
-    /// Lines are bad, and nothing was to be pushed then.
+    /// Lines are bad, and with `--strict` nothing is pushed.
     Refused,
 }
 
@@ -163,7 +164,7 @@ impl Pusher {
             tasks += batch.tasks.len();
             if tasks > STRICT_TASKS_MAX {
                 let limit =
-                    format!("--strict holds all tasks in memory first, {STRICT_TASKS_MAX} at most; there are more");
+                    format!("--strict reads all tasks into memory, at most {STRICT_TASKS_MAX}; the input has more");
                 return Err(Failure::new(limit).into());
             }
             held.push(batch);
@@ -204,7 +205,7 @@ impl Pusher {
         Ok(())
     }
 
-    /// The task with all that the command line says of it. With an id of its own it can be sent again.
+    /// The task with the options of the command line. It gets an id, so that it can be sent again.
     fn dressed(&self, mut task: NewTask) -> NewTask {
         task.id.get_or_insert_with(|| TaskId::from_uuid(new_id(&self.clock)));
         if self.args.replace {
@@ -219,7 +220,8 @@ impl Pusher {
         task
     }
 
-    /// One call of the store, and again for what it has no room for or could not be asked for, until its patience ends.
+    /// One call of the store. It is repeated for tasks that could not be accepted for now, until the time limit is
+    /// over.
     async fn call(&mut self, mut tasks: Vec<(NewTask, u64)>) -> Result<(), Broken> {
         let began = Instant::now();
         let mut pause = PAUSE_FIRST;
@@ -229,7 +231,7 @@ impl Pusher {
             if began.elapsed() + pause > PATIENCE {
                 return Err(self.broken(e).into());
             }
-            tracing::info!(error = %e, tasks = rest.len(), "not accepted; it is tried again");
+            tracing::info!(error = %e, tasks = rest.len(), "tasks were not accepted, retrying");
             tokio::select! {
                 biased;
                 () = self.stop.stopped() => return Err(Broken::Stopped),
@@ -240,7 +242,7 @@ impl Pusher {
         }
     }
 
-    /// Answers what is to be tried again, and why.
+    /// Returns the tasks to try again, and why.
     async fn try_call(
         &mut self,
         tasks: Vec<(NewTask, u64)>,
@@ -280,7 +282,7 @@ impl Pusher {
                     again.push((task, line));
                     why.get_or_insert(e);
                 }
-                // The task itself is wrong; anything else would be so for all.
+                // The error concerns this task; any other would concern all.
                 Err(e) if is_the_tasks(e.kind()) => self.session.console.bad_line(&self.name, line, e.message()),
                 Err(e) => {
                     broken.get_or_insert(e);
@@ -334,18 +336,18 @@ impl Pusher {
         let (tasks, line) = self.counts.unknown.unwrap_or_default();
         let unique = self.session.backend.capabilities().unique_ids == Support::Definite;
         let what_to_do = match unique {
-            true => "tasks with ids of their own can be pushed again: those that are there stay as they are",
-            false => "look before you push them again: this backend would take them twice",
+            true => "tasks with ids can be pushed again: those that are there stay unchanged",
+            false => "check before you push them again: this backend would accept them twice",
         };
         let tasks = many(tasks, "task", "tasks");
         Failure::new(format!(
-            "{}; whether {tasks} from {}:{line} on were accepted is not known; {what_to_do}",
+            "{}; it is unknown whether {tasks} from {}:{line} on were accepted; {what_to_do}",
             Failure::from(e),
             self.name
         ))
     }
 
-    /// Says how it went, and finds the exit code.
+    /// Reports the result, and determines the exit code.
     fn finish(&self, pushed: Result<(), Broken>, took: Duration) -> Result<Exit, Failure> {
         let (console, bad) = (&self.session.console, self.session.console.bad_lines());
         let ended = match pushed {
@@ -363,7 +365,7 @@ impl Pusher {
             Err(Broken::Stopped) => {
                 let (why, exit) = match self.stop.cause() {
                     Some(Cause::Signal(signal)) => ("interrupted", Exit::Interrupted(*signal)),
-                    Some(Cause::Failed(_)) => ("broken off", Exit::Failed),
+                    Some(Cause::Failed(_)) => ("stopped by an error", Exit::Failed),
                     Some(Cause::OutputClosed) | None => ("stdout was closed", Exit::Failed),
                 };
                 console.say(format_args!("{why}; {}", self.how_far()));
@@ -380,7 +382,7 @@ impl Pusher {
 
     fn how_far(&self) -> String {
         match self.counts.there() {
-            0 => "nothing was pushed that is known of".to_owned(),
+            0 => "no task is known to be pushed".to_owned(),
             there => format!(
                 "{} up to {}:{} {} in `{}`",
                 many(there, "task", "tasks"),
@@ -407,7 +409,7 @@ impl Pusher {
     }
 }
 
-/// A UUIDv7, as a backend would give it.
+/// A UUIDv7, as a backend would generate it.
 fn new_id(clock: &SystemClock) -> Uuid {
     let millis = u64::try_from(clock.wall().unix_millis_floor()).unwrap_or_default();
     let mut random = [0; 10];
@@ -418,7 +420,7 @@ fn new_id(clock: &SystemClock) -> Uuid {
     uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
 }
 
-/// Whether an error is that of its task alone.
+/// Whether an error concerns its task alone.
 fn is_the_tasks(kind: ErrorKind) -> bool {
     matches!(
         kind,

@@ -1,4 +1,4 @@
-//! Tasks on their way into the backend: a batch that was read is one call, so that its delays count from one instant.
+//! Schedules the tasks of the input. Each batch that was read is one call, so that its delays count from one instant.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,34 +10,34 @@ use super::state::Run;
 use crate::exit::Failure;
 use crate::input::{Batch, Input};
 
-/// Batches up to this size are kept until the backend has answered, to be tried again when it is full for the moment.
-/// For one that is larger, and finds the backend empty, being full is no question of time.
+/// Batches up to this size are kept until the backend has answered, to be tried again if it is full for the moment. If
+/// a larger batch does not fit into an empty backend, waiting does not help.
 const KEPT_MAX: usize = 100_000;
-/// So many tasks at once are tried again.
+/// Number of tasks that are tried again in one call.
 const AGAIN: usize = 1024;
-/// With `--strict` everything is held in memory before anything runs.
+/// Maximum of tasks with `--strict`, which holds all of them in memory before it runs any.
 const STRICT_TASKS_MAX: usize = 10_000_000;
-/// What a full backend is given at most to have room again without this program's doing.
+/// Maximum time until a full backend is tried again, even if no task of this program has ended.
 const ROOM_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What was read, or is still being read, and was not accepted when the run stopped.
+/// The tasks that were read or are still being read, and were not accepted when the run stopped.
 #[derive(Debug)]
 pub(crate) struct Rest {
     pub(crate) tasks: VecDeque<NewTask>,
     pub(crate) input: Input,
 }
 
-/// How checking and accepting everything before anything runs came out.
+/// The outcome of `--strict`: reading, checking and accepting everything before anything runs.
 #[derive(Debug)]
 pub(crate) enum Strict {
     Accepted,
-    /// Lines are bad, and nothing was scheduled, or it was taken back.
+    /// Lines are bad. Nothing was scheduled, or it was cancelled again.
     Refused,
-    /// Stopped before it was read through; nothing was scheduled.
+    /// The run was stopped before the whole input was read. Nothing was scheduled.
     Stopped(VecDeque<NewTask>),
 }
 
-/// Passes on what is read until the input ends or the run is stopped.
+/// Schedules what is read, until the input ends or the run is stopped.
 pub(crate) async fn as_it_comes(run: &Run, mut input: Input) -> Result<Rest, Failure> {
     let mut accepter = Accepter::new(run, &input);
     loop {
@@ -59,7 +59,7 @@ pub(crate) async fn as_it_comes(run: &Run, mut input: Input) -> Result<Rest, Fai
     Ok(Rest { tasks, input })
 }
 
-/// Reads everything, and only then passes it on, all of it or nothing.
+/// Reads the whole input, and then schedules all of it or nothing.
 pub(crate) async fn strictly(run: &Run, input: &mut Input) -> Result<Strict, Failure> {
     let (mut batches, mut tasks) = (Vec::new(), 0);
     loop {
@@ -73,7 +73,7 @@ pub(crate) async fn strictly(run: &Run, input: &mut Input) -> Result<Strict, Fai
         let Some(batch) = batch.transpose()? else { break };
         tasks += batch.tasks.len();
         if tasks > STRICT_TASKS_MAX {
-            let limit = format!("--strict holds all tasks in memory first, {STRICT_TASKS_MAX} at most; there are more");
+            let limit = format!("--strict reads all tasks into memory, at most {STRICT_TASKS_MAX}; the input has more");
             return Err(Failure::new(limit));
         }
         batches.push(batch);
@@ -101,13 +101,14 @@ pub(crate) async fn strictly(run: &Run, input: &mut Input) -> Result<Strict, Fai
 struct Accepter<'a> {
     run: &'a Run,
     name: String,
-    /// All of a file counts from its beginning; what comes as it is made, from its own.
+    /// Whether the delays of the whole input count from one instant, as for a file. For a stream, each batch has its
+    /// own.
     one_instant: bool,
-    /// From when the delays count: the first call.
+    /// The instant from which delays count: the first call.
     from: Option<Instant>,
-    /// With their lines, in order: read, and not accepted yet.
+    /// Tasks that were read and not accepted yet, with their lines, in order.
     waiting: VecDeque<(u64, NewTask)>,
-    /// So many tasks were outstanding at most when the backend was full.
+    /// Upper bound of the tasks that were outstanding when the backend was full.
     full_at: u64,
     all_or_nothing: bool,
     accepted: Vec<TaskRef>,
@@ -127,7 +128,7 @@ impl<'a> Accepter<'a> {
         }
     }
 
-    /// Passes on a batch. While the backend is full it waits; `waiting` has what is left then when the run is stopped.
+    /// Schedules a batch. While the backend is full, it waits; if the run is stopped then, the rest is in `waiting`.
     async fn accept(&mut self, batch: Batch) -> Result<(), Failure> {
         if !self.one_instant {
             self.from = None;
@@ -136,7 +137,7 @@ impl<'a> Accepter<'a> {
         let Batch { mut tasks, mut lines } = batch;
         while !tasks.is_empty() {
             let behind = tasks.len().min(at_once);
-            // Of a batch that fits into one call, nothing is moved.
+            // A batch that fits into one call is not copied.
             let (more_tasks, more_lines) = (tasks.split_off(behind), lines.split_off(behind));
             self.call(tasks, lines).await?;
             (tasks, lines) = (more_tasks, more_lines);
@@ -153,7 +154,7 @@ impl<'a> Accepter<'a> {
         Ok(())
     }
 
-    /// Tries what waits, as far as it finds room.
+    /// Schedules waiting tasks, as far as the backend has room.
     async fn try_again(&mut self) -> Result<(), Failure> {
         loop {
             let again = self.waiting.len().min(AGAIN);
@@ -168,7 +169,7 @@ impl<'a> Accepter<'a> {
         }
     }
 
-    /// One call of the backend. What it is too full for goes to `waiting`.
+    /// One call of the backend. Tasks for which it has no room go to `waiting`.
     async fn call(&mut self, mut tasks: Vec<NewTask>, lines: Vec<u64>) -> Result<(), Failure> {
         let run = self.run;
         let there = run.tally.counts().outstanding();
@@ -177,7 +178,7 @@ impl<'a> Accepter<'a> {
         match self.from {
             None => self.from = Some(Instant::now()),
             Some(from) => {
-                // The same for all, or ties would come apart.
+                // The same for all, so that equal due times stay equal.
                 let past = from.elapsed();
                 tasks.iter_mut().for_each(|task| count_from_before(task, past));
             }
@@ -206,7 +207,7 @@ impl<'a> Accepter<'a> {
                 }
                 Judged::Refused(problem) => run.console.bad_line(&self.name, line, &problem),
                 Judged::Full(problem) => match task {
-                    // Something has to go for it to have room, and there is nothing.
+                    // If nothing is outstanding, no room will become free.
                     Some(task) if there + accepted > 0 => {
                         self.waiting.push_back((line, task));
                     }
@@ -232,14 +233,14 @@ impl<'a> Accepter<'a> {
             }
             Ok(scheduled) => Ok(Judged::Accepted(scheduled.task)),
             Err(e) if e.kind() == ErrorKind::Ambiguous => Err(Failure::from(
-                e.context(format_args!("{}:{line}: whether it was accepted is not known", self.name)),
+                e.context(format_args!("{}:{line}: it is unknown whether the task was accepted", self.name)),
             )),
             Err(e) if e.retryable() => Ok(Judged::Full(e.message().to_owned())),
             Err(e) => Ok(Judged::Refused(e.message().to_owned())),
         }
     }
 
-    /// Cancels what was accepted. Nobody was given any of it yet.
+    /// Cancels the accepted tasks. None was delivered yet.
     async fn take_back(&mut self) -> Result<(), Failure> {
         let run = self.run;
         let mut accepted = std::mem::take(&mut self.accepted);
@@ -259,7 +260,7 @@ enum Judged {
     Full(String),
 }
 
-/// Makes the delays of a task count from so long ago.
+/// Makes the delays of a task count from this long ago.
 pub(crate) fn count_from_before(task: &mut NewTask, past: Duration) {
     task.due = shorter(task.due, past);
     task.expires = task.expires.map(|expires| shorter(expires, past));

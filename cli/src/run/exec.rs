@@ -1,4 +1,4 @@
-//! Handing tasks out to commands: a worker of the library, whose handler runs one command for each task.
+//! Delivers tasks to commands: a worker of the library, whose handler runs one command per task.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use crate::exit::Failure;
 use crate::signal::Cause;
 use crate::words::{many, span};
 
-/// Runs a command for each task when it is due, until all are done or the run is stopped. Commands that run then have
-/// the grace time to end; what is unfinished after it is killed and given back.
+/// Runs a command for each task when it is due, until all are done or the run is stopped. Running commands then have
+/// the grace time to finish; after it they are killed, and their tasks are released.
 pub(crate) async fn deliver(run: &Run, command: &str, args: &ExecArgs, groups: Arc<Groups>) -> Result<(), Failure> {
     let queue = Queue::with_codec(run.backend.clone(), &run.queue, Raw)?;
     let runner = Arc::new(Runner::new(command.to_owned(), args.timeout, run.console.clone(), groups));
@@ -52,6 +52,7 @@ fn announce_grace(run: &Run, grace: Duration) {
     if running > 0 && matches!(run.stop.cause(), Some(Cause::Signal(_))) {
         let commands = many(running, "command", "commands");
         let grace = span(grace);
-        run.console.say(format_args!("waiting up to {grace} for {commands} to end; Ctrl-C again kills what runs"));
+        run.console
+            .say(format_args!("waiting up to {grace} for {commands} to end; Ctrl-C again kills the running commands"));
     }
 }

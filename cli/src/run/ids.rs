@@ -1,4 +1,4 @@
-//! The ids of what would be lost with this process.
+//! The ids of the tasks that would be lost with this process.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -6,16 +6,16 @@ use delayline::{DelayBackend, QueueName, TaskId};
 
 use crate::exit::Failure;
 
-/// Ids of tasks that are gone are looked for when there may be so many of them.
+/// Ids of ended tasks are removed when there may be this many.
 const GONE_MAX: usize = 1_000_000;
 
-/// The ids of tasks that would be lost with this process, in the order in which they were accepted. For going through
-/// many tasks, finding each is quicker than listing them page by page, where every page looks at all of them.
+/// The ids of tasks that would be lost with this process, in the order in which they were accepted. To go through many
+/// tasks, finding each is faster than listing them in pages, because every page looks at all tasks.
 #[derive(Debug, Default)]
 pub(crate) struct Ids(Mutex<Vec<TaskId>>);
 
 impl Ids {
-    /// Keeps more ids, and forgets those of tasks that are gone once they are the larger part.
+    /// Adds ids, and removes those of ended tasks once they are the majority.
     pub(crate) async fn keep(
         &self,
         more: impl IntoIterator<Item = TaskId>,

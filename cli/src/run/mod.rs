@@ -1,8 +1,8 @@
-//! `delayline run`: reads tasks, passes them to a backend, and hands each out when it is due.
+//! `delayline run`: reads tasks, schedules them in a backend, and delivers each when it is due.
 //!
-//! Three things run at the same time: a thread reads the input ([`crate::input`]), a task passes what was read to the
-//! backend ([`accept`]), and another delivers what is due ([`stdout`] or [`exec`]). The [`tally`](crate::tally) counts, and
-//! knows when all is done; a [`Stop`] ends them earlier, and then [`rest`] gathers what is left.
+//! Three parts run at the same time: a thread reads the input ([`crate::input`]), a task schedules what was read
+//! ([`accept`]), and another task delivers what is due ([`stdout`] or [`exec`]). The [`tally`](crate::tally) counts,
+//! and determines when all is done. A [`Stop`] ends the parts earlier; then [`rest`] gathers what is left.
 
 pub(crate) mod accept;
 pub(crate) mod args;
@@ -68,10 +68,10 @@ async fn run(
     let to_be_saved = (target.is_some() && is_lost).then(Ids::default);
     let run = Arc::new(Run { backend, queue: args.queue.clone(), tally, console, stop, to_be_saved });
     let source = Source::named(args.file.clone());
-    // Nobody wants a bar where they are typing.
+    // No progress bar while the user types the input.
     let is_typed = source == Source::Stdin && std::io::IsTerminal::is_terminal(&std::io::stdin());
     if is_typed {
-        run.console.note("reading tasks from the terminal, one JSON object a line; Ctrl-D ends the input");
+        run.console.note("reading tasks from the terminal, one JSON object per line; Ctrl-D ends the input");
     }
     let input = open(&run, &args, &source, attempts_max)?;
     let name = input.name.clone();
@@ -106,11 +106,11 @@ fn open(run: &Run, args: &RunArgs, source: &Source, attempts_max: Attempts) -> R
     input::open(source, options, run.console.clone(), run.stop.clone())
 }
 
-/// How reading and handing out went.
+/// How reading and delivering ended.
 enum Worked {
-    /// To the end, or until the run was stopped; then this was read and not accepted.
+    /// At the end of the input, or because the run was stopped; then this was read and not accepted.
     Through(Option<Rest>),
-    /// Lines were bad, and nothing was to be run then.
+    /// Lines were bad, and with `--strict` nothing runs.
     Refused,
 }
 
@@ -143,7 +143,7 @@ async fn work(run: &Arc<Run>, mut input: Input, args: &RunArgs, groups: Arc<Grou
     }))
 }
 
-/// Hands out until all is done, or the run is stopped, which a failure does.
+/// Delivers tasks until all are done, or the run is stopped. An error stops the run.
 async fn deliver(run: &Arc<Run>, args: &RunArgs, groups: Arc<Groups>) {
     tokio::select! {
         () = run.stop.stopped() => return,
@@ -158,7 +158,7 @@ async fn deliver(run: &Arc<Run>, args: &RunArgs, groups: Arc<Groups>) {
     }
 }
 
-/// Says how it went, saves what is left, and finds the exit code.
+/// Reports the result, saves what is left, and determines the exit code.
 async fn finish(
     run: &Run,
     args: &RunArgs,
@@ -179,7 +179,7 @@ async fn finish(
                 return Ok(Exit::Failed);
             }
         };
-        // Whoever read the output may leave when all of it is there.
+        // The reader of the output may leave once all of it is written.
         let was_read = *cause == Cause::OutputClosed && input_ended && left == Left::default();
         if !was_read {
             report::left(run, cause, left, target);

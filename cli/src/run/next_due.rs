@@ -1,6 +1,6 @@
-//! When the next task is due, for people who wait for it.
+//! When the next task is due, for messages and the progress bar.
 //!
-//! What a claim tells is when to look again, which may be long before a task that is far away. The listing knows.
+//! A claim only tells when to look again, which may be long before a distant due time. The listing has the exact time.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use delayline::{Clock, Page, Support, SystemClock};
 use super::state::Run;
 use crate::exit::Failure;
 
-/// How often is looked, for the progress bar. A listing looks at every task.
+/// Interval of listings for the progress bar. A listing looks at every task.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// What a claim tells is near enough below that.
+/// Below this, the answer of a claim is precise enough.
 const NEAR: Duration = Duration::from_millis(250);
 
-/// How long until the next task is due; zero if one is now, `None` if there is none, or the backend can't tell.
+/// Time until the next task is due; zero if one is due now, `None` if there is none, or if the backend can't tell.
 pub(crate) async fn next_due_in(run: &Run) -> Result<Option<Duration>, Failure> {
     if run.backend.capabilities().inspect == Support::Unsupported {
         return Ok(None);
@@ -23,7 +23,7 @@ pub(crate) async fn next_due_in(run: &Run) -> Result<Option<Duration>, Failure> 
     Ok(first.first().map(|task| task.visible_at.saturating_since(SystemClock::new().wall())))
 }
 
-/// Keeps the tally's note of it right, for ever.
+/// Keeps the time in the tally up to date, without end.
 pub(crate) async fn follow(run: &Run) {
     let mut known = None;
     loop {
@@ -33,7 +33,7 @@ pub(crate) async fn follow(run: &Run) {
             continue;
         }
         known = told;
-        // Where there is no listing, what the claim told has to do.
+        // Without a listing, the answer of the claim stays.
         if let Ok(found @ Some(_)) = next_due_in(run).await {
             run.tally.found_next_due(told, found);
         }

@@ -1,4 +1,4 @@
-//! What is said at the end of a run, and the exit code that follows from it.
+//! The messages at the end of a run, and its exit code.
 
 use delayline::backend::DeadLetterOp;
 use delayline::limits::PAGE_MAX;
@@ -12,13 +12,13 @@ use crate::exit::{Exit, Failure};
 use crate::signal::Cause;
 use crate::words::{many, span};
 
-/// Says what is left of a run that was cut short, and where it is.
+/// Reports what is left of a run that was cut short, and where it is.
 pub(crate) fn left(run: &Run, cause: &Cause, left: Left, target: Option<&Target>) {
     let why = match cause {
         Cause::Signal(Signal::SIGINT) => "interrupted",
-        Cause::Signal(_) => "told to end",
+        Cause::Signal(_) => "terminated",
         Cause::OutputClosed => "stdout was closed",
-        Cause::Failed(_) => "broken off",
+        Cause::Failed(_) => "stopped by an error",
     };
     let durable = run.backend.capabilities().durability > Durability::Process;
     let (lost, kept) = if durable { (left.unaccepted, left.accepted) } else { (left.all(), 0) };
@@ -29,10 +29,10 @@ pub(crate) fn left(run: &Run, cause: &Cause, left: Left, target: Option<&Target>
     match target {
         Some(target) if lost > 0 => {
             let path = target.path().display();
-            text.push_str(&format!("; saved to {path}, `delayline run {path}` goes on"));
+            text.push_str(&format!("; saved to {path}, `delayline run {path}` continues with it"));
         }
         None if lost > 0 => {
-            text.push_str("; lost with this process (--save-rest FILE would keep what is left)");
+            text.push_str("; lost with this process (--save-rest FILE would save what is left)");
         }
         Some(_) | None => {}
     }
@@ -95,7 +95,7 @@ fn dead_letter(letter: &DeadLetter) -> String {
     format!("dead letter: {id} after {}: {}", many(attempts, "attempt", "attempts"), printable(&reason))
 }
 
-/// One line with what was done.
+/// The summary, in one line.
 pub(crate) fn summary(run: &Run, done: &str) {
     let counts = run.tally.counts();
     let bad = run.console.bad_lines();
@@ -118,7 +118,7 @@ pub(crate) fn summary(run: &Run, done: &str) {
     run.console.note(text);
 }
 
-/// The exit code of a run that came to its own end.
+/// The exit code of a run that was not cut short.
 pub(crate) fn exit(run: &Run) -> Exit {
     if run.tally.counts().dead > 0 {
         Exit::DeadLetters

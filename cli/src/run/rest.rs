@@ -1,4 +1,4 @@
-//! What is left when a run is cut short: how much it is, and a file that `run` accepts again.
+//! What is left when a run is cut short: its amount, and a file with it that `run` can read.
 
 use std::fs::{File, Permissions};
 use std::io::{self, BufWriter, Write};
@@ -18,10 +18,10 @@ use super::state::Run;
 use crate::exit::Failure;
 use crate::input::Batch;
 
-/// A reader that has not let go after this long is waiting for something that does not come.
+/// A reader that has sent no batch for this long is waiting for input that does not come.
 const INPUT_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Saving so many tasks takes long enough for somebody to wonder.
+/// Saving this many tasks takes long enough for a message.
 const TAKES_A_WHILE: u64 = 200_000;
 
 /// What is left of a run.
@@ -29,9 +29,9 @@ const TAKES_A_WHILE: u64 = 200_000;
 pub(crate) struct Left {
     /// In the backend.
     pub(crate) accepted: u64,
-    /// Read, and not in the backend yet.
+    /// Read, and not yet in the backend.
     pub(crate) unaccepted: u64,
-    /// How long until the first of those in the backend is due.
+    /// Time until the first task in the backend is due.
     pub(crate) next_due_in: Option<Duration>,
 }
 
@@ -55,12 +55,12 @@ struct Line<'a> {
     expires: Option<Timestamp>,
 }
 
-/// Where the rest is to be saved.
+/// The file for what is left.
 #[derive(Clone, Debug)]
 pub(crate) struct Target(PathBuf);
 
 impl Target {
-    /// Finds out beforehand whether a file can be written there, rather than when it is too late.
+    /// Checks beforehand that the file can be written.
     pub(crate) fn new(path: PathBuf) -> Result<Self, Failure> {
         let target = Self(path);
         if target.0.is_dir() {
@@ -74,7 +74,7 @@ impl Target {
         &self.0
     }
 
-    /// A file beside the target, which is gone unless it is put in its place.
+    /// A temporary file beside the target, which is deleted if it does not replace the target.
     fn temporary(&self) -> Result<NamedTempFile, Failure> {
         let folder = match self.0.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -82,19 +82,19 @@ impl Target {
         };
         tempfile::Builder::new()
             .prefix(".delayline-rest-")
-            // As for any new file; the process's mask takes away from it.
+            // As for any new file; the umask applies.
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(folder)
             .map_err(|e| self.cannot(&e))
     }
 
     fn cannot(&self, e: &io::Error) -> Failure {
-        Failure::io(format_args!("cannot save the rest to {}", self.0.display()), e)
+        Failure::io(format_args!("cannot save the remaining tasks to {}", self.0.display()), e)
     }
 }
 
-/// Finds out what is left, and saves it if there is a target. Tasks that stay in a store which outlives this process
-/// are counted, and not saved.
+/// Gathers what is left, and saves it if there is a target. Tasks in a store that outlives this process are counted,
+/// and not saved.
 pub(crate) async fn gather(run: &Run, rest: Option<Rest>, target: Option<&Target>) -> Result<Left, Failure> {
     let mut left = Left { accepted: run.tally.counts().outstanding(), ..Left::default() };
     if left.accepted > 0 {
@@ -106,7 +106,7 @@ pub(crate) async fn gather(run: &Run, rest: Option<Rest>, target: Option<&Target
     };
     if let (Some(file), Some(ids)) = (&mut file, &run.to_be_saved) {
         if left.accepted >= TAKES_A_WHILE {
-            run.console.say(format_args!("saving {} tasks; Ctrl-C again gives them up", left.accepted));
+            run.console.say(format_args!("saving {} tasks; Ctrl-C again discards them", left.accepted));
         }
         file.pending(run, ids).await?;
     }
@@ -129,7 +129,7 @@ pub(crate) async fn gather(run: &Run, rest: Option<Rest>, target: Option<&Target
     Ok(left)
 }
 
-/// What the reader had read already.
+/// The next batch that the reader has read already.
 async fn next_batch(
     batches: &mut tokio::sync::mpsc::Receiver<Result<Batch, Failure>>,
     is_stream: bool,
@@ -142,7 +142,7 @@ async fn next_batch(
     next.and_then(Result::ok)
 }
 
-/// The file while it is being written. It takes the target's place in one step, or not at all.
+/// The file while it is being written. It replaces the target in one step, or not at all.
 struct Saving<'a> {
     target: &'a Target,
     file: BufWriter<NamedTempFile>,
@@ -154,7 +154,7 @@ impl<'a> Saving<'a> {
         Ok(Self { target, file: BufWriter::new(target.temporary()?), clock: SystemClock::new() })
     }
 
-    /// What waits in the backend, in the order in which it was read.
+    /// Writes the tasks that are pending in the backend, in the order in which they were read.
     async fn pending(&mut self, run: &Run, ids: &Ids) -> Result<(), Failure> {
         for id in ids.all() {
             if let Some(task) = run.backend.find(&run.queue, &id).await? {
@@ -175,7 +175,7 @@ impl<'a> Saving<'a> {
         })
     }
 
-    /// What was read and never accepted: its delays count from now.
+    /// Writes the tasks that were read and never accepted. Their delays count from now.
     fn unaccepted(&mut self, tasks: &[NewTask]) -> Result<(), Failure> {
         let now = self.clock.wall();
         let instant = |due: Due| due.instant(now);
@@ -199,7 +199,7 @@ impl<'a> Saving<'a> {
             .map_err(|e| self.target.cannot(&e))
     }
 
-    /// Puts the file in its place; with nothing in it there is no point in that.
+    /// Replaces the target, unless there is nothing to save.
     fn done(self, left: Left) -> Result<(), Failure> {
         let target = self.target;
         let file = self.file.into_inner().map_err(|e| target.cannot(e.error()))?;
@@ -212,12 +212,12 @@ impl<'a> Saving<'a> {
     }
 }
 
-/// `null` says no more than nothing does.
+/// A payload of `null` is left out.
 fn payload_of(payload: &[u8]) -> Option<&RawValue> {
     if payload == b"null" { None } else { serde_json::from_slice(payload).ok() }
 }
 
-/// A retry may wait beyond the time at which its task expires; on a line, that would be a mistake.
+/// A retry may be due after its task expires; in the input, that would be an error.
 fn due_before(due: Timestamp, expires: Option<Timestamp>) -> Timestamp {
     expires.map_or(due, |expires| due.min(expires))
 }

@@ -1,4 +1,4 @@
-//! What every part of a run shares.
+//! What all parts of a run share.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::console::Console;
 use crate::signal::Stop;
 use crate::tally::Tally;
 
-/// A run that is under way.
+/// A run in progress.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(super) backend: Arc<dyn DelayBackend>,
@@ -17,6 +17,6 @@ pub(crate) struct Run {
     pub(super) tally: Arc<Tally>,
     pub(super) console: Arc<Console>,
     pub(super) stop: Stop,
-    /// Where what is left is to be saved, and would be lost.
+    /// The ids to save, if the remaining tasks would be lost and there is a file for them.
     pub(super) to_be_saved: Option<Ids>,
 }

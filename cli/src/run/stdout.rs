@@ -1,4 +1,4 @@
-//! Handing tasks out on standard output.
+//! Delivers tasks to standard output.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use crate::exit::Failure;
 use crate::output::{Ended, Lines, Output};
 use crate::signal::Cause;
 
-/// Tasks claimed, written and settled together.
+/// Number of tasks that are claimed, written and settled together.
 const BATCH: usize = 1024;
-/// Long enough for a reader who takes a break.
+/// Long enough for a reader that pauses.
 const LEASE: Duration = Duration::from_secs(600);
 
 /// Writes each task when it is due, until all are done or the run is stopped. A task is completed after its line is
-/// out; what was claimed and not written is given back.
+/// written. Tasks that were claimed and not written are released.
 pub(crate) async fn deliver(run: &Run) -> Result<(), Failure> {
     let queue = Queue::with_codec(run.backend.clone(), &run.queue, Raw)?;
     let lease = LEASE.min(run.backend.capabilities().lease_max);
@@ -35,7 +35,7 @@ pub(crate) async fn deliver(run: &Run) -> Result<(), Failure> {
         let disposition = |at| if at < written.lines { Disposition::Complete } else { Disposition::Release };
         let settled = batch.into_iter().enumerate().map(|(at, delivery)| (delivery, disposition(at))).collect();
         for unsettled in consumer.settle_all(settled).await?.into_iter().filter_map(Result::err) {
-            // It was written, and will be again.
+            // Its line was written, and will be written again.
             tracing::warn!(queue = %run.queue, error = %unsettled, "a task that was delivered could not be completed");
         }
         match written.ended {

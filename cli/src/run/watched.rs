@@ -1,4 +1,4 @@
-//! A backend that is watched: what is claimed, completed, retried and dead-lettered through it goes into the tally, whether
+//! A wrapper around a backend that counts claims, completions, retries and dead letters in the tally, no matter whether
 //! a consumer, a worker or this program's own code makes the call.
 
 use std::fmt;
@@ -20,7 +20,7 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    /// Watches a backend through which tasks of so many attempts each are run.
+    /// Wraps a backend on which each task has `attempts_max` attempts.
     pub(crate) fn new(inner: Arc<dyn DelayBackend>, tally: Arc<Tally>, attempts_max: Attempts) -> Self {
         Self { inner, tally, attempts_max }
     }
@@ -28,18 +28,18 @@ impl Watched {
     fn fate(&self, lease: &Lease, disposition: &Disposition) -> Fate {
         match disposition {
             Disposition::Complete => Fate::Completed,
-            // The memory backend dead-letters it there and then. One that leaves it to the next claim counts it as
-            // dead-lettered there, too, and will need a list of ids.
+            // The memory backend dead-letters the task at once. A backend that leaves this to the next claim would
+            // count the task there again; supporting one needs a list of ids.
             Disposition::Retry { .. } if lease.attempt >= self.attempts_max.get() => Fate::Dead,
             Disposition::Retry { .. } => Fate::Retried,
             Disposition::DeadLetter { .. } => Fate::Dead,
-            // Released, snoozed, or what this version does not know: it ended nothing.
+            // Release, snooze, or a disposition that this version does not know: the task has not ended.
             _ => Fate::Waiting,
         }
     }
 }
 
-/// What a disposition makes of a task, if it is accepted.
+/// What becomes of a task if its disposition is accepted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Completed,

@@ -1,5 +1,5 @@
-//! A sign of life that others can read through the store itself: a task that is put off again and again. It falls due, by the
-//! store's own clock, when its owner is no more.
+//! A sign of life that other programs can read through the store: a task that its owner postpones again and again. When
+//! the owner is gone, the task becomes due by the store's clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::exit::Failure;
 
-/// How long after its last sign an owner counts as alive.
+/// Time for which an owner counts as alive after its last sign.
 pub(super) const ALIVE_FOR: Duration = Duration::from_secs(10);
-/// Often enough for a busy machine.
+/// Interval of the signs, short enough for a busy machine.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Shows the sign for as long as it exists.
+/// Shows the sign until it is dropped.
 pub(super) struct SignOfLife {
     backend: Arc<dyn DelayBackend>,
     work: JoinHandle<()>,
@@ -33,7 +33,7 @@ impl SignOfLife {
                 every.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 loop {
                     every.tick().await;
-                    // A store that is away for longer is the run's own trouble.
+                    // If the store is unreachable for longer, the run itself reports it.
                     let _ = once(&*backend, &queue).await;
                 }
             }
@@ -43,7 +43,7 @@ impl SignOfLife {
 
     pub(super) async fn end(self) {
         self.work.abort();
-        // Aborted or not, it has ended then.
+        // Aborted or not, the task has ended then.
         let _ = self.work.await;
         let _ = self.backend.close().await;
     }
@@ -54,23 +54,23 @@ async fn once(backend: &dyn DelayBackend, queue: &QueueName) -> delayline::Resul
     backend.schedule(queue, vec![owner]).await?.into_iter().try_for_each(|answer| answer.map(drop))
 }
 
-/// The queue that the sign is in.
+/// The queue of the sign.
 pub(super) fn queue(prefix: &str) -> delayline::Result<QueueName> {
     QueueName::new(format!("{prefix}alive"))
 }
 
-/// What a look at the sign shows.
+/// The state of the sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Seen {
-    /// Put off within [`ALIVE_FOR`].
+    /// It was postponed within [`ALIVE_FOR`].
     Recently,
-    /// Its owner is no more.
+    /// Its owner is gone.
     Ended,
-    /// There is none: not yet, or it was removed half-way.
+    /// There is no sign: not yet, or the namespace was removed in part.
     Nothing,
 }
 
-/// Looks once.
+/// Reads the sign once.
 pub(super) async fn look(backend: &dyn DelayBackend, prefix: &str) -> delayline::Result<Seen> {
     let stats = backend.stats(&queue(prefix)?).await?;
     Ok(match (stats.scheduled, stats.due) {

@@ -1,4 +1,4 @@
-//! Finding and removing the namespaces of runs that could not do it themselves.
+//! Finds and removes the namespaces of runs that could not remove them.
 
 #[cfg(feature = "postgres")]
 use std::collections::BTreeSet;
@@ -15,18 +15,18 @@ use super::alive::{ALIVE_FOR, Seen, look};
 use super::is_ours;
 use crate::exit::Failure;
 
-/// Longer than a sign of life counts: by then it is known whether its owner lives.
+/// Longer than a sign of life counts: after this time it is known whether its owner is alive.
 const DECIDED: Duration = Duration::from_secs(ALIVE_FOR.as_secs() + 2);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What became of the namespaces that were found.
 #[derive(Debug, Default, serde::Serialize)]
 pub(crate) struct Left {
-    /// Those that are gone now, by their names.
+    /// The names of those that were removed.
     pub(crate) removed: Vec<String>,
-    /// Those that a running program uses.
+    /// The names of those that a running program uses.
     pub(crate) in_use: Vec<String>,
-    /// Those that could not be looked at or removed, each with the reason.
+    /// Those that could not be inspected or removed, each with the reason.
     pub(crate) failed: Vec<Failed>,
 }
 
@@ -37,12 +37,12 @@ pub(crate) struct Failed {
     pub(crate) why: String,
 }
 
-/// Removes the namespaces that runs of `conform`, `bench` and `demo` have left at a URL, but for those in use.
+/// Removes the namespaces that runs of `conform`, `bench` and `demo` have left at a URL, except those in use.
 pub(crate) async fn remove_left(url: &str) -> Result<Left, Failure> {
     let place = Place::at(url).await?;
     let found = found(&place).await?;
     let mut left = Left::default();
-    // A look takes up to a dozen seconds, for all of them together.
+    // Reading the signs takes up to a dozen seconds, for all namespaces together.
     let decided = join_all(found.into_iter().map(|(name, known)| {
         let place = &place;
         async move {
@@ -54,7 +54,7 @@ pub(crate) async fn remove_left(url: &str) -> Result<Left, Failure> {
         }
     }));
     for (name, in_use) in decided.await {
-        // One that somebody else owns does not keep the others.
+        // One that belongs to another user does not prevent the removal of the others.
         let removed = match in_use {
             Ok(true) => {
                 left.in_use.push(name);
@@ -71,7 +71,7 @@ pub(crate) async fn remove_left(url: &str) -> Result<Left, Failure> {
     Ok(left)
 }
 
-/// The namespaces that are there, and whether they are in use where that is known at once.
+/// The existing namespaces, and whether they are in use, if that is known at once.
 async fn found(place: &Place) -> Result<Vec<(String, Option<bool>)>, Failure> {
     Ok(match place {
         Place::Here { .. } => Vec::new(),
@@ -96,13 +96,13 @@ async fn found(place: &Place) -> Result<Vec<(String, Option<bool>)>, Failure> {
     })
 }
 
-/// Of these names, those that are made here; whether they are in use is to be looked up.
+/// Those of the names that this program creates. Whether they are in use is not known yet.
 #[cfg(any(feature = "redis", feature = "postgres"))]
 fn unknown(names: Vec<String>) -> Vec<(String, Option<bool>)> {
     names.into_iter().filter(|name| is_ours(name)).map(|name| (name, None)).collect()
 }
 
-/// The prefixes of ours that queues have.
+/// Our prefixes among the names of queues.
 #[cfg(feature = "postgres")]
 async fn prefixes(url: &str) -> Result<Vec<String>, Failure> {
     let backend = delayline::connect(url).await?;
@@ -115,7 +115,7 @@ async fn prefixes(url: &str) -> Result<Vec<String>, Failure> {
     Ok(queues.iter().filter_map(prefix).collect::<BTreeSet<_>>().into_iter().collect())
 }
 
-/// Whether somebody shows a sign of life.
+/// Whether the owner shows a sign of life.
 async fn is_in_use(place: &Place, name: &str) -> Result<bool, Failure> {
     let backend = place.connect(name).await?;
     let (prefix, begun) = (place.queue_prefix(name), Instant::now());

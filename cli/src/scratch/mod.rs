@@ -1,12 +1,13 @@
-//! A namespace for this run alone: what `conform`, `bench` and `demo` do on a server is under it, and goes with it.
+//! A namespace for one run: `conform`, `bench` and `demo` do all their work on a server in it, and remove it at the
+//! end.
 //!
-//! It lies below the URL's own namespace and is named so that the rights for that one suffice: the key prefix
-//! `PREFIX:conform-XXXXXXXX` on Redis, the namespace `NAME.conform-XXXXXXXX` on RabbitMQ, the schema
-//! `SCHEMA_conform_XXXXXXXX` on Postgres, or, for a user who may make no schema, queues `conform-XXXXXXXX-...` in the given
-//! one.
+//! It is below the URL's namespace, and its name is such that the rights for the URL's namespace suffice: the key
+//! prefix `PREFIX:conform-XXXXXXXX` on Redis, the namespace `NAME.conform-XXXXXXXX` on RabbitMQ, the schema
+//! `SCHEMA_conform_XXXXXXXX` on Postgres or, for a user who may not create a schema, queues `conform-XXXXXXXX-...` in
+//! the given one.
 //!
-//! While the program lives it shows a sign of life ([`alive`]; on RabbitMQ a queue that is exclusive to its connection), so
-//! that [`left`] tells what a `kill -9` has left from what others are using.
+//! While the program runs, it shows a sign of life ([`alive`]; on RabbitMQ a queue that is exclusive to its
+//! connection). By that, [`left`] tells namespaces that a `kill -9` has left from those in use.
 
 mod alive;
 pub(crate) mod left;
@@ -26,7 +27,7 @@ use crate::redact::redacted;
 #[cfg(any(test, feature = "redis", feature = "postgres", feature = "rabbitmq"))]
 const DIGITS: usize = 8;
 
-/// The commands that make such namespaces.
+/// The commands that create such namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum For {
     Conform,
@@ -47,7 +48,7 @@ impl For {
     }
 }
 
-/// Whether a name is one that is made here.
+/// Whether a name is one that this program creates.
 #[cfg(any(test, feature = "redis", feature = "postgres", feature = "rabbitmq"))]
 fn is_ours(name: &str) -> bool {
     let digits = For::ALL.iter().find_map(|command| name.strip_prefix(command.name())?.strip_prefix('-'));
@@ -61,19 +62,19 @@ pub(crate) struct Scratch {
     sign: Sign,
 }
 
-/// How others see that it is in use.
+/// The sign that it is in use.
 enum Sign {
-    /// Nobody else can see it.
+    /// None, because no other process can see the namespace.
     None,
     Task(SignOfLife),
     #[cfg(feature = "rabbitmq")]
     Connection(delayline::rabbitmq::HeldNamespace),
 }
 
-/// Where it is.
+/// The place of a namespace.
 #[derive(Clone)]
 pub(crate) enum Place {
-    /// In this process, which nothing outlives.
+    /// In this process; it ends with it.
     Here { url: String },
     #[cfg(feature = "redis")]
     Redis { url: String, config: Box<delayline::redis::RedisConfig> },
@@ -81,13 +82,13 @@ pub(crate) enum Place {
     Postgres { url: String, config: Box<delayline::postgres::PostgresConfig> },
     #[cfg(feature = "rabbitmq")]
     Rabbit { config: Box<delayline::rabbitmq::RabbitConfig> },
-    /// Queues with a prefix, where there can be no namespace.
+    /// Queues with a prefix, if a namespace is not possible.
     #[cfg(feature = "postgres")]
     Queues { url: String },
 }
 
 impl std::fmt::Debug for Scratch {
-    /// Without the URL, which may hold a password.
+    /// Without the URL, which may contain a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Scratch").field("name", &self.name).finish_non_exhaustive()
     }
@@ -97,7 +98,7 @@ impl Place {
     /// The place for namespaces at a URL.
     async fn at(url: &str) -> Result<Self, Failure> {
         let url = url.to_owned();
-        // An unknown scheme, or one that is not compiled in, is told by whoever connects.
+        // Connecting reports an unknown scheme, or one that is not compiled in.
         match url.split(':').next().unwrap_or_default().to_ascii_lowercase().as_str() {
             #[cfg(feature = "redis")]
             "redis" | "rediss" => {
@@ -139,7 +140,7 @@ impl Place {
         })
     }
 
-    /// What the names of its queues begin with.
+    /// The prefix of the names of its queues.
     fn queue_prefix(&self, name: &str) -> String {
         let _ = name;
         match self {
@@ -149,7 +150,7 @@ impl Place {
         }
     }
 
-    /// Where it is and how to look at it, for people. `None` where nobody else can.
+    /// Where it is and how to look at it, for people. `None` if no other process can see it.
     fn shown(&self, name: &str) -> Option<String> {
         let _ = name;
         match self {
@@ -172,13 +173,13 @@ impl Place {
             }
             #[cfg(feature = "postgres")]
             Self::Queues { url } => {
-                let what = format!("queues `{name}-...`, because this user may make no schema");
+                let what = format!("queues `{name}-...`, because this user may not create a schema");
                 look(what, url, String::new())
             }
         }
     }
 
-    /// Removes a namespace that nobody uses any more.
+    /// Removes a namespace that is no longer in use.
     async fn remove(&self, name: &str) -> Result<(), Failure> {
         let _ = name;
         match self {
@@ -200,14 +201,14 @@ impl Place {
     }
 }
 
-/// What is where, and how to look at it meanwhile.
+/// Where a namespace is, and the command to look at it during the run.
 #[cfg(any(feature = "redis", feature = "postgres"))]
 fn look(what: String, url: &str, option: String) -> Option<String> {
     let url = redacted(url);
     Some(format!("{what}; look with: delayline watch --backend '{url}{option}'"))
 }
 
-/// Deletes the queues whose names begin so, one by one.
+/// Deletes the queues whose names have a prefix, one by one.
 #[cfg(feature = "postgres")]
 async fn remove_queues(url: &str, prefix: &str) -> Result<(), Failure> {
     let backend = delayline::connect(url).await?;
@@ -221,7 +222,7 @@ async fn remove_queues(url: &str, prefix: &str) -> Result<(), Failure> {
 }
 
 impl Scratch {
-    /// Makes the namespace for a command, and shows that it is in use.
+    /// Creates the namespace for a command, and shows that it is in use.
     pub(crate) async fn make(url: &str, command: For) -> Result<Self, Failure> {
         let place = Place::at(url).await?;
         let name = format!("{}-{:08x}", command.name(), fastrand::u32(..));
@@ -237,7 +238,7 @@ impl Scratch {
                 match SignOfLife::show(backend, &place.queue_prefix(&name)).await {
                     Ok(sign) => Sign::Task(sign),
                     Err(e) => {
-                        // What connecting made. What stands in the way of that is what stood in the way before.
+                        // Removes what connecting has created. An error here has the same cause as the first one.
                         let _ = place.remove(&name).await;
                         return Err(e);
                     }
@@ -252,22 +253,22 @@ impl Scratch {
         self.opener().connect().await
     }
 
-    /// What connects, for those who outlive a borrow of this.
+    /// The part that connects, for users that outlive a borrow of this.
     pub(crate) fn opener(&self) -> Opener {
         Opener { name: self.name.clone(), place: self.place.clone() }
     }
 
-    /// What the names of queues have to begin with: nothing, but where there can be no namespace.
+    /// The prefix that names of queues must have. It is empty, except if a namespace is not possible.
     pub(crate) fn queue_prefix(&self) -> String {
         self.place.queue_prefix(&self.name)
     }
 
-    /// Where it is and how to look at it, for people. `None` where nobody else can.
+    /// Where it is and how to look at it, for people. `None` if no other process can see it.
     pub(crate) fn shown(&self) -> Option<String> {
         self.place.shown(&self.name)
     }
 
-    /// Removes the namespace with all that is in it. Whatever works there must have ended.
+    /// Removes the namespace with everything in it. All work there must have ended.
     pub(crate) async fn end(self) -> Result<(), Failure> {
         let Self { name, place, sign } = self;
         let removed = match sign {
@@ -280,11 +281,11 @@ impl Scratch {
             Sign::Connection(held) => held.remove().await.map_err(Failure::from),
         };
         removed.map_err(|e| {
-            Failure::new(format!("{e}; what is left of `{name}` is removed by `delayline conform --remove-left`"))
+            Failure::new(format!("{e}; `delayline conform --remove-left` removes what is left of `{name}`"))
         })
     }
 
-    /// Leaves the namespace as it is, no longer in use.
+    /// Keeps the namespace, no longer in use.
     pub(crate) async fn keep(self) {
         match self.sign {
             Sign::None => {}

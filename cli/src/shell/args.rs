@@ -1,10 +1,10 @@
-//! What can be said to `completions` and `man`.
+//! The arguments of `completions` and `man`.
 
 use std::path::PathBuf;
 
 use clap_complete::Shell;
 
-/// Writes a completion script for a shell to stdout.
+/// Write a completion script for a shell to stdout.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -12,12 +12,12 @@ Examples:
   delayline completions zsh > \"${fpath[1]}/_delayline\"
   delayline completions fish > ~/.config/fish/completions/delayline.fish")]
 pub(crate) struct CompletionsArgs {
-    /// The shell.
+    /// Shell to write the script for.
     #[arg(value_name = "SHELL", value_enum)]
     pub(super) shell: Shell,
 }
 
-/// Writes the manual to stdout, or a page for each command into a folder.
+/// Write a manual page to stdout, or the pages of all commands into a directory.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -25,11 +25,11 @@ Examples:
   delayline man work | man -l -
   delayline man --dir /usr/local/share/man/man1")]
 pub(crate) struct ManArgs {
-    /// The command that the page is about; several words for `dead list`. The program itself unless told.
+    /// Command that the page describes; two words for a command such as `dead list`. Default: the program itself.
     #[arg(value_name = "COMMAND", conflicts_with = "dir")]
     pub(super) command: Vec<String>,
 
-    /// Writes all pages into this folder, which is made if it is not there.
+    /// Directory for the pages of all commands; created if it does not exist.
     #[arg(long, value_name = "DIR")]
     pub(super) dir: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! `completions` and `man`: what a package installs beside the program.
+//! `completions` and `man`: the files that a package installs beside the program.
 
 pub(crate) mod args;
 
@@ -23,7 +23,7 @@ pub(crate) fn man(args: &ManArgs) -> Result<Exit, Failure> {
     let mut program = Args::command();
     program.build();
     if let Some(dir) = &args.dir {
-        fs::create_dir_all(dir).map_err(|e| Failure::io(format_args!("cannot make {}", dir.display()), &e))?;
+        fs::create_dir_all(dir).map_err(|e| Failure::io(format_args!("cannot create {}", dir.display()), &e))?;
         write_all(&program, dir)?;
         return Ok(Exit::Done);
     }
@@ -38,7 +38,7 @@ pub(crate) fn man(args: &ManArgs) -> Result<Exit, Failure> {
 }
 
 fn write_all(command: &clap::Command, dir: &Path) -> Result<(), Failure> {
-    // Once the program was built, that of `work` is `delayline-work`.
+    // After `build()`, the display name of `work` is `delayline-work`.
     let name = command.get_display_name().unwrap_or_else(|| command.get_name());
     let path = dir.join(format!("{name}.1"));
     fs::write(&path, page(command)?).map_err(|e| Failure::io(format_args!("cannot write {}", path.display()), &e))?;

@@ -1,4 +1,4 @@
-//! `pause`, `resume`, `dead`, `delete`: running a queue.
+//! `pause`, `resume`, `dead`, `delete`: operating a queue.
 
 use delayline::backend::{AdminOp, DeadLetterOp};
 use delayline::{DeadLetter, DeadLetterSelect, DeadLetters, QueueName, TaskId, limits};
@@ -23,7 +23,7 @@ struct Done<'a> {
     redriven: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     purged: Option<u64>,
-    /// Letters that could not be redriven, because their id is in use again.
+    /// Dead letters that were not redriven, because their id is in use again.
     #[serde(skip_serializing_if = "Option::is_none")]
     kept: Option<u64>,
 }
@@ -38,14 +38,14 @@ pub(super) async fn pause(session: &Session, args: &QueueArgs) -> Result<Exit, F
     session.needs(session.backend.capabilities().pause, "pause queues")?;
     administer(session, &args.queue, AdminOp::Pause).await?;
     let answer = Done { paused: Some(true), ..Done::on(&args.queue) };
-    say(args.output.json, &answer, &format!("`{}` is paused: nothing is delivered until `resume`", args.queue))
+    say(args.output.json, &answer, &format!("`{}` is paused: no task is delivered until `resume`", args.queue))
 }
 
 pub(super) async fn resume(session: &Session, args: &QueueArgs) -> Result<Exit, Failure> {
     session.needs(session.backend.capabilities().pause, "resume queues")?;
     administer(session, &args.queue, AdminOp::Resume).await?;
     let answer = Done { paused: Some(false), ..Done::on(&args.queue) };
-    say(args.output.json, &answer, &format!("`{}` delivers again", args.queue))
+    say(args.output.json, &answer, &format!("`{}` is resumed: its tasks are delivered again", args.queue))
 }
 
 pub(super) async fn delete(session: &Session, args: &DeleteArgs) -> Result<Exit, Failure> {
@@ -134,7 +134,7 @@ pub(super) async fn purge(session: &Session, args: PurgeArgs) -> Result<Exit, Fa
     Ok(found(named, answer.affected))
 }
 
-/// Whether there were as many as were named.
+/// Whether there were as many dead letters as named.
 fn found(named: usize, met: u64) -> Exit {
     if met < named as u64 { Exit::NotFound } else { Exit::Done }
 }

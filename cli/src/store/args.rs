@@ -1,4 +1,4 @@
-//! What can be said to the commands that look at a store or change something in it.
+//! The arguments of the commands that inspect a store or change something in it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use delayline::{Due, GroupName, QueueName, Shift, TaskId, TaskRef, Timestamp};
 use super::refs;
 use crate::parse::{duration, queue_name, some_time};
 
-/// The most tasks that `list` shows.
+/// The maximum of `--limit`.
 const LIST_MAX: u32 = 1_000_000;
 
 #[derive(Debug, Subcommand)]
@@ -21,11 +21,11 @@ pub(crate) enum StoreCommand {
     Cancel(CancelArgs),
     Move(MoveArgs),
     Shift(ShiftArgs),
-    /// Stops the delivery of a queue's tasks; everything else goes on, and tasks in flight can end.
+    /// Stop the delivery of a queue's tasks. Everything else goes on, and tasks in flight can end.
     Pause(QueueArgs),
-    /// Delivers the tasks of a paused queue again.
+    /// Resume the delivery of a paused queue's tasks.
     Resume(QueueArgs),
-    /// Lists, redrives or purges dead letters: tasks that will not run any more.
+    /// List, redrive or purge dead letters: tasks that will not run any more.
     #[command(subcommand)]
     Dead(DeadCommand),
     Delete(DeleteArgs),
@@ -35,10 +35,10 @@ pub(crate) enum StoreCommand {
     Ping(PingArgs),
 }
 
-/// What the commands on one queue understand.
+/// The options of commands on one queue.
 #[derive(Debug, Args)]
 pub(crate) struct QueueArgs {
-    /// The queue.
+    /// Name of the queue.
     #[arg(long, value_name = "NAME", default_value = "default", value_parser = queue_name)]
     pub(crate) queue: QueueName,
 
@@ -48,15 +48,15 @@ pub(crate) struct QueueArgs {
 
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct OutputArgs {
-    /// The answer as one JSON document on stdout.
+    /// Write the answer to stdout as one JSON document.
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// Shows how queues stand: how many tasks wait, are due, in flight and dead.
+/// Show how many tasks of each queue are scheduled, due, in flight and dead.
 #[derive(Debug, Args)]
 pub(crate) struct StatsArgs {
-    /// Only this queue; several times for more. All of them unless told.
+    /// Queue to show; repeat for more. Default: all.
     #[arg(long = "queue", value_name = "NAME", value_parser = queue_name)]
     pub(crate) queues: Vec<QueueName>,
 
@@ -64,17 +64,17 @@ pub(crate) struct StatsArgs {
     pub(crate) output: OutputArgs,
 }
 
-/// Names the queues that hold tasks or dead letters, or are paused.
+/// List the queues that hold tasks or dead letters, or are paused.
 #[derive(Debug, Args)]
 pub(crate) struct QueuesArgs {
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
 
-/// Shows one task that waits or is in flight.
+/// Show one task that is pending or in flight.
 #[derive(Debug, Args)]
 pub(crate) struct FindArgs {
-    /// The task's id.
+    /// Id of the task.
     #[arg(value_name = "ID", value_parser = task_id)]
     pub(crate) id: TaskId,
 
@@ -82,10 +82,10 @@ pub(crate) struct FindArgs {
     pub(crate) on: QueueArgs,
 }
 
-/// Lists the tasks that wait or are in flight, by the time they are due.
+/// List pending tasks and tasks in flight, in the order in which they become visible.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
-    /// How many are shown.
+    /// Maximum number of tasks to show.
     #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u32).range(1..=LIST_MAX as i64))]
     pub(crate) limit: u32,
 
@@ -93,44 +93,46 @@ pub(crate) struct ListArgs {
     pub(crate) on: QueueArgs,
 }
 
-/// Which tasks.
+/// The tasks to change.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("which").required(true).multiple(true))]
 pub(crate) struct WhichArgs {
-    /// The tasks' ids.
+    /// Ids of the tasks.
     #[arg(value_name = "ID", group = "which", value_parser = task_id)]
     pub(crate) ids: Vec<TaskId>,
 
-    /// A task's `ref`, as --json shows it: that very task, and what a backend needs that can't find one by its id.
+    /// Reference of a task: its `ref` in --json output. It identifies exactly that task, and is required by backends
+    /// that can't find a task by its id. Repeat for more.
     #[arg(long = "ref", value_name = "REF", group = "which", value_parser = refs::parse)]
     pub(crate) refs: Vec<TaskRef>,
 
-    /// Reads tasks from a file (`-` is stdin) of what `push --json`, `list --json` or `find --json` wrote.
+    /// File with the output of `push --json`, `list --json` or `find --json` to read tasks from. `-`: stdin.
     #[arg(long, value_name = "FILE", group = "which")]
     pub(crate) from: Option<PathBuf>,
 }
 
-/// Cancels waiting tasks; one in flight is marked, and not delivered again.
+/// Cancel pending tasks. A task in flight is marked, and not delivered again.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true).multiple(true))]
 pub(crate) struct CancelArgs {
-    /// The tasks' ids.
+    /// Ids of the tasks.
     #[arg(value_name = "ID", group = "what", conflicts_with = "group", value_parser = task_id)]
     pub(crate) ids: Vec<TaskId>,
 
-    /// A task's `ref`, as --json shows it: that very task, and what a backend needs that can't find one by its id.
+    /// Reference of a task: its `ref` in --json output. It identifies exactly that task, and is required by backends
+    /// that can't find a task by its id. Repeat for more.
     #[arg(long = "ref", value_name = "REF", group = "what", conflicts_with = "group", value_parser = refs::parse)]
     pub(crate) refs: Vec<TaskRef>,
 
-    /// Reads tasks from a file (`-` is stdin) of what `push --json`, `list --json` or `find --json` wrote.
+    /// File with the output of `push --json`, `list --json` or `find --json` to read tasks from. `-`: stdin.
     #[arg(long, value_name = "FILE", group = "what", conflicts_with = "group")]
     pub(crate) from: Option<PathBuf>,
 
-    /// All tasks of this group. Asks first.
+    /// Group whose tasks are all cancelled, after confirmation.
     #[arg(long, value_name = "GROUP", group = "what", value_parser = group_name)]
     pub(crate) group: Option<GroupName>,
 
-    /// Does not ask.
+    /// Do not ask for confirmation.
     #[arg(long)]
     pub(crate) yes: bool,
 
@@ -138,18 +140,18 @@ pub(crate) struct CancelArgs {
     pub(crate) on: QueueArgs,
 }
 
-/// Makes waiting tasks due at another time; one in flight is left alone.
+/// Give pending tasks another due time. Tasks in flight stay as they are.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("when").required(true))]
 pub(crate) struct MoveArgs {
     #[command(flatten)]
     pub(crate) which: WhichArgs,
 
-    /// Due then, in RFC 3339: 2030-01-31T12:00:00Z. A time that has passed is at once.
+    /// New due time in RFC 3339: 2030-01-31T12:00:00Z. A time in the past is due at once.
     #[arg(long, value_name = "TIME", group = "when", value_parser = timestamp)]
     at: Option<Timestamp>,
 
-    /// Due so long from now: 1500ms, 2h, 1h 30m, 0s.
+    /// New delay, from now: 1500ms, 2h, 1h 30m, 0s.
     #[arg(long, value_name = "DURATION", group = "when", value_parser = duration)]
     after: Option<Duration>,
 
@@ -163,14 +165,14 @@ impl MoveArgs {
     }
 }
 
-/// Makes all waiting tasks of a group due later or sooner; those in flight are left alone.
+/// Make all pending tasks of a group due later or sooner. Tasks in flight stay as they are.
 #[derive(Debug, Args)]
 pub(crate) struct ShiftArgs {
-    /// The group.
+    /// Name of the group.
     #[arg(long, value_name = "GROUP", value_parser = group_name)]
     pub(crate) group: GroupName,
 
-    /// How much later, such as 10m; sooner with a minus: -10m.
+    /// Duration to add to each due time, such as 10m; with a minus sign, to subtract: -10m.
     #[arg(long, value_name = "[-]DURATION", value_parser = distance, allow_hyphen_values = true)]
     pub(crate) by: Shift,
 
@@ -185,10 +187,10 @@ pub(crate) enum DeadCommand {
     Purge(PurgeArgs),
 }
 
-/// Lists dead letters, the oldest first.
+/// List dead letters, the oldest first.
 #[derive(Debug, Args)]
 pub(crate) struct DeadListArgs {
-    /// How many are shown.
+    /// Maximum number of dead letters to show.
     #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u32).range(1..=LIST_MAX as i64))]
     pub(crate) limit: u32,
 
@@ -196,14 +198,14 @@ pub(crate) struct DeadListArgs {
     pub(crate) on: QueueArgs,
 }
 
-/// Schedules dead letters again, due now, with all their attempts; the oldest first.
+/// Schedule dead letters again, due now, with all their attempts; the oldest first.
 #[derive(Debug, Args)]
 pub(crate) struct RedriveArgs {
-    /// Only those with these ids; all of them unless told.
+    /// Ids of the dead letters. Default: all.
     #[arg(value_name = "ID", value_parser = task_id)]
     pub(crate) ids: Vec<TaskId>,
 
-    /// At most so many a second; all at once unless told.
+    /// Maximum number of tasks per second. Default: no limit, all at once.
     #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
     pub(crate) rate: Option<f64>,
 
@@ -211,14 +213,14 @@ pub(crate) struct RedriveArgs {
     pub(crate) on: QueueArgs,
 }
 
-/// Deletes dead letters for good. Asks first.
+/// Delete dead letters for good, after confirmation.
 #[derive(Debug, Args)]
 pub(crate) struct PurgeArgs {
-    /// Only those with these ids; all of them unless told.
+    /// Ids of the dead letters. Default: all.
     #[arg(value_name = "ID", value_parser = task_id)]
     pub(crate) ids: Vec<TaskId>,
 
-    /// Does not ask.
+    /// Do not ask for confirmation.
     #[arg(long)]
     pub(crate) yes: bool,
 
@@ -226,14 +228,14 @@ pub(crate) struct PurgeArgs {
     pub(crate) on: QueueArgs,
 }
 
-/// Deletes a queue with all its tasks and dead letters. Asks first.
+/// Delete a queue with all its tasks and dead letters, after confirmation.
 #[derive(Debug, Args)]
 pub(crate) struct DeleteArgs {
-    /// The queue. It has to be named: there is no default for what can't be undone.
+    /// Name of the queue. Required, because the deletion can't be undone.
     #[arg(long, value_name = "NAME", value_parser = queue_name)]
     pub(crate) queue: QueueName,
 
-    /// Does not ask.
+    /// Do not ask for confirmation.
     #[arg(long)]
     pub(crate) yes: bool,
 
@@ -241,16 +243,18 @@ pub(crate) struct DeleteArgs {
     pub(crate) output: OutputArgs,
 }
 
-/// Removes everything that delayline has made in a RabbitMQ namespace, with all tasks and dead letters. Asks first.
+/// Remove everything that delayline has created in a RabbitMQ namespace, with all tasks and dead letters, after
+/// confirmation.
 #[cfg(feature = "rabbitmq")]
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
   delayline remove-namespace --backend 'amqp://user@host/school?namespace=exams'
 
-Nobody should be using it: whoever does may make a part of it again.")]
+Stop the programs that use the namespace first: one that is still running may
+create a part of it again.")]
 pub(crate) struct RemoveArgs {
-    /// Does not ask.
+    /// Do not ask for confirmation.
     #[arg(long)]
     pub(crate) yes: bool,
 
@@ -258,10 +262,10 @@ pub(crate) struct RemoveArgs {
     pub(crate) output: OutputArgs,
 }
 
-/// Asks the store whether it answers.
+/// Check that the store answers.
 #[derive(Debug, Args)]
 pub(crate) struct PingArgs {
-    /// How long to wait for the answer.
+    /// Time to wait for the answer.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = some_time)]
     pub(crate) timeout: Duration,
 
@@ -293,7 +297,7 @@ fn distance(text: &str) -> Result<Shift, String> {
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
-        Ok(_) | Err(_) => Err("not a positive number".to_owned()),
+        Ok(_) | Err(_) => Err("expected a positive number".to_owned()),
     }
 }
 

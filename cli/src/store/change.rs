@@ -1,4 +1,4 @@
-//! `cancel`, `move`, `shift`: changing tasks that wait.
+//! `cancel`, `move`, `shift`: changing pending tasks.
 
 use delayline::{Change, ChangeOutcome, Changed, OperationId, QueueName, Result as CoreResult, Select, TaskRef};
 use serde::Serialize;
@@ -13,10 +13,10 @@ use crate::console::printable;
 use crate::exit::{Exit, Failure};
 use crate::words::many;
 
-/// A change whose answer was lost is repeated under its operation id so often.
+/// Number of times that a change whose answer was lost is repeated under its operation id.
 const TRIES: u32 = 3;
 
-/// What became of the tasks. Written as JSON it is a promise: `docs/cli.md` lists its fields.
+/// What became of the tasks. Its JSON is a contract: `docs/cli.md` lists the fields.
 #[derive(Debug, Default, Serialize)]
 struct Answer {
     queue: String,
@@ -25,7 +25,7 @@ struct Answer {
     not_found: u64,
     requested: u64,
     refused: u64,
-    /// Of a group, none.
+    /// `None` for a group.
     #[serde(skip_serializing_if = "Option::is_none")]
     tasks: Option<Vec<One>>,
     #[serde(skip)]
@@ -78,7 +78,7 @@ fn which(
     Ok(tasks)
 }
 
-/// Changes tasks one by one, in calls of bounded size.
+/// Changes the named tasks, in calls of bounded size.
 async fn each(
     session: &Session,
     on: &QueueArgs,
@@ -92,8 +92,8 @@ async fn each(
     {
         let (name, id) = (capabilities.name, printable(&bare.id.to_text()));
         let why = format!(
-            "the {name} backend can't find a task by its id alone, such as `{id}`; nothing was done: give the `ref` that \
-             `push --json` wrote, with --ref REF or --from FILE"
+            "the {name} backend can't find a task by its id alone, such as `{id}`; nothing was done; give the `ref` \
+             that `push --json` wrote, with --ref REF or --from FILE"
         );
         return Err(Failure::new(why).exit(Exit::Unsupported));
     }
@@ -104,7 +104,7 @@ async fn each(
         let changed = match call(session, &on.queue, Select::Tasks(tasks), change.clone()).await {
             Ok(changed) => changed,
             Err(e) => {
-                // What was done before is told, too.
+                // Report what was done before, too.
                 finish(session, on, &answer, done)?;
                 return Err(session.failed(&on.queue, e));
             }
@@ -129,7 +129,7 @@ async fn group_change(
     finish(session, on, &answer, done)
 }
 
-/// One change, repeated under its operation id where the answer was lost.
+/// One change, repeated under its operation id if the answer was lost.
 async fn call(session: &Session, queue: &QueueName, select: Select, change: Change) -> CoreResult<Changed> {
     let remembered = !session.backend.capabilities().operation_window.is_zero();
     let operation = OperationId::from_uuid(Uuid::new_v4());
@@ -168,8 +168,8 @@ impl Answer {
     fn sentence(&self, done: &str) -> String {
         let mut parts = vec![format!("{} {done}", many(self.changed, "task", "tasks"))];
         for (count, what) in [
-            (self.requested, "requested, which the backend can't answer for"),
-            (self.in_flight, if done == "cancelled" { "in flight and marked" } else { "in flight and left alone" }),
+            (self.requested, "requested, with unknown outcome"),
+            (self.in_flight, if done == "cancelled" { "in flight and marked" } else { "in flight and left unchanged" }),
             (self.not_found, "not there"),
             (self.refused, "refused"),
         ] {

@@ -1,20 +1,23 @@
-//! Asking before something is done that can't be undone.
+//! Confirmation of actions that can't be undone.
 
 use std::io::{self, IsTerminal};
 
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
 
-/// Asks whether to do it, unless that was said already. Nobody can be asked where standard input is no terminal.
+/// Asks for confirmation on the terminal, except with `--yes`.
 ///
 /// # Errors
-/// If the answer is no, or there can be none; nothing is to be done then.
+/// If the answer is not "yes", or if standard input or standard error is not a terminal. The caller must do nothing
+/// then.
 pub(super) fn confirm(yes: bool, console: &Console, what: &str) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }
     if !io::stdin().is_terminal() || !console.is_terminal() {
-        let why = format!("this would {what}; say --yes to do it, as there is nobody here to be asked");
+        let why = format!(
+            "confirmation required, and there is no terminal to ask on: this would {what}; to do it, add --yes"
+        );
         return Err(Failure::new(why).exit(Exit::Usage));
     }
     console.write(format!("delayline: this will {what}. Go on? [y/N] ").as_bytes());

@@ -1,4 +1,4 @@
-//! `stats`, `queues`, `find`, `list`, `ping`: looking, and changing nothing.
+//! `stats`, `queues`, `find`, `list`, `ping`: inspecting a store, without changes.
 
 use std::time::Duration;
 
@@ -76,7 +76,7 @@ pub(super) async fn find(session: &Session, args: &FindArgs) -> Result<Exit, Fai
         None => {
             let id = printable(&args.id.to_text());
             session.console.say(format_args!(
-                "there is no task `{id}` in `{queue}`: it was completed, cancelled or dead-lettered, or never there"
+                "there is no task `{id}` in `{queue}`: it was completed, cancelled or dead-lettered, or it never existed"
             ));
             Ok(Exit::NotFound)
         }
@@ -123,13 +123,13 @@ pub(super) async fn list(session: &Session, args: &ListArgs) -> Result<Exit, Fai
     Ok(Exit::Done)
 }
 
-/// Asks any store, also one in this process. A server that does not answer is told apart from one that can't be reached
-/// by the message alone.
+/// Pings any store, also one in this process. Only the message tells a server that does not answer from one that can't
+/// be reached.
 pub(super) async fn ping(global: &Global, args: &PingArgs) -> Result<Exit, Failure> {
     #[derive(Serialize)]
     struct Pong {
         backend: &'static str,
-        /// To connect, and what a connection begins with.
+        /// Time to connect, including the first calls on a connection.
         connect_ms: f64,
         ping_ms: f64,
     }

@@ -1,16 +1,15 @@
-//! The commands that look at a store which outlives the process, or change something in it. Each makes a call or a few, and
-//! ends.
+//! The commands that inspect or change a store that outlives the process. Each makes one or a few calls, and ends.
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | [`args`] | what can be said |
-//! | [`session`] | connecting, and what stores are no use here |
+//! | [`args`] | the arguments |
+//! | [`session`] | connecting, and refusing stores that end with the process |
 //! | `look` | `stats`, `queues`, `find`, `list`, `ping` |
 //! | `change` | `cancel`, `move`, `shift` |
 //! | `admin` | `pause`, `resume`, `dead`, `delete` |
 //! | `namespace` | `remove-namespace`, of RabbitMQ |
 //! | [`refs`] | a task's `ref` as text |
-//! | `show` | tasks, counts and letters, for people and for programs |
+//! | `show` | tasks, counts and dead letters, as tables and as JSON |
 
 mod admin;
 pub(crate) mod args;
@@ -62,7 +61,7 @@ async fn run(session: &Session, command: StoreCommand) -> Result<Exit, Failure> 
         StoreCommand::Dead(DeadCommand::Redrive(args)) => admin::redrive(session, args).await,
         StoreCommand::Dead(DeadCommand::Purge(args)) => admin::purge(session, args).await,
         StoreCommand::Delete(args) => admin::delete(session, &args).await,
-        // These are answered before a session is opened.
+        // These run before a session is opened.
         StoreCommand::Ping(_) => Ok(Exit::Done),
         #[cfg(feature = "rabbitmq")]
         StoreCommand::RemoveNamespace(_) => Ok(Exit::Done),

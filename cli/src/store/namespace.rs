@@ -1,4 +1,4 @@
-//! `remove-namespace`: takes away what delayline has made on a RabbitMQ broker.
+//! `remove-namespace`: removes what delayline has created on a RabbitMQ broker.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use crate::global::Global;
 
-/// Without a session, which would make the namespace anew.
+/// Runs the command without a session, which would create the namespace again.
 pub(super) async fn remove(global: &Global, args: &RemoveArgs, console: &Arc<Console>) -> Result<Exit, Failure> {
     #[derive(Serialize)]
     struct Removed<'a> {
@@ -21,8 +21,8 @@ pub(super) async fn remove(global: &Global, args: &RemoveArgs, console: &Arc<Con
     }
     let scheme = global.backend.split(':').next().unwrap_or_default().to_ascii_lowercase();
     if !matches!(scheme.as_str(), "amqp" | "amqps") {
-        let why = "`remove-namespace` is for RabbitMQ: say which broker with --backend amqp://... or DELAYLINE_BACKEND; \
-                   elsewhere `delete` empties a queue";
+        let why = "`remove-namespace` works on RabbitMQ only: name the broker with --backend amqp://... or \
+                   DELAYLINE_BACKEND; on other backends, `delete` removes a queue";
         return Err(Failure::new(why).exit(Exit::Unsupported));
     }
     let config = RabbitConfig::from_url(&global.backend)?;

@@ -1,8 +1,8 @@
-//! A task's `ref`: text that names that very task, for backends that can't find one by its id alone, and for whoever means
-//! this task and not the next one of its id.
+//! A task's `ref`: text that identifies exactly one task. Backends that can't find a task by its id alone need it, and
+//! so do users who mean this task and not a later one with the same id.
 //!
-//! `DUE/RECEIPT/ID`: the due time in RFC 3339 or `-`, the store's note in hexadecimal, maybe empty, and the id. To its users
-//! it is opaque.
+//! `DUE/RECEIPT/ID`: the due time in RFC 3339 or `-`, the store's receipt in hexadecimal, which may be empty, and the
+//! id. For users it is opaque.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -13,29 +13,29 @@ use serde_json::{Deserializer, Value};
 
 use crate::exit::{Exit, Failure};
 
-/// The most tasks that one command takes from a file.
+/// The maximum of tasks that one command takes from a file.
 const TASKS_MAX: usize = 10_000_000;
 
-/// Writes it.
+/// Writes a `ref`.
 pub(crate) fn text(task: &TaskRef) -> String {
     let due = task.due_at.map_or_else(|| "-".to_owned(), |due| due.to_string());
     format!("{due}/{}/{}", task.receipt, task.id.to_text())
 }
 
-/// Reads it.
+/// Reads a `ref`.
 pub(crate) fn parse(text: &str) -> Result<TaskRef, String> {
     let mut parts = text.splitn(3, '/');
     let (Some(due), Some(receipt), Some(id)) = (parts.next(), parts.next(), parts.next()) else {
-        return Err("no `ref` as --json shows it".to_owned());
+        return Err("not a `ref` as --json writes it".to_owned());
     };
     let mut task = TaskRef::from(TaskId::new(id).map_err(|e| e.message().to_owned())?);
-    let no_ref = |_: delayline::Error| "no `ref` as --json shows it".to_owned();
+    let no_ref = |_: delayline::Error| "not a `ref` as --json writes it".to_owned();
     task.due_at = if due == "-" { None } else { Some(due.parse().map_err(no_ref)?) };
     task.receipt = receipt.parse::<Receipt>().map_err(no_ref)?;
     Ok(task)
 }
 
-/// Reads the tasks in a file of JSON: every object with a `ref` or an `id` in it, wherever it stands.
+/// Reads the tasks in a JSON file: every object with a `ref` or an `id`, in arrays and in `task` and `tasks`, too.
 pub(super) fn read(path: &Path) -> Result<Vec<TaskRef>, Failure> {
     let name = if path.as_os_str() == "-" { "stdin".to_owned() } else { path.display().to_string() };
     let input: Box<dyn Read> = if path.as_os_str() == "-" {
@@ -45,14 +45,14 @@ pub(super) fn read(path: &Path) -> Result<Vec<TaskRef>, Failure> {
     };
     let mut tasks = Vec::new();
     for value in Deserializer::from_reader(BufReader::new(input)).into_iter::<Value>() {
-        let value = value.map_err(|e| bad(&name, &format!("no JSON: {e}")))?;
+        let value = value.map_err(|e| bad(&name, &format!("not JSON: {e}")))?;
         collect(&value, &mut tasks).map_err(|what| bad(&name, &what))?;
         if tasks.len() > TASKS_MAX {
-            return Err(bad(&name, &format!("more than {TASKS_MAX} tasks, which is the limit")));
+            return Err(bad(&name, &format!("more than the limit of {TASKS_MAX} tasks")));
         }
     }
     if tasks.is_empty() {
-        return Err(bad(&name, "no object in it has a `ref` or an `id`"));
+        return Err(bad(&name, "expected objects with a `ref` or an `id`, found none"));
     }
     Ok(tasks)
 }
@@ -65,12 +65,12 @@ fn collect(value: &Value, tasks: &mut Vec<TaskRef>) -> Result<(), String> {
     match value {
         Value::Object(object) => match (object.get("ref"), object.get("id")) {
             (Some(Value::String(text)), _) => tasks.push(parse(text).map_err(|e| format!("`{text}` is {e}"))?),
-            (Some(_), _) => return Err("a `ref` that is no text".to_owned()),
+            (Some(_), _) => return Err("expected a string as `ref`, found another value".to_owned()),
             (None, Some(Value::String(id))) => {
                 tasks.push(TaskId::new(id).map_err(|e| e.message().to_owned())?.into());
             }
-            (None, Some(_)) => return Err("an `id` that is no text".to_owned()),
-            // What `list` and `find` wrote. A payload may hold anything, and is not looked into.
+            (None, Some(_)) => return Err("expected a string as `id`, found another value".to_owned()),
+            // The output of `list` and `find`. Payloads are skipped, because they may contain anything.
             (None, None) => {
                 for field in ["task", "tasks"] {
                     object.get(field).map_or(Ok(()), |inner| collect(inner, tasks))?;
@@ -79,7 +79,9 @@ fn collect(value: &Value, tasks: &mut Vec<TaskRef>) -> Result<(), String> {
         },
         Value::Array(values) => values.iter().try_for_each(|value| collect(value, tasks))?,
         Value::Null => {}
-        Value::Bool(_) | Value::Number(_) | Value::String(_) => return Err("a value that is no object".to_owned()),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            return Err("expected an object, found another value".to_owned());
+        }
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use crate::global::Global;
 
-/// What every command on a store works with.
+/// The connection and console of a command on a store.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) backend: Arc<dyn DelayBackend>,
@@ -17,24 +17,23 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Connects for a command. A store that ends with this process is refused: nothing could be in it, and nothing would
-    /// stay.
+    /// Connects for a command. A store that ends with this process is refused, because it starts empty and keeps
+    /// nothing.
     pub(crate) async fn open(global: &Global, command: &'static str, console: Arc<Console>) -> Result<Self, Failure> {
         let backend = connect(global).await?;
         let capabilities = backend.capabilities();
         if capabilities.durability == Durability::Process {
             let name = capabilities.name;
             let why = format!(
-                "`{command}` needs a store that outlives this process, and the {name} backend is in it: nothing could be \
-                 there, and nothing would stay; say which store with --backend URL or DELAYLINE_BACKEND, such as \
-                 redis://127.0.0.1"
+                "`{command}` needs a store that outlives this process, and the {name} backend ends with it; set a \
+                 store with --backend URL or DELAYLINE_BACKEND, such as redis://127.0.0.1"
             );
             return Err(Failure::new(why).exit(Exit::Unsupported));
         }
         Ok(Self { backend, console, command })
     }
 
-    /// Refuses what the backend declares that it has not, before anything is asked or done.
+    /// Refuses what the backend declares that it lacks, before anything is asked or done.
     pub(crate) fn needs(&self, support: Support, what: &str) -> Result<(), Failure> {
         if support == Support::Unsupported {
             return Err(self.cannot(what));
@@ -42,45 +41,44 @@ impl Session {
         Ok(())
     }
 
-    /// As [`needs`](Self::needs), for an option of the command.
+    /// The same as [`needs`](Self::needs), for an option of the command.
     pub(crate) fn needs_for(&self, option: &str, support: Support, what: &str) -> Result<(), Failure> {
         if support == Support::Unsupported {
             let (name, command) = (self.backend.capabilities().name, self.command);
-            let why = format!("the {name} backend can't {what}, so there is no `{command} {option}` for it");
+            let why = format!("`{command} {option}` is not available: the {name} backend can't {what}");
             return Err(Failure::new(why).exit(Exit::Unsupported));
         }
         Ok(())
     }
 
-    /// The failure for something that the backend has not.
+    /// The failure for something that the backend lacks.
     pub(crate) fn cannot(&self, what: &str) -> Failure {
         let (name, command) = (self.backend.capabilities().name, self.command);
-        Failure::new(format!("the {name} backend can't {what}, so there is no `{command}` for it"))
-            .exit(Exit::Unsupported)
+        Failure::new(format!("`{command}` is not available: the {name} backend can't {what}")).exit(Exit::Unsupported)
     }
 
-    /// A failure of a call for a queue.
+    /// The failure of a call on a queue.
     pub(crate) fn failed(&self, queue: &QueueName, e: delayline::Error) -> Failure {
         hinted(e.context(format_args!("queue `{queue}`")))
     }
 
-    /// Lets the connection go; what stands in the way of that is nobody's concern any more.
+    /// Closes the connection, and ignores errors of closing.
     pub(crate) async fn close(&self) {
         let _ = self.backend.close().await;
     }
 }
 
-/// Connects, with a word on what to do where that fails.
+/// Connects. An error says what to do.
 pub(crate) async fn connect(global: &Global) -> Result<Arc<dyn DelayBackend>, Failure> {
     delayline::connect(&global.backend).await.map_err(hinted)
 }
 
-/// An error with what to do about it, where its kind tells.
+/// Adds to an error what to do about it, if its kind tells.
 pub(crate) fn hinted(e: delayline::Error) -> Failure {
     let hint = match e.kind() {
-        ErrorKind::Unavailable => "; see that the server runs and that --backend or DELAYLINE_BACKEND names it",
-        ErrorKind::Denied => "; see user, password and permissions in --backend or DELAYLINE_BACKEND",
-        ErrorKind::Ambiguous => "; whether it took effect is not known, look before you repeat it",
+        ErrorKind::Unavailable => "; check that the server is running and that --backend or DELAYLINE_BACKEND names it",
+        ErrorKind::Denied => "; check user and password in --backend or DELAYLINE_BACKEND, and the user's permissions",
+        ErrorKind::Ambiguous => "; it is unknown whether it took effect: check before you repeat it",
         ErrorKind::Busy | ErrorKind::Full => "; try again later",
         _ => "",
     };

@@ -1,4 +1,4 @@
-//! Tasks, counts and letters as they are shown: tables for people, JSON for programs, which `docs/cli.md` promises.
+//! Tasks, counts and dead letters as output: tables for people, and JSON for programs, a contract in `docs/cli.md`.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -15,10 +15,10 @@ use crate::exit::Failure;
 use crate::output::Payload;
 use crate::words::span;
 
-/// So much of a payload is shown in a table.
+/// Characters of a payload that are shown in a table.
 const PAYLOAD_CHARS_MAX: usize = 40;
 
-/// A task that waits or is in flight.
+/// A task that is pending or in flight.
 #[derive(Serialize)]
 pub(super) struct TaskShown<'a> {
     id: &'a TaskId,
@@ -117,7 +117,7 @@ pub(super) fn task_table(tasks: &[TaskView], now: Timestamp) -> String {
     text(table)
 }
 
-/// A task that will not run any more.
+/// A dead letter: a task that will not run any more.
 #[derive(Serialize)]
 pub(super) struct LetterShown<'a> {
     id: &'a TaskId,
@@ -155,7 +155,7 @@ impl<'a> LetterShown<'a> {
 /// A listing of dead letters as a table.
 pub(super) fn letter_table(letters: &[DeadLetter], now: Timestamp) -> String {
     let mut table = plain_table();
-    table.set_header(["BURIED", "", "ID", "ATTEMPTS", "WHY", "PAYLOAD"]);
+    table.set_header(["DEAD SINCE", "", "ID", "ATTEMPTS", "WHY", "PAYLOAD"]);
     for letter in letters {
         let why = match letter.reason.as_str() {
             "" => letter.cause.as_str().replace('_', " "),
@@ -173,7 +173,7 @@ pub(super) fn letter_table(letters: &[DeadLetter], now: Timestamp) -> String {
     text(table)
 }
 
-/// How a queue stands.
+/// The statistics of a queue.
 #[derive(Serialize)]
 pub(super) struct StatsShown<'a> {
     queue: &'a QueueName,
@@ -257,7 +257,7 @@ pub(super) fn millis(time: Duration) -> f64 {
     time.as_micros() as f64 / 1000.0
 }
 
-/// The table without the blank that every line begins with.
+/// The table, without the blank at the beginning of every line.
 fn text(mut table: Table) -> String {
     if let Some(first) = table.column_mut(0) {
         first.set_padding((0, 1));
@@ -271,7 +271,7 @@ fn plain_table() -> Table {
     table
 }
 
-/// How far away it is.
+/// The distance between a time and now.
 fn from_now(at: Timestamp, now: Timestamp) -> String {
     match at.saturating_since(now) {
         Duration::ZERO => format!("{} ago", span(now.saturating_since(at))),

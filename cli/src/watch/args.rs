@@ -1,4 +1,4 @@
-//! What can be said to `watch`.
+//! The arguments of `watch`.
 
 use std::time::Duration;
 
@@ -9,32 +9,31 @@ use crate::parse::{queue_name, some_time};
 const DETAILS: &str = r#"Keys: up and down select a queue, p pauses or resumes it, q ends.
 
 SCHEDULED  tasks that are not due yet, retries included
-<=1s ...   of these, how many are due within that time, those before included
-DUE        tasks that are due and wait
-OLDEST     how long the oldest of these has been waiting: the lateness of what
-           is delivered next
-FLIGHT     tasks that are being worked on
+<=1s ...   scheduled tasks that are due within this time, cumulative
+DUE        tasks that are due and not yet claimed
+OLDEST     age of the oldest due task: the lateness of the next delivery
+FLIGHT     tasks in flight
 DEAD       dead letters
-NET/s      by how many a second the tasks in the queue became more or fewer,
-           over the last ten seconds
-OUT/s      deliveries a second, LATE p50/p99 their lateness from the due time:
-           summed up over the workers that --workers names, over the last ten
-           seconds; the store does not know them
--          is not known: the backend can't count it, or nobody told"#;
+NET/s      change of the number of tasks in the queue, per second, over the
+           last ten seconds
+OUT/s      deliveries per second; LATE p50/p99: their lateness from the due
+           time. Both are sums over the workers that --workers names, over the
+           last ten seconds; the store does not know them
+-          unknown: the backend can't count it, or no worker reports it"#;
 
-/// Shows queues live: what waits, what is due how soon, what is overdue, in flight and dead, and how it changes.
+/// Show queues live: tasks scheduled, due, in flight and dead, and how these numbers change.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = DETAILS)]
 pub(crate) struct WatchArgs {
-    /// Only this queue; several times for more. All of them unless told.
+    /// Queue to show; repeat for more. Default: all.
     #[arg(long = "queue", value_name = "NAME", value_parser = queue_name)]
     pub(crate) queues: Vec<QueueName>,
 
-    /// How often the store is asked: from 100ms.
+    /// Interval between two requests to the store. Minimum: 100ms.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = some_time)]
     pub(crate) every: Duration,
 
-    /// A worker's --metrics address, such as 127.0.0.1:9464; several times for more.
+    /// Address that a worker serves --metrics on, such as 127.0.0.1:9464; repeat for more.
     #[arg(long = "workers", value_name = "ADDRESS:PORT")]
     pub(crate) workers: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! What is known of each queue, and how it changes.
+//! The numbers of each queue, and how they change.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::scrape::{Quantiles, Sample, Told};
 
-/// Changes are looked at over this time.
+/// Changes are computed over this time.
 pub(super) const OVER: Duration = Duration::from_secs(10);
 
 /// All that is shown.
@@ -18,11 +18,11 @@ pub(super) struct Board {
     pub(super) backend: &'static str,
     /// By name.
     pub(super) rows: Vec<Row>,
-    /// Queues that are not looked at, because there are so many.
+    /// Number of queues that are not shown, because there are too many.
     pub(super) left_out: usize,
-    /// Workers that were named, and of these those that answered.
+    /// Number of workers that were named, and of those that answered.
     pub(super) workers: Option<(usize, usize)>,
-    /// Why the store could not be asked.
+    /// The error, if the store could not be asked.
     pub(super) trouble: Option<String>,
 }
 
@@ -30,22 +30,22 @@ pub(super) struct Board {
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub(super) queue: QueueName,
-    /// Nothing if it could not be asked for.
+    /// `None` if the store did not answer.
     pub(super) stats: Option<QueueStats>,
-    /// By how many a second its tasks became more.
+    /// Change of the number of tasks, per second.
     pub(super) net: Option<f64>,
-    /// What the workers told.
+    /// The numbers of the workers.
     pub(super) out: Option<Out>,
 }
 
-/// What workers delivered.
+/// Deliveries of workers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Out {
     pub(super) per_second: f64,
     pub(super) lateness: Option<Quantiles>,
 }
 
-/// What was known at several instants, the newest last. It reaches back a little further than changes are looked at.
+/// Values at several instants, the newest last. They reach back slightly further than [`OVER`].
 #[derive(Debug)]
 pub(super) struct Past<T>(VecDeque<(Instant, T)>);
 
@@ -63,7 +63,7 @@ impl<T> Past<T> {
         }
     }
 
-    /// The oldest and the newest that are apart, and the seconds between them.
+    /// The oldest and the newest value, if they are apart, and the seconds between them.
     fn ends(&self) -> Option<(&T, &T, f64)> {
         let ((from, first), (to, last)) = (self.0.front()?, self.0.back()?);
         let seconds = to.saturating_duration_since(*from).as_secs_f64();
@@ -72,14 +72,14 @@ impl<T> Past<T> {
 }
 
 impl Past<u64> {
-    /// How much more a second.
+    /// The increase per second.
     pub(super) fn change(&self) -> Option<f64> {
         let (first, last, seconds) = self.ends()?;
         Some((*last as f64 - *first as f64) / seconds)
     }
 }
 
-/// What workers delivered of a queue, all together. A worker that was started again counts from its beginning.
+/// The sum of the deliveries of a queue by all workers. A restarted worker counts from zero.
 pub(super) fn out<'a>(workers: impl Iterator<Item = &'a Past<Told>>, queue: &QueueName) -> Option<Out> {
     let (mut sum, mut per_second, mut known) = (Sample::default(), 0.0, false);
     for worker in workers {

@@ -13,10 +13,10 @@ use super::scrape::Late;
 use crate::console::printable;
 use crate::words::span;
 
-/// What is not known.
+/// The sign for an unknown value.
 const UNKNOWN: &str = "-";
 
-/// The columns behind the queue's name: what they are called, and how wide they are.
+/// The columns after the queue's name, with their widths.
 const COLUMNS: [(&str, u16); 13] = [
     ("SCHEDULED", 9),
     ("<=1s", 7),
@@ -33,13 +33,13 @@ const COLUMNS: [(&str, u16); 13] = [
     ("", 6),
 ];
 
-/// What of it is looked at, and what was asked.
+/// The state of the view: what is selected, and what the user was asked.
 #[derive(Debug, Default)]
 pub(super) struct View {
     selected: usize,
-    /// What is to be done if the answer is yes.
+    /// What to do if the answer is yes.
     pub(super) asked: Option<(QueueName, AdminOp)>,
-    /// Something to be said once.
+    /// A message that is shown once.
     remark: Option<&'static str>,
 }
 
@@ -55,7 +55,7 @@ impl View {
         self.keep_within(board);
     }
 
-    /// Queues may have gone.
+    /// Keeps the selection on the board, because queues may be gone.
     pub(super) fn keep_within(&mut self, board: &Board) {
         self.selected = self.selected.min(board.rows.len().saturating_sub(1));
     }
@@ -69,7 +69,7 @@ impl View {
                 let op = if stats.paused { AdminOp::Resume } else { AdminOp::Pause };
                 self.asked = Some((row.queue.clone(), op));
             }
-            None => self.remark = Some("how this queue stands is not known"),
+            None => self.remark = Some("the state of this queue is unknown"),
         }
     }
 
@@ -166,7 +166,7 @@ fn bound(late: Late) -> String {
 }
 
 fn signed(rate_per_second: f64) -> String {
-    // What rounds to nothing has no sign.
+    // A value that rounds to zero has no sign.
     match rate_per_second {
         rate if rate.abs() < 0.05 => "0".to_owned(),
         rate if rate > 0.0 => format!("+{}", self::rate(rate)),
@@ -252,7 +252,7 @@ mod tests {
         (0..9).for_each(|_| view.down(&board));
         assert_eq!(view.selected, 2);
         view.ask_to_pause(&board, true);
-        assert_eq!((view.asked.clone(), view.remark), (None, Some("how this queue stands is not known")));
+        assert_eq!((view.asked.clone(), view.remark), (None, Some("the state of this queue is unknown")));
         view.up();
         view.ask_to_pause(&board, true);
         assert_eq!(view.asked.clone(), Some((queue("mail"), AdminOp::Resume)));

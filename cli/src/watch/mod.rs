@@ -2,8 +2,8 @@
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | [`poll`] | asks the store, and the workers that were named, again and again |
-//! | [`board`] | what is known of each queue, and how it changes |
+//! | [`poll`] | asks the store and the named workers at intervals |
+//! | [`board`] | the numbers of each queue, and how they change |
 //! | [`scrape`] | reading a worker's metrics |
 //! | [`draw`] | the board on a screen |
 
@@ -34,26 +34,25 @@ use crate::signal::{Cause, Stop};
 use crate::start::{self, Logs, Threads};
 use crate::store::session::Session;
 
-/// The store is asked no more often than that.
+/// The minimum of `--every`.
 const EVERY_MIN: Duration = Duration::from_millis(100);
-/// How often is looked for a key, a signal and something new to show.
+/// Interval of looking for a key, a signal and new numbers.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Runs the command.
 pub(crate) fn main(global: &Global, args: &WatchArgs) -> Result<Exit, Failure> {
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
-        let why =
-            "`watch` needs a terminal; `delayline stats` shows once how the queues stand, with --json for programs";
+        let why = "`watch` needs a terminal; `delayline stats` shows the same numbers once, with --json for programs";
         return Err(Failure::new(why).exit(Exit::Usage));
     }
     if args.every < EVERY_MIN {
-        return Err(Failure::new("--every: the store is asked no more often than every 100ms").exit(Exit::Usage));
+        return Err(Failure::new("--every: expected at least 100ms").exit(Exit::Usage));
     }
     let console = start::console(global, false, Logs::BesideScreen)?;
     let runtime = start::runtime(Threads::Few(1))?;
     let session = Arc::new(runtime.block_on(Session::open(global, "watch", console))?);
     session.needs(session.backend.capabilities().stats, "count tasks")?;
-    // Not before: while it connects, the first Ctrl-C ends it.
+    // Not earlier: while it connects, the first Ctrl-C ends the program.
     let stop = start::signals(ratatui::restore)?;
     let (poller, boards) = Poller::new(session.clone(), args.clone());
     let again = poller.again();
@@ -77,7 +76,7 @@ struct Ui<'a> {
     boards: watch::Receiver<Arc<Board>>,
     session: Arc<Session>,
     runtime: &'a Runtime,
-    /// Has the store asked at once.
+    /// Asks the store at once.
     again: Arc<tokio::sync::Notify>,
     stop: Stop,
 }
@@ -101,7 +100,7 @@ impl Ui<'_> {
         Ok(())
     }
 
-    /// What a key does; false if it ends the view.
+    /// Handles a key. Returns false if it ends the view.
     fn press(&mut self, key: KeyCode, board: &Board) -> bool {
         if let Some((queue, op)) = self.view.asked.take() {
             if matches!(key, KeyCode::Char('y' | 'Y')) {
@@ -126,9 +125,9 @@ impl Ui<'_> {
     fn administer(&self, queue: QueueName, op: AdminOp) {
         let (session, again) = (self.session.clone(), self.again.clone());
         self.runtime.spawn(async move {
-            // Whether it worked, the next look at the queue shows.
+            // The next statistics of the queue show whether it worked.
             if let Err(e) = session.backend.administer(&queue, op).await {
-                tracing::warn!(%queue, error = %e, "the queue could not be paused or resumed");
+                tracing::warn!(%queue, error = %e, "could not pause or resume the queue");
             }
             again.notify_one();
         });

@@ -1,4 +1,4 @@
-//! Asks the store again and again, and the workers that were named.
+//! Asks the store and the named workers at intervals.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use super::board::{Board, Past, Row, out, tasks};
 use super::scrape::{self, Told};
 use crate::store::session::Session;
 
-/// How often is asked which queues there are: a store may have to look through all its keys for that.
+/// Interval of asking for the list of queues, for which a store may have to look through all its keys.
 const QUEUES_EVERY: Duration = Duration::from_secs(10);
-/// So many queues are looked at.
+/// The maximum number of queues that are shown.
 const QUEUES_MAX: usize = 200;
-/// How long an answer is waited for.
+/// Time limit for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) struct Poller {
@@ -26,7 +26,7 @@ pub(super) struct Poller {
     args: WatchArgs,
     boards: watch::Sender<Arc<Board>>,
     again: Arc<Notify>,
-    /// Which there are, and when that was asked.
+    /// The list of queues, and when it was asked for.
     queues: Vec<QueueName>,
     asked: Option<Instant>,
     past: HashMap<QueueName, Past<u64>>,
@@ -42,12 +42,12 @@ impl Poller {
         (Self { session, args, boards, again, queues, asked: None, past, workers }, shown)
     }
 
-    /// Has the store asked at once.
+    /// Asks the store at once.
     pub(super) fn again(&self) -> Arc<Notify> {
         self.again.clone()
     }
 
-    /// Asks until nobody looks any more.
+    /// Asks until the view is gone.
     pub(super) async fn run(mut self) {
         while !self.boards.is_closed() {
             let board = self.look().await;
@@ -97,7 +97,7 @@ impl Poller {
             let out = out(self.workers.iter(), queue);
             board.rows.push(Row { queue: queue.clone(), stats, net: past.change(), out });
             if board.trouble.is_some() {
-                // The others would most likely fail in the same way, each after its own time-out.
+                // The other queues would probably fail in the same way, each after its own timeout.
                 let rest = shown.iter().skip(board.rows.len());
                 board.rows.extend(rest.map(|queue| Row { queue: queue.clone(), stats: None, net: None, out: None }));
                 break;
@@ -106,7 +106,7 @@ impl Poller {
         board
     }
 
-    /// Which queues there are, where it is time to ask.
+    /// Updates the list of queues, if it is time to.
     async fn find_queues(&self) -> Result<Option<Vec<QueueName>>, String> {
         if !self.args.queues.is_empty() {
             return Ok(Some(self.args.queues.clone()));

@@ -1,4 +1,4 @@
-//! Reading what a worker serves with `--metrics`: deliveries and their lateness, which the store does not know.
+//! Reads the `--metrics` of a worker: deliveries and their lateness, which the store does not know.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -10,28 +10,28 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Nobody's metrics are longer.
+/// Maximum length of an answer.
 const BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// What each worker told of each queue.
+/// The numbers of one worker, by queue.
 pub(super) type Told = HashMap<QueueName, Sample>;
 
-/// What a worker has counted of one queue since it began.
+/// The counts of a worker for one queue, since the worker started.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Sample {
     pub(super) delivered: f64,
-    /// By the upper bound in microseconds: how many were no later.
+    /// By upper bound in microseconds: the number of deliveries that were no later.
     buckets: BTreeMap<u64, f64>,
 }
 
-/// Half of the tasks, and 99 of 100, were no later than this.
+/// Upper bounds of the lateness of 50 % and 99 % of the tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Quantiles {
     pub(super) p50: Late,
     pub(super) p99: Late,
 }
 
-/// A bound of the lateness, as fine as the worker's histogram is.
+/// An upper bound of lateness, as fine as the buckets of the worker's histogram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Late {
     AtMost(Duration),
@@ -40,7 +40,7 @@ pub(super) enum Late {
 }
 
 impl Sample {
-    /// What came since an earlier one. A worker that was started again has less than before, and then all of it is new.
+    /// The increase since an earlier value. A restarted worker has less than before; then all of it is new.
     pub(super) fn since(&self, earlier: Option<&Self>) -> Self {
         let Some(earlier) = earlier.filter(|earlier| earlier.delivered <= self.delivered) else { return self.clone() };
         let before = |bound: &u64| earlier.buckets.get(bound).copied().unwrap_or_default();
@@ -55,7 +55,7 @@ impl Sample {
         }
     }
 
-    /// None if nothing was delivered.
+    /// `None` if nothing was delivered.
     pub(super) fn quantiles(&self) -> Option<Quantiles> {
         let (largest, _) = self.buckets.iter().next_back()?;
         let at = |quantile: f64| {
@@ -69,7 +69,7 @@ impl Sample {
     }
 }
 
-/// Asks a worker.
+/// Requests the metrics of a worker.
 pub(super) async fn ask(address: &str) -> io::Result<Told> {
     let ask = async {
         let mut stream = TcpStream::connect(address).await?;
@@ -83,11 +83,11 @@ pub(super) async fn ask(address: &str) -> io::Result<Told> {
     let answer = String::from_utf8_lossy(&answer);
     match answer.split_once("\r\n\r\n") {
         Some((head, body)) if head.split(' ').nth(1) == Some("200") => Ok(read(body)),
-        Some(_) | None => Err(io::Error::other("no metrics")),
+        Some(_) | None => Err(io::Error::other("the answer has no metrics")),
     }
 }
 
-/// Reads the text format of Prometheus, as far as it is needed here.
+/// Parses the text format of Prometheus, as far as needed here.
 fn read(text: &str) -> Told {
     let mut told = Told::new();
     for line in text.lines() {

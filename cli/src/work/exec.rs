@@ -13,8 +13,8 @@ use crate::exit::Failure;
 use crate::signal::Cause;
 use crate::words::{many, span};
 
-/// Runs a command for each task when it is due, until that is to end. Commands that run then have the grace time to end;
-/// what is unfinished after it is killed and given back.
+/// Runs a command for each task when it is due, until the worker is to end. Running commands then have the grace time
+/// to finish; after it they are killed, and their tasks are released.
 pub(super) async fn deliver(work: &Work, command: &str, groups: Arc<Groups>) -> Result<(), Failure> {
     let args = &work.args.exec;
     let queue = Queue::with_codec(work.gate.clone(), &work.args.queue, Raw)?;
@@ -45,7 +45,7 @@ pub(super) async fn deliver(work: &Work, command: &str, groups: Arc<Groups>) -> 
         .concurrency(slots)
         .lease(work.args.lease)
         .retry(RetryPolicy::exponential(args.retry_delay, RETRY_DELAY_MAX.max(args.retry_delay)))
-        // The gate says when nothing is left.
+        // The gate determines when nothing is left.
         .until_empty(work.args.ends())
         .shutdown(shutdown.clone())
         .shutdown_deadline(args.grace)
@@ -75,6 +75,8 @@ fn announce_grace(work: &Work) {
     let running = work.gate.shared().claims.running_now();
     if running > 0 && matches!(work.stop.cause(), Some(Cause::Signal(_))) {
         let (commands, grace) = (many(running, "command", "commands"), span(work.args.exec.grace));
-        work.console.say(format_args!("waiting up to {grace} for {commands} to end; the next signal kills what runs"));
+        work.console.say(format_args!(
+            "waiting up to {grace} for {commands} to end; the next signal kills the running commands"
+        ));
     }
 }

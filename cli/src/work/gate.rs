@@ -1,4 +1,4 @@
-//! The backend as a worker sees it: its claims are bounded by `--max`, and it is known how the claim loop stands.
+//! A wrapper of the backend that limits claims by `--max` and records the state of the claim loop.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::health::Loop;
 
-/// Makes the backend's subscriptions pass through here.
+/// The backend, with subscriptions that are [`Gated`].
 pub(super) struct Gate {
     inner: Arc<dyn DelayBackend>,
     shared: Arc<Shared>,
@@ -24,9 +24,9 @@ pub(super) struct Shared {
     pub(super) claims: Loop,
     /// How many tasks may still be claimed.
     left: AtomicU64,
-    /// Whether a claim that brings nothing, with nothing in sight, is told so.
+    /// Whether a claim without deliveries and without a next due time ends the worker.
     until_empty: bool,
-    /// Whether the last claim was one of those.
+    /// Whether the worker should end: the last claim was such a claim, or no more tasks may be claimed.
     empty: watch::Sender<bool>,
     fallback_poll_interval: Duration,
 }
@@ -48,7 +48,7 @@ impl Gate {
 }
 
 impl Shared {
-    /// Returns when a claim has found the queue empty, or no more may be claimed.
+    /// Returns when a claim has found the queue empty, or no more tasks may be claimed.
     pub(super) async fn nothing_left(&self) {
         // The sender lives as long as `self`.
         let _ = self.empty.subscribe().wait_for(|empty| *empty).await;
@@ -149,7 +149,7 @@ impl Subscription for Gated {
         let empty = claimed.deliveries.is_empty() && claimed.next_due_in.is_none();
         shared.empty.send_replace(empty && shared.until_empty);
         if empty && !shared.until_empty {
-            // A worker that ends when nothing is left is to go on here, until no more may be claimed.
+            // With `--max` alone, the worker ends on an empty queue too, so it must not see one.
             claimed.next_due_in = Some(shared.fallback_poll_interval);
         }
         Ok(claimed)
@@ -172,7 +172,8 @@ impl fmt::Debug for Gated {
     }
 }
 
-/// So many tasks may be claimed; what is left when it is dropped, also in the middle of a claim, may be by the next.
+/// Permission to claim this many tasks. When it is dropped, even in the middle of a claim, the rest goes to the next
+/// claim.
 struct Permit<'a>(usize, &'a AtomicU64);
 
 impl<'a> Permit<'a> {
@@ -224,7 +225,7 @@ mod tests {
         let (gate, mut subscription, name) = gate(1, Some(3), false).await;
         let claim = Claim::new(100, Duration::from_secs(30));
         assert_eq!(subscription.claim(claim).await.map(|claimed| claimed.deliveries.len()).ok(), Some(1));
-        // Nothing is there, which is no end unless that was asked for.
+        // An empty queue is not the end without `--until-empty`.
         let none = subscription.claim(claim).await.expect("an answer");
         assert!(none.deliveries.is_empty() && none.next_due_in.is_some());
         let queue = Queue::with_codec(gate, name, Raw).expect("a name");

@@ -1,7 +1,7 @@
-//! How the claim loop stands, for `/healthz` and `/readyz`.
+//! The state of the claim loop, for `/healthz` and `/readyz`.
 //!
-//! Healthy: the loop claims, waits for a hint no longer than it said, or has no free slot. A store that is away does not make
-//! it unhealthy, because starting it again would not help; it is not ready then.
+//! Healthy: the loop claims, waits for a notification no longer than planned, or has no free slot. If the store is
+//! unreachable, the process is healthy but not ready, because a restart would not help.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A step of the loop that takes so much longer than it may is no progress. A claim is given up after 30 s.
+/// Time by which a step of the loop may be late and still counts as progress. A claim is given up after 30 s.
 const STEP_MAX: Duration = Duration::from_secs(60);
 
 pub(super) struct Loop {
@@ -21,17 +21,18 @@ pub(super) struct Loop {
 
 struct State {
     phase: Phase,
-    /// What the last claim came to; nothing before the first.
+    /// The result of the last claim; `None` before the first.
     last: Option<Result<(), String>>,
 }
 
 #[derive(Clone, Copy)]
 enum Phase {
-    /// A claim is under way since then.
+    /// A claim has been in progress since then.
     Claiming(Instant),
-    /// Waits for a hint until then.
+    /// The loop waits for a notification until then.
     Waiting(Instant),
-    /// Neither, since then: no slot is free, what came is being written, or the store is given time to come back.
+    /// Neither, since then: no slot is free, deliveries are being written, or the loop waits before it asks a failed
+    /// store again.
     Between(Instant),
 }
 
@@ -46,12 +47,12 @@ impl Loop {
         }
     }
 
-    /// How many tasks may be worked on at once.
+    /// Sets the number of tasks that may run at once.
     pub(super) fn slots(&self, slots: usize) {
         self.slots.store(slots as u64, Ordering::Relaxed);
     }
 
-    /// Counts a task as worked on until the guard is dropped.
+    /// Counts a task as running until the guard is dropped.
     pub(super) fn running(&self) -> impl Drop + use<'_> {
         struct Running<'a>(&'a Loop);
         impl Drop for Running<'_> {
@@ -83,12 +84,12 @@ impl Loop {
         self.lock().phase = Phase::Waiting(now.checked_add(at_most).unwrap_or(now));
     }
 
-    /// It has ended a step, and not begun another.
+    /// A step has ended, and no other has begun.
     pub(super) fn between(&self) {
         self.lock().phase = Phase::Between(Instant::now());
     }
 
-    /// A loop that had no slot can claim from now on; one that claims or waits is not touched by that.
+    /// A slot is free again. A loop that had none can claim from now on; one that claims or waits is not affected.
     fn slot_freed(&self) {
         let mut state = self.lock();
         if let Phase::Between(since) = &mut state.phase {
@@ -96,12 +97,12 @@ impl Loop {
         }
     }
 
-    /// It takes no more tasks.
+    /// The process claims no more tasks.
     pub(super) fn stopping(&self) {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it gets on, or what it hangs in.
+    /// What the loop is doing. The error is the step in which it hangs.
     pub(super) fn healthy(&self) -> Result<&'static str, String> {
         let now = Instant::now();
         let state = self.lock();
@@ -109,7 +110,7 @@ impl Loop {
         let hangs = |what: &str, time: Duration| Err(format!("{what} for {}s\n", time.as_secs()));
         match state.phase {
             _ if self.stopping.load(Ordering::Relaxed) => Ok("stopping\n"),
-            Phase::Claiming(since) if late(since) > STEP_MAX => hangs("a claim has been under way", late(since)),
+            Phase::Claiming(since) if late(since) > STEP_MAX => hangs("a claim has been in progress", late(since)),
             Phase::Claiming(_) => Ok("claiming\n"),
             Phase::Waiting(until) if late(until) > STEP_MAX => hangs("a wait is overdue", late(until)),
             Phase::Waiting(_) => Ok("waiting\n"),
@@ -119,14 +120,14 @@ impl Loop {
         }
     }
 
-    /// Whether it takes tasks, or why not.
+    /// Whether the process takes tasks. The error is the reason why not.
     pub(super) fn ready(&self) -> Result<&'static str, String> {
         if self.stopping.load(Ordering::Relaxed) {
             return Err("stopping\n".to_owned());
         }
         match &self.lock().last {
-            None => Err("the store has not been asked yet\n".to_owned()),
-            Some(Err(e)) => Err(format!("the store can't be asked: {e}\n")),
+            None => Err("no claim has been made yet\n".to_owned()),
+            Some(Err(e)) => Err(format!("the last claim failed: {e}\n")),
             Some(Ok(())) => Ok("ready\n"),
         }
     }
@@ -150,12 +151,12 @@ mod tests {
         assert!(claims.healthy().is_ok());
         claims.claiming();
         advance(LONG).await;
-        assert!(claims.healthy().is_err_and(|why| why.contains("under way")), "a claim that hangs");
+        assert!(claims.healthy().is_err_and(|why| why.contains("in progress")), "a claim that hangs");
         claims.claimed(Ok(()));
         assert!(claims.healthy().is_ok());
         claims.waiting(LONG * 10);
         advance(LONG * 10).await;
-        assert!(claims.healthy().is_ok(), "it said that it would wait so long");
+        assert!(claims.healthy().is_ok(), "it planned to wait this long");
         advance(LONG).await;
         assert!(claims.healthy().is_err_and(|why| why.contains("overdue")));
         claims.waiting(LONG * 3);

@@ -22,16 +22,16 @@ use crate::exit::Failure;
 /// Upper bounds of the lateness histogram, in seconds.
 const LATENESS_BUCKETS: [f64; 17] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3_600.0, 86_400.0];
-/// How long the store is waited for when it is asked how the queue stands.
+/// Time limit for the statistics of the queue.
 const STATS_PATIENCE: Duration = Duration::from_secs(2);
-/// What was recorded is put into its buckets so often, also when nobody asks.
+/// Interval at which recorded values go into their buckets, even if nobody scrapes.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// What is served, until dropped.
+/// The server. It runs until it is dropped.
 #[derive(Debug)]
 pub(super) struct Served(Vec<JoinHandle<()>>);
 
-/// Makes everything that the library counts go to one place.
+/// Installs the recorder for all metrics of the library.
 pub(super) fn record() -> Result<PrometheusHandle, Failure> {
     let cannot = |e: &dyn std::fmt::Display| Failure::new(format!("cannot record metrics: {e}"));
     let lateness = Matcher::Full("delayline_lateness_seconds".to_owned());
@@ -44,7 +44,7 @@ pub(super) fn record() -> Result<PrometheusHandle, Failure> {
     Ok(handle)
 }
 
-/// Serves them; the address says what the system chose, where the port was 0.
+/// Serves the metrics. The returned address has the port that the system chose, if the port was 0.
 pub(super) async fn serve(
     address: SocketAddr,
     handle: PrometheusHandle,
@@ -63,7 +63,7 @@ pub(super) async fn serve(
         .with_state(Asked { handle, queue, gate });
     let serving = tokio::spawn(async move {
         if let Err(e) = axum::serve(listener, router).await {
-            tracing::warn!(error = %e, "metrics are served no more");
+            tracing::warn!(error = %e, "the metrics server has stopped");
         }
     });
     let tidying = tokio::spawn(async move {
@@ -85,7 +85,7 @@ impl Drop for Served {
 #[derive(Clone)]
 struct Asked {
     handle: PrometheusHandle,
-    /// Not through the gate, which has no statistics.
+    /// The queue without the gate, which does not support statistics.
     queue: Queue<Bytes>,
     gate: Arc<gate::Shared>,
 }
@@ -93,7 +93,7 @@ struct Asked {
 async fn metrics_text(State(asked): State<Asked>) -> impl IntoResponse {
     if asked.queue.backend().capabilities().stats != Support::Unsupported {
         match timeout(STATS_PATIENCE, asked.queue.stats()).await {
-            // They are gauges now.
+            // The library has set its gauges.
             Ok(Ok(_)) => {}
             Ok(Err(e)) => tracing::debug!(error = %e, "no statistics of the queue"),
             Err(_) => tracing::debug!("no statistics of the queue in time"),

@@ -1,9 +1,10 @@
-//! `delayline work`: runs the tasks of a queue in a store that outlives the process. Several may share a queue.
+//! `delayline work`: runs the tasks of a queue in a store that outlives the process. Several processes may share a
+//! queue.
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | [`gate`] | the backend with claims bounded by `--max`, and an eye on the claim loop |
-//! | [`stdout`], [`exec`] | what becomes of a task that is due |
+//! | [`gate`] | a wrapper of the backend that limits claims by `--max` and observes the claim loop |
+//! | [`stdout`], [`exec`] | delivery of due tasks, to stdout or to commands |
 //! | [`http`], [`health`] | `--metrics` |
 
 pub(crate) mod args;
@@ -62,9 +63,9 @@ async fn run(
         .check_lease(args.lease)
         .map_err(|e| Failure::new(format!("--lease: {}", e.message())).exit(Exit::Usage))?;
     if args.until_empty {
-        // What waits far from being due is not seen by a claim everywhere.
+        // On some backends, a claim does not see tasks that are due in the far future.
         let stats = session.backend.capabilities().stats;
-        session.needs_for("--until-empty", stats, "tell when no task is left")?;
+        session.needs_for("--until-empty", stats, "count tasks")?;
     }
     let gate = Arc::new(Gate::new(session.backend.clone(), args.max, args.until_empty));
     // Until it ends.
@@ -95,7 +96,7 @@ async fn run(
     finish(&work, delivered)
 }
 
-/// Says how it went, and finds the exit code.
+/// Reports the result, and determines the exit code.
 fn finish(work: &Work, delivered: Result<(), Failure>) -> Result<Exit, Failure> {
     let counts = work.tally.counts();
     let done = if work.args.exec.exec.is_some() { "completed" } else { "delivered" };
@@ -103,7 +104,7 @@ fn finish(work: &Work, delivered: Result<(), Failure>) -> Result<Exit, Failure> 
     for (number, one, more) in [
         (counts.retried, "retry", "retries"),
         (counts.dead, "dead letter", "dead letters"),
-        (work.given_back.load(Ordering::Relaxed), "task given back", "tasks given back"),
+        (work.given_back.load(Ordering::Relaxed), "task released", "tasks released"),
     ] {
         if number > 0 {
             text.push_str(&format!(", {}", many(number, one, more)));
@@ -114,14 +115,14 @@ fn finish(work: &Work, delivered: Result<(), Failure>) -> Result<Exit, Failure> 
     }
     let cause = work.stop.cause();
     let why = match cause {
-        Some(Cause::Signal(_)) => "told to end; ",
+        Some(Cause::Signal(_)) => "terminated; ",
         Some(Cause::OutputClosed) => "stdout was closed; ",
         Some(Cause::Failed(_)) | None => "",
     };
     work.console.note(format_args!("{why}{text}"));
     delivered?;
     Ok(match cause {
-        // That is how one ends that has no other end.
+        // Without `--max` and `--until-empty`, a signal is the normal end.
         Some(Cause::Signal(_)) if !work.args.ends() => Exit::Done,
         Some(Cause::Signal(signal)) => Exit::Interrupted(*signal),
         Some(Cause::OutputClosed | Cause::Failed(_)) => Exit::Failed,

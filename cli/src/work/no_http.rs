@@ -1,4 +1,4 @@
-//! In the place of `http` where the program is built without it: `--metrics` is refused.
+//! Replaces `http` in a build without it, and refuses `--metrics`.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! What the parts of `work` share.
+//! The state that the parts of `work` share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use crate::console::Console;
 use crate::signal::Stop;
 use crate::tally::Tally;
 
-/// One `work` that is under way.
+/// A `work` command in progress.
 pub(crate) struct Work {
     pub(super) args: WorkArgs,
     pub(super) gate: Arc<Gate>,
@@ -26,7 +26,7 @@ impl Work {
         self.gate.capabilities()
     }
 
-    /// Makes leases last as long again from now; one that was lost is noticed when its task is settled.
+    /// Renews leases for their full duration from now. A lost lease is noticed when its task is settled.
     pub(super) async fn extend(&self, leases: Vec<Lease>) -> delayline::Result<()> {
         self.gate.extend(&self.args.queue, leases, self.args.lease).await.map(drop)
     }

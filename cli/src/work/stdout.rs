@@ -1,4 +1,4 @@
-//! Handing tasks of a shared queue out on standard output.
+//! Delivers the tasks of a shared queue to standard output.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use crate::exit::Failure;
 use crate::output::{Ended, Lines, Output, Written};
 use crate::signal::Cause;
 
-/// Tasks claimed, written and settled together. If this process dies, so many come again.
+/// Number of tasks that are claimed, written and settled together. If this process dies, at most this many come again.
 const BATCH: usize = 256;
 
 type Deliveries = Vec<Delivery<bytes::Bytes>>;
 
-/// Writes each task when it is due, until that is to end. A task is completed after its line is out; what was claimed and
-/// not written is given back.
+/// Writes each task when it is due, until the worker is to end. A task is completed after its line is written. Tasks
+/// that were claimed and not written are released.
 pub(super) async fn deliver(work: &Work) -> Result<(), Failure> {
     let queue = Queue::with_codec(work.gate.clone(), &work.args.queue, Raw)?;
     let mut consumer = queue.consumer().lease(work.args.lease).name("delayline work").open().await?;
@@ -44,7 +44,7 @@ pub(super) async fn deliver(work: &Work) -> Result<(), Failure> {
     Ok(consumer.close().await?)
 }
 
-/// Writes lines, and keeps the leases of their tasks alive for as long as the reader takes.
+/// Writes lines, and renews the leases of their tasks while the reader is slow.
 async fn write(work: &Work, output: &Output, lines: Lines, batch: &Deliveries) -> Written {
     let mut writing = std::pin::pin!(output.write(lines));
     let extends = work.gate_capabilities().extend != Support::Unsupported;
@@ -58,7 +58,7 @@ async fn write(work: &Work, output: &Output, lines: Lines, batch: &Deliveries) -
                 next += every;
                 let leases: Vec<Lease> = batch.iter().map(|delivery| delivery.lease().clone()).collect();
                 if let Err(e) = work.extend(leases).await {
-                    tracing::warn!(error = %e, "the leases of tasks that wait to be written could not be extended");
+                    tracing::warn!(error = %e, "could not extend the leases of tasks that wait to be written");
                 }
             }
         }
@@ -78,7 +78,7 @@ async fn settle(
         match answer {
             Ok(()) if at < written => work.tally.completed(1),
             Ok(()) => {}
-            // It was written, and will be again.
+            // Its line was written, and will be written again.
             Err(e) => tracing::warn!(error = %e, "a task that was delivered could not be completed"),
         }
     }

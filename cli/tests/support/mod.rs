@@ -1,4 +1,4 @@
-//! Running the built program, and waiting for what it says. Nothing here sleeps.
+//! Runs the built program, and waits for its output. Nothing here sleeps.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-/// Generous: only a test that fails waits so long.
+/// Generous, because only a failing test waits this long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A run that has ended.
@@ -59,7 +59,7 @@ fn command(args: &[&str]) -> Command {
     command
 }
 
-/// Runs it to its end.
+/// Runs the program to its end.
 pub(crate) fn delayline(args: &[&str], stdin: &[u8]) -> Ended {
     delayline_with(args, stdin, &[])
 }
@@ -73,12 +73,12 @@ pub(crate) fn delayline_with(args: &[&str], stdin: &[u8], environment: &[(&str, 
     running.end()
 }
 
-/// Starts it.
+/// Starts the program.
 pub(crate) fn start(args: &[&str]) -> Running {
     Running::spawn(command(args))
 }
 
-/// A run under way. Dropped, it is killed.
+/// A run in progress. Dropping it kills the program.
 pub(crate) struct Running {
     child: Child,
     pub(crate) stdin: Option<ChildStdin>,
@@ -161,7 +161,7 @@ fn lines(from: impl std::io::Read + Send + 'static) -> Receiver<Vec<u8>> {
     receiver
 }
 
-/// Starts it with an output that the test reads itself, or not.
+/// Starts the program with an output that the test may read itself.
 pub(crate) fn start_with_pipe(args: &[&str]) -> (Child, std::process::ChildStdout) {
     let mut child =
         command(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
@@ -169,14 +169,14 @@ pub(crate) fn start_with_pipe(args: &[&str]) -> (Child, std::process::ChildStdou
     (child, stdout)
 }
 
-/// Waits for the end of such a one.
+/// Waits for the end of such a program.
 pub(crate) fn end_of(mut child: Child) -> (i32, String) {
     let stderr = lines(child.stderr.take().expect("stderr is piped"));
     let said: String = std::iter::from_fn(|| next(&stderr)).collect();
     (code(child.wait().expect("it can be waited for")), said)
 }
 
-/// A folder of its own for a test.
+/// A temporary folder for one test.
 pub(crate) struct Folder(tempfile::TempDir);
 
 impl Folder {

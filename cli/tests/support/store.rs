@@ -1,4 +1,4 @@
-//! A store that outlives the program, for tests: a private server, started once for each test binary.
+//! A store that outlives the program, for tests: a private server, started once per test binary.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Ended, Running, delayline, parse, start};
 
-/// A queue of its own on a server, and the program on it.
+/// A queue for one test on a server, and the program on it.
 pub(crate) struct Store {
     pub(crate) url: String,
     pub(crate) queue: String,
@@ -73,7 +73,7 @@ impl Store {
     }
 }
 
-/// Runs tests, functions of a [`Store`], on every store that is compiled in.
+/// Runs tests, which are functions of a [`Store`], on every store that is compiled in.
 #[allow(unused_macros, reason = "each test file uses its part")]
 macro_rules! on_every_store {
     ($($test:ident)*) => {

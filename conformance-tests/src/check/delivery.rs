@@ -1,4 +1,5 @@
-//! What is delivered was scheduled, as it was scheduled, and has not ended before (LOSS-5, DUP-3, CANCEL-2, CANCEL-3).
+//! A delivered task was scheduled, has the content that was scheduled, and has not ended before (LOSS-5, DUP-3,
+//! CANCEL-2, CANCEL-3).
 
 use std::collections::{HashMap, VecDeque};
 
@@ -51,10 +52,10 @@ fn report_other_content(queue: &Queue<'_>, task: &Task<'_>, handout: &Handout<'_
     let older = task.versions.within(0, until).find(|(_, version)| *version.content() == handout.delivered.content);
     match older {
         Some((_, version)) => findings.report("DUP-9", [version.span.call, handout.span().call], || {
-            format!("{} in {} was delivered as it was before another took its place", task.id, queue.name)
+            format!("{} in {} was delivered with its content from before it was replaced", task.id, queue.name)
         }),
         None => findings.report("LOSS-5", [handout.span().call], || {
-            format!("{} in {} was delivered with what was never scheduled under that id", task.id, queue.name)
+            format!("{} in {} was delivered with content that was never scheduled under this id", task.id, queue.name)
         }),
     }
 }
@@ -150,7 +151,7 @@ fn nothing_while_paused(queue: &Queue<'_>, findings: &mut Findings) {
         if !queue.resumes.any(pause.from, claim.span().to) {
             findings.report("LIVE-12", [pause.call, claim.span.call], || {
                 format!(
-                    "{} was paused, and a claim brought {} and dead-lettered {}",
+                    "{} was paused, but a claim returned {} tasks and dead-lettered {}",
                     queue.name, claim.brought, claim.dead_lettered
                 )
             });
@@ -178,13 +179,13 @@ impl<'s, 'a> Nameless<'s, 'a> {
         let found = made.and_then(|made| made.iter().position(fits).and_then(|i| made.remove(i)));
         if found.is_none() {
             findings.report("LOSS-1", [first.span().call], || {
-                format!("{} in {} was delivered though nobody had scheduled it", task.id, queue.name)
+                format!("{} in {} was delivered, but never scheduled", task.id, queue.name)
             });
             return;
         }
         for other in task.handouts.iter().filter(|other| other.delivered.content != *content) {
             findings.report("LOSS-5", [first.span().call, other.span().call], || {
-                format!("{} in {} was delivered with one content and then with another", task.id, queue.name)
+                format!("{} in {} was delivered with two different contents", task.id, queue.name)
             });
         }
     }

@@ -1,4 +1,4 @@
-//! An id names one task at a time, and is free when that has ended (DUP-8, DUP-10, DUP-11).
+//! An id names one task at a time, and is free again when the task has ended (DUP-8, DUP-10, DUP-11).
 
 use super::index::{Effect, Entry, Index, Queue, Reach, Task, Version};
 use super::report::Findings;
@@ -55,7 +55,7 @@ fn is_one_at_a_time(
             || task.handouts.iter().any(|handout| handout.delivered.attempt >= handout.delivered.content.attempts_max));
     if !ended && !may_be_dead_lettered {
         findings.report("DUP-8", [one.span.call, two.span.call], || {
-            format!("{} in {} was there, and scheduling it again answered `created`", task.id, queue.name)
+            format!("{} in {} existed, but scheduling it again answered `created`", task.id, queue.name)
         });
     }
 }
@@ -102,7 +102,7 @@ fn exists(index: &Index<'_>, queue: &Queue<'_>, task: &Task<'_>, ends: &[End], c
     let may_be_remembered = is_remembered || window > 0 && end.completed;
     if !(is_back || may_be_remembered) {
         findings.report("DUP-10", [end.span.call, call.call], || {
-            format!("{} in {} had ended, and scheduling it again answered `existing`", task.id, queue.name)
+            format!("{} in {} had ended, but scheduling it again answered `existing`", task.id, queue.name)
         });
     }
 }
@@ -120,7 +120,7 @@ fn is_remembered(index: &Index<'_>, task: &Task<'_>, ends: &[End], version: &Ver
     let between = others.filter(|(i, other)| Some(*i) != end.version && other.span != version.span).count();
     if age < window && between == 0 {
         findings.report("DUP-11", [end.span.call, version.span.call], || {
-            format!("{} was completed at most {age} us before, and scheduling it again answered `created`", task.id)
+            format!("{} was completed at most {age} us before, but scheduling it again answered `created`", task.id)
         });
     }
 }

@@ -116,7 +116,7 @@ fn stale_leases_are_refused(task: &Task<'_>, stale: &Handout<'_>, next: &Handout
     let claimed = next.span();
     let mut report = |call: Span, what: &str| {
         findings.report("DUP-4", [stale.span().call, claimed.call, call.call], || {
-            format!("{} was claimed again, and the stale lease {} still {what}", task.id, stale.fence())
+            format!("{} was claimed again, but its stale lease {} still {what}", task.id, stale.fence())
         });
     };
     let settlings = task.settlings_of(stale.fence());
@@ -157,7 +157,8 @@ fn one_disposition(task: &Task<'_>, handout: &Handout<'_>, findings: &mut Findin
     }
 }
 
-/// A lease that is live settles and extends (DUP-4), and so does one that has ended while nobody else took the task (DUP-5).
+/// A lease that is live settles and extends (DUP-4), and so does one that has ended while nobody else took the task
+/// (DUP-5).
 fn live_leases_are_accepted(
     index: &Index<'_>,
     queue: &Queue<'_>,
@@ -176,12 +177,16 @@ fn live_leases_are_accepted(
         let calls = [handout.span().call, call.call];
         if call.to_us < lease_end_us(task, handout, call.from) {
             findings.report("DUP-4", calls, || {
-                format!("lease {} on {} was live, and was said to be lost", handout.fence(), task.id)
+                format!("lease {} on {} was live, but was reported lost", handout.fence(), task.id)
             });
         // The end of a lease that a connection holds is final (DUP-16).
         } else if index.header.leases_stored && !may_have_been_taken(queue, task, handout, next, call) {
             findings.report("DUP-5", calls, || {
-                format!("nobody had taken {} over, and its lease {} was said to be lost", task.id, handout.fence())
+                format!(
+                    "nothing had claimed or changed {}, but its lease {} was reported lost",
+                    task.id,
+                    handout.fence()
+                )
             });
         }
     }

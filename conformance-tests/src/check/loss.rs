@@ -1,5 +1,5 @@
-//! What was accepted and due is delivered (LOSS-1), and comes back when its lease ends (LOSS-2): looked for when the test
-//! says that a queue has been drained.
+//! What was accepted and due is delivered (LOSS-1), and comes back when its lease ends (LOSS-2): looked for when the
+//! test says that a queue has been drained.
 
 use super::index::{Claim, Effect, Entry, Index, Queue, Task, Version};
 use super::report::Findings;
@@ -122,10 +122,10 @@ impl Lost<'_, '_> {
         let (id, call) = (self.task.id, self.version.span.call);
         match self.last {
             None => findings.report("LOSS-1", [call, drained.call], || {
-                format!("{id} in {} was accepted, was due, and was not delivered", queue.name)
+                format!("{id} in {} was accepted and due, but not delivered", queue.name)
             }),
             Some(last) => findings.report("LOSS-2", [call, last.call, drained.call], || {
-                format!("{id} in {} was due again, and was not delivered again", queue.name)
+                format!("{id} in {} was due again, but not delivered again", queue.name)
             }),
         }
     }

@@ -1,8 +1,8 @@
-//! Pure checkers over a recorded history: what was seen from outside is held against what was promised.
+//! Pure checkers over a recorded history: they compare what clients saw with the promises.
 //!
-//! A checker reports only what can't be explained by any order in which the calls may have taken effect: a call takes effect at
-//! one moment between its invocation and its answer; one whose outcome is unknown, at any moment after its invocation or
-//! never. So a violation is one, and what overlaps is given the benefit of the doubt.
+//! A call takes effect at one moment between its invocation and its answer. If its outcome is unknown, it takes effect
+//! at any moment after its invocation, or never. A checker reports only what no order of these moments can explain. So
+//! every reported violation is real, and calls that overlap get the benefit of the doubt.
 //!
 //! | file | what it checks |
 //! |---|---|
@@ -13,7 +13,7 @@
 //! | `time` | never early, never after its expiry; how late (TIME) |
 //! | `order` | delivery by (visible at, sequence), as far as declared (ORDER) |
 //!
-//! They all read the history from an index (`index`, built in `build`), which holds it by queue and id.
+//! All of them read the history from an index by queue and id (`index`, built in `build`).
 
 mod build;
 mod delivery;

@@ -1,4 +1,4 @@
-//! What the checkers found, and how much they looked at.
+//! The findings of the checkers, and how much they checked.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,17 +7,17 @@ use hdrhistogram::Histogram;
 
 use super::index::Index;
 
-/// How many violations of one promise are kept in full. A history of a broken store may show tens of thousands.
+/// Number of violations of one promise that are kept in full. The history of a broken store may show tens of thousands.
 const KEPT_MAX: usize = 100;
 
-/// A promise that a history shows broken.
+/// A violation of a promise in a history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// Its number, as in `docs/semantics.md`.
     pub promise: &'static str,
     /// What was seen.
     pub what: String,
-    /// The calls that show it, by their numbers in the history.
+    /// The numbers of the calls in the history that show it.
     pub calls: Vec<u64>,
 }
 
@@ -27,14 +27,14 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What the checkers found.
+/// The findings of the checkers.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
-    /// Promises that were broken; the first hundred of each.
+    /// The violations; the first hundred of each promise.
     pub violations: Vec<Violation>,
-    /// How much was checked.
+    /// The number of checks.
     pub summary: Summary,
-    /// How late first deliveries were.
+    /// The lateness of first deliveries.
     pub lateness: Lateness,
     /// Violations by promise, those included that are not kept.
     found: HashMap<&'static str, usize>,
@@ -82,8 +82,8 @@ impl fmt::Display for Summary {
     }
 }
 
-/// How late first deliveries were: from the latest moment at which a task can have become due to the claim's answer. It says
-/// something about a store only where a consumer was waiting.
+/// How late first deliveries were: from the latest moment at which a task can have become due to the claim's answer. It
+/// says something about a store only where a consumer was waiting.
 #[derive(Clone, Debug)]
 pub struct Lateness(Histogram<u64>);
 

@@ -14,10 +14,11 @@ use parking_lot::Mutex;
 
 pub use yielding::{Yielding, turns};
 
-/// Polls a future, and drops it when it is pending for the `k`-th time, from 1: `None` then, otherwise what it answered.
+/// Polls a future, and drops it when it is pending for the `k`-th time, from 1. Returns `None` then, otherwise its
+/// output.
 ///
 /// # Cancel safety
-/// Dropped, it drops the future.
+/// Dropping this future drops the inner one.
 pub async fn dropped_at<F: Future>(k: u32, future: F) -> Option<F::Output> {
     Arc::new(CountedWaker::default()).drive(At { pending: k, late: false }, future).await
 }
@@ -56,7 +57,7 @@ impl CountedWaker {
         future.poll(&mut Context::from_waker(&self.clone().into()))
     }
 
-    /// Polls a future with this waker until it answers, or drops it then: `None`.
+    /// Polls a future with this waker until it is ready, or until it is dropped: then `None`.
     ///
     /// # Cancel safety
     /// Dropped, it drops the future.
@@ -82,13 +83,13 @@ impl CountedWaker {
         answer
     }
 
-    /// How many clones are kept somewhere.
+    /// Number of clones that still exist.
     #[must_use]
     pub fn kept(self: &Arc<Self>) -> usize {
         Arc::strong_count(self) - 1
     }
 
-    /// How often it was woken.
+    /// Number of wake-ups.
     #[must_use]
     pub fn woken(&self) -> u64 {
         self.woken.load(Ordering::SeqCst)

@@ -1,4 +1,4 @@
-//! One operation, dropped at every one of its await points, and what must be so afterwards.
+//! Drops an operation at each of its await points, and checks the state afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
@@ -84,8 +84,8 @@ macro_rules! operations {
 }
 pub(crate) use operations;
 
-/// Drops each operation that the backend has at its first, second, ... pending, at once and late, until it completes; over
-/// the backend itself, and over [`Yielding`].
+/// Drops each operation that the backend has at its first, second, ... pending, at once and late, until it completes;
+/// over the backend itself, and over [`Yielding`].
 pub(crate) async fn dropped_everywhere(t: &Trial, operations: &[Operation]) {
     let mut dropped_over_yielding = 0;
     let missing = |one: &Operation| one.needs.iter().copied().find(|need| !need.is_met(t.caps()));
@@ -108,8 +108,8 @@ pub(crate) async fn dropped_everywhere(t: &Trial, operations: &[Operation]) {
 
 /// How often it was dropped before it completed.
 ///
-/// All rounds are on one queue, which is empty after each: making a queue costs some stores more than a round. What a round has
-/// left comes in the next one, as one task too many, or at the end.
+/// All rounds are on one queue, which is empty after each: making a queue costs some stores more than a round. What a
+/// round has left comes in the next one, as one task too many, or at the end.
 async fn run(t: &Trial, operation: &Operation, backend: Arc<dyn DelayBackend>, how: &str) -> u32 {
     // A queue's name has room for so much of it.
     let plain: String =
@@ -196,7 +196,7 @@ pub(crate) struct Stage<'t> {
     pub(crate) refs: BTreeMap<&'static str, TaskRef>,
     /// Claimed through the trait and not settled for certain.
     pub(crate) taken: Mutex<Vec<ClaimedTask>>,
-    /// Handed out by the consumer and not settled.
+    /// Delivered by the consumer and not settled.
     pub(crate) deliveries: Mutex<Vec<Delivery<String>>>,
     pub(crate) consumer: Mutex<Option<Consumer<String>>>,
     pub(crate) subscription: Mutex<Option<Box<dyn Subscription>>>,

@@ -11,16 +11,16 @@ use delayline_core::{
 };
 use tokio::sync::Mutex;
 
-/// Lets the runtime's other tasks have so many turns.
+/// Gives the runtime's other tasks this many turns.
 pub async fn turns(n: u32) {
     for _ in 0..n {
         tokio::task::yield_now().await;
     }
 }
 
-/// A backend whose calls have await points before they reach the inner one and after it answered, as calls over a network
-/// have. A call that is dropped after the inner one answered has taken effect, and its answer is lost. A claim keeps the
-/// promise all the same: what it took and nobody received is given back.
+/// A backend whose calls have await points before they reach the inner one and after it answered, as calls over a
+/// network have. A call that is dropped after the inner one answered has taken effect, and its answer is lost. A claim
+/// keeps the promise all the same: tasks that it claimed and that no caller received are released.
 #[derive(Clone, Debug)]
 pub struct Yielding {
     inner: Arc<dyn DelayBackend>,
@@ -28,7 +28,7 @@ pub struct Yielding {
 }
 
 impl Yielding {
-    /// So many turns before and after each call.
+    /// This many turns before and after each call.
     #[must_use]
     pub fn over(inner: Arc<dyn DelayBackend>, turns: u32) -> Self {
         Self { inner, turns }

@@ -1,4 +1,4 @@
-//! The allocator that counts.
+//! The counting allocator.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 pub(super) static BLOCKS: AtomicI64 = AtomicI64::new(0);
 pub(super) static BYTES: AtomicI64 = AtomicI64::new(0);
 
-/// The system's allocator, counting what is alive.
+/// The system's allocator, with counts of live blocks and bytes.
 #[derive(Debug)]
 pub struct Counting;
 
@@ -27,7 +27,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Whether the counting allocator is this process's.
+/// Whether this process uses the counting allocator.
 #[must_use]
 pub fn is_counting() -> bool {
     BLOCKS.load(Ordering::Relaxed) != 0

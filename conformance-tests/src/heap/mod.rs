@@ -1,4 +1,4 @@
-//! What is alive: blocks and bytes of the heap, tasks of the runtime, file descriptors, and what the harness counts.
+//! Live resources: blocks and bytes of the heap, tasks of the runtime, file descriptors, and the harness's counts.
 //!
 //! The counting allocator counts the whole process, so tests that look at the heap run alone in theirs
 //! ([`leak_suite!`](crate::leak_suite!)).
@@ -18,10 +18,10 @@ use crate::trial::Trial;
 
 pub use self::counting::{Counting, is_counting};
 
-/// How long what was let go of may take to end.
+/// Time limit for released resources to end.
 const SETTLED_MAX: Duration = Duration::from_secs(20);
 
-/// What is alive at one moment.
+/// The live resources at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Alive {
     /// Blocks of the heap; zero if the counting allocator is not this process's.
@@ -37,7 +37,7 @@ pub struct Alive {
 }
 
 impl Alive {
-    /// Looks, once the runtime's other tasks have had their turn.
+    /// Measures, after the runtime's other tasks have had their turn.
     ///
     /// # Panics
     /// If the harness can't read its server.
@@ -57,8 +57,8 @@ impl Alive {
         }
     }
 
-    /// Looks until there is no less than at the last look, and answers that: what there is when nothing is on its way out any
-    /// more. Under virtual time one look is enough.
+    /// Measures until the counts no longer fall, and returns them: the resources when none is still being released.
+    /// Under virtual time, one measurement is enough.
     ///
     /// # Panics
     /// If the harness can't read its server.
@@ -80,8 +80,8 @@ impl Alive {
         self.resources.beyond(&baseline.resources)
     }
 
-    /// Looks until there is no more at the harness's server than in `baseline`, as
-    /// [`assert_back_soon`](Self::assert_back_soon) does, and lets the heap be.
+    /// Measures until the harness's server holds no more than in `baseline`, as
+    /// [`assert_back_soon`](Self::assert_back_soon) does, but ignores the heap.
     ///
     /// # Panics
     /// If there is more after the longest that a busy machine takes, or if the harness can't read its server.
@@ -94,9 +94,9 @@ impl Alive {
         assert!(more.is_empty(), "{what} left {more}");
     }
 
-    /// Looks until there is no more than in `baseline` but for some slack of the heap, and checks it with
-    /// [`assert_back`](Self::assert_back) in the end: what a client of a server has let go of may take its time to end.
-    /// Under virtual time there is no such thing, and one look is enough.
+    /// Measures until there is no more than in `baseline`, except some slack of the heap, and then checks it with
+    /// [`assert_back`](Self::assert_back): resources that a client of a server has released may take time to end. Under
+    /// virtual time they do not, and one measurement is enough.
     ///
     /// # Panics
     /// If there is more after the longest that a busy machine takes, or if the harness can't read its server.
@@ -117,10 +117,10 @@ impl Alive {
             && self.goes_beyond(baseline).is_empty()
     }
 
-    /// Checks that there is no more than in `baseline` but for some slack of the heap, and tells what there is.
+    /// Checks that there is no more than in `baseline`, except some slack of the heap, and returns what there is.
     ///
     /// # Panics
-    /// If there is.
+    /// If there is more.
     pub fn assert_back(&self, baseline: &Self, slack: Slack, what: &str) {
         let (blocks, bytes) = (self.blocks - baseline.blocks, self.bytes - baseline.bytes);
         let more = self.goes_beyond(baseline);
@@ -147,8 +147,8 @@ impl fmt::Display for Alive {
     }
 }
 
-/// What may be left on the heap of any amount of work: places where structures keep a little for the next task. It does not
-/// grow with the work.
+/// What any amount of work may leave on the heap: structures keep some memory for the next task. It does not grow with
+/// the work.
 #[derive(Clone, Copy, Debug)]
 pub struct Slack {
     /// Blocks.

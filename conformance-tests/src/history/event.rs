@@ -49,14 +49,14 @@ pub enum What {
         /// Why.
         why: String,
     },
-    /// The test had emptied this queue: a task that is still in it was lost.
+    /// The test has emptied this queue: a task that is still in it is lost.
     Drained {
         /// The queue.
         queue: QueueName,
     },
     /// The backend's wall clock was stepped.
     WallStepped,
-    /// A client is being closed, or something is done to the server: leases that hang on a connection may end.
+    /// A client is being closed, or a fault is injected: leases that are bound to a connection may end.
     ConnectionsEnd,
 }
 
@@ -227,7 +227,7 @@ impl<T> Item<T> {
     }
 }
 
-/// A task as it was handed to `schedule`.
+/// A task as it was passed to `schedule`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Planned {
     /// The caller's id.

@@ -1,5 +1,5 @@
-//! A history as a file of JSON lines: the first is the [`Header`], each other an [`Event`]. It can be checked again
-//! without the store that it came from.
+//! A history as a file of JSON lines: the first is the [`Header`], every other an [`Event`]. It can be checked again
+//! without the store.
 
 use std::fmt;
 use std::io::{self, BufRead, Write};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::Event;
 
-/// What a history belongs to, and what its backend declares.
+/// The test of a history, and what its backend declares.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Header {
     /// The test.
@@ -44,7 +44,7 @@ fn yes() -> bool {
 pub enum DeclaredOrder {
     /// By (visible at, sequence), always.
     Exact,
-    /// Exact within each of so many shards.
+    /// Exact within each of this many shards.
     PerShard(u32),
     /// Tasks farther apart than this many microseconds.
     WithinUs(u64),

@@ -1,4 +1,4 @@
-//! A client that notes every call it passes on. What is dropped is noted as unknown.
+//! A client that records every call that it passes on. A dropped call is recorded with an unknown outcome.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -15,10 +15,10 @@ use super::writing::History;
 
 /// A backend whose calls are written into a [`History`].
 ///
-/// Where leases hang on the connection of the client that claimed ([`LeaseHold::Connection`]), a lease is settled and extended
-/// through that client, whichever is asked: who works on a task has claimed it.
+/// If leases are bound to the connection of the client that claimed ([`LeaseHold::Connection`]), a lease is settled and
+/// extended through that client, whichever recorder is called: the client that works on a task has claimed it.
 ///
-/// Calls that neither change nor hand out anything (`find`, `list`, `stats`, `queues`, `ping`) are passed on unnoted.
+/// Calls that neither change nor deliver anything (`find`, `list`, `stats`, `queues`, `ping`) are not recorded.
 #[derive(Debug)]
 pub struct Recorded {
     inner: Arc<dyn DelayBackend>,
@@ -27,7 +27,7 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// Notes what `inner` does, as this client of the test.
+    /// Records the calls of `inner`, as this client of the test.
     #[must_use]
     pub fn new(inner: Arc<dyn DelayBackend>, history: History, client: u32) -> Self {
         Self { inner, history, client }
@@ -81,7 +81,7 @@ fn joined<R>(mut parts: Vec<(Vec<usize>, Answers<R>)>) -> Answers<R> {
     Ok(answers.into_iter().map(|(_, answer)| answer).collect())
 }
 
-/// A call under way; dropped before its end, its outcome is unknown.
+/// A call in progress. If it is dropped before its end, its outcome is unknown.
 struct Call {
     history: History,
     number: u64,

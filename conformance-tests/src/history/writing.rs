@@ -22,12 +22,12 @@ struct Inner {
     began: Instant,
     calls: AtomicU64,
     events: Mutex<Vec<Event>>,
-    /// Which client each lease was given to, where its connection holds it.
+    /// The client of each lease, if its connection holds the lease.
     holders: Mutex<HashMap<(TaskId, u64), Weak<dyn DelayBackend>>>,
 }
 
 impl History {
-    /// An empty one, whose time begins now.
+    /// An empty history, whose time begins now.
     #[must_use]
     pub fn new(harness: Arc<dyn Harness>) -> Self {
         let inner = Inner {
@@ -40,41 +40,42 @@ impl History {
         Self(Arc::new(inner))
     }
 
-    /// Notes which client a lease was given to.
+    /// Records the client of a lease.
     pub(super) fn held_by(&self, lease: &Lease, holder: Weak<dyn DelayBackend>) {
         self.0.holders.lock().insert((lease.id.clone(), lease.fence), holder);
     }
 
-    /// The client that a lease was given to, if that was noted and it is still there.
+    /// The client of a lease, if that was recorded and the client still exists.
     pub(super) fn holder(&self, lease: &Lease) -> Option<Arc<dyn DelayBackend>> {
         self.0.holders.lock().get(&(lease.id.clone(), lease.fence))?.upgrade()
     }
 
-    /// Notes that a call begins, and gives it its number.
+    /// Records the beginning of a call, and returns its number.
     pub fn invoked(&self, client: u32, queue: &QueueName, op: Op) -> u64 {
         let call = self.0.calls.fetch_add(1, Ordering::Relaxed);
         self.push(call, What::Invoked { client, queue: queue.clone(), op });
         call
     }
 
-    /// Notes how a call ended.
+    /// Records the end of a call.
     pub fn ended(&self, call: u64, how: What) {
         self.push(call, how);
     }
 
-    /// Notes that a queue has been emptied: what is left in it from here on was lost.
+    /// Records that a queue was emptied: a task that is still in it is lost.
     pub fn drained(&self, queue: &QueueName) {
         let call = self.0.calls.fetch_add(1, Ordering::Relaxed);
         self.push(call, What::Drained { queue: queue.clone() });
     }
 
-    /// Notes that the backend's wall clock was stepped.
+    /// Records that the backend's wall clock was stepped.
     pub fn wall_stepped(&self) {
         let call = self.0.calls.fetch_add(1, Ordering::Relaxed);
         self.push(call, What::WallStepped);
     }
 
-    /// Notes that a client is being closed, or something done to the server: leases that hang on a connection may end.
+    /// Records that a client is being closed, or that a fault is injected: leases that are bound to a connection may
+    /// end.
     pub fn connections_end(&self) {
         let call = self.0.calls.fetch_add(1, Ordering::Relaxed);
         self.push(call, What::ConnectionsEnd);
@@ -86,7 +87,7 @@ impl History {
         self.0.events.lock().iter().map(|event| event.what.operations()).sum()
     }
 
-    /// What was noted so far, with what its backend declares.
+    /// The history so far, with what its backend declares.
     #[must_use]
     pub fn recording(&self, test: &str, seed: u64, caps: &Capabilities) -> Recording {
         Recording { header: Header::new(test, seed, caps), events: self.0.events.lock().clone() }

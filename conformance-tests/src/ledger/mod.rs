@@ -1,32 +1,32 @@
-//! Books of a run of many tasks while it is under way: which were lost, came twice or came early.
+//! Checks a run of many tasks while it is in progress: which tasks were lost, came twice or came early.
 //!
-//! The checkers of a history ([`check`](mod@crate::check)) need every call, hundreds of bytes for each task. A program that
-//! drives millions keeps a [`Ledger`] instead: 24 bytes a task, and nothing that grows. Of the promises below it finds what the
-//! checkers find in a history of the same calls; `check/tests/ledger.rs` plays both.
+//! The checkers of a history ([`check`](mod@crate::check)) need every call, hundreds of bytes for each task. A program
+//! that drives millions keeps a [`Ledger`] instead: 24 bytes per task, and nothing that grows. For the promises below,
+//! it finds the same as the checkers find in a history of the same calls; `check/tests/ledger.rs` compares both.
 //!
 //! | promise | what is found |
 //! |---|---|
 //! | LOSS-1 | accepted, and neither completed nor cancelled |
 //! | DUP-1, DUP-3 | delivered again while it was held, or after it was completed |
-//! | TIME-1 | delivered before its time |
+//! | TIME-1 | delivered before its due time |
 //! | CANCEL-1 | answered as cancelled while it was held, or after it was completed |
 //! | CANCEL-2, CANCEL-3 | delivered after it was cancelled |
-//! | DUP-12 | completed after another number of deliveries than it should have had |
+//! | DUP-12 | completed after a wrong number of deliveries |
 //!
-//! It stands beside the checkers, because they say what these words mean; the demo and the bench of the command line use it.
-//! Its `run` and `work` do not: they have no numbers for their tasks, only ids of any length, and streams without an end. They
-//! count what they did, and judge nothing (`cli/src/tally.rs`).
+//! It is beside the checkers, because they define these terms. The command line's `demo` and `bench` use it. Its `run`
+//! and `work` do not, because their tasks have no numbers, only ids of any length, and their streams have no end. They
+//! only count (`cli/src/tally.rs`).
 //!
-//! # What it goes by
-//! It trusts nothing that the library counts. Instants are the caller's own monotonic clock:
-//! 1. A task may not come before `not_before`, the latest time that is known to have been agreed on. It counts from an instant
-//!    before the call was sent, so it is never later than what the store agreed to; and it is raised only after the store has
-//!    answered, so that a delivery which met the call on its way is judged by the former.
-//! 2. A task is held from its delivery until it is completed or given back, and no longer than its lease.
-//! 3. A call whose answer was lost, and a cancel that could only be asked for, excuse either outcome.
+//! # Rules
+//! The ledger uses no count of the library. Instants are read from the caller's monotonic clock:
+//! 1. A task must not come before `not_before`, the latest time that is known to be agreed on. It counts from an instant
+//!    before the call was sent, so it is never later than the time to which the store agreed. It is raised only after the
+//!    store has answered, so that a delivery that crossed the call is checked against the former time.
+//! 2. A task is held from its delivery until it is completed or released, and no longer than its lease.
+//! 3. If the answer to a call was lost, or if a cancel could only be requested, either outcome is accepted.
 //!
-//! What is called for each task is `inline`: a release build of the program compiles this crate without optimizations, and the
-//! bench would measure that.
+//! Functions that are called for each task are `inline`: a release build of the program compiles this crate without
+//! optimizations, and the bench would measure that.
 
 #[cfg(test)]
 mod tests;
@@ -38,7 +38,7 @@ use delayline_core::ChangeOutcome;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-/// So many tasks are named where something went wrong.
+/// Number of tasks that are named for each problem.
 const NAMED_MAX: usize = 5;
 
 const ACCEPTED: u32 = 1;
@@ -62,7 +62,7 @@ const ONE_DELIVERY: u32 = 1 << 16;
 /// Nobody holds the task.
 const FREE: u64 = u64::MAX;
 
-/// The books of one run. Tasks are numbered from 0; a number without a task panics.
+/// The ledger of one run. Tasks are numbered from 0; an unknown number panics.
 #[derive(Debug)]
 pub struct Ledger {
     origin: Instant,
@@ -86,7 +86,7 @@ struct Entry {
     state: AtomicU32,
 }
 
-/// How a task stands.
+/// The state of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing(u32);
 
@@ -137,7 +137,7 @@ impl Standing {
 }
 
 impl Ledger {
-    /// Books for so many tasks.
+    /// A ledger for this many tasks.
     #[must_use]
     pub fn new(tasks: u32) -> Self {
         let entry =
@@ -154,59 +154,59 @@ impl Ledger {
         }
     }
 
-    /// Leases have this length and are not extended: who holds a task for longer loses it.
+    /// Sets the length of leases, which are not extended: a task that is held for longer is lost to its holder.
     #[must_use]
     pub fn lease(self, lease: Duration) -> Self {
         Self { lease_ns: nanos(lease), ..self }
     }
 
-    /// Each task is delivered so often before it is completed.
+    /// Sets the number of deliveries of each task before it is completed.
     #[must_use]
     pub fn deliveries(self, deliveries: u32) -> Self {
         Self { deliveries: Some(deliveries), ..self }
     }
 
-    /// How many tasks it has room for.
+    /// Number of tasks that it has room for.
     #[must_use]
     pub fn len(&self) -> u32 {
         self.tasks.len() as u32
     }
 
-    /// Whether it has room for none.
+    /// Whether it has no room for tasks.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tasks.is_empty()
     }
 
-    /// How many were completed.
+    /// Number of completed tasks.
     #[must_use]
     #[inline]
     pub fn completed_count(&self) -> u64 {
         self.completed.load(Ordering::Relaxed)
     }
 
-    /// How a task stands.
+    /// The state of a task.
     #[must_use]
     #[inline]
     pub fn look(&self, task: u32) -> Standing {
         Standing(self.entry(task).state.load(Ordering::Acquire))
     }
 
-    /// Whether a task's time has come, as far as is known.
+    /// Whether a task is due, as far as is known.
     #[must_use]
     #[inline]
     pub fn is_due(&self, task: u32, at: Instant) -> bool {
         self.entry(task).not_before.load(Ordering::Acquire) <= self.at(at)
     }
 
-    /// A task is about to be scheduled, or was moved: it must not come before then.
+    /// A task is about to be scheduled, or was moved: it must not come before this time.
     #[inline]
     pub fn due(&self, task: u32, not_before: Instant) {
         self.entry(task).not_before.store(self.at(not_before), Ordering::Release);
     }
 
-    /// All tasks that were shifted are due so much later. Whose time had not come when the answer came can't have been in
-    /// flight, and so was shifted; of the others that is not known, and the former time counts.
+    /// All tasks that were shifted are due later by this time. A task that was not due when the answer came can't have
+    /// been in flight, so it was shifted. For the others this is unknown, and the former time counts.
     pub fn shifted(&self, by: Duration, answered: Instant) {
         let (by, answered) = (nanos(by), self.at(answered));
         let later = |not_before: u64| (not_before > answered).then(|| not_before.saturating_add(by));
@@ -221,7 +221,7 @@ impl Ledger {
         self.change(task, |state| state | ACCEPTED);
     }
 
-    /// A task was delivered, at this instant; how often it was, with this time.
+    /// A task was delivered at this instant. Returns the number of its deliveries, this one included.
     #[inline]
     pub fn delivered(&self, task: u32, at: Instant) -> u32 {
         let (entry, at) = (self.entry(task), self.at(at));
@@ -244,7 +244,7 @@ impl Ledger {
         now.deliveries()
     }
 
-    /// Its holder is about to give it back, for a retry that must not come before then.
+    /// Its holder is about to release it for a retry, which must not come before this time.
     #[inline]
     pub fn given_back(&self, task: u32, not_before: Instant) {
         let entry = self.entry(task);
@@ -263,7 +263,7 @@ impl Ledger {
         }
     }
 
-    /// A cancel was answered, at this instant; `None` where the answer was lost.
+    /// A cancel was answered at this instant; `None` if the answer was lost.
     pub fn cancelled(&self, task: u32, answer: Option<ChangeOutcome>, at: Instant) {
         let at = self.at(at);
         match answer {
@@ -286,7 +286,7 @@ impl Ledger {
         }
     }
 
-    /// Returns when all that was accepted is done, or when nothing is completed for so long.
+    /// Returns when all accepted tasks are done, or when nothing was completed for this long.
     pub async fn drained(&self, patience: Duration) {
         loop {
             let moved = self.moved.notified();
@@ -300,7 +300,7 @@ impl Ledger {
         }
     }
 
-    /// What the books show, when all is done.
+    /// The verdict, when everything is done.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         let mut verdict = Verdict::default();
@@ -327,7 +327,7 @@ impl Ledger {
         verdict
     }
 
-    /// Changes how a task stands, and tells how it stood and stands now.
+    /// Changes the state of a task, and returns the old and the new state.
     #[inline]
     fn change(&self, task: u32, how: impl Fn(u32) -> u32) -> (Standing, Standing) {
         let state = &self.entry(task).state;
@@ -376,7 +376,7 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).map_or(FREE - 1, |nanos| nanos.min(FREE - 1))
 }
 
-/// What the books show.
+/// The judgement of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// Accepted by the store.
@@ -385,7 +385,7 @@ pub struct Verdict {
     pub cancelled: Tally,
     /// Accepted, and neither completed nor excused (LOSS-1).
     pub lost: Tally,
-    /// Delivered before its time (TIME-1).
+    /// Delivered before its due time (TIME-1).
     pub early: Tally,
     /// Delivered again while it was held, or after it was completed (DUP-1, DUP-3).
     pub again: Tally,
@@ -395,13 +395,13 @@ pub struct Verdict {
     pub mistold: Tally,
     /// Any of these three.
     pub twice: Tally,
-    /// Completed after another number of deliveries than it should have had (DUP-12).
+    /// Completed after a wrong number of deliveries (DUP-12).
     pub miscounted: Tally,
     /// Came again because it was held beyond its lease, which breaks no promise.
     pub overheld: Tally,
 }
 
-/// How many tasks, and the first five of them.
+/// A number of tasks, and the first five of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// How many.

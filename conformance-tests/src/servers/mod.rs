@@ -1,19 +1,19 @@
-//! Private real servers for tests, fault runs and benchmarks: each in a temporary directory, on free ports, and gone when its
-//! value is dropped, when the test panics, and when the test run is killed.
+//! Private real servers for tests, fault runs and benchmarks. Each runs in a temporary directory on free ports, and is
+//! removed when its value is dropped, when the test panics, and when the test run is killed.
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | `kind`, `server`, `error` | what each can do, and why there is none |
-//! | [`release`] | which binaries there are: the installed ones, and those of other versions |
-//! | `sandbox` | a directory and the processes in it, and the guard that outlives us to clean up |
-//! | `redis`, `postgres`, `rabbitmq` | how each is started, asked and looked at |
+//! | `kind`, `server`, `error` | the kinds of server, their common interface, and errors |
+//! | [`release`] | the available binaries: the installed ones, and those of other versions |
+//! | `sandbox` | a directory with its processes, and the guard that outlives this process and cleans up |
+//! | `redis`, `postgres`, `rabbitmq` | starting and querying each kind |
 //! | `pgbouncer` | a pooler in front of a PostgreSQL server |
 //!
-//! All calls block: make servers outside a runtime, or with `spawn_blocking`.
+//! All calls block: start servers outside a runtime, or with `spawn_blocking`.
 //!
-//! Environment: `DELAYLINE_TEST_REDIS`, `DELAYLINE_TEST_POSTGRES` and `DELAYLINE_TEST_RABBITMQ` hold the URL of a server that
-//! is already there and is used instead. `DELAYLINE_RELEASE_REDIS` and so on, with `DELAYLINE_RELEASE_PGBOUNCER`, choose a
-//! release by its name, as `scripts/servers status --matrix` lists them.
+//! Environment: `DELAYLINE_TEST_REDIS`, `DELAYLINE_TEST_POSTGRES` and `DELAYLINE_TEST_RABBITMQ` contain the URL of a
+//! running server to use instead. `DELAYLINE_RELEASE_REDIS` and so on, and `DELAYLINE_RELEASE_PGBOUNCER`, choose a
+//! release by the name that `scripts/servers status --matrix` lists.
 
 mod error;
 mod kind;
@@ -38,7 +38,8 @@ pub use redis::{Redis, RedisCluster};
 pub use release::{Release, matrix_dir};
 pub use server::Server;
 
-/// The server of a kind for this process: started at the first call, the same for each. Tests are kept apart by namespaces.
+/// The server of a kind for this process. The first call starts it, and all calls return the same one. Namespaces keep
+/// tests apart.
 ///
 /// # Errors
 /// [`ServerError`]; [`ServerError::Missing`] names the command that installs it.
@@ -65,7 +66,7 @@ pub fn start(kind: Kind) -> Result<Box<dyn Server>> {
     })
 }
 
-/// The URL of a server that is already there, from `DELAYLINE_TEST_REDIS` and so on.
+/// The URL of a running server, from `DELAYLINE_TEST_REDIS` and so on.
 #[must_use]
 pub fn given(kind: Kind) -> Option<String> {
     std::env::var(format!("DELAYLINE_TEST_{}", kind.name().to_uppercase())).ok().filter(|url| !url.is_empty())

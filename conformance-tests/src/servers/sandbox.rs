@@ -1,8 +1,8 @@
-//! A temporary directory with processes in it, and a guard that cleans both up however we end.
+//! A temporary directory with processes in it, and a guard that cleans up both, no matter how this process ends.
 //!
-//! The guard is a shell that waits for the end of its input, which comes when our end of the pipe is closed: by a drop, at
-//! the end of the process, or when it is killed. It then kills what it was told of and removes the directory. So there is
-//! one way of cleaning up, and every test uses it.
+//! The guard is a shell that waits for the end of its input. The input ends when our end of the pipe is closed: by a
+//! drop, at the end of this process, or when it is killed. The guard then kills the registered processes and removes
+//! the directory. So there is only one way of cleaning up, and every test uses it.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -37,7 +37,7 @@ for try in 1 2 3 4 5 6 7 8 9 10; do
 done
 "#;
 
-/// A directory that goes away with everything that was started in it.
+/// A directory that is removed together with everything that was started in it.
 #[derive(Debug)]
 pub(super) struct Sandbox {
     /// As we see it.
@@ -105,8 +105,8 @@ impl Sandbox {
         let tree = process.tree();
         process.signal(Signal::SIGKILL)?;
         let _ = process.child.wait();
-        // PostgreSQL's children lead groups of their own and see a moment later that their parent is gone; a restart must not
-        // meet them.
+        // PostgreSQL's children lead groups of their own and see a moment later that their parent is gone; a restart
+        // must not meet them.
         for pid in tree {
             wait_for(Duration::from_secs(10), || !is_alive(pid));
         }
@@ -164,7 +164,7 @@ impl Process {
         let stands = |pid: i32| stat(pid).is_none_or(|(state, _)| matches!(state, 'T' | 't' | 'Z'));
         match wait_for(Duration::from_secs(10), || self.tree().into_iter().all(stands)) {
             true => Ok(()),
-            false => Err(self.failed(&format!("{} goes on after SIGSTOP", self.name))),
+            false => Err(self.failed(&format!("{} still runs after SIGSTOP", self.name))),
         }
     }
 

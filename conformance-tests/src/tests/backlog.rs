@@ -1,4 +1,4 @@
-//! Backlogs that are larger than what a store sorts or fallback polls in one piece, and that came in no order.
+//! Backlogs in random order that are larger than what a store sorts or moves in one piece.
 
 use std::sync::Arc;
 use std::time::Duration;

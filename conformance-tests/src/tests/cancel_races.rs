@@ -1,4 +1,4 @@
-//! CANCEL, continued: changes that race claims and settlings. Whoever was first, both sides tell the same story.
+//! CANCEL, continued: changes that race claims and settlings. Whichever comes first, both answers agree.
 
 use std::collections::HashMap;
 use std::sync::Arc;

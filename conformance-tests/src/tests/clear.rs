@@ -1,4 +1,4 @@
-//! CLEAR: what you are told is true.
+//! CLEAR: answers and reports are true.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! CLOSE, continued: how consumers and workers end, and what becomes of what they had in hand.
+//! CLOSE, continued: how consumers and workers end, and what becomes of the tasks that they hold.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,5 @@
-//! LOSS-4 in the middle of the work: a server that is killed and comes back while others schedule, claim, settle and change.
+//! LOSS-4 in the middle of the work: a server that is killed and comes back while others schedule, claim, settle and
+//! change.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ const KILLS: usize = 4;
 
 const PRODUCERS: usize = 3;
 
-/// What the producers hand in, all together.
+/// Number of tasks that all producers schedule.
 const TASKS: usize = 720;
 
 /// What is far away until it is moved, or cancelled.
@@ -33,8 +34,8 @@ const FAR_TASKS: usize = 60;
 /// How far producers may be ahead of the consumers, so that each kill meets work of every kind.
 const AHEAD_MAX: usize = 60;
 
-/// Producers, consumers, a worker and one who changes, each with a client that outlives the server. Each repeats only what
-/// it was told may be repeated; everything else is the clients' own affair.
+/// Producers, consumers, a worker and one who changes, each with a client that outlives the server. Each repeats only
+/// what it was told may be repeated; everything else is the clients' own affair.
 pub async fn loss_4_a_server_killed_in_the_middle_of_the_work_loses_nothing(t: &Trial) {
     if t.caps().durability < Durability::Disk {
         return t.untested("the backend does not declare that a task survives a crash of its server");
@@ -140,8 +141,8 @@ impl Site {
         NewTask::new(due, number.to_string()).id(id)
     }
 
-    /// Schedules tasks until each has an answer that is definite. Without unique ids, what may have been accepted is not sent
-    /// again, and may come.
+    /// Schedules tasks until each has an answer that is definite. Without unique ids, what may have been accepted is
+    /// not sent again, and may come.
     async fn schedule(&self, backend: &Arc<dyn DelayBackend>, mut left: Vec<NewTask>) -> Vec<TaskRef> {
         let mut accepted = Vec::new();
         loop {
@@ -254,8 +255,8 @@ fn judge(site: &Site, task: &ClaimedTask, rng: &mut fastrand::Rng) -> Option<Dis
     }
 }
 
-/// Sends dispositions until each has an answer that is definite. A lease that was lost after an unknown outcome may be the
-/// effect of it.
+/// Sends dispositions until each has an answer that is definite. A lease that was lost after an unknown outcome may be
+/// the effect of it.
 async fn settle(site: &Site, backend: &Arc<dyn DelayBackend>, judged: Vec<(ClaimedTask, Disposition)>) {
     let mut left: Vec<_> = judged.into_iter().map(|(task, disposition)| (task, disposition, false)).collect();
     while !left.is_empty() {

@@ -15,12 +15,12 @@ use super::args::BenchArgs;
 use super::kinds::{Better, Kind, rounded};
 use super::late::{Micros, quantile_ms};
 
-/// The form of the JSON. Fields may be added to it; another number means that something else has changed.
+/// The version of the JSON. It changes if anything but an added field changes.
 pub(super) const FORMAT: u32 = 1;
 
 const QUANTILES: [f64; 9] = [0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9999, 1.0];
 
-/// All of it. `docs/bench.md` lists the fields, and none goes away.
+/// The whole result. `docs/bench.md` lists the fields, and none is removed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Report {
     pub(super) format: u32,
@@ -51,7 +51,7 @@ pub(super) struct Settings {
     pub(super) concurrency: u32,
     pub(super) duration_seconds: f64,
     pub(super) repeats: u32,
-    /// Whether it was built without optimisation, which makes figures of the client worthless.
+    /// Whether it is a debug build, which makes figures of the client meaningless.
     pub(super) debug_build: bool,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Backend {
     pub(super) capabilities: BTreeMap<String, String>,
 }
 
-/// What became of one scenario on one backend.
+/// The result of one scenario on one backend.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Outcome {
     pub(super) backend: String,
@@ -84,9 +84,9 @@ pub(super) struct Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Verdict {
-    /// Every run kept the promises that the books can show.
+    /// Every run kept the promises that the books can check.
     Clean,
-    /// A run did not. There are no figures.
+    /// A run broke a promise. There are no figures.
     Broken,
     /// The backend lacks what the scenario needs.
     Unsupported,
@@ -114,8 +114,8 @@ pub(super) struct Lateness {
     pub(super) bare_percentiles: Vec<(f64, f64)>,
 }
 
-/// Seconds from the beginning; lateness p50 and p99 in milliseconds of what came since the one before; bytes of the client, and
-/// of the server.
+/// Seconds from the beginning; lateness p50 and p99 in milliseconds of what came since the one before; bytes of the
+/// client, and of the server.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct OverTime(
     pub(super) f64,

@@ -1,4 +1,4 @@
-//! The page: one HTML file that needs nothing else, for light and dark, narrow and wide.
+//! The page: one self-contained HTML file, for light and dark mode, narrow and wide screens.
 
 use std::fmt::{self, Write as _};
 
@@ -14,15 +14,15 @@ const STYLE: &str = include_str!("page.css");
 const BARS: [&str; 6] =
     ["schedule_batched", "claim_batched", "complete_batched", "schedule_single", "claim_single", "complete_single"];
 
-/// What each scenario is, in a sentence.
+/// A description of each scenario.
 const SCENARIOS: [(&str, &str); 6] = [
     ("herd", "Everything is due at one instant. Then each kind of call by itself, in batches and by single callers."),
-    ("steady", "200 tasks a second. Then the highest rate at which p99 lateness stays below 50 ms, found by search."),
-    ("order-timeout", "1,000 orders a second, each with a task for its time-out; nine of ten are cancelled before."),
+    ("steady", "200 tasks per second. Then the highest rate at which p99 lateness stays below 50 ms, found by search."),
+    ("order-timeout", "1,000 orders per second, each with a task for its time-out; nine of ten are cancelled before."),
     ("retry-storm", "Everything is due at one instant, and fails three times."),
     (
         "session-expiry",
-        "Sessions are touched again and again, by replacing and by moving; almost none ends. Memory has to come back.",
+        "Sessions are touched again and again, by replacing and by moving; almost none ends. Memory must be freed.",
     ),
     (
         "far-future",
@@ -44,9 +44,12 @@ pub(in crate::bench) fn page(report: &Report) -> Result<String, Failure> {
         format_args!("<h1>delayline bench</h1><p>{} UTC, {}, {} cores.", text(&day), text(&machine.cpu), machine.cores),
     );
     let spread = if settings.repeats > 1 { " Figures are medians, ± half the spread of the runs." } else { "" };
-    put(&mut html, format_args!(" A run that lost, doubled or delivered early has no figures.{spread}</p>"));
+    put(
+        &mut html,
+        format_args!(" A run that lost a task, or delivered one twice or early, has no figures.{spread}</p>"),
+    );
     if settings.debug_build {
-        html.push_str("<p class=\"bad\">A debug build: figures of the client mean nothing.</p>");
+        html.push_str("<p class=\"bad\">A debug build: figures of the client are meaningless.</p>");
     }
     legend(&mut html, report);
     verdicts(&mut html, report);
@@ -55,7 +58,7 @@ pub(in crate::bench) fn page(report: &Report) -> Result<String, Failure> {
         put(
             &mut html,
             format_args!(
-                "<h2>Throughput</h2><p>Tasks a second in the herd; the scale is logarithmic.</p>{}",
+                "<h2>Throughput</h2><p>Tasks per second in the herd; the scale is logarithmic.</p>{}",
                 bars(&groups)?
             ),
         );
@@ -68,7 +71,7 @@ pub(in crate::bench) fn page(report: &Report) -> Result<String, Failure> {
     Ok(html)
 }
 
-/// The bars alone as a picture, for a README; `None` without a herd.
+/// The bars alone as a picture, for a README; `None` without the scenario `herd`.
 pub(in crate::bench) fn picture(report: &Report) -> Result<Option<String>, Failure> {
     let groups = throughput(report);
     if groups.is_empty() { Ok(None) } else { bars_alone(&groups).map(Some) }

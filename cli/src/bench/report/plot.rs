@@ -1,6 +1,6 @@
-//! Plots as SVG, drawn once: colours are variables of the style sheet, which knows whether the page is light or dark.
+//! Plots as SVG, drawn once. Colours are variables of the style sheet, for light and dark mode.
 //!
-//! A plot is drawn in two sizes, so that its text has the same size on a telephone and on a wide screen.
+//! Each plot is drawn in two sizes, so that its text has the same size on a phone and on a wide screen.
 
 use std::ops::Range;
 
@@ -23,7 +23,7 @@ const BARE: RGBColor = RGBColor(3, 3, 3);
 const SERIES: u8 = 16;
 pub(super) const SERIES_MAX: usize = 8;
 
-/// The variables, light and dark; whoever shows a plot gives them.
+/// The variables for light and dark mode; the page with the plot defines them.
 pub(super) const COLOURS: &str = "\
 :root{--text:#24292f;--grid:#d8dee4;--bare:#8b949e;\
 --c0:#2563eb;--c1:#d97706;--c2:#059669;--c3:#9333ea;--c4:#dc2626;--c5:#0891b2;--c6:#65a30d;--c7:#be185d}\

@@ -1,4 +1,4 @@
-//! The table on the terminal: for each scenario a row for each figure, and a column for each backend.
+//! The tables on the terminal: one per scenario, with a row per figure and a column per backend.
 
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
@@ -19,7 +19,7 @@ pub(in crate::bench) fn table(report: &Report) -> String {
     } else {
         format!("medians of {} runs ± half their spread", settings.repeats)
     };
-    let debug = if settings.debug_build { "; A DEBUG BUILD: figures of the client mean nothing" } else { "" };
+    let debug = if settings.debug_build { "; A DEBUG BUILD: figures of the client are meaningless" } else { "" };
     text.push_str(&format!("{}, {} cores; {repeats}; took {seconds:.0} s{debug}", machine.cpu, machine.cores));
     text
 }
@@ -61,7 +61,7 @@ fn of_scenario(report: &Report, scenario: &str) -> String {
     table.trim_fmt()
 }
 
-/// The verdict in a word or two; what is wrong is said beside the table.
+/// The verdict in a word or two. The problems are listed beside the table.
 pub(in crate::bench) fn verdict(outcome: &Outcome) -> String {
     match outcome.verdict {
         Verdict::Clean => "clean".to_owned(),

@@ -1,11 +1,11 @@
-//! A report to try things on, and that it is read as it was written.
+//! A report for tests, and tests of writing and reading it.
 
 use super::*;
 use crate::bench::figures::{Run, gather, lateness};
 use crate::bench::kinds::find;
 use crate::bench::late::histogram;
 
-/// A report of two backends, with a figure, and a scenario that one of them has not.
+/// A report of two backends, with a figure, and a scenario that one of them does not support.
 pub(in crate::bench) fn sample(handled: [f64; 3]) -> Report {
     let mut late = histogram();
     (1..2_000).for_each(|us| late.record(us * 10).unwrap());

@@ -1,4 +1,4 @@
-//! Far future: near tasks by themselves, and the same again beside a million that are due later. Nothing should slow down.
+//! Far future: near tasks alone, and then again while a million tasks are pending for later. Nothing should slow down.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,14 +17,14 @@ use crate::heap;
 
 /// The tasks for later are due within these hours.
 const LATER: Duration = Duration::from_secs(3_600);
-/// Scheduling them ends after this; then there are fewer.
+/// Time limit for scheduling them; after it, there are fewer tasks.
 const FILL_MAX: Duration = Duration::from_secs(30);
 const NEAR_RATE: u32 = 200;
 const NEAR_HERD: u32 = 5_000;
 
 pub(super) async fn play(scene: &Scene<'_>) -> Result<Run, Failure> {
     let mut run = Run::new();
-    // One queue for both, since a backend may keep each queue by itself.
+    // One queue for both, because a backend may keep queues apart.
     let queue = scene.drive(0).await?;
     let (p99, rate, _, _) = near(scene, &mut run, &queue).await?;
     run.figure("near_p99_alone", p99);
@@ -39,7 +39,7 @@ pub(super) async fn play(scene: &Scene<'_>) -> Result<Run, Failure> {
     Ok(run)
 }
 
-/// Schedules what is due later, and what a task of it takes.
+/// Schedules the tasks for later, and measures the bytes per task.
 async fn fill(scene: &Scene<'_>, run: &mut Run, queue: &Drive) -> Result<(), Failure> {
     if scene.store.is_here() {
         heap::start();
@@ -55,7 +55,7 @@ async fn fill(scene: &Scene<'_>, run: &mut Run, queue: &Drive) -> Result<(), Fai
     run.figure("pending", f64::from(pending));
     run.figure("schedule_batched", per_second(pending, took));
     if let (Some(before), Some(after)) = (before, after)
-        // A store that has become smaller meanwhile, by throwing away what was old, tells nothing.
+        // If the store has shrunk meanwhile, by removing old data, the difference says nothing.
         && after > before
     {
         run.figure("bytes_per_task", (after - before) / f64::from(pending.max(1)));

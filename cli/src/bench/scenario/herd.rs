@@ -1,4 +1,4 @@
-//! Herd: everything is due at one instant. Then what each kind of call does a second, in batches and by single callers.
+//! Herd: everything is due at one instant. Then the rate of each kind of call, in batches and by single callers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,8 +31,7 @@ async fn stampede(scene: &Scene<'_>, run: &mut Run) -> Result<(), Failure> {
     let took = drive.schedule(0..tasks, scene.args.producers, When::At(instant)).await?;
     run.figure("schedule_batched", per_second(tasks, took));
     if Instant::now() > instant {
-        run.remarks
-            .push("scheduling took longer than planned: some of the herd was due before the rest was there".into());
+        run.remarks.push("scheduling took longer than planned: some tasks were due before all were scheduled".into());
     }
     let bare = bare_at(instant);
     scene.show.step("waiting for the instant");
@@ -52,7 +51,7 @@ enum Batches {
     Single,
 }
 
-/// Schedules, claims and completes, one after the other, what is due at once.
+/// Schedules tasks that are due at once, then claims them, then completes them.
 async fn calls(scene: &Scene<'_>, run: &mut Run, batches: Batches) -> Result<(), Failure> {
     let tasks = (scene.tasks() / PART).max(1);
     let drive = Arc::new(scene.drive(tasks).await?);

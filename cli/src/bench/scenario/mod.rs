@@ -1,4 +1,4 @@
-//! The scenarios: each plays one run on a store, and answers with its figures and what its books show.
+//! The scenarios. Each runs once on a store, and returns the figures and the result of the books.
 
 mod far_future;
 mod herd;
@@ -15,7 +15,7 @@ use super::args::Scenario;
 use super::figures::Run;
 use crate::exit::Failure;
 
-/// Why a store can't play a scenario; `None` if it can.
+/// What a store lacks for a scenario; `None` if it can run it.
 pub(super) fn lacks(scenario: Scenario, caps: &Capabilities) -> Option<&'static str> {
     match scenario {
         Scenario::Herd | Scenario::Steady | Scenario::RetryStorm | Scenario::FarFuture => None,
@@ -28,7 +28,7 @@ pub(super) fn lacks(scenario: Scenario, caps: &Capabilities) -> Option<&'static 
     }
 }
 
-/// Plays one run.
+/// Runs a scenario once.
 pub(super) async fn play(scene: &Scene<'_>) -> Result<Run, Failure> {
     match scene.scenario {
         Scenario::Herd => herd::play(scene).await,

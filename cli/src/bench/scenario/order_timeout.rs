@@ -1,5 +1,5 @@
-//! Order time-out: orders come in at 1,000 a second, each with a task for its time-out; nine of ten are paid before, which
-//! cancels it. The 30 minutes of a real time-out are compressed to half of `--duration`.
+//! Order time-out: orders come in at 1,000 a second, each with a task for its time-out; nine of ten are paid before,
+//! which cancels it. The 30 minutes of a real time-out are compressed to half of `--duration`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::exit::Failure;
 
 const RATE: u32 = 1_000;
 const PAID: f64 = 0.9;
-/// Paid is an order within this part of its time-out.
+/// An order is paid within this part of its time-out.
 const PAID_WITHIN: (f64, f64) = (0.1, 0.8);
 const SEED: u64 = 30;
 
@@ -43,7 +43,7 @@ pub(super) async fn play(scene: &Scene<'_>) -> Result<Run, Failure> {
     });
     stream.await?;
     let took = paid(paying).await?;
-    // A task that somebody only asked to cancel may still come.
+    // A task whose cancellation was only requested may still come.
     sleep_until(pace.begins + scene.args.duration + time_out).await;
     crew.finish(&drive).await?;
     if !took.is_empty() {
@@ -56,7 +56,7 @@ pub(super) async fn play(scene: &Scene<'_>) -> Result<Run, Failure> {
     Ok(run)
 }
 
-/// Pays nine of ten orders, each at a time of its own, by so many callers at a time.
+/// Pays nine of ten orders, each at its own time, by a number of callers at a time.
 fn pay(
     scene: &Scene<'_>,
     drive: &Arc<Drive>,
@@ -83,7 +83,7 @@ fn pay(
             for &(at, order) in payments.iter().skip(caller).step_by(callers) {
                 sleep_until(at).await;
                 let known = refs.lock().unwrap_or_else(PoisonError::into_inner)[order as usize].take();
-                // One whose order was not answered yet is not paid.
+                // An order whose task was not accepted yet is not paid.
                 let Some(task) = known else { continue };
                 let begun = Instant::now();
                 let answer: ChangeOutcome = drive.queue.cancel(task).await?;
@@ -96,11 +96,11 @@ fn pay(
     paying
 }
 
-/// How long the cancels took.
+/// The durations of the cancels.
 async fn paid(mut paying: JoinSet<Result<Micros, Failure>>) -> Result<Micros, Failure> {
     let mut all = histogram();
     while let Some(took) = paying.join_next().await {
-        let took = took.map_err(|e| Failure::new(format!("a caller died: {e}")))??;
+        let took = took.map_err(|e| Failure::new(format!("a caller failed: {e}")))??;
         // Both have the same bounds.
         all.add(took).expect("they are of one kind");
     }

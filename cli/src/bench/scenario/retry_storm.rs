@@ -1,4 +1,4 @@
-//! Retry storm: everything is due at one instant and fails three times, each time to be tried again soon.
+//! Retry storm: everything is due at one instant, and fails three times with short retry delays.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a run of a scenario works with: a store, queues in it, and books for each.
+//! The environment of a scenario: a store, queues in it, and books for each queue.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,28 +16,29 @@ use crate::bench::store::Store;
 use crate::exit::Failure;
 
 const WARM_UP_TASKS: u32 = 3_000;
-/// Between the end of scheduling and the instant at which all is due, on top of what scheduling should take.
+/// Time between the planned end of scheduling and the instant at which everything is due.
 const MARGIN: Duration = Duration::from_millis(500);
-/// Sleeps to one instant, beside the many tasks that are due then.
+/// Number of sleeps to one instant, beside the many tasks that are due then.
 const BARE_SLEEPS: u32 = 100;
 
-/// What a run works with.
+/// The environment of a run.
 pub(in crate::bench) struct Scene<'a> {
     pub(in crate::bench) store: &'a Store,
     pub(in crate::bench) args: &'a BenchArgs,
     pub(in crate::bench) show: &'a Show,
     pub(in crate::bench) scenario: Scenario,
-    /// Makes queue names that nobody else has.
+    /// Prefix for unique queue names.
     pub(in crate::bench) name: String,
     pub(in crate::bench) queues: AtomicU32,
-    /// Tasks a second that were scheduled in the warm-up.
+    /// Rate of scheduling in the warm-up, in tasks per second.
     pub(in crate::bench) rate: f64,
-    /// What an earlier run of this scenario on this store has found, for the next to begin with.
+    /// The result of an earlier run of this scenario on this store, from which the next starts.
     pub(in crate::bench) found: Option<f64>,
 }
 
 impl Scene<'_> {
-    /// Does a little of everything, so that connections, tables and caches are there. Tasks a second that were scheduled.
+    /// Makes a few calls of each kind, so that connections, tables and caches exist. Returns the rate of scheduling, in
+    /// tasks per second.
     pub(in crate::bench) async fn warm_up(&self) -> Result<f64, Failure> {
         let tasks = WARM_UP_TASKS.min(self.tasks());
         let drive = self.drive(tasks).await?;
@@ -49,12 +50,13 @@ impl Scene<'_> {
         Ok(f64::from(tasks) / took.as_secs_f64())
     }
 
-    /// How many tasks this scenario works on.
+    /// The number of tasks of this scenario.
     pub(super) fn tasks(&self) -> u32 {
         self.args.tasks_of(self.scenario)
     }
 
-    /// A new queue, and books for so many tasks in it. What a store makes for a queue at its first task is there.
+    /// A new queue, and books for this many tasks in it. Everything that a store creates at the first task of a queue
+    /// exists.
     pub(super) async fn drive(&self, tasks: u32) -> Result<Drive, Failure> {
         let number = self.queues.fetch_add(1, Ordering::Relaxed);
         let queue = queue(self.store.backend.clone(), &format!("{}.{number}", self.name))?;
@@ -80,7 +82,7 @@ impl Scene<'_> {
         run.remarks.extend(drive.books.remarks(&verdict));
     }
 
-    /// An instant by which so many tasks are scheduled, as far as the warm-up tells.
+    /// An instant by which this many tasks are scheduled, estimated from the warm-up.
     pub(super) fn instant_for(&self, tasks: u32) -> Instant {
         Instant::now() + Duration::from_secs_f64(f64::from(tasks) / self.rate.max(1.0) * 1.3) + MARGIN
     }
@@ -92,7 +94,7 @@ async fn first_task(queue: &Queue<Bytes>) -> Result<(), Failure> {
     queue.schedule(&Bytes::from_static(b"first")).await?;
     match timeout(PATIENCE, consumer.next()).await {
         Ok(delivery) => delivery?.complete().await?,
-        Err(_) => return Err(Failure::new("the first task of a queue did not come")),
+        Err(_) => return Err(Failure::new("the first task of a queue was not delivered")),
     }
     Ok(consumer.close().await?)
 }
@@ -106,12 +108,12 @@ pub(super) fn bare_at(instant: Instant) -> Bare {
     bare
 }
 
-/// So many things in this time, a second.
+/// The rate per second of a number in a time.
 pub(super) fn per_second(count: u32, took: Duration) -> f64 {
     f64::from(count) / took.as_secs_f64().max(1e-9)
 }
 
-/// Takes lateness from the books into the run.
+/// Copies the lateness from the books to the run.
 pub(super) async fn take_lateness(run: &mut Run, drive: &Drive, bare: Bare) {
     run.take_lateness(&drive.late);
     run.bare = bare.measured().await;

@@ -1,5 +1,5 @@
-//! Session expiry: each session has a task for its end, and whoever is there touches it again and again, which puts the end
-//! off. Almost none fires. What a touch leaves behind shows in the bytes of the store.
+//! Session expiry: each session has a task for its end. Active sessions are touched again and again, which postpones
+//! the end, so almost no task is delivered. What a touch leaves behind shows in the bytes of the store.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -17,7 +17,7 @@ use crate::heap;
 
 /// A session's life, longer than the run.
 const LIFE: Duration = Duration::from_secs(600);
-/// One session in so many ends: its last touch puts its end there.
+/// One session in this many ends: its last touch sets its end.
 const ENDING: u32 = 1_000;
 const ENDS_AFTER: Duration = Duration::from_millis(500);
 
@@ -67,7 +67,7 @@ enum Touch {
     Move,
 }
 
-/// Touches all sessions, round after round, until a time; each at least once. How many touches that were.
+/// Touches all sessions, in rounds, until a time; each at least once. Returns the number of touches.
 async fn touch_all(scene: &Scene<'_>, drive: &Drive, touch: Touch, until: Instant) -> Result<u64, Failure> {
     let (next, touches, tasks) = (AtomicU64::new(0), AtomicU64::new(0), drive.ledger().len());
     let batches = u64::from(tasks.div_ceil(BATCH as u32));
@@ -86,13 +86,14 @@ async fn touch_all(scene: &Scene<'_>, drive: &Drive, touch: Touch, until: Instan
             touches.fetch_add(sessions.len() as u64, Ordering::Relaxed);
         }
     };
-    // No more callers than batches: two that touch one session at a time would each know only half of what became of it.
+    // No more callers than batches: two callers that touch one session at a time would each see only some of the
+    // answers.
     let callers = u64::from(scene.args.producers).min(batches);
     try_join_all((0..callers).map(|_| caller())).await?;
     Ok(touches.into_inner())
 }
 
-/// Puts the end of sessions to then.
+/// Sets the end of sessions.
 async fn move_to(drive: &Drive, sessions: &[u32], after: Duration) -> Result<(), Failure> {
     let not_before = Instant::now() + after;
     if after < LIFE {

@@ -1,4 +1,4 @@
-//! Steady: first nothing to do with a thousand tasks pending, then 200 tasks a second, then the highest rate that is in time.
+//! Steady: first idle with a thousand pending tasks, then 200 tasks per second, then the highest rate that is in time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use crate::exit::Failure;
 const RATE: u32 = 200;
 const IDLE_TASKS: u32 = 1_000;
 const IDLE_DELAY: Duration = Duration::from_secs(3_600);
-/// What goes on behind the scenes after the tasks were scheduled ends by then.
+/// Time after which background work of the server after scheduling has ended.
 const SETTLED: Duration = Duration::from_millis(500);
 const IDLE: Duration = Duration::from_secs(2);
 
-/// In time is who has this lateness at p99.
+/// A rate is in time if its p99 lateness is below this.
 const IN_TIME_MS: f64 = 50.0;
-/// How long each rate is tried.
+/// Duration of the trial of a rate.
 const TRIAL: Duration = Duration::from_secs(1);
 /// The rates that are tried.
 const RATES: (u32, u32) = (250, 512_000);
@@ -38,7 +38,7 @@ pub(super) async fn play(scene: &Scene<'_>) -> Result<Run, Failure> {
     Ok(run)
 }
 
-/// What the server does while nobody wants anything.
+/// Measures what the server does while idle.
 async fn idle(scene: &Scene<'_>, run: &mut Run) -> Result<(), Failure> {
     let Some(pid) = scene.store.pid() else { return Ok(()) };
     scene.show.step("idle");
@@ -46,7 +46,8 @@ async fn idle(scene: &Scene<'_>, run: &mut Run) -> Result<(), Failure> {
     let _crew = Crew::begin(&drive, 1).await?;
     drive.schedule(0..IDLE_TASKS, 1, When::In(IDLE_DELAY)).await?;
     sleep(SETTLED).await;
-    // Asking costs commands, too: as much between the second and third look as between the first and second.
+    // Reading the counters costs commands, too: as many between the second and third reading as between the first and
+    // second.
     let before = [scene.store.commands().await, scene.store.commands().await];
     let (cpu, begun) = (server_cpu(pid), Instant::now());
     sleep(IDLE).await;
@@ -59,7 +60,7 @@ async fn idle(scene: &Scene<'_>, run: &mut Run) -> Result<(), Failure> {
     scene.store.clear(drive.queue.name()).await
 }
 
-/// 200 a second.
+/// 200 tasks per second.
 async fn steady(scene: &Scene<'_>, run: &mut Run) -> Result<Arc<Drive>, Failure> {
     let tasks = (f64::from(RATE) * scene.args.duration.as_secs_f64()) as u32;
     let drive = Arc::new(scene.drive(tasks.clamp(1, scene.tasks())).await?);
@@ -67,7 +68,7 @@ async fn steady(scene: &Scene<'_>, run: &mut Run) -> Result<Arc<Drive>, Failure>
     let pace = Pace { begins: Instant::now() + SETTLED, rate: RATE, ahead: LEAD };
     let mut bare = Bare::default();
     bare.sleep(pace.instants(drive.ledger().len()));
-    scene.show.watch("200 a second", &drive, u64::from(drive.ledger().len()));
+    scene.show.watch("200 per second", &drive, u64::from(drive.ledger().len()));
     drive.stream(0..drive.ledger().len(), pace, scene.args.producers, |_, _| {}).await?;
     crew.finish(&drive).await?;
     take_lateness(run, &drive, bare).await;
@@ -75,7 +76,7 @@ async fn steady(scene: &Scene<'_>, run: &mut Run) -> Result<Arc<Drive>, Failure>
     Ok(drive)
 }
 
-/// Doubles the rate until it is too much, and halves the gap then; a later run begins where the one before has ended.
+/// Doubles the rate until it is too high, and then halves the gap. A later run begins where the previous one has ended.
 async fn search(scene: &Scene<'_>, run: &mut Run, drive: &Drive) -> Result<(), Failure> {
     let highest = RATES.1.min((f64::from(scene.tasks()) / TRIAL.as_secs_f64()) as u32).max(RATES.0);
     let (mut good, mut bad) = (0, None);
@@ -85,7 +86,7 @@ async fn search(scene: &Scene<'_>, run: &mut Run, drive: &Drive) -> Result<(), F
             good = rate;
             if rate == highest {
                 run.remarks.push(format!(
-                    "{} tasks a second is the highest rate that is tried",
+                    "{} tasks per second is the highest rate that is tried",
                     HumanCount(u64::from(highest))
                 ));
             }
@@ -106,16 +107,16 @@ async fn search(scene: &Scene<'_>, run: &mut Run, drive: &Drive) -> Result<(), F
     Ok(())
 }
 
-/// Tries a rate for a moment.
+/// Tries a rate for a short time.
 async fn is_in_time(scene: &Scene<'_>, run: &mut Run, drive: &Drive, rate: u32) -> Result<bool, Failure> {
     let tasks = (f64::from(rate) * TRIAL.as_secs_f64()) as u32;
     let drive = Arc::new(scene.again(drive, tasks));
     let crew = Crew::begin(&drive, scene.args.producers).await?;
-    scene.show.watch(&format!("{rate} a second"), &drive, u64::from(tasks));
+    scene.show.watch(&format!("{rate} per second"), &drive, u64::from(tasks));
     let pace = Pace { begins: Instant::now(), rate, ahead: LEAD };
     let behind = drive.stream(0..tasks, pace, scene.args.producers, |_, _| {}).await?;
     crew.finish(&drive).await?;
     scene.judge(&drive, run);
-    // Who could not even hand them in at this rate was not asked for it.
+    // If scheduling could not keep this rate, the store was not tested at it, so the rate is not in time.
     Ok(behind < LEAD && quantile_ms(&drive.late.measured().0, 0.99) < IN_TIME_MS)
 }
