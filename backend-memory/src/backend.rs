@@ -1,4 +1,4 @@
-//! The trait on memory: what each method does stands in `ops`.
+//! Implements `DelayBackend` in memory. Each method calls a function in `ops`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use crate::ops::claim::MemorySubscription;
 use crate::ops::{admin, change, dead, look, schedule, settle};
 use crate::queues::Queues;
 
-/// A delay queue in this process's memory.
+/// Delay queues in the memory of this process. Tasks do not survive the process.
 ///
-/// Tasks do not survive the process. Cloning is done by sharing it in an `Arc`.
+/// To share the backend, wrap it in an `Arc`.
 #[derive(Debug)]
 pub struct MemoryBackend {
     queues: Arc<Queues>,
