@@ -25,13 +25,13 @@ pub struct MemoryBackend {
 }
 
 impl MemoryBackend {
-    /// With the default limits and the real clocks.
+    /// Creates a backend with the default limits and the real clocks.
     #[must_use]
     pub fn new() -> Self {
         Self::with_config(MemoryConfig::default())
     }
 
-    /// With one's own limits or clock.
+    /// Creates a backend with a custom configuration.
     #[must_use]
     pub fn with_config(config: MemoryConfig) -> Self {
         Self { queues: Arc::new(Queues::new(&config)), operations: Operations::default() }
