@@ -1,14 +1,14 @@
-//! Storage with stable indices that gives its memory back.
+//! Storage with stable indices that frees unused memory.
 //!
-//! A slab of one growing `Vec` never shrinks, and copies everything when it grows. Here places lie in pages: growing
-//! allocates one page, and a page whose last value leaves goes back to the allocator, but for one that is kept so that a
-//! queue around empty does not allocate on every task.
+//! A slab in one growing `Vec` never shrinks, and copies everything when it grows. This storage consists of pages:
+//! growing allocates one page, and a page is freed when its last value is removed. One empty page is kept, so that a
+//! queue that is often empty does not allocate for every task.
 
-/// A fixed number of places, of which some are vacant; its memory comes and goes.
+/// A fixed number of places, of which some are vacant. Its memory is allocated and freed on demand.
 pub(crate) trait Page: Default {
     /// What all pages of a kind share, such as the size of a place.
     type Shape: Copy;
-    /// Whether one more fits, perhaps after memory was taken.
+    /// Whether one more value fits, possibly after an allocation.
     fn has_room(&self, shape: Self::Shape) -> bool;
     /// How many places are occupied.
     fn used(&self) -> usize;
@@ -16,12 +16,13 @@ pub(crate) trait Page: Default {
     fn has_memory(&self) -> bool;
 }
 
-/// Pages, and which of them have room.
+/// Pages, and which of them have vacant places.
 ///
 /// Invariants:
-/// 1. A page that has room is in `open` once, and so is one without memory; a full one may be, and is dropped from the
-///    list when it is met. `listed` says which are. An index beyond the last page is left over from a page that is gone:
-///    it goes when it is met too, and no page is made while any is left.
+/// 1. A page with vacant places is in `open` once, and so is a page without memory. A full page may be in it, and is
+///    removed from the list when it is found there. `listed` says which pages are in the list. An index beyond the last
+///    page is left over from a removed page. It is also removed when it is found, and no page is added while any is
+///    left.
 /// 2. `idle` is the number of pages that have memory and no occupied place; it is at most 1 outside of a call.
 #[derive(Debug)]
 pub(crate) struct Pages<P> {
@@ -57,7 +58,7 @@ impl<P: Page> Pages<P> {
         self.pages.get_mut(page).map(|listed| &mut listed.page)
     }
 
-    /// A page with room, in which the caller occupies a place at once, and its number.
+    /// A page with a vacant place, which the caller must occupy at once, and the page's number.
     pub(crate) fn with_room(&mut self, shape: P::Shape) -> (usize, &mut P) {
         let index = self.find_room(shape);
         let page = &mut self.pages[index].page;
@@ -67,7 +68,7 @@ impl<P: Page> Pages<P> {
         (index, page)
     }
 
-    /// Takes note that a place of this page has become vacant.
+    /// Records that a place of this page has become vacant.
     pub(crate) fn vacated(&mut self, index: usize) {
         let Some(listed) = self.pages.get_mut(index) else { return };
         if !listed.listed {
@@ -122,7 +123,7 @@ pub(crate) const NONE: u16 = u16::MAX;
 
 const PLACES: usize = 512;
 
-/// Values of one type, each at an index of its own until it is removed.
+/// Values of one type. Each has its own index until it is removed.
 #[derive(Debug)]
 pub(crate) struct Arena<T> {
     pages: Pages<ValuePage<T>>,
@@ -171,7 +172,7 @@ impl<T> Arena<T> {
         self.len
     }
 
-    /// One past the highest index in use: what a scan goes up to.
+    /// One past the highest index in use: the end of a scan.
     pub(crate) fn end(&self) -> u32 {
         (self.pages.len() * PLACES) as u32
     }
@@ -205,7 +206,8 @@ impl<T> Arena<T> {
                 place
             }
             None => {
-                // The first page grows as needed, so that a small queue stays small; later ones are taken whole.
+                // The first page grows as needed, so that a small queue stays small. Later pages are allocated as a
+                // whole.
                 if index > 0 && page.places.capacity() == 0 {
                     page.places.reserve_exact(PLACES);
                 }

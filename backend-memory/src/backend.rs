@@ -1,4 +1,4 @@
-//! The trait on memory: what each method does stands in `ops`.
+//! Implements `DelayBackend` in memory. Each method calls a function in `ops`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use crate::ops::claim::MemorySubscription;
 use crate::ops::{admin, change, dead, look, schedule, settle};
 use crate::queues::Queues;
 
-/// A delay queue in this process's memory.
+/// Delay queues in the memory of this process. Tasks do not survive the process.
 ///
-/// Tasks do not survive the process. Cloning is done by sharing it in an `Arc`.
+/// To share the backend, wrap it in an `Arc`.
 #[derive(Debug)]
 pub struct MemoryBackend {
     queues: Arc<Queues>,
@@ -25,13 +25,13 @@ pub struct MemoryBackend {
 }
 
 impl MemoryBackend {
-    /// With the default limits and the real clocks.
+    /// Creates a backend with the default limits and the real clocks.
     #[must_use]
     pub fn new() -> Self {
         Self::with_config(MemoryConfig::default())
     }
 
-    /// With one's own limits or clock.
+    /// Creates a backend with a custom configuration.
     #[must_use]
     pub fn with_config(config: MemoryConfig) -> Self {
         Self { queues: Arc::new(Queues::new(&config)), operations: Operations::default() }

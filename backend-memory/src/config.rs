@@ -1,4 +1,4 @@
-//! How a memory backend is set up, and what it can do then.
+//! The configuration of a memory backend, and its capabilities.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use delayline_core::{
 use crate::operations;
 use crate::store::DELAY_MAX;
 
-/// Limits and clock of a [`MemoryBackend`](crate::MemoryBackend).
+/// Configuration of a [`MemoryBackend`](crate::MemoryBackend): limits and clock.
 #[derive(Clone, Debug)]
 pub struct MemoryConfig {
     pub(crate) max_tasks: u64,
@@ -23,7 +23,8 @@ pub struct MemoryConfig {
 }
 
 impl Default for MemoryConfig {
-    /// 16 million tasks, 4 GiB, 10,000 queues, 100,000 dead letters a queue, 1 MiB a payload, the real clocks.
+    /// At most 16 million tasks, 4 GiB, 10,000 queues, 100,000 dead letters in each queue and 1 MiB in each payload;
+    /// the real clocks.
     fn default() -> Self {
         Self {
             max_tasks: 16_000_000,
@@ -38,62 +39,70 @@ impl Default for MemoryConfig {
 }
 
 impl MemoryConfig {
-    /// The most tasks in all queues together, dead letters included; beyond it `schedule` answers `Full`.
+    /// Maximum number of tasks in all queues together, including dead letters. Default: 16 million.
+    ///
+    /// Beyond it, `schedule` returns [`Full`](ErrorKind::Full).
     #[must_use]
     pub fn max_tasks(mut self, tasks: u64) -> Self {
         self.max_tasks = tasks;
         self
     }
 
-    /// The most bytes in all queues together: payloads, 64 for each task, and for one with a key of its own, a group,
-    /// headers, an expiry, a payload over 1 KiB or a failed attempt, those texts and 160 more, as for each dead letter. The
-    /// texts of failures may go beyond it.
+    /// Maximum number of bytes in all queues together. Default: 4 GiB.
+    ///
+    /// A task counts its payload and 64 bytes. A task with a custom id, a group, headers, an expiry, a payload over 1
+    /// KiB or a failed attempt also counts the texts of these and 160 bytes more, and so does every dead letter. Beyond
+    /// the limit, `schedule` returns [`Full`](ErrorKind::Full). The texts of failures may exceed the limit.
     #[must_use]
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// The most queues that hold anything.
+    /// Maximum number of queues that hold anything. Default: 10,000.
     #[must_use]
     pub fn max_queues(mut self, queues: usize) -> Self {
         self.max_queues = queues;
         self
     }
 
-    /// The most dead letters in a queue; beyond it the oldest are dropped, and counted in `stats`.
+    /// Maximum number of dead letters in each queue. Default: 100,000.
+    ///
+    /// Beyond it, the backend drops the oldest and counts them in `stats`.
     #[must_use]
     pub fn dead_letters_max(mut self, letters: usize) -> Self {
         self.dead_letters_max = letters;
         self
     }
 
-    /// The largest payload, in bytes.
+    /// Maximum size of a payload, in bytes. Default: 1 MiB.
     #[must_use]
     pub fn payload_bytes_max(mut self, bytes: usize) -> Self {
         self.payload_bytes_max = bytes;
         self
     }
 
-    /// Another clock, such as [`TestClock`](delayline_core::TestClock).
+    /// Clock, such as [`TestClock`](delayline_core::TestClock). Default: the real clocks.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Makes the ids it gives depend on this number and the clock alone.
+    /// Seed of the ids that the backend generates: with a seed, they depend only on it and the clock. Default: none.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// Reads a URL: `memory:`, or with options such as `memory:?max_tasks=1000&max_bytes=1000000`. The options are
-    /// `max_tasks`, `max_bytes`, `max_queues`, `dead_letters_max` and `payload_bytes_max`, each a whole number.
+    /// Parses a URL: `memory:`, or with options such as `memory:?max_tasks=1000&max_bytes=1000000`.
+    ///
+    /// The options are `max_tasks`, `max_bytes`, `max_queues`, `dead_letters_max` and `payload_bytes_max`, each a whole
+    /// number. Each one is documented at the method of the same name.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) for anything else.
+    /// [`Config`](ErrorKind::Config) for a malformed URL or an unknown option.
     pub fn from_url(url: &str) -> Result<Self> {
         let bad = |what: String| Err(Error::new(ErrorKind::Config, what));
         let Some(rest) = url.strip_prefix("memory:") else {
@@ -103,7 +112,11 @@ impl MemoryConfig {
         let options = match rest.split_once('?') {
             None if rest.is_empty() || rest == "//" => return Ok(config),
             Some(("" | "//", options)) => options,
-            _ => return bad("a memory URL is `memory:` or `memory:?option=number&...`; it has no host or path".into()),
+            _ => {
+                return bad(
+                    "invalid memory URL: use `memory:` or `memory:?option=number&...`, with no host or path".into()
+                );
+            }
         };
         for option in options.split('&').filter(|option| !option.is_empty()) {
             let (name, value) = option.split_once('=').unwrap_or((option, ""));
@@ -128,19 +141,19 @@ impl MemoryConfig {
         Ok(config)
     }
 
-    /// What a backend with these limits can do.
+    /// The capabilities of a backend with this configuration.
     pub(crate) fn capabilities(&self) -> Capabilities {
         let mut caps = Capabilities::minimal("memory");
         caps.durability = Durability::Process;
         caps.order = Order::Exact;
         caps.delay_max = DELAY_MAX;
-        // What tokio's timer adds: it counts whole milliseconds and rounds up.
+        // The delay of tokio's timer, which counts whole milliseconds and rounds up.
         caps.lateness = Duration::from_millis(2);
         caps.lease_max = Duration::from_secs(24 * 3600);
         caps.lease_hold = LeaseHold::Store;
         caps.payload_bytes_max = self.payload_bytes_max;
         caps.batch_max = 1_000_000;
-        // No notification is ever lost within a process; tasks that wait for the wall clock are looked at every 30 s.
+        // No notification is lost within a process. Tasks that wait for the wall clock are checked every 30 s.
         caps.fallback_poll_interval = Duration::from_secs(3600);
         caps.operation_window = operations::WINDOW;
         caps.extend = Support::Definite;

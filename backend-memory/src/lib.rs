@@ -1,5 +1,7 @@
 //! The in-memory backend of delayline: a hierarchical hashed timing wheel with exact order, leases, groups and dead
-//! letters. It is what tests run on, with time under their control, and what a single process needs.
+//! letters. Use it for tests, which can control its clock, and for applications of a single process.
+//!
+//! To set it up, see [`MemoryConfig`].
 //!
 //! ```
 //! use std::time::Duration;
@@ -24,20 +26,20 @@
 //! # Ok(()) }
 //! ```
 //!
-//! | room | what is in it |
+//! | module | contents |
 //! |---|---|
-//! | `backend` | the trait, thin |
-//! | `config` | limits and clock, and what a backend with these can do |
-//! | `ops` | what each method does: checks, then bounded pieces of work under a queue's lock |
-//! | `notify` | what wakes the subscriptions of a queue |
+//! | `backend` | the implementation of `DelayBackend`; each method calls `ops` |
+//! | `config` | limits and clock; URL parsing; capabilities |
+//! | `ops` | the trait's operations: checks, then bounded pieces of work under a queue's lock |
+//! | `notify` | wakes the subscriptions of a queue |
 //! | `queues` | all queues, and their locks |
-//! | `room` | how much they may hold, and hold |
-//! | `store` | one queue as a synchronous state machine, given the time |
-//! | `wheel` | the timing wheel, of keys alone |
-//! | `arena` | storage with stable indices that gives memory back |
+//! | `room` | the limits of all queues together, and what they hold |
+//! | `store` | one queue as a synchronous state machine that is given the time |
+//! | `wheel` | the timing wheel, which contains keys only |
+//! | `arena` | storage with stable indices that frees unused memory |
 //! | `payloads` | small payloads, packed by size |
-//! | `now` | one reading of both clocks, and how their times compare |
-//! | `operations` | changes that may be repeated |
+//! | `now` | one reading of both clocks, and the comparison of their times |
+//! | `operations` | changes with operation ids, which may be repeated |
 
 mod arena;
 mod backend;

@@ -1,12 +1,13 @@
-//! How a queue wakes the subscriptions that wait for it. A notification that comes between a claim and its wait is kept.
+//! Wakes the subscriptions that wait for a queue. A notification that arrives between a claim and the following wait is
+//! kept.
 
 use tokio::sync::watch;
 
-/// A queue's end.
+/// The sender, owned by a queue.
 #[derive(Debug)]
 pub(crate) struct Notifier(watch::Sender<()>);
 
-/// A subscription's end. Remembers the last notification that it has seen.
+/// The receiver, owned by a subscription. It remembers the last notification that it has seen.
 #[derive(Debug)]
 pub(crate) struct Listener(watch::Receiver<()>);
 
@@ -15,7 +16,7 @@ impl Notifier {
         Self(watch::channel(()).0)
     }
 
-    /// Wakes every listener that waits, and keeps those awake that are about to.
+    /// Wakes every waiting listener. A listener that is about to wait returns at once.
     pub(crate) fn notify(&self) {
         self.0.send_replace(());
     }
@@ -26,8 +27,8 @@ impl Notifier {
 }
 
 impl Listener {
-    /// Takes what came so far as seen: a claim does it before it looks, so that what comes while it looks is seen again
-    /// rather than missed.
+    /// Marks all notifications so far as seen. A claim calls this before it looks for tasks, so that a notification
+    /// that arrives meanwhile wakes the next wait.
     pub(crate) fn see(&mut self) {
         self.0.borrow_and_update();
     }

@@ -1,4 +1,4 @@
-//! One reading of both clocks, and the line on which their times are compared.
+//! One reading of both clocks, and the timeline on which their times are compared.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use delayline_core::{Clock, Timestamp};
 
-/// How far the wall clock may drift against monotonic time before monotonic due times are shown anew. Below it they keep
-/// the wall time they were first shown with, to the millisecond.
+/// Maximum drift between the wall clock and monotonic time before the wall-clock times of monotonic due times are
+/// recalculated. Up to this drift, they stay the same to the millisecond.
 const OFFSET_TOLERANCE_MS: i64 = 2;
 
-/// The last instant that the wheel knows: a clock beyond it stands still.
+/// The last instant that the wheel can represent. A clock beyond it stands still.
 const US_MAX: u64 = crate::wheel::Key::MAX_DUE_MS * 1000;
 
 /// One reading of both clocks.
@@ -50,8 +50,8 @@ impl Now {
         self.wall_us / 1000
     }
 
-    /// The monotonic millisecond that is `delay` from now, rounded up so that nothing is early; for no delay, the
-    /// running one, so that what is due at once can be claimed at once.
+    /// The monotonic millisecond that is `delay` from now, rounded up so that no task is early. For no delay, the
+    /// current millisecond, so that the task can be claimed at once.
     pub(crate) fn mono_after(self, delay: Duration) -> u64 {
         if delay.is_zero() {
             return self.mono_ms();
@@ -66,30 +66,30 @@ impl Now {
         place.ms <= if place.wall { self.wall_ms() } else { self.mono_ms() }
     }
 
-    /// Whether the clock of a place has left its millisecond behind.
+    /// Whether the clock of a place is past its millisecond.
     pub(crate) fn passed(self, place: Place) -> bool {
         place.ms < if place.wall { self.wall_ms() } else { self.mono_ms() }
     }
 
-    /// How long until its clock reaches a place.
+    /// Time until the clock of a place reaches it.
     pub(crate) fn until(self, place: Place) -> Duration {
         let now_us = if place.wall { self.wall_us } else { self.mono_us };
         Duration::from_micros((place.ms.saturating_mul(1000)).saturating_sub(now_us))
     }
 
-    /// How long since its clock reached a place.
+    /// Time since the clock of a place reached it.
     pub(crate) fn since(self, place: Place) -> Duration {
         let now_us = if place.wall { self.wall_us } else { self.mono_us };
         Duration::from_micros(now_us.saturating_sub(place.ms.saturating_mul(1000)))
     }
 
-    /// The place on the one line that orders both kinds: wall-clock milliseconds.
+    /// The place on the common timeline of both clocks: wall-clock milliseconds.
     pub(crate) fn line_ms(self, place: Place) -> i64 {
         let ms = i64::try_from(place.ms).unwrap_or(i64::MAX);
         if place.wall { ms } else { ms.saturating_add(self.offset_ms) }
     }
 
-    /// The place as people read it.
+    /// The place as a timestamp.
     pub(crate) fn shown(self, place: Place) -> Timestamp {
         Timestamp::from_unix_millis(self.line_ms(place))
     }
@@ -114,7 +114,7 @@ impl TimeBase {
         let wall_us = u64::try_from(self.clock.wall().unix_micros()).unwrap_or(0).min(US_MAX);
         let measured = (wall_us as i64).saturating_sub(mono_us as i64).div_euclid(1000);
         let mut offset_ms = self.offset_ms.load(Ordering::Relaxed);
-        // A thread that was stopped between the two readings has measured its pause.
+        // If the thread was suspended between the two readings, the difference includes its pause.
         let paused = || self.clock.monotonic().as_micros().saturating_sub(u128::from(mono_us)) > 1_000;
         let unknown = offset_ms == i64::MIN;
         if measured.saturating_sub(offset_ms).abs() > OFFSET_TOLERANCE_MS && (unknown || !paused()) {

@@ -1,4 +1,4 @@
-//! Changes that were given an operation id: how far they came, so that repeating one changes no task twice.
+//! Progress of changes with operation ids, so that a repeated change changes no task twice.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,10 +13,10 @@ use parking_lot::Mutex;
 use crate::now::Now;
 use crate::store::GroupWalk;
 
-/// How long an operation is remembered after it was last heard of.
+/// Time for which an operation is remembered after its last use.
 pub(crate) const WINDOW: Duration = Duration::from_secs(60);
 
-/// The most that is remembered: one for an operation, and one for each answer that it holds.
+/// Maximum size of the memory: an operation counts one, and each stored answer counts one.
 const WEIGHT_MAX: usize = 2_000_000;
 
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ pub(crate) struct Operations(Arc<Mutex<Table>>);
 struct Table {
     records: HashMap<OperationId, Record>,
     weight: usize,
-    /// When it is worth looking for what is past its window again.
+    /// Time of the next search for expired operations.
     look_at_us: u64,
 }
 
@@ -38,41 +38,41 @@ struct Record {
     state: State,
 }
 
-/// What an operation id was given to.
+/// The change that an operation id stands for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct What {
     queue: QueueName,
     action: Action,
-    /// Of the group's name, or of all tasks: two changes of one id that differ only here are told apart by it.
+    /// Hash of the group's name, or of all tasks. It distinguishes two changes with the same id that differ only here.
     selected: u64,
     answers: usize,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Somebody is at it.
+    /// A caller is running it.
     Running,
-    /// It was dropped on the way.
+    /// Its caller was dropped before the end.
     Stopped(Progress),
     Done(Changed),
 }
 
-/// How far a change has come.
+/// The progress of a change.
 #[derive(Debug)]
 pub(crate) enum Progress {
     Tasks(Vec<Result<ChangeOutcome>>),
     Group(GroupWalk),
 }
 
-/// What a change finds when it begins.
+/// The state of an operation when a change begins.
 pub(crate) enum Begun {
-    /// It is new, or goes on from here.
+    /// It is new, or continues from here.
     Run(Running),
-    /// It was done already.
+    /// It is already done.
     Done(Changed),
 }
 
-/// A change at work. Dropped unfinished, it leaves its progress for a repetition.
+/// A running change. If it is dropped before its end, it stores its progress for a repeated call.
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) progress: Progress,
@@ -81,7 +81,7 @@ pub(crate) struct Running {
 
 impl What {
     fn of(queue: &QueueName, select: &Select, change: &Change) -> Self {
-        // The same keys in every process run: it need only tell apart, not withstand anybody.
+        // Fixed keys, the same in every run: the hash must only distinguish, not resist attacks.
         let mut hasher = DefaultHasher::new();
         let answers = match select {
             Select::Group(name) => {
@@ -92,7 +92,7 @@ impl What {
                 tasks.iter().for_each(|task| (&task.id, &task.receipt).hash(&mut hasher));
                 tasks.len()
             }
-            // It is refused before it begins.
+            // Refused before it begins.
             _ => 0,
         };
         Self { queue: queue.clone(), action: change.action, selected: hasher.finish(), answers }
@@ -116,7 +116,10 @@ impl Operations {
         let until_us = now.mono_us + WINDOW.as_micros() as u64;
         let progress = match table.records.get_mut(&id) {
             Some(record) if record.what != what => {
-                return Err(Error::new(ErrorKind::Invalid, format!("operation {id} was another change")));
+                return Err(Error::new(
+                    ErrorKind::Invalid,
+                    format!("operation id {id} was used for a different change: use a new id"),
+                ));
             }
             Some(record) => {
                 record.until_us = until_us;
@@ -146,7 +149,7 @@ impl Operations {
 }
 
 impl Table {
-    /// Forgets what is past its window, once a second and when room is wanted: the look costs a look at each.
+    /// Forgets expired operations, at most once a second, and when room is needed: it visits every operation.
     fn forget_old(&mut self, now: Now, wanted: usize) {
         if now.mono_us < self.look_at_us && self.weight + wanted <= WEIGHT_MAX {
             return;
@@ -166,7 +169,7 @@ impl Table {
 }
 
 impl Running {
-    /// Remembers the answer, and gives it.
+    /// Stores the answer and returns it.
     pub(crate) fn finish(mut self, now: Now) -> Changed {
         let changed = match std::mem::replace(&mut self.progress, Progress::Tasks(Vec::new())) {
             Progress::Group(walk) => walk.changed,

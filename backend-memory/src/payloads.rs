@@ -1,22 +1,21 @@
 //! Small payloads, packed by size.
 //!
-//! A payload that waits for a month in a block of the allocator's own costs a header, and freeing a million of them in
-//! due order rather than in the order they came is most of an allocator's worst case: measured, it was a third of the
-//! cost of a task's way. So small payloads are copied into pages of places of their size, rounded up to 8 bytes, and
-//! large ones stay what they are.
+//! A separate heap block for each payload costs a header. And freeing a million blocks in due order, not in the order
+//! of allocation, is close to an allocator's worst case: measured, it was a third of the cost of a task. So small
+//! payloads are copied into pages of slots of their size, rounded up to 8 bytes. Large payloads are kept as they are.
 
 use crate::arena::{NONE, Page, Pages};
 
-/// The largest payload kept here. Copying one this large at delivery costs less than sharing it.
+/// Maximum size of a payload that is kept here. Copying one of this size at delivery costs less than sharing it.
 pub(crate) const SMALL_BYTES_MAX: usize = 1024;
 
 const ROUND: usize = 8;
 const PAGE_BYTES: usize = 16 * 1024;
 
-/// An empty store keeps a page of each of so many sizes.
+/// Number of sizes for which an empty store keeps a page.
 const KEPT_CLASSES_MAX: usize = 2;
 
-/// Where a payload is: in the class of its length, at an index.
+/// The location of a payload: an index in the class of its length.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PayloadAt {
     pub(crate) index: u32,
@@ -114,14 +113,14 @@ impl Payloads {
         page.and_then(|page| page.bytes.get(start..start + len)).unwrap_or_default()
     }
 
-    /// Frees what an empty store keeps for the next payloads, if that is more than a little.
+    /// Frees the pages that an empty store keeps for the next payloads, if they are more than a few.
     pub(crate) fn trim(&mut self) {
         if self.classes.iter().filter(|pages| pages.len() > 0).count() > KEPT_CLASSES_MAX {
             self.classes = Vec::new();
         }
     }
 
-    /// Removes a payload that is here.
+    /// Removes a stored payload.
     pub(crate) fn remove(&mut self, at: PayloadAt) {
         let class = class_of(usize::from(at.len));
         let shape = shape_of(class);

@@ -1,7 +1,7 @@
-//! All queues of a backend, which its subscriptions share with it: their locks, and the time they go by.
+//! All queues of a backend, shared with its subscriptions: their locks, and their clock.
 //!
-//! Locks are taken in one order, the registry before a queue, and none is held over an await point or while waking
-//! anybody. A queue that holds nothing is forgotten, so that names used once cost nothing for ever.
+//! Locks are taken in one order: the registry before a queue. No lock is held over an await point or while a
+//! subscription is woken. An empty queue is forgotten, so that names that were used once cost no memory.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,12 +30,12 @@ pub(crate) struct Queues {
 #[derive(Debug)]
 struct Registry {
     queues: HashMap<QueueName, Arc<QueueSlot>>,
-    /// What queues that were forgotten had reached.
+    /// The counters that forgotten queues had reached.
     floors: Floors,
     rng: fastrand::Rng,
 }
 
-/// One queue, and what wakes its subscriptions.
+/// One queue, and the notifier of its subscriptions.
 pub(crate) struct QueueSlot {
     pub(crate) name: QueueName,
     store: Mutex<Store>,
@@ -73,19 +73,19 @@ impl Queues {
         Ok(())
     }
 
-    /// Runs `work` on a queue, which is made if it is not there.
+    /// Runs `work` on a queue. Creates the queue if it does not exist.
     pub(crate) fn on_queue<R>(&self, name: &QueueName, work: impl FnOnce(&mut Store) -> R) -> Result<R> {
         loop {
             let slot = self.slot(name)?;
             let store = slot.store.lock();
-            // Forgotten between the look-up and the lock: look again.
+            // The queue was forgotten between the look-up and the lock: look it up again.
             if !store.retired {
                 return Ok(self.work_on(&slot, store, work));
             }
         }
     }
 
-    /// Runs `work` on a queue that is there; `None` if it is not, and so holds nothing.
+    /// Runs `work` on a queue if it exists; `None` if it does not, and so is empty.
     pub(crate) fn on_existing<R>(&self, name: &QueueName, work: impl FnOnce(&mut Store) -> R) -> Result<Option<R>> {
         loop {
             self.open()?;
@@ -97,7 +97,7 @@ impl Queues {
         }
     }
 
-    /// Runs `work` on the queue of a subscription, which is there for as long as the subscription.
+    /// Runs `work` on the queue of a subscription, which exists as long as the subscription.
     pub(crate) fn on_slot<R>(&self, slot: &QueueSlot, work: impl FnOnce(&mut Store) -> R) -> R {
         self.work_on(slot, slot.store.lock(), work)
     }
@@ -106,7 +106,8 @@ impl Queues {
         let done = work(&mut store);
         let (notification, moved, idle) = (store.take_notification(), store.take_moved(), store.is_idle());
         if store.take_long() {
-            // In the plain way a thread that does one long piece of work after another can keep others out for long.
+            // With an unfair unlock, a thread that does one long piece of work after another could block others for
+            // long.
             MutexGuard::unlock_fair(store);
         } else {
             drop(store);
@@ -140,7 +141,7 @@ impl Queues {
         self.on_slot(slot, |store| store.subscriptions -= 1);
     }
 
-    /// The queues that hold or are something, by name.
+    /// The queues that [`queues`](delayline_core::DelayBackend::queues) lists, by name.
     pub(crate) fn names(&self) -> Result<Vec<QueueName>> {
         self.open()?;
         let slots: Vec<_> = self.registry.read().queues.values().cloned().collect();
@@ -159,12 +160,12 @@ impl Queues {
             Store::new(self.now(), Floors::default(), self.dead_letters_max, &mut registry.rng)
         };
         let old = self.on_slot(&slot, |store| store.replace_with(fresh));
-        // A million tasks take their time to count and free: not under the lock.
+        // Counting and freeing a million tasks takes time, so do it outside the lock.
         self.room.release(old.usage());
         Ok(())
     }
 
-    /// Closes everything: subscriptions wake and find it closed, and the tasks are freed.
+    /// Closes everything: wakes the subscriptions, which find it closed, and frees the tasks.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         let queues = std::mem::take(&mut self.registry.write().queues);
@@ -178,7 +179,7 @@ impl Queues {
         }
     }
 
-    /// Forgets a queue, if it is still as idle as it was.
+    /// Forgets a queue, if it is still idle.
     fn forget(&self, slot: &QueueSlot) {
         let mut registry = self.registry.write();
         let mut store = slot.store.lock();
@@ -196,14 +197,14 @@ impl Queues {
         }
     }
 
-    /// The queue, made if it is not there.
+    /// The queue. Creates it if it does not exist.
     fn slot(&self, name: &QueueName) -> Result<Arc<QueueSlot>> {
         self.open()?;
         if let Some(slot) = self.registry.read().queues.get(name) {
             return Ok(slot.clone());
         }
         let mut registry = self.registry.write();
-        // Closing empties the registry under the same lock, so that nothing is put into it afterwards.
+        // `close` empties the registry under the same lock, so nothing is added to it afterwards.
         self.open()?;
         if let Some(slot) = registry.queues.get(name) {
             return Ok(slot.clone());

@@ -1,4 +1,4 @@
-//! How much the store may hold and holds, over all queues.
+//! The limits of the store, and what it holds, over all queues.
 
 use delayline_core::Result;
 
@@ -20,11 +20,11 @@ impl Room {
         Self { tasks_max: config.max_tasks, bytes_max: config.max_bytes, tasks, bytes }
     }
 
-    /// Room for `wanted`, all of it or nothing, where `leaving` is about to be freed for it.
+    /// Reserves room for `wanted`, all or nothing. `leaving` is about to be freed for it.
     pub(crate) fn reserve(&self, wanted: Usage, leaving: Usage) -> Result<()> {
         let take = |counter: &AtomicU64, by: u64, leaves: u64, max: u64| {
             counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                // What makes nothing larger fits also where burials have gone beyond the limit.
+                // A change that makes nothing larger fits even if dead letters have exceeded the limit.
                 let limit = if leaves > 0 { max.max(used) } else { max };
                 used.checked_add(by).filter(|&after| after.saturating_sub(leaves) <= limit)
             })
@@ -39,13 +39,13 @@ impl Room {
         Ok(())
     }
 
-    /// Counts what left a queue, and what came without being reserved.
+    /// Counts what left a queue, and what was added without a reservation.
     pub(crate) fn moved(&self, (freed, grown): (Usage, Usage)) {
         self.take(grown);
         self.release(freed);
     }
 
-    /// Gives back what left, or was reserved and not used.
+    /// Releases room that was freed, or reserved and not used.
     pub(crate) fn release(&self, freed: Usage) {
         if freed != Usage::default() {
             self.tasks.fetch_sub(freed.tasks, Ordering::Relaxed);

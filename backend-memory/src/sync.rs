@@ -1,4 +1,4 @@
-//! Atomics, which the interleaving tests replace; locks, channels and tasks they replace in their manifests.
+//! Atomics. The interleaving tests replace this module; they replace locks, channels and tasks in their manifests.
 
 #[cfg(delayline_interleaved)]
 pub(crate) use shuttle::sync::atomic;

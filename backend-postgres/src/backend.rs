@@ -1,5 +1,5 @@
-//! The trait on Postgres: each method checks its arguments and hands on to its room. What changes something goes on when its
-//! caller is dropped up to the end of its piece, because a wake-up follows that.
+//! Implements `DelayBackend` on Postgres. Each method calls a function in `ops`. If the caller of a change is dropped,
+//! the change goes on to the end of its current piece, because a notification follows it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,50 +19,53 @@ use crate::start;
 use crate::store::Store;
 use crate::transport::failure::Effect;
 
-/// A delay queue in Postgres, shared by every process that connects to it.
+/// Delay queues in Postgres, shared by all processes that connect with the same schema.
 ///
-/// Sharing it within a process is done in an `Arc`.
+/// To share the backend within a process, wrap it in an `Arc`.
 #[derive(Debug)]
 pub struct PostgresBackend {
     pub(crate) store: Arc<Store>,
 }
 
 impl PostgresBackend {
-    /// The version of the tables that this backend works with.
+    /// Version of the tables that this backend works with.
     pub const SCHEMA_VERSION: i32 = migrate::VERSION;
 
-    /// What makes the tables in a schema, as SQL for `psql`: for applications that may not make tables, and set
-    /// [`migrate`](PostgresConfig::migrate) to off. From version 0, which is nothing, or from an older one to this.
+    /// Returns the SQL, for `psql`, that migrates the tables in a schema from version `from` to the current one.
+    /// Version 0 means that there are no tables.
+    ///
+    /// Use it for applications that may not create tables and turn [`migrate`](PostgresConfig::migrate) off.
     ///
     /// # Errors
-    /// [`Config`](delayline_core::ErrorKind::Config) for a schema's name that can't be one,
-    /// [`Invalid`](delayline_core::ErrorKind::Invalid) for a version that there never was.
+    /// [`Config`](delayline_core::ErrorKind::Config) for an invalid schema name,
+    /// [`Invalid`](delayline_core::ErrorKind::Invalid) for a version that does not exist.
     pub fn schema_sql(schema: &str, from: i32) -> Result<String> {
         migrate::sql(schema, from)
     }
 
-    /// Connects, makes the tables unless they are there, and checks that the server can keep what this backend promises.
+    /// Connects, creates or migrates the tables, and checks that the server supports what this backend promises.
     ///
     /// # Errors
     /// [`Config`](delayline_core::ErrorKind::Config), [`Denied`](delayline_core::ErrorKind::Denied),
-    /// [`Incompatible`](delayline_core::ErrorKind::Incompatible), [`Unavailable`](delayline_core::ErrorKind::Unavailable):
-    /// each says what to do.
+    /// [`Incompatible`](delayline_core::ErrorKind::Incompatible),
+    /// [`Unavailable`](delayline_core::ErrorKind::Unavailable). The message says what to do.
     pub async fn connect(config: PostgresConfig) -> Result<Self> {
         let opened = start::open(&config).await?;
         Ok(Self { store: Arc::new(Store::new(opened.db, opened.notifier, config, opened.durability)) })
     }
 
-    /// Schedules tasks inside the caller's transaction: they are visible, and wake who sleeps, at its commit, and are gone
-    /// with its rollback.
+    /// Schedules tasks inside the caller's transaction. Its commit makes the tasks visible and wakes consumers; its
+    /// rollback removes them.
     ///
-    /// Due times count from the call. A task whose id another open transaction has just scheduled or changed is waited for,
-    /// as with any row in Postgres: the transaction's `lock_timeout` and deadlock detection apply.
+    /// Due times count from this call. If another open transaction has scheduled or changed a task with the same id,
+    /// the call waits for that transaction, as for any locked row in Postgres: the caller's `lock_timeout` and deadlock
+    /// detection apply.
     ///
     /// # Errors
-    /// As of [`DelayBackend::schedule`]. An outer error has aborted the transaction.
+    /// As for [`DelayBackend::schedule`]. An outer error has aborted the transaction.
     ///
     /// # Cancel safety
-    /// Dropped, roll the transaction back: what was sent may have been done.
+    /// A dropped call may have taken effect in the transaction: roll it back.
     pub async fn schedule_in(
         &self,
         connection: &mut PgConnection,
@@ -72,16 +75,17 @@ impl PostgresBackend {
         schedule::schedule_inside(&self.store, connection, queue, tasks).await
     }
 
-    /// Completes tasks inside the caller's transaction, so that what a handler wrote and its task's completion are one.
+    /// Completes tasks inside the caller's transaction, so that the handler's writes and the completion take effect
+    /// together.
     ///
-    /// Until the commit, the leases run on: extend them before, not meanwhile, because the rows are locked.
+    /// The leases keep running until the commit. Extend them before this call: until the commit, their rows are locked.
     ///
     /// # Errors
-    /// Of an item: [`LeaseLost`](delayline_core::ErrorKind::LeaseLost), after which the transaction should be rolled back.
-    /// An outer error has aborted the transaction.
+    /// For an item: [`LeaseLost`](delayline_core::ErrorKind::LeaseLost); then roll the transaction back. An outer error
+    /// has aborted the transaction.
     ///
     /// # Cancel safety
-    /// Dropped, roll the transaction back: what was sent may have been done.
+    /// A dropped call may have taken effect in the transaction: roll it back.
     pub async fn complete_in(
         &self,
         connection: &mut PgConnection,
@@ -149,7 +153,7 @@ impl DelayBackend for PostgresBackend {
     }
 
     async fn ping(&self) -> Result<()> {
-        self.store.rows("asking", Effect::Read, &"SELECT 1".into(), |query| query).await.map(drop)
+        self.store.rows("ping", Effect::Read, &"SELECT 1".into(), |query| query).await.map(drop)
     }
 
     async fn close(&self) -> Result<()> {

@@ -1,4 +1,4 @@
-//! What is in the columns: times as milliseconds, ids and headers as the kit packs them.
+//! Encodes and decodes the columns: times as milliseconds, ids and headers in the kit's encoding.
 
 use bytes::Bytes;
 use delayline_backend_kit::codec as packed;
@@ -7,12 +7,12 @@ use delayline_core::{DeadLetterCause, Due, Error, ErrorKind, GroupName, Headers,
 use sqlx::postgres::PgRow;
 use sqlx::{Decode, Postgres, Row, Type};
 
-/// An id that was stored.
+/// Decodes a stored id.
 pub(crate) fn read_id(stored: &[u8]) -> Result<TaskId> {
     packed::read_id(stored).ok_or_else(corrupt)
 }
 
-/// Headers as they are stored; nothing for none.
+/// Encodes headers; `None` for no headers.
 pub(crate) fn headers_bytes(headers: &Headers) -> Option<Vec<u8>> {
     if headers.is_empty() {
         return None;
@@ -22,7 +22,7 @@ pub(crate) fn headers_bytes(headers: &Headers) -> Option<Vec<u8>> {
     Some(stored)
 }
 
-/// Headers that were stored.
+/// Decodes stored headers.
 fn read_headers(stored: Option<&[u8]>) -> Result<Headers> {
     match stored {
         Some(stored) => packed::read_headers(Bytes::copy_from_slice(stored)).ok_or_else(corrupt),
@@ -30,12 +30,12 @@ fn read_headers(stored: Option<&[u8]>) -> Result<Headers> {
     }
 }
 
-/// A group that was stored.
+/// Decodes a stored group.
 fn read_group(stored: Option<&[u8]>) -> Result<Option<GroupName>> {
     stored.map(|bytes| GroupName::new(text(bytes)?).map_err(|_| corrupt())).transpose()
 }
 
-/// A text that was stored.
+/// Decodes a stored text.
 pub(crate) fn text(stored: &[u8]) -> Result<String> {
     String::from_utf8(stored.to_vec()).map_err(|_| corrupt())
 }
@@ -44,12 +44,13 @@ pub(crate) fn read_cause(stored: i16) -> Result<DeadLetterCause> {
     u64::try_from(stored).ok().and_then(packed::read_cause).ok_or_else(corrupt)
 }
 
-/// The store's own note on a task: its sequence.
+/// The receipt of a task: its sequence.
 pub(crate) fn receipt(seq: i64) -> Receipt {
     Receipt::from_words([0, seq as u64])
 }
 
-/// What a receipt says: the sequence, nothing if there is none, and one that no task has if it is not ours.
+/// The sequence in a receipt; `None` for an empty receipt, and a sequence that no task has for one that this backend
+/// did not write.
 pub(crate) fn seq_of(receipt: &Receipt) -> Option<i64> {
     match receipt.words() {
         Some([0, seq]) => Some(i64::try_from(seq).unwrap_or(-1)),
@@ -58,14 +59,14 @@ pub(crate) fn seq_of(receipt: &Receipt) -> Option<i64> {
     }
 }
 
-/// A due time as `schedule.sql` reads it.
+/// A due time in the form that `schedule.sql` reads.
 ///
 /// # Errors
 /// [`Unsupported`](delayline_core::ErrorKind::Unsupported) for a kind of due time that this version does not know.
 pub(crate) fn due_number(due: Due) -> Result<i64> {
     match due {
         Due::After(delay) => Ok(micros_ceil(delay)),
-        // Beyond the largest delay is beyond, however far.
+        // A time above the upper bound is beyond the maximum delay in any case.
         Due::At(at) => Ok(-1 - at.unix_millis_ceil().clamp(0, 1 << 52)),
         _ => Err(Error::unsupported("this kind of due time")),
     }
@@ -75,20 +76,20 @@ pub(crate) fn millis(ms: i64) -> Timestamp {
     Timestamp::from_unix_millis(ms)
 }
 
-/// A column of a row.
+/// Reads a column of a row.
 ///
 /// # Errors
-/// [`Corrupt`](ErrorKind::Corrupt) if it is not what the statement answers.
+/// [`Corrupt`](ErrorKind::Corrupt) if the column does not have the expected type.
 pub(crate) fn get<'r, T: Decode<'r, Postgres> + Type<Postgres>>(row: &'r PgRow, column: usize) -> Result<T> {
     row.try_get(column).map_err(|e| corrupt().with_source(e))
 }
 
-/// A column that is a number that is not negative.
+/// Reads a column that holds a non-negative number.
 pub(crate) fn count(row: &PgRow, column: usize) -> Result<u64> {
     Ok(u64::try_from(get::<i64>(row, column)?).unwrap_or(0))
 }
 
-/// What every task and dead letter has, from four columns that follow each other.
+/// The fields that tasks and dead letters share, from consecutive columns.
 #[derive(Debug)]
 pub(crate) struct Body {
     pub(crate) group: Option<GroupName>,
@@ -97,7 +98,7 @@ pub(crate) struct Body {
 }
 
 impl Body {
-    /// From the columns group, headers, payload, of which `column` is the first.
+    /// Reads the columns group, headers and payload, of which `column` is the first.
     pub(crate) fn read(row: &PgRow, column: usize) -> Result<Self> {
         Ok(Self {
             group: read_group(get(row, column)?)?,
@@ -108,7 +109,7 @@ impl Body {
 }
 
 pub(crate) fn corrupt() -> Error {
-    Error::new(ErrorKind::Corrupt, "a row in Postgres is not what this library wrote")
+    Error::new(ErrorKind::Corrupt, "a row in Postgres is not in the format of this library")
 }
 
 #[cfg(test)]

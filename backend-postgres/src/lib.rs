@@ -1,21 +1,23 @@
-//! The Postgres backend of delayline: `SKIP LOCKED` with leases, exact order, groups and dead letters, and no polling.
+//! The Postgres backend of delayline: `SKIP LOCKED` with leases, exact order, groups and dead letters, without polling.
 //!
-//! | room | what is in it |
+//! To set it up, see [`PostgresConfig`]; to connect, [`PostgresBackend::connect`].
+//!
+//! | module | contents |
 //! |---|---|
-//! | `backend` | the trait, thin: each method hands on to its room in `ops` |
-//! | `ops` | `schedule`, `claim`, `settle`, `change`, `dead`, `admin`, `look`: the trait's methods; and what they have in common |
-//! | `store` | what a backend and its subscriptions share |
+//! | `backend` | the implementation of `DelayBackend`; each method calls `ops` |
+//! | `ops` | the trait's operations: `schedule`, `claim`, `settle`, `change`, `dead`, `admin`, `look`; helpers |
+//! | `store` | state that a backend and its subscriptions share |
 //! | `notify` | notifications by LISTEN and NOTIFY |
-//! | `transport` | connections, calls on them that nothing cuts short and that end in time, what failures mean |
-//! | `codec` | what is in the columns |
-//! | `config` | schema, connections, limits, time-outs; URLs; capabilities |
-//! | `statements/*.sql`, `statements` | every statement, each atomic |
-//! | `start`, `migrate` | what is checked before the first call; our tables, made and updated |
-//! | `vacuum` | what is left of rows that have ended |
-//! | `namespaces` | schemas below one of a database, to be listed and removed |
-//! | `schema`, `limits` | the names of what is ours in a database; our name and limits |
+//! | `transport` | connections; calls that run to their end, within a time limit; the mapping of errors |
+//! | `codec` | encoding of the columns |
+//! | `config` | schema, connections, limits and timeouts; URL parsing; capabilities |
+//! | `statements/*.sql`, `statements` | every statement; each is atomic |
+//! | `start`, `migrate` | checks before the first call; creation and migration of the tables |
+//! | `vacuum` | removes the dead rows that ended tasks leave behind |
+//! | `namespaces` | lists and removes the namespaces (schemas) below a schema |
+//! | `schema`, `limits` | the names of the backend's objects in a database; the backend's name and limits |
 //!
-//! What it has in common with other network backends is in `delayline-backend-kit`.
+//! Code shared with the other network backends is in `delayline-backend-kit`.
 
 mod backend;
 mod codec;

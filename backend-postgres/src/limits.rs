@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use delayline_backend_kit::PieceMax;
 
-/// What this backend is called.
+/// The backend's name in capabilities and metrics.
 pub(crate) const NAME: &str = "postgres";
 
-/// The longest lease.
+/// Maximum duration of a lease.
 pub(crate) const LEASE_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// The most items of one statement, so that none holds its locks for long, and the most bytes of its arguments or answer,
-/// beyond one item.
+/// Limits of one statement. The limit on items keeps a statement from holding its locks for long. A single item may
+/// exceed the limit on the bytes of arguments or answer.
 pub(crate) const PIECE: PieceMax = PieceMax { items: 1_000, bytes: 4 << 20 };

@@ -1,7 +1,7 @@
-//! Our tables: made and updated step by step, each step once, however many processes start at the same time.
+//! Creates and migrates the tables, step by step. Each step runs once, however many processes start at the same time.
 //!
-//! A step runs together with the note that it was run in one transaction, under an advisory lock that ends with it, so a
-//! process that dies half way leaves nothing of it.
+//! A step and the record that it ran are one transaction, under an advisory lock that ends with the transaction. So a
+//! process that dies half way leaves nothing behind.
 
 use std::time::Duration;
 
@@ -12,29 +12,30 @@ use crate::schema::Schema;
 use crate::transport::db::Db;
 use crate::transport::failure::Effect;
 
-/// What to run for each version, in their order; the first makes version 1. One that was released is never changed.
+/// The step for each version, in order; the first creates version 1. A released step is never changed.
 const STEPS: [&str; 1] = [include_str!("migrations/0001.sql")];
 
-/// Of the tables that this code works with.
+/// Version of the tables that this code works with.
 pub(crate) const VERSION: i32 = STEPS.len() as i32;
 
-/// The table that says which steps were run. It is there before the first of them.
+/// The table that records which steps ran. It is created before the first step.
 const VERSIONS: &str = "CREATE TABLE IF NOT EXISTS {s}.migration (
     version int4 PRIMARY KEY,
     at timestamptz NOT NULL DEFAULT clock_timestamp()
 );";
 
-/// For all steps that are missing, and for those of another process before them.
+/// Time limit for all missing steps, including the wait for another process that runs them.
 const TIME_MAX: Duration = Duration::from_secs(600);
 
-/// Makes sure that the tables are there and of our version; makes or updates them if it may.
+/// Makes sure that the tables exist in the version of this code. Creates or migrates them if `may_change`.
 ///
 /// # Errors
-/// [`Incompatible`](ErrorKind::Incompatible) for tables of a newer version, and for missing or older ones if it may not
-/// change them; [`Denied`](ErrorKind::Denied) for a user who can't.
+/// - [`Incompatible`](ErrorKind::Incompatible) for tables of a newer version, and without `may_change` for missing or
+///   older tables.
+/// - [`Denied`](ErrorKind::Denied) for a user who may not create tables.
 pub(crate) async fn migrate(db: &Db, may_change: bool) -> Result<()> {
     let schema = db.schema().clone();
-    let found = db.run("looking for our tables", Effect::Read, {
+    let found = db.run("looking up the tables", Effect::Read, {
         let schema = schema.clone();
         let named = db.named();
         move |connection| {
@@ -52,11 +53,11 @@ pub(crate) async fn migrate(db: &Db, may_change: bool) -> Result<()> {
 
 async fn update(db: &Db, schema: Schema) -> Result<()> {
     let named = db.named();
-    let updated = db.transact_within("making our tables", Effect::Repeat, TIME_MAX, move |connection| {
+    let updated = db.transact_within("creating the tables", Effect::Repeat, TIME_MAX, move |connection| {
         let schema = schema.clone();
         Box::pin(async move {
             connection.execute(AssertSqlSafe(lock(&schema).as_ref())).await?;
-            // Another process may have done it while we waited for the lock.
+            // Another process may have run the steps while this one waited for the lock.
             let found = version(connection, &schema, named).await?;
             if found < VERSION {
                 connection.execute(AssertSqlSafe(begin(&schema, found).as_ref())).await?;
@@ -68,9 +69,9 @@ async fn update(db: &Db, schema: Schema) -> Result<()> {
         })
     });
     let found = updated.await.map_err(|e| match e.kind() {
-        ErrorKind::Denied => {
-            e.context("either this user may make tables, or somebody who may runs what `delayline schema` prints")
-        }
+        ErrorKind::Denied => e.context(
+            "this user may not create tables: grant it, or have an owner run the output of `delayline schema`",
+        ),
         _ => e,
     })?;
     let schema = db.schema();
@@ -81,9 +82,9 @@ async fn update(db: &Db, schema: Schema) -> Result<()> {
     Ok(())
 }
 
-/// Of the tables that are there: 0 if there are none.
+/// The version of the existing tables: 0 if there are none.
 async fn version(connection: &mut PgConnection, schema: &Schema, named: bool) -> sqlx::Result<i32> {
-    // By a look into the catalog itself: `to_regclass` answers from a cache that may be older than the lock we waited for.
+    // Query the catalog itself: `to_regclass` answers from a cache that may be older than the lock.
     let there = schema.expand(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE n.nspname = {name} AND c.relname = 'migration')",
@@ -97,7 +98,7 @@ async fn version(connection: &mut PgConnection, schema: &Schema, named: bool) ->
     sqlx::query(AssertSqlSafe(version)).persistent(named).fetch_one(connection).await?.try_get(0)
 }
 
-/// Waits for others who are at it; the lock ends with the transaction.
+/// Takes the lock, which waits for other processes. It ends with the transaction.
 fn lock(schema: &Schema) -> std::sync::Arc<str> {
     schema.expand(
         "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
@@ -105,7 +106,7 @@ fn lock(schema: &Schema) -> std::sync::Arc<str> {
     )
 }
 
-/// The schema itself, unless it is there: a user may be the owner of a schema and not be allowed to make another.
+/// Creates the schema unless it exists: a user may own a schema and not be allowed to create another.
 fn begin(schema: &Schema, found: i32) -> std::sync::Arc<str> {
     if found > 0 {
         return "".into();
@@ -120,11 +121,14 @@ fn one(schema: &Schema, version: i32, step: &str) -> std::sync::Arc<str> {
     schema.expand(&format!("{step}\nINSERT INTO {{s}}.migration (version) VALUES ({version});"))
 }
 
-/// What makes the tables in a schema from a version on, as SQL for `psql`.
+/// The SQL, for `psql`, that migrates the tables in a schema from a version to the current one.
 pub(crate) fn sql(schema: &str, from: i32) -> Result<String> {
     let schema = Schema::new(schema)?;
     if !(0..=VERSION).contains(&from) {
-        return Err(Error::new(ErrorKind::Invalid, format!("the versions of the tables are 0 (none) to {VERSION}")));
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            format!("the version to migrate from must be 0 (no tables) to {VERSION}, is {from}"),
+        ));
     }
     let mut text =
         format!("-- The tables of delayline in the schema {}, version {from} to {VERSION}.\n", schema.name());
@@ -151,23 +155,20 @@ fn too_new(schema: &Schema, found: i32) -> Error {
     Error::new(
         ErrorKind::Incompatible,
         format!(
-            "the tables in the schema `{name}` are of version {found}, and this program knows versions up to {VERSION}; \
-             a newer version of delayline has updated them"
+            "the tables in schema `{name}` are of version {found}, but this version of delayline supports up to \
+             {VERSION}: upgrade delayline"
         ),
     )
 }
 
 fn too_old(schema: &Schema, found: i32) -> Error {
     let name = schema.name();
-    let there = if found == 0 {
-        "there are no tables of delayline".into()
-    } else {
-        format!("the tables are of version {found}")
-    };
+    let there = if found == 0 { "has no tables of delayline".into() } else { format!("has tables of version {found}") };
     Error::new(
         ErrorKind::Incompatible,
         format!(
-            "in the schema `{name}` {there}, version {VERSION} is needed, and `migrate` is off: run what `delayline schema` prints"
+            "schema `{name}` {there}, version {VERSION} is required and `migrate` is off: run the output of \
+             `delayline schema`"
         ),
     )
 }

@@ -1,7 +1,7 @@
-//! Namespaces below one of a database: for tests and benchmarks, which work in one of their own and remove it.
+//! Lists and removes namespaces below a namespace. Tests and benchmarks work in such a namespace and remove it.
 //!
-//! A namespace is a schema. The one below `delayline` that is called `conform-1f2e` is the schema `delayline_conform_1f2e`.
-//! A user who may not make schemas has none.
+//! A namespace is a schema. The namespace `conform-1f2e` below `delayline` is the schema `delayline_conform_1f2e`. A
+//! user who may not create schemas can't use such namespaces.
 
 use std::time::Duration;
 
@@ -14,17 +14,17 @@ use crate::schema::{NAME_BYTES_MAX, Schema};
 use crate::transport::db::Db;
 use crate::transport::failure::Effect;
 
-/// For a schema with many rows to be dropped.
+/// Time limit for dropping a schema with many rows.
 const REMOVE_MAX: Duration = Duration::from_secs(300);
 
 impl PostgresConfig {
-    /// The schema.
+    /// The namespace: the schema.
     #[must_use]
     pub fn namespace_name(&self) -> &str {
         &self.schema
     }
 
-    /// The same database, with the namespace of this name below this one.
+    /// The same configuration, for the namespace `name` below this one.
     #[must_use]
     pub fn below(&self, name: &str) -> Self {
         let schema = format!("{}{}", stem(&self.schema, name.len()), name.replace('-', "_"));
@@ -32,25 +32,26 @@ impl PostgresConfig {
     }
 }
 
-/// What the schemas below one begin with: as much of its name as leaves room for theirs.
+/// The beginning of the names of the schemas below a schema: as much of its name as leaves `room` bytes for theirs.
 fn stem(schema: &str, room: usize) -> String {
     let kept: String = schema.chars().take(NAME_BYTES_MAX.saturating_sub(room + 1)).collect();
     kept + "_"
 }
 
 impl PostgresBackend {
-    /// Whether this user may make schemas in the database, and the configuration lets us make tables.
+    /// Returns whether this user may create schemas in the database, and the configuration allows the creation of
+    /// tables.
     ///
     /// # Errors
-    /// Those of connecting: [`Config`](delayline_core::ErrorKind::Config), [`Denied`](delayline_core::ErrorKind::Denied),
-    /// [`Unavailable`](delayline_core::ErrorKind::Unavailable).
+    /// Those of a connection: [`Config`](delayline_core::ErrorKind::Config),
+    /// [`Denied`](delayline_core::ErrorKind::Denied), [`Unavailable`](delayline_core::ErrorKind::Unavailable).
     pub async fn may_make_namespaces(config: &PostgresConfig) -> Result<bool> {
         if !config.migrate {
             return Ok(false);
         }
         let db = Db::new(config)?;
         let named = db.named();
-        let asked = db.run("looking at our rights", Effect::Read, move |connection| {
+        let asked = db.run("checking permissions", Effect::Read, move |connection| {
             Box::pin(async move {
                 let may = "SELECT has_database_privilege(current_database(), 'CREATE')";
                 sqlx::query(may).persistent(named).fetch_one(connection).await?.try_get(0)
@@ -61,10 +62,11 @@ impl PostgresBackend {
         may
     }
 
-    /// The names of the namespaces with tables of ours below that of the configuration, of names with this many bytes; sorted.
+    /// Lists the namespaces below that of the configuration whose names have `name_bytes` bytes and that contain
+    /// delayline's tables, sorted by name.
     ///
     /// # Errors
-    /// As of [`may_make_namespaces`](Self::may_make_namespaces).
+    /// As for [`may_make_namespaces`](Self::may_make_namespaces).
     pub async fn namespaces(config: &PostgresConfig, name_bytes: usize) -> Result<Vec<String>> {
         let db = Db::new(config)?;
         let (named, stem) = (db.named(), stem(&config.schema, name_bytes));
@@ -88,16 +90,16 @@ impl PostgresBackend {
         Ok(schemas?.iter().filter_map(|schema| Some(schema.strip_prefix(&stem)?.replace('_', "-"))).collect())
     }
 
-    /// Drops the schema of the namespace of this name below that of the configuration, with all tasks and dead letters.
+    /// Removes the namespace `name` below that of the configuration: drops its schema with all tasks and dead letters.
     ///
-    /// Nobody should be using it: their calls fail.
+    /// Stop all clients of the namespace first: their calls fail afterwards.
     ///
     /// # Errors
-    /// As of [`may_make_namespaces`](Self::may_make_namespaces); [`Ambiguous`](delayline_core::ErrorKind::Ambiguous) for an
-    /// answer that was lost.
+    /// As for [`may_make_namespaces`](Self::may_make_namespaces), and
+    /// [`Ambiguous`](delayline_core::ErrorKind::Ambiguous) for a lost answer.
     ///
     /// # Cancel safety
-    /// Dropped, it goes on.
+    /// A dropped call goes on in the background.
     pub async fn remove_namespace(config: &PostgresConfig, name: &str) -> Result<()> {
         let db = Db::new(config)?;
         let schema: Schema = config.below(name).check()?;

@@ -1,16 +1,17 @@
-//! The names of what is ours in a database: the schema, and the channels of wake-ups.
+//! The names of the backend's objects in a database: the schema, and the notification channels.
 
 use std::sync::Arc;
 
 use delayline_core::{Error, ErrorKind, QueueName, Result};
 
-/// The longest name, so that a channel's name has room for a queue's within the 63 bytes of PostgreSQL.
+/// Maximum length of a schema name. It leaves room for a queue name in a channel name, which PostgreSQL limits to 63
+/// bytes.
 pub(crate) const NAME_BYTES_MAX: usize = 40;
 
-/// What PostgreSQL cuts names to.
+/// PostgreSQL truncates names to this length.
 const CHANNEL_BYTES_MAX: usize = 63;
 
-/// The schema that our tables are in.
+/// The schema of the tables.
 #[derive(Clone, Debug)]
 pub(crate) struct Schema {
     name: Arc<str>,
@@ -18,7 +19,7 @@ pub(crate) struct Schema {
 }
 
 impl Schema {
-    /// Checks a name: letters, digits and `_`, not beginning with a digit or `pg_`, which PostgreSQL keeps for itself.
+    /// Checks a name: letters, digits and `_`, not beginning with a digit or with `pg_`, which PostgreSQL reserves.
     ///
     /// # Errors
     /// [`Config`](ErrorKind::Config).
@@ -29,7 +30,8 @@ impl Schema {
             return Err(Error::new(
                 ErrorKind::Config,
                 format!(
-                    "a schema's name is 1 to {NAME_BYTES_MAX} letters, digits and `_`, and begins with neither a digit nor `pg_`"
+                    "invalid schema name: use 1 to {NAME_BYTES_MAX} letters, digits and `_`, not beginning with a \
+                     digit or `pg_`"
                 ),
             ));
         }
@@ -40,20 +42,21 @@ impl Schema {
         &self.name
     }
 
-    /// A statement with the schema in the place of each `{s}`, and its name as a text in the place of each `{name}`.
+    /// Replaces `{s}` in a statement by the schema, and `{name}` by its name as a string literal.
     pub(crate) fn expand(&self, sql: &str) -> Arc<str> {
         sql.replace("{s}", &self.quoted).replace("{name}", &format!("'{}'", self.name)).into()
     }
 
-    /// The channel on which a queue's wake-ups are sent: what LISTEN and `pg_notify` name. One whose name is too long is
-    /// told by its digest; a message names the queue again, so two queues on one channel only wake each other's connection.
+    /// The channel for a queue's notifications, for LISTEN and `pg_notify`. If the name would be too long, it contains
+    /// a digest of the queue name. The notification names the queue again, so two queues with the same digest only wake
+    /// each other's connection.
     pub(crate) fn channel(&self, queue: &QueueName) -> String {
         let plain = format!("{}.{queue}", self.name);
         if plain.len() <= CHANNEL_BYTES_MAX { plain } else { format!("{}.#{:016x}", self.name, digest(queue)) }
     }
 }
 
-/// FNV-1a: every version and process must come to the same.
+/// FNV-1a. Every version and process must compute the same digest.
 fn digest(queue: &QueueName) -> u64 {
     queue
         .as_str()

@@ -1,4 +1,4 @@
-//! What is checked before the first call: that the server is one that this backend can keep its promises on.
+//! Checks before the first call: whether this backend can keep its promises on this server.
 
 use std::time::Duration;
 
@@ -16,25 +16,26 @@ use crate::notify::connection::ListenConnection;
 use crate::transport::db::Db;
 use crate::transport::failure::{Effect, failed};
 
-/// The oldest version.
+/// The oldest supported version.
 const OLDEST: i32 = 14;
 
-/// A database that was found fit.
+/// A database that passed the checks.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) db: Db,
     pub(crate) notifier: Notifier,
-    /// What an accepted task survives, as the server is set up and as `flush_accepting` is.
+    /// What an accepted task survives, given the server's settings and `flush_accepting`.
     pub(crate) durability: Durability,
 }
 
-/// Connects, checks the server, makes or checks the tables, and checks that this user may do what is needed.
+/// Connects, checks the server, creates, migrates or checks the tables, and checks the permissions of this user.
 ///
 /// # Errors
-/// [`Denied`](ErrorKind::Denied) for a wrong password, and for a right that is missing, which is named;
-/// [`Config`](ErrorKind::Config) for a database that is not there, and where LISTEN does not work;
-/// [`Incompatible`](ErrorKind::Incompatible) for what is no Postgres, too old, a standby or read-only, and for tables of
-/// another version; [`Unavailable`](ErrorKind::Unavailable).
+/// - [`Denied`](ErrorKind::Denied) for a wrong password, and for missing permissions. The error names them.
+/// - [`Config`](ErrorKind::Config) for a database that does not exist, and if LISTEN does not work.
+/// - [`Incompatible`](ErrorKind::Incompatible) for a server that is not Postgres, is too old, is a standby or is
+///   read-only, and for tables of another version.
+/// - [`Unavailable`](ErrorKind::Unavailable).
 pub(crate) async fn open(config: &PostgresConfig) -> Result<Opened> {
     let db = Db::new(config)?;
     let notifier = notifier(config, db.schema().clone(), db.troubles());
@@ -58,19 +59,22 @@ async fn check(db: &Db, config: &PostgresConfig) -> Result<Durability> {
     }
     let kept = server.keeps && config.flush.accepting;
     if !server.keeps {
-        tracing::warn!(server = db.place(), "`fsync` or `full_page_writes` is off: a crash of the machine loses tasks");
+        tracing::warn!(
+            server = db.place(),
+            "a crash of the server's machine loses tasks: `fsync` or `full_page_writes` is off, turn both on"
+        );
     }
     Ok(if kept { Durability::Disk } else { Durability::Server })
 }
 
-/// What the server is.
+/// Properties of the server.
 #[derive(Debug, Clone)]
 struct Server {
     version: String,
     number: i32,
     standby: bool,
     read_only: bool,
-    /// Whether what it has committed survives its crash.
+    /// Whether commits survive a crash of the server.
     keeps: bool,
     user: String,
 }
@@ -90,7 +94,7 @@ async fn look(db: &Db) -> Result<Server> {
             user: row.try_get(5)?,
         })
     };
-    db.run("looking at the server", Effect::Read, move |connection| {
+    db.run("checking the server", Effect::Read, move |connection| {
         Box::pin(async move { sqlx::query(SQL).persistent(named).fetch_one(connection).await.and_then(read) })
     })
     .await
@@ -100,19 +104,21 @@ impl Server {
     fn check(&self) -> Result<()> {
         if self.number < OLDEST * 10_000 {
             let version = &self.version;
-            return Err(incompatible(format!("it is PostgreSQL {version}; {OLDEST} or newer is needed")));
+            return Err(incompatible(format!(
+                "PostgreSQL {OLDEST} or newer required: the server is PostgreSQL {version}"
+            )));
         }
         if self.standby {
-            return Err(incompatible("it is a standby, which takes no writes; connect to its primary"));
+            return Err(incompatible("the server is a read-only standby: connect to its primary"));
         }
         if self.read_only {
-            return Err(incompatible("it takes no writes: `transaction_read_only` is on"));
+            return Err(incompatible("the server is read-only: `transaction_read_only` is on"));
         }
         Ok(())
     }
 }
 
-/// Every right that a call needs, looked up rather than tried out.
+/// Checks all permissions that calls need. It looks them up and does not try them.
 async fn check_rights(db: &Db, user: &str) -> Result<()> {
     const SQL: &str = "SELECT coalesce(string_agg(missing, ', ' ORDER BY missing), '') FROM (\
           SELECT 'USAGE on the schema ' || n.nspname AS missing FROM pg_namespace n \
@@ -127,7 +133,7 @@ async fn check_rights(db: &Db, user: &str) -> Result<()> {
     let sql = db.schema().expand(SQL);
     let named = db.named();
     let missing: String = db
-        .run("looking at our rights", Effect::Read, move |connection| {
+        .run("checking permissions", Effect::Read, move |connection| {
             let sql = sql.clone();
             Box::pin(async move {
                 sqlx::query(AssertSqlSafe(sql)).persistent(named).fetch_one(connection).await?.try_get(0)
@@ -137,10 +143,10 @@ async fn check_rights(db: &Db, user: &str) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Denied, format!("its user `{user}` lacks {missing}")))
+    Err(Error::new(ErrorKind::Denied, format!("user `{user}` needs {missing}")))
 }
 
-/// Whether what is sent on one connection is heard on another, as it is not through a pooler.
+/// Checks that a notification sent on one connection arrives on another. Through a pooler, it does not.
 async fn check_listening(db: &Db, at: &PgConnectOptions, config: &PostgresConfig) -> Result<()> {
     let at_place = place(at);
     let mut connection =
@@ -151,17 +157,17 @@ async fn check_listening(db: &Db, at: &PgConnectOptions, config: &PostgresConfig
     Err(Error::new(
         ErrorKind::Config,
         format!(
-            "{at_place}: what NOTIFY sends is not heard by LISTEN, so there is a pooler in between, or another server; set \
-             `pooler=on`, and `listen_url` to the server itself or `listen=off`"
+            "{at_place}: LISTEN does not receive what NOTIFY sends, because of a pooler, or because `listen_url` is \
+             another server: set `pooler=on`, and set `listen_url` to the server itself or `listen=off`"
         ),
     ))
 }
 
-/// How long it may take until what was sent is heard.
+/// Time limit for the notification to arrive.
 const LISTEN_MAX: Duration = Duration::from_secs(5);
 
 async fn hears(db: &Db, connection: &mut ListenConnection, limit: Duration) -> Result<bool> {
-    // A channel of this call alone.
+    // A channel that no other call uses.
     let channel = format!("{}.#{:016x}", db.schema().name(), Ids::new().positive());
     let hearing = async {
         let failed = |e| failed("LISTEN", Effect::Read, e);

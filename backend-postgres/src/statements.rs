@@ -1,16 +1,16 @@
-//! Every statement, from `statements/*.sql`, with the schema's name and this set-up's settings in it.
+//! Every statement, from `statements/*.sql`, with the schema's name and the settings of this configuration filled in.
 //!
-//! In the files, `{s}` stands for the schema; `{async ...}` for not waiting for the disk, where the set-up says so for that
-//! class of commits; `{lock_timeout}` for how long a row that somebody has locked is waited for.
+//! In the files, `{s}` stands for the schema. `{async ...}` turns off the wait for the disk, if the configuration says
+//! so for that class of commits. `{lock_timeout}` sets the time limit for a wait on a locked row.
 
 use std::sync::Arc;
 
 use crate::config::server::Flush;
 use crate::schema::Schema;
 
-/// How long a batch waits for a row that is locked.
+/// Time limit of a batch for a locked row.
 const LOCK_TIMEOUT: &str = "2s";
-/// How long a single task does after that.
+/// Time limit of a single task that is tried alone afterwards.
 const LOCK_TIMEOUT_ALONE: &str = "100ms";
 
 macro_rules! statements {
@@ -62,24 +62,24 @@ statements!(
     stats,
 );
 
-/// What is set for the transaction that a statement runs in.
+/// Settings of the transaction that a statement runs in.
 struct Settings {
     flush: Flush,
     lock_timeout: Option<&'static str>,
 }
 
 impl Statements {
-    /// For batches.
+    /// The statements for batches.
     pub(crate) fn new(schema: &Schema, flush: Flush) -> Self {
         Self::expanded(schema, &Settings { flush, lock_timeout: Some(LOCK_TIMEOUT) })
     }
 
-    /// For a task that is tried alone, because a batch with it did not get its locks in time.
+    /// The statements for a task that is tried alone, because its batch did not get the locks in time.
     pub(crate) fn alone(schema: &Schema, flush: Flush) -> Self {
         Self::expanded(schema, &Settings { flush, lock_timeout: Some(LOCK_TIMEOUT_ALONE) })
     }
 
-    /// For a transaction of somebody else's, whose settings are left as they are.
+    /// The statements for the caller's transaction, whose settings stay as they are.
     pub(crate) fn inside(schema: &Schema) -> Self {
         let flush = Flush { accepting: true, claims: true, completions: true };
         Self::expanded(schema, &Settings { flush, lock_timeout: None })
@@ -105,7 +105,7 @@ impl Settings {
     }
 }
 
-/// The server has no use for them.
+/// Removes comments, which the server does not need.
 fn without_comments(sql: &str) -> String {
     let lines = sql.lines().filter(|line| !line.trim_start().starts_with("--"));
     lines.fold(String::with_capacity(sql.len()), |text, line| text + line + "\n")

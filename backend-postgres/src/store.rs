@@ -1,4 +1,4 @@
-//! What a backend and its subscriptions share.
+//! State that a backend and its subscriptions share.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,15 +26,15 @@ pub(crate) struct Store {
     pub(crate) caps: Capabilities,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) sql: Statements,
-    /// For a task that is tried alone.
+    /// Statements for a task that is tried alone.
     pub(crate) sql_alone: Statements,
-    /// For a transaction of the caller's.
+    /// Statements for the caller's transaction.
     pub(crate) sql_inside: Statements,
     pub(crate) ids: Ids,
     pub(crate) vacuum: Vacuum,
-    /// Dead letters that this process has made since it last counted them.
+    /// For each queue, the number of dead letters from this process since its last check of the limit.
     pub(crate) dead_lettered: Mutex<BTreeMap<QueueName, u64>>,
-    /// When this process's last operation may be forgotten; what comes then does it.
+    /// Time at which this process's last operation id expires; the next call after it deletes expired operations.
     pub(crate) forget_at: Mutex<Option<Instant>>,
 }
 
@@ -58,12 +58,12 @@ impl Store {
 
     pub(crate) async fn close(&self) {
         self.lifecycle.close();
-        // Those who wait first: what they then ask is refused.
+        // Wake the waiting subscriptions first; their next claim is refused.
         self.notifier.close().await;
         self.db.close().await;
     }
 
-    /// Runs one statement and answers its rows, unless the backend was closed. Its arguments are bound anew for each try.
+    /// Runs one statement and returns its rows, unless the backend is closed. Binds the arguments again for each try.
     pub(crate) async fn rows<B>(
         &self,
         what: &'static str,
@@ -78,8 +78,8 @@ impl Store {
         self.db.rows(what, effect, sql, bind).await
     }
 
-    /// Tells those who wait that something was placed there, if that matters to them. The tasks are
-    /// committed by then, so a failed notification fails nothing: who was not told looks at its next fallback poll.
+    /// Notifies waiting subscriptions that tasks were placed in the queue, if the time matters to them. The tasks are
+    /// already committed, so a failed notification is no error: subscriptions find them at their next fallback poll.
     pub(crate) async fn placed(&self, queue: &QueueName, least_ms: Option<i64>) {
         let Some(least_ms) = least_ms else { return };
         let (name, channel) = (queue.as_str().to_string(), self.db.schema().channel(queue));
@@ -89,7 +89,7 @@ impl Store {
         });
         match told.await {
             Ok(rows) if rows.is_empty() => {}
-            // Where it is not known, one look too many does no harm.
+            // If the time is unknown, an unnecessary claim does no harm.
             Ok(_) | Err(_) => self.notifier.notify(queue, Notification { due_ms: Some(least_ms), missed: false }),
         }
     }

@@ -1,7 +1,7 @@
-//! Vacuum of our own: a queue's rows live briefly, and what is left of them is in the way of the claims that follow.
+//! Runs VACUUM: a queue's rows are short-lived, and the dead rows they leave slow down later claims.
 //!
-//! Autovacuum would do it, too, but looks once in a minute, and may be busy or off. So a process that has made many dead rows
-//! runs a vacuum itself, one process at a time.
+//! Autovacuum also removes dead rows, but it checks only once a minute, and may be busy or off. So a process that has
+//! made many dead rows runs VACUUM itself, one process at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,21 +13,22 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 use crate::transport::db::Db;
 use crate::transport::statement::as_work;
 
-/// How many rows this process has left dead until it vacuums.
+/// Number of dead rows that this process leaves before it runs VACUUM.
 const DEAD_ROWS: u64 = 100_000;
 
-/// How long one may take.
+/// Time limit of one VACUUM.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// What this process leaves behind in a database.
+/// Counts the dead rows that this process leaves in a database.
 #[derive(Debug)]
 pub(crate) struct Vacuum {
     db: Db,
-    /// A pooler gives each statement to another session, where the lock of one process at a time does not work.
+    /// False behind a pooler: it runs each statement in another session, so the lock for one process at a time does not
+    /// work.
     possible: bool,
-    /// Rows that were deleted or moved since the last vacuum was thought of.
+    /// Rows that were deleted or moved since the last attempt to run VACUUM.
     dead_rows: AtomicU64,
-    /// How many make it run one.
+    /// The number of dead rows at which it runs VACUUM.
     pub(crate) dead_rows_max: u64,
 }
 
@@ -36,7 +37,7 @@ impl Vacuum {
         Self { db, possible, dead_rows: AtomicU64::new(0), dead_rows_max: DEAD_ROWS }
     }
 
-    /// Notes that rows were deleted or moved, each of which leaves a dead one, and vacuums when they are many.
+    /// Counts rows that were deleted or moved, each of which leaves a dead row. Runs VACUUM when there are many.
     pub(crate) fn left_dead(&self, rows: u64) {
         if rows == 0 || self.dead_rows.fetch_add(rows, Ordering::Relaxed) + rows < self.dead_rows_max {
             return;
@@ -52,13 +53,13 @@ impl Vacuum {
                 async move { vacuum(connection, &task).await }.boxed()
             });
             if let Err(e) = db.maintain("vacuum", LIMIT, work).await {
-                tracing::debug!(error = %e, "no vacuum; autovacuum will do it");
+                tracing::debug!(error = %e, "VACUUM failed, autovacuum will remove the dead rows");
             }
         });
     }
 }
 
-/// The lock is the session's, which ends with this: `maintain` closes the connection.
+/// The lock belongs to the session, which ends afterwards: `maintain` closes the connection.
 async fn vacuum(connection: &mut PgConnection, task: &str) -> sqlx::Result<()> {
     const LOCK: &str = "SELECT pg_try_advisory_lock(hashtextextended($1, 7))";
     let alone: bool = sqlx::query(LOCK).persistent(false).bind(task).fetch_one(&mut *connection).await?.try_get(0)?;

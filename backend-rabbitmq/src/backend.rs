@@ -1,4 +1,4 @@
-//! The trait on RabbitMQ: each method is one call of [`crate::ops`].
+//! Implements `DelayBackend` on RabbitMQ. Each method calls a function in [`crate::ops`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use crate::ops::{admin, change, claim, dead, schedule, settle};
 use crate::store::Store;
 use crate::{start, topology};
 
-/// Delay queues in RabbitMQ, shared by every process that connects to the same namespace.
+/// Delay queues in RabbitMQ, shared by all processes that connect with the same namespace.
 ///
-/// Sharing it within a process is done in an `Arc`.
+/// To share the backend within a process, wrap it in an `Arc`.
 #[derive(Debug)]
 pub struct RabbitBackend {
     store: Arc<Store>,
@@ -25,13 +25,13 @@ pub struct RabbitBackend {
 }
 
 impl RabbitBackend {
-    /// Connects, checks that the broker can keep what this backend promises, and makes the queues that all of a namespace
-    /// share.
+    /// Connects, checks that the broker supports what this backend promises, and declares the shared queues and
+    /// exchanges of the namespace.
     ///
     /// # Errors
     /// [`Config`](delayline_core::ErrorKind::Config), [`Denied`](delayline_core::ErrorKind::Denied),
-    /// [`Incompatible`](delayline_core::ErrorKind::Incompatible), [`Unavailable`](delayline_core::ErrorKind::Unavailable):
-    /// each says what to do.
+    /// [`Incompatible`](delayline_core::ErrorKind::Incompatible),
+    /// [`Unavailable`](delayline_core::ErrorKind::Unavailable). The message says what to do.
     pub async fn connect(config: RabbitConfig) -> Result<Self> {
         config.check()?;
         let store = Arc::new(Store::new(config));
@@ -39,16 +39,17 @@ impl RabbitBackend {
         Ok(Self { store, lines: Arc::default() })
     }
 
-    /// Removes every queue and exchange of a namespace, with all tasks and dead letters that are in them.
+    /// Removes the namespace of the configuration: deletes all its queues and exchanges, with all tasks and dead
+    /// letters.
     ///
-    /// Nobody should be using the namespace: whoever does may make a part of it again.
+    /// Stop all clients of the namespace first: a running client may declare a part of it again.
     ///
     /// # Errors
     /// [`Config`](delayline_core::ErrorKind::Config), [`Denied`](delayline_core::ErrorKind::Denied),
-    /// [`Unavailable`](delayline_core::ErrorKind::Unavailable). Repeated, it goes on with what is left.
+    /// [`Unavailable`](delayline_core::ErrorKind::Unavailable). A repeated call removes what is left.
     ///
     /// # Cancel safety
-    /// Dropped, a part of it may have been removed; repeat it.
+    /// A dropped call may have removed a part of the namespace. Repeat it.
     pub async fn remove_namespace(config: RabbitConfig) -> Result<()> {
         config.check()?;
         topology::remove(&Arc::new(config)).await
@@ -96,7 +97,7 @@ impl DelayBackend for RabbitBackend {
 
 impl Drop for RabbitBackend {
     fn drop(&mut self) {
-        // The pumps hold what they need to give back; this lets them end.
+        // The pumps own what they need to return their messages. This lets them end.
         self.store.lifecycle.close();
     }
 }

@@ -1,22 +1,24 @@
 //! The RabbitMQ backend of delayline: exact delays on stock brokers, without a plugin.
 //!
-//! | room | what is in it |
-//! |---|---|
-//! | `backend` | the trait, thin |
-//! | `config` | limits, names, time-outs; URLs; what the backend can do |
-//! | `ops` | what the trait's methods do: `schedule`, `claim`, `settle`, `change`, `dead`, `admin` |
-//! | `store` | the parts of an open backend; `time`, `counters` and `outbox` are some of them |
-//! | `transport` | two connections, what the driver has to be kept from, publishing, and what the driver and the broker say as our errors |
-//! | `codec` | what is ours in a message's properties and headers |
-//! | `topology` | queues, exchanges and bindings; `names` are theirs, and `turn` is whose it is to make them |
-//! | `way` | which way a message takes through the levels |
-//! | `gate` | what is due soon, held and published at its millisecond |
-//! | `consuming` | what a process takes from a queue: a line, and the pump that moves it |
-//! | `strays` | what found no way or was let go of, put on its way again |
-//! | `start` | what is checked before the first call |
-//! | `namespaces` | namespaces within one, to be held, listed and removed |
+//! To set it up, see [`RabbitConfig`]; to connect, [`RabbitBackend::connect`].
 //!
-//! There is no `notify`: the broker pushes what is due. What it has in common with other network backends is in
+//! | module | contents |
+//! |---|---|
+//! | `backend` | the implementation of `DelayBackend`; each method calls `ops` |
+//! | `config` | limits, names and timeouts; URL parsing; capabilities |
+//! | `ops` | the trait's operations: `schedule`, `claim`, `settle`, `change`, `dead`, `admin` |
+//! | `store` | the parts of an open backend, among them `time`, `counters` and `outbox` |
+//! | `transport` | two connections, workarounds for the driver, publishing, the mapping of errors |
+//! | `codec` | encoding of the properties and headers of messages |
+//! | `topology` | queues, exchanges and bindings; `names` has their names, `turn` is the lock for their creation |
+//! | `way` | the route of a message through the levels |
+//! | `gate` | holds the tasks that are due soon, and publishes each at its millisecond |
+//! | `consuming` | the consumption of a queue by a process: a line, and the pump that drives it |
+//! | `strays` | reroutes messages that were unroutable, or that a policy removed from their queue |
+//! | `start` | checks before the first call |
+//! | `namespaces` | holds, lists and removes the namespaces within a namespace |
+//!
+//! There is no `notify`: the broker pushes due tasks. Code shared with the other network backends is in
 //! `delayline-backend-kit`.
 
 mod backend;

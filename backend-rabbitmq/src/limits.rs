@@ -1,20 +1,20 @@
-//! Names and figures that several rooms need.
+//! Names and limits that several modules need.
 
-/// The backend's name, in its capabilities and its metrics.
+/// The backend's name in capabilities and metrics.
 pub(crate) const NAME: &str = "rabbitmq";
 
-/// The same for people.
+/// The name for messages.
 pub(crate) const TITLE: &str = "RabbitMQ";
 
-/// The most queues for each level.
+/// Maximum number of queues of each level.
 pub(crate) const PARALLEL_MAX: u16 = 16;
 
-/// The most levels: a TTL has 32 bits of milliseconds.
+/// Maximum number of levels: a TTL has 32 bits of milliseconds.
 pub(crate) const LEVELS_MAX: u32 = 21;
 
-/// How long a message stays in the lowest level, in milliseconds; twice as long in each higher one.
+/// Time that a message stays in the lowest level, in milliseconds. It doubles with each level.
 pub(crate) const LEVEL_MS: u64 = 2_048;
 
-/// What is due so many milliseconds from now goes to the ready queue, and is not delivered before: most of what is due at
-/// once, its time being rounded up.
+/// A task that is due in this many milliseconds goes to the ready queue at once, and is held there until it is due.
+/// Most tasks without a delay are such tasks, because their due times are rounded up.
 pub(crate) const SOON_MS: i64 = 1;

@@ -1,20 +1,20 @@
-//! What our queues and exchanges are called.
+//! The names of queues and exchanges.
 
 use delayline_backend_kit::options::bad;
 use delayline_core::{QueueName, Result};
 
-/// The longest namespace, in bytes, that of one within it, and both together: with a queue's name and what we add, a name
-/// at the broker has at most 255.
+/// Maximum length, in bytes, of a namespace, of the name of a namespace within it, and of both together. So a name at
+/// the broker, with a queue's name and the words of this module, has at most 255 bytes.
 const NAMESPACE_BYTES_MAX: usize = 64;
 const WITHIN_BYTES_MAX: usize = 32;
 const WHOLE_BYTES_MAX: usize = 96;
 
-/// What stands behind the name of a namespace, and so is no name of one within it: no queue or exchange of one is then one of
-/// another's.
+/// Words that follow a namespace in the names of queues and exchanges. They are reserved: with a namespace of such a
+/// name within it, two namespaces could have the same names.
 pub(crate) const WORDS: [&str; 11] =
     ["q", "level", "gates", "unroutable", "set-aside", "queues", "turn", "another", "layout", "namespaces", "held"];
 
-/// A namespace's name, and that of the one within it, if it is such a one.
+/// Splits a namespace into the outer name and the name within it, if any.
 pub(crate) fn parts(namespace: &str) -> (&str, Option<&str>) {
     match namespace.split_once('.') {
         Some((name, within)) => (name, Some(within)),
@@ -23,24 +23,28 @@ pub(crate) fn parts(namespace: &str) -> (&str, Option<&str>) {
 }
 
 /// # Errors
-/// [`Config`](delayline_core::ErrorKind::Config) for what can't be the name of a namespace.
+/// [`Config`](delayline_core::ErrorKind::Config) for an invalid namespace.
 pub(crate) fn check(namespace: &str) -> Result<()> {
     let (name, within) = parts(namespace);
     let letter = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
     if name.is_empty() || name.len() > NAMESPACE_BYTES_MAX || !name.bytes().all(letter) {
-        return Err(bad(format!("a namespace is 1 to {NAMESPACE_BYTES_MAX} letters, digits and `-_`")));
+        return Err(bad(format!("invalid namespace: use 1 to {NAMESPACE_BYTES_MAX} letters, digits and `-_`")));
     }
     let Some(within) = within else { return Ok(()) };
     let letter = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
     if within.is_empty() || within.len() > WITHIN_BYTES_MAX || !within.bytes().all(letter) {
-        let what = "a namespace within another is 1 to";
-        return Err(bad(format!("{what} {WITHIN_BYTES_MAX} letters, digits and `-` behind the dot")));
+        let what = "invalid namespace within a namespace: after the dot, use 1 to";
+        return Err(bad(format!("{what} {WITHIN_BYTES_MAX} letters, digits and `-`")));
     }
     if WORDS.contains(&within) {
-        return Err(bad(format!("a namespace within another can't be `{within}`: its queues have such names")));
+        return Err(bad(format!(
+            "invalid namespace within a namespace: `{within}` is reserved, use another name after the dot"
+        )));
     }
     if namespace.len() > WHOLE_BYTES_MAX {
-        return Err(bad(format!("a namespace and one within it have at most {WHOLE_BYTES_MAX} bytes")));
+        return Err(bad(format!(
+            "invalid namespace: with the namespace within it, it must have at most {WHOLE_BYTES_MAX} bytes"
+        )));
     }
     Ok(())
 }
@@ -50,7 +54,7 @@ pub(crate) struct Names {
     namespace: String,
 }
 
-/// One of a logical queue's queues.
+/// Which of a logical queue's queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     Gate,
@@ -63,22 +67,22 @@ impl Names {
         Self { namespace: namespace.to_owned() }
     }
 
-    /// The exchange behind a level, from which steps lead to all lower ones; the one above the highest only lets in.
+    /// The exchange after a level, which routes to all lower levels. The one above the highest level is only the entry.
     pub(crate) fn level(&self, level: u32) -> String {
         format!("{}.level.{level}", self.namespace)
     }
 
-    /// One of a level's queues.
+    /// One of the queues of a level.
     pub(crate) fn level_queue(&self, level: u32, slot: u16) -> String {
         format!("{}.level.{level}.{slot}", self.namespace)
     }
 
-    /// The exchange that every gate is bound to.
+    /// The exchange to which every gate is bound.
     pub(crate) fn gates(&self) -> String {
         format!("{}.gates", self.namespace)
     }
 
-    /// The exchange and queue for what can't be routed.
+    /// The exchange and the queue for unroutable messages.
     pub(crate) fn unroutable(&self) -> String {
         format!("{}.unroutable", self.namespace)
     }
@@ -93,8 +97,8 @@ impl Names {
         format!("{}.queues", self.namespace)
     }
 
-    /// A queue that nothing is published to: whoever has it may make what is missing of what all queues share, or of a logical
-    /// queue ([`crate::turn`]).
+    /// The queue that serves as a lock for creating the shared topology, or that of a logical queue ([`crate::turn`]).
+    /// Nothing is published to it.
     pub(crate) fn turn(&self, queue: Option<&QueueName>) -> String {
         match queue {
             Some(queue) => format!("{}.q.{queue}.turn", self.namespace),
@@ -102,7 +106,7 @@ impl Names {
         }
     }
 
-    /// A queue that is made and deleted at once, for the broker to write down what it made before.
+    /// A queue that is declared and deleted at once. This makes the broker persist what was declared before.
     pub(crate) fn another(&self, queue: Option<&QueueName>) -> String {
         match queue {
             Some(queue) => format!("{}.q.{queue}.another", self.namespace),
@@ -110,18 +114,18 @@ impl Names {
         }
     }
 
-    /// An exchange that nothing is published to. It is made last of what all queues share; its argument says how that is
-    /// laid out.
+    /// An exchange that marks the shared topology as complete: it is declared last, and its argument holds the layout.
+    /// Nothing is published to it.
     pub(crate) fn layout(&self) -> String {
         format!("{}.layout", self.namespace)
     }
 
-    /// An exchange that nothing is published to, which is made last of a logical queue.
+    /// An exchange that marks a logical queue as complete: it is declared last. Nothing is published to it.
     pub(crate) fn made(&self, queue: &QueueName) -> String {
         format!("{}.q.{queue}.made", self.namespace)
     }
 
-    /// The queue that is exclusive to the connection of whoever holds the namespace ([`crate::namespaces`]).
+    /// The queue that is exclusive to the connection of the client that holds the namespace ([`crate::namespaces`]).
     pub(crate) fn held(&self) -> String {
         format!("{}.held", self.namespace)
     }
@@ -131,17 +135,17 @@ impl Names {
         format!("{}.namespaces", self.namespace)
     }
 
-    /// Whoever has it may read and change that.
+    /// The queue that serves as a lock for reading and changing that list.
     pub(crate) fn namespaces_turn(&self) -> String {
         format!("{}.namespaces.turn", self.namespace)
     }
 
-    /// The queue from which one process at a time takes what is due soon.
+    /// The queue of tasks that are due soon. One process at a time consumes it.
     pub(crate) fn gate(&self, queue: &QueueName) -> String {
         format!("{}.q.{queue}.gate", self.namespace)
     }
 
-    /// The queue of what is due.
+    /// The queue of due tasks.
     pub(crate) fn ready(&self, queue: &QueueName) -> String {
         format!("{}.q.{queue}.ready", self.namespace)
     }
@@ -151,7 +155,8 @@ impl Names {
         format!("{}.q.{queue}.dead", self.namespace)
     }
 
-    /// Whose queue this is, and which of them: what [`gate`](Self::gate), [`ready`](Self::ready) and [`dead`](Self::dead) say.
+    /// The logical queue and the part that a name stands for: the inverse of [`gate`](Self::gate),
+    /// [`ready`](Self::ready) and [`dead`](Self::dead).
     pub(crate) fn part(&self, name: &str) -> Option<(QueueName, Part)> {
         let (queue, part) = name.strip_prefix(self.namespace.as_str())?.strip_prefix(".q.")?.rsplit_once('.')?;
         let part = match part {

@@ -1,14 +1,16 @@
-//! Namespaces within a namespace, for tests and demonstrations. `NAME` keeps a note of each as long as it may have queues,
-//! because AMQP can't list queues, and a killed process leaves some. The program that uses one shows a sign of life.
+//! Namespaces within a namespace, for tests and demonstrations. AMQP can't list queues, and a killed process leaves
+//! some behind. So `NAME` keeps a record of each namespace within it that may have queues, and the program that uses
+//! one holds it.
 //!
-//! | queue | what it is |
+//! | queue | purpose |
 //! |---|---|
-//! | `NAME.namespaces` | durable, classic: the name of each one within `NAME`, one message each |
-//! | `NAME.namespaces.turn` | exclusive to the client that reads or changes the notes ([`Turn`]) |
+//! | `NAME.namespaces` | durable, classic: the records, one message with the name of each namespace within `NAME` |
+//! | `NAME.namespaces.turn` | lock: exclusive to the client that reads or changes the records ([`Turn`]) |
 //! | `NAME.SUB.held` | exclusive to the connection of the program that uses `NAME.SUB` |
 //!
-//! 1. A note is written before anything of its namespace is made, and removed after all of it is removed.
-//! 2. Any client may remove a namespace that is not held; it holds the namespace meanwhile.
+//! 1. A record is written before anything of its namespace is created, and removed after all of the namespace is
+//!    removed.
+//! 2. Any client may remove a namespace that is not held. It holds the namespace during the removal.
 
 use std::fmt;
 use std::sync::Arc;
@@ -36,13 +38,14 @@ use crate::transport::connection::Link;
 use crate::transport::{driver, failure};
 use crate::turn::Turn;
 
-/// How long a namespace is tried to be held again whose connection was lost. A broker that found a client gone has let go of it
-/// much sooner.
+/// Time limit for holding a namespace again after its connection was lost. A broker that detects the loss releases the
+/// namespace much sooner.
 const HOLD_AGAIN_MAX: Duration = Duration::from_secs(300);
 
-/// A namespace within another, for as long as this value lives.
+/// Holds a namespace within a namespace for as long as this value lives.
 ///
-/// Dropped, it is not held any more, and its queues and its note stay: [`RabbitBackend::forget_namespace`] removes them.
+/// Dropping it releases the namespace. Its queues and its record stay; [`RabbitBackend::forget_namespace`] removes
+/// them.
 pub struct HeldNamespace {
     config: Arc<RabbitConfig>,
     link: Arc<Link>,
@@ -56,7 +59,7 @@ impl RabbitConfig {
         &self.namespace
     }
 
-    /// The same broker, with the namespace `NAME.SUB` of this `NAME`.
+    /// The same configuration, for the namespace `NAME.SUB` within this `NAME`.
     #[must_use]
     pub fn below(&self, sub: &str) -> Self {
         within(self, sub)
@@ -64,18 +67,18 @@ impl RabbitConfig {
 }
 
 impl RabbitBackend {
-    /// Holds the namespace `NAME.SUB` of the configuration: notes it in `NAME`, and shows others that it is in use. Call it
+    /// Holds the namespace `NAME.SUB` of the configuration: records it in `NAME`, and marks it as in use. Call it
     /// before [`connect`](Self::connect).
     ///
-    /// A connection of its own shows that; it is opened again where it was lost, for up to five minutes.
+    /// A separate connection marks the namespace as in use. If it is lost, it is opened again, for up to five minutes.
     ///
     /// # Errors
-    /// [`Busy`](ErrorKind::Busy) if somebody else holds it, [`Config`](ErrorKind::Config) for a namespace that is not
-    /// within another, [`Denied`](ErrorKind::Denied), [`Incompatible`](ErrorKind::Incompatible),
+    /// [`Busy`](ErrorKind::Busy) if another client holds it, [`Config`](ErrorKind::Config) for a namespace that is not
+    /// within a namespace, [`Denied`](ErrorKind::Denied), [`Incompatible`](ErrorKind::Incompatible),
     /// [`Unavailable`](ErrorKind::Unavailable).
     ///
     /// # Cancel safety
-    /// Dropped, it may have been noted: it is listed as not in use then.
+    /// A dropped call may have recorded the namespace: then it is listed as not in use.
     pub async fn hold_namespace(config: RabbitConfig) -> Result<HeldNamespace> {
         let held = hold(config).await?;
         let noted = at_turn(&held.config, async |link: &Link| {
@@ -87,7 +90,8 @@ impl RabbitBackend {
         Ok(held)
     }
 
-    /// The namespaces within that of the configuration, or within the one that it is in itself, and whether each is in use.
+    /// Lists the namespaces within `NAME`, where the configuration's namespace is `NAME` or `NAME.SUB`, and whether
+    /// each is in use.
     ///
     /// # Errors
     /// [`Config`](ErrorKind::Config), [`Denied`](ErrorKind::Denied), [`Unavailable`](ErrorKind::Unavailable).
@@ -111,15 +115,15 @@ impl RabbitBackend {
         listed
     }
 
-    /// Removes the namespace `sub` within that of the configuration, with all that is in it: what a process left that was
-    /// killed.
+    /// Removes the namespace `sub` within that of the configuration, with everything in it. Use it for a namespace that
+    /// a killed process left behind.
     ///
     /// # Errors
     /// [`Busy`](ErrorKind::Busy) if it is in use, [`Config`](ErrorKind::Config), [`Denied`](ErrorKind::Denied),
-    /// [`Unavailable`](ErrorKind::Unavailable). Repeated, it goes on with what is left.
+    /// [`Unavailable`](ErrorKind::Unavailable). A repeated call removes what is left.
     ///
     /// # Cancel safety
-    /// Dropped, a part of it may have been removed; repeat it.
+    /// A dropped call may have removed a part of the namespace. Repeat it.
     pub async fn forget_namespace(config: RabbitConfig, sub: &str) -> Result<()> {
         config.check()?;
         hold(within(&config, sub)).await?.remove().await
@@ -127,25 +131,26 @@ impl RabbitBackend {
 }
 
 impl HeldNamespace {
-    /// Removes the namespace with all that is in it, and its note, and ends its connection. Close what uses it before.
+    /// Removes the namespace with everything in it, and its record, and closes its connection. Close the backends that
+    /// use it first.
     ///
     /// # Errors
-    /// [`Denied`](ErrorKind::Denied), [`Unavailable`](ErrorKind::Unavailable): a part may be left, which
-    /// [`RabbitBackend::forget_namespace`] removes.
+    /// [`Denied`](ErrorKind::Denied), [`Unavailable`](ErrorKind::Unavailable). A part of the namespace may be left;
+    /// [`RabbitBackend::forget_namespace`] removes it.
     ///
     /// # Cancel safety
-    /// As an error.
+    /// A dropped call may leave a part of the namespace, as after an error.
     pub async fn remove(self) -> Result<()> {
         topology::remove(&self.config).await?;
         let (_, sub) = names::parts(&self.config.namespace);
         at_turn(&self.config, async |link: &Link| {
             let left = read(link, &self.config, sub).await?;
-            // Nobody writes another one while this has the turn.
+            // No other client writes a record while this one has the turn.
             if left.is_empty() { delete(link, &outer(&self.config).namespaces()).await } else { Ok(()) }
         })
         .await?;
         self.holding.abort();
-        // By the connection that has it: no other may.
+        // On the connection that holds it: the broker allows no other.
         delete(&self.link, &Names::new(&self.config.namespace).held()).await?;
         self.link.close().await;
         Ok(())
@@ -154,7 +159,7 @@ impl HeldNamespace {
 
 impl Drop for HeldNamespace {
     fn drop(&mut self) {
-        // The connection ends with the last who has it.
+        // The connection closes with its last owner.
         self.holding.abort();
     }
 }
@@ -180,7 +185,8 @@ fn outer(config: &RabbitConfig) -> Names {
 async fn hold(config: RabbitConfig) -> Result<HeldNamespace> {
     config.check()?;
     if names::parts(&config.namespace).1.is_none() {
-        let what = format!("`{}` is not within another namespace: such a name is NAME.SUB", config.namespace);
+        let what =
+            format!("namespace `{}` is not within another namespace: use a name such as NAME.SUB", config.namespace);
         return Err(Error::new(ErrorKind::Config, what));
     }
     let config = Arc::new(config);
@@ -190,7 +196,7 @@ async fn hold(config: RabbitConfig) -> Result<HeldNamespace> {
     Ok(HeldNamespace { config, link, holding })
 }
 
-/// Makes the queue that shows that somebody is there. What consumes it ends when it is lost.
+/// Declares the queue that marks the namespace as in use. Its consumer ends when the queue is lost.
 async fn declare_held(link: &Link, config: &RabbitConfig) -> Result<Consumer> {
     let held = Names::new(&config.namespace).held();
     let channel = link.channel().await?;
@@ -202,31 +208,32 @@ async fn declare_held(link: &Link, config: &RabbitConfig) -> Result<Consumer> {
     };
     match timeout(config.response_timeout, made).await {
         Ok(Ok(consumer)) => Ok(consumer),
-        Ok(Err(e)) if failure::is_locked(&e) => {
-            Err(Error::new(ErrorKind::Busy, format!("namespace `{}` is in use", config.namespace)))
-        }
+        Ok(Err(e)) if failure::is_locked(&e) => Err(Error::new(
+            ErrorKind::Busy,
+            format!("namespace `{}` is in use: another connection holds it", config.namespace),
+        )),
         Ok(Err(e)) => Err(failure::failed(&format!("declaring queue `{held}`"), &e, false)),
         Err(_) => Err(failure::silent(&format!("declaring queue `{held}`"), config, false)),
     }
 }
 
-/// Holds it again whenever it is lost.
+/// Holds the namespace again whenever the hold is lost.
 async fn keep(link: Arc<Link>, config: Arc<RabbitConfig>, mut consumer: Consumer) {
     loop {
-        // Nothing is published to it; what ends is the consumer.
+        // Nothing is published to the queue, so this returns when the consumer ends.
         while let Some(Ok(_)) = consumer.next().await {}
         let (mut backoff, ends) = (Backoff::new(), Instant::now() + HOLD_AGAIN_MAX);
         consumer = loop {
             match declare_held(&link, &config).await {
                 Ok(consumer) => break consumer,
                 Err(e) if e.kind() == ErrorKind::Closed => return,
-                // The broker may not know yet that the former connection is gone.
+                // The broker may not have detected the loss of the previous connection yet.
                 Err(e) if Instant::now() < ends => {
-                    tracing::debug!(namespace = config.namespace, error = %e, "it is not held for a moment");
+                    tracing::debug!(namespace = config.namespace, error = %e, "lost the hold, trying again");
                     sleep(backoff.failed()).await;
                 }
                 Err(e) => {
-                    tracing::warn!(namespace = config.namespace, error = %e, "it is not held any more");
+                    tracing::warn!(namespace = config.namespace, error = %e, "lost the hold, others may remove it");
                     return;
                 }
             }
@@ -234,11 +241,11 @@ async fn keep(link: Arc<Link>, config: Arc<RabbitConfig>, mut consumer: Consumer
     }
 }
 
-/// Does something with the notes, while nobody else does.
+/// Works with the records, under the lock.
 async fn at_turn<T>(config: &Arc<RabbitConfig>, work: impl AsyncFnOnce(&Link) -> Result<T>) -> Result<T> {
     let link = Arc::new(Link::asking(config.clone(), "noting"));
     let worked = async {
-        // Whoever is cut short here gives the turn away with the connection.
+        // If this call is dropped, the connection closes and releases the turn.
         let turn = Turn::take(&link, &outer(config).namespaces_turn()).await?;
         let worked = work(&link).await;
         turn.end().await;
@@ -246,10 +253,10 @@ async fn at_turn<T>(config: &Arc<RabbitConfig>, work: impl AsyncFnOnce(&Link) ->
     };
     let worked = timeout(config.response_timeout * 6, worked).await;
     link.close().await;
-    worked.unwrap_or_else(|_| Err(failure::silent("noting a namespace", config, false)))
+    worked.unwrap_or_else(|_| Err(failure::silent("recording a namespace", config, false)))
 }
 
-/// The notes, all of which stay but those of one name.
+/// Reads the records, and removes those of the name `without`.
 async fn read(link: &Link, config: &RabbitConfig, without: Option<&str>) -> Result<Vec<String>> {
     let (channel, queue) = (link.channel().await?, outer(config).namespaces());
     let failed = |e| failure::failed("reading the namespaces' names", &e, false);
@@ -274,22 +281,22 @@ async fn read(link: &Link, config: &RabbitConfig, without: Option<&str>) -> Resu
         let options = BasicNackOptions { multiple: true, requeue: true };
         channel.basic_nack(last, options).await.map_err(failed)?;
     }
-    // Its answer comes from the queue, which has done all that by then.
+    // The answer comes from the queue, which has processed everything before it by then.
     declare(&channel, &queue).await.map_err(failed)?;
     Ok(notes)
 }
 
-/// Writes a note, which is on disk when this is done.
+/// Writes a record. It is on disk when this returns.
 async fn note(link: &Link, config: &RabbitConfig, sub: &str) -> Result<()> {
     let (channel, queue) = (link.channel().await?, outer(config).namespaces());
-    let doing = "noting a namespace";
+    let doing = "recording a namespace";
     let failed = |e| failure::failed(doing, &e, false);
     declare(&channel, &queue).await.map_err(failed)?;
     channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(failed)?;
     if write_name(&channel, &queue, sub).await.map_err(failed)? {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Unavailable, format!("{doing}: `{queue}` did not take it")))
+    Err(Error::new(ErrorKind::Unavailable, format!("{doing}: queue `{queue}` did not accept its name")))
 }
 
 async fn declare(channel: &Channel, queue: &str) -> lapin::Result<()> {
@@ -298,7 +305,7 @@ async fn declare(channel: &Channel, queue: &str) -> lapin::Result<()> {
     channel.queue_declare(queue.into(), options, classic()).await.map(drop)
 }
 
-/// Whether another connection has it.
+/// Whether another connection holds the queue.
 async fn is_held(link: &Link, queue: &str) -> Result<bool> {
     let channel = link.channel().await?;
     meter::round_trip(NAME);

@@ -1,5 +1,5 @@
-//! Where a message goes, and how it gets there: its way is chosen, what could not be routed or was refused is published
-//! again, and what is not ours is put where an operator finds it.
+//! Routes and publishes messages. Messages that were unroutable or refused are published again, and foreign messages
+//! are quarantined, where an operator finds them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +20,7 @@ use crate::topology::Topology;
 use crate::transport::publisher::{NotPublished, Outgoing, Publisher};
 use crate::way::Way;
 
-/// How long to wait before a message that was refused is published again.
+/// Pauses before a refused message is published again.
 const REFUSED_PAUSES: [Duration; 3] =
     [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400)];
 
@@ -32,7 +32,7 @@ pub(crate) struct Outbox {
     pub(crate) publisher: Publisher,
     time: Time,
     slot: AtomicU64,
-    /// How many foreign or corrupt messages were quarantined here, until a claim tells.
+    /// Number of quarantined foreign or corrupt messages that no claim has reported yet.
     quarantined: AtomicU64,
 }
 
@@ -55,17 +55,17 @@ impl Outbox {
         }
     }
 
-    /// Where a task goes that waits until it is due: to the ready queue, to the gate, or into the levels.
+    /// The destination of a pending task: the ready queue, the gate, or the levels.
     pub(crate) fn route(&self, queue: &QueueName, message: &Message) -> Outgoing {
         let mut left_ms = message.due_ms.saturating_sub(self.time.now_ms());
         let is_tombstone = matches!(message.kind, Kind::Tombstone { .. });
         if is_tombstone {
-            // One step ahead of its task, and never to where there is nobody to read it.
+            // A tombstone goes one step ahead of its task, and never to the ready queue, where no gate would read it.
             left_ms = left_ms.saturating_sub(LEVEL_MS.cast_signed()).max(1);
         }
         let margin_ms = i64::try_from(self.config.margin.as_millis()).unwrap_or(i64::MAX);
         let ticks = u64::try_from((left_ms - margin_ms).max(0)).unwrap_or(0) / LEVEL_MS;
-        // Beyond the largest delay is what was shifted there: it goes round again when it comes out.
+        // A shift may move a task beyond the maximum delay. It passes through the levels again when it leaves them.
         let ticks = ticks.min((1 << self.config.levels) - 1);
         if left_ms <= SOON_MS && !is_tombstone {
             return self.to_queue(self.names.ready(queue), message);
@@ -82,7 +82,7 @@ impl Outbox {
         }
     }
 
-    /// A message for this very queue of the broker.
+    /// A message that goes directly to a queue of the broker.
     pub(crate) fn to_queue(&self, name: String, message: &Message) -> Outgoing {
         Outgoing {
             exchange: "".into(),
@@ -92,16 +92,16 @@ impl Outbox {
         }
     }
 
-    /// Publishes what belongs to a queue. What finds no way is published again after the topology was made anew: an
-    /// operator may have deleted a part of it. So is what the broker refused, a little later.
+    /// Publishes messages of a queue. Declares the topology again for unroutable messages, because an operator may have
+    /// deleted a part of it, and publishes them again. Publishes messages that the broker refused again after a pause.
     ///
     /// # Cancel safety
-    /// Dropped, some may have been published: call it from what is not dropped.
+    /// A dropped call may have published a part of the batch. Call it from a task that is not dropped.
     pub(crate) async fn publish(&self, queue: &QueueName, batch: Vec<Outgoing>) -> Vec<Result<(), NotPublished>> {
         self.publish_by(&self.publisher, queue, batch).await
     }
 
-    /// As [`publish`](Self::publish), by a publisher of one's own.
+    /// Like [`publish`](Self::publish), with a custom publisher.
     pub(crate) async fn publish_by(
         &self,
         publisher: &Publisher,
@@ -120,7 +120,8 @@ impl Outbox {
             }
             publish_again(publisher, &batch, &mut answers, unroutable).await;
         }
-        // A queue that is being made, or elects its leader, refuses for a moment; refused is surely not accepted.
+        // A queue refuses messages for a moment while it is created or elects a leader. A refused message was not
+        // accepted.
         let refused = |answer: &Result<(), NotPublished>| matches!(answer, Err(NotPublished::Refused));
         for pause in REFUSED_PAUSES {
             if !answers.iter().any(refused) {
@@ -132,15 +133,15 @@ impl Outbox {
         answers
     }
 
-    /// Puts a message that is not ours, or not whole, where an operator finds it; it may be acknowledged then.
-    pub(crate) async fn quarantined(
+    /// Quarantines a foreign or corrupt message, so that an operator finds it. Afterwards, it may be acknowledged.
+    pub(crate) async fn quarantine(
         &self,
         found_in: &str,
         why: &str,
         properties: &BasicProperties,
         payload: Bytes,
     ) -> bool {
-        tracing::warn!(queue = found_in, why, "a foreign message is quarantined");
+        tracing::warn!(queue = found_in, why, "quarantined a message that is not in the format of delayline");
         let message = Outgoing {
             exchange: "".into(),
             routing_key: self.names.quarantined().into(),
@@ -156,13 +157,13 @@ impl Outbox {
         done
     }
 
-    /// How many messages were quarantined since this was asked last.
+    /// Number of messages that were quarantined since the last call.
     pub(crate) fn take_quarantined(&self) -> u64 {
         self.quarantined.swap(0, Ordering::Relaxed)
     }
 }
 
-/// Publishes those of a batch again whose answer is such, and puts the new answers in the place of the old ones.
+/// Publishes the messages of a batch with this answer again, and replaces their answers.
 async fn publish_again(
     publisher: &Publisher,
     batch: &[Outgoing],

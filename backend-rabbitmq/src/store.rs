@@ -1,4 +1,4 @@
-//! An open backend: its parts, which its subscriptions and gates have in common.
+//! An open backend: the parts that its subscriptions and gates share.
 
 use std::sync::Arc;
 
@@ -25,15 +25,15 @@ pub(crate) struct Store {
     pub(crate) time: Time,
     pub(crate) ids: Ids,
     pub(crate) counters: Counters,
-    /// A number for leases of this backend, which no other has.
+    /// A unique number of this backend, for its leases.
     pub(crate) instance: u64,
-    /// For what is consumed and acknowledged, and for the topology.
+    /// The connection for consuming, acknowledging and the topology.
     pub(crate) consuming: Arc<Link>,
-    /// For what is published: a broker short of memory or disk stops reading from it.
+    /// The connection for publishing. A broker that is short of memory or disk stops reading from it.
     pub(crate) publishing: Arc<Link>,
     pub(crate) topology: Arc<Topology>,
     pub(crate) outbox: Outbox,
-    /// Held by who reads dead letters.
+    /// Held while dead letters are read.
     pub(crate) reading: Mutex<()>,
 }
 

@@ -1,21 +1,21 @@
-//! What the broker could not route or a queue has let go of: it is put on its way again.
+//! Reroutes *strays*: messages that the broker could not route, or that a policy removed from their queue.
 //!
-//! The exchanges of the levels have an alternate one, whose queue keeps what has nowhere to go: what lost its gate to an
-//! operator. The queues dead-letter to it what a policy takes from them, with their own name as the key. Each process that
-//! has a gate consumes that queue; a stray's own queues and bindings are made again, and it is published anew before it is
-//! acknowledged.
+//! The exchanges of the levels have an alternate exchange. Its queue keeps unroutable messages, such as those whose
+//! gate an operator deleted. The queues dead-letter to it the messages that a policy removes from them, with their own
+//! name as the key. Each process with a gate consumes that queue. It declares the queues and bindings of a stray again,
+//! publishes the stray again, and then acknowledges it.
 //!
-//! | from | because of | it goes |
+//! | from | reason | destination |
 //! |---|---|---|
-//! | an exchange | no binding | on its way, by its due time |
-//! | ready | `delivery_limit` | on its way, with the attempts that the broker counted, one at least: it ends as a dead letter by its own maximum |
-//! | ready, gate | `maxlen`, `expired` and others | on its way, with its attempts as they were |
-//! | dead | `maxlen` | nowhere: there are as many newer letters as may be |
+//! | an exchange | no binding | routed by its due time |
+//! | ready | `delivery_limit` | routed by its due time, with the attempts that the broker counted, at least one: it ends as a dead letter at its own maximum |
+//! | ready, gate | `maxlen`, `expired` and others | routed by its due time, with unchanged attempts |
+//! | dead | `maxlen` | dropped: the queue is full of newer letters |
 //! | dead | others | back to the dead letters |
 //! | the registry | any | back to the registry |
 //!
-//! Where an exchange is missing, what has expired stays in its level, and nobody is told. So the same process looks for them,
-//! one at each fallback poll.
+//! If an exchange is missing, expired messages stay in their level, and the broker reports nothing. So the same process
+//! also checks the exchanges, one at each fallback poll.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -40,30 +40,31 @@ use crate::transport::greeting::Version;
 use crate::transport::{driver, failure};
 use crate::way::Way;
 
-/// How many are on their way at once.
+/// Number of unacknowledged strays (prefetch).
 const WINDOW: u16 = 100;
 
-/// The most that are handled by one who only looks.
+/// Maximum number of strays that [`put_all_on_their_way`] handles.
 const AT_ONCE_MAX: usize = 100_000;
 
-/// How long one waits that a full queue has let go of: with a policy that drops the oldest, it takes the place of another.
+/// Pause before a message that a full queue dropped is published again. With a policy that drops the oldest message, it
+/// takes the place of another message.
 const LET_GO_PAUSE: Duration = Duration::from_millis(10);
 
-/// The first version that tells how often a message was delivered before its queue let go of it.
+/// The first version that reports how often a message was delivered before its queue dropped it.
 const TELLS_COUNT: Version = Version::new(4, 0);
 
-/// How long one that can't be published now is left alone.
+/// Pause before a stray that can't be published is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A process's care for strays, shared by those that have a gate. It ends when the last of them drops it.
+/// The task that handles the strays of a process, shared by its gates. It ends when the last gate drops it.
 #[derive(Debug)]
 pub(crate) struct Strays(JoinHandle<()>);
 
-/// Where the lines of a backend find the one that their gates share.
+/// Where the lines of a backend find the shared task.
 pub(crate) type Place = Mutex<Weak<Strays>>;
 
 impl Strays {
-    /// The one that there is, or a new one.
+    /// The existing task, or a new one.
     pub(crate) fn of(place: &Place, store: &Arc<Store>) -> Arc<Self> {
         let mut place = place.lock();
         place.upgrade().unwrap_or_else(|| {
@@ -76,12 +77,13 @@ impl Strays {
 
 impl Drop for Strays {
     fn drop(&mut self) {
-        // What is not acknowledged goes back with the channel; a copy that was published just now is a duplicate.
+        // Unacknowledged strays return to the queue with the channel. If a copy was just published, it becomes a
+        // duplicate.
         self.0.abort();
     }
 }
 
-/// How long after a repair a stray is taken for one from before it.
+/// Time after a repair during which strays are assumed to be older than the repair.
 const REPAIR_AGAIN: Duration = Duration::from_secs(5);
 
 async fn run(store: Arc<Store>) {
@@ -97,13 +99,13 @@ async fn run(store: Arc<Store>) {
         if e.kind() == ErrorKind::Closed {
             return;
         }
-        tracing::debug!(error = %e, "strays are not looked after for a moment");
+        tracing::debug!(error = %e, "handling of strays failed, trying again");
         sleep(backoff.failed()).await;
     }
 }
 
 async fn open(store: &Store) -> Result<(Channel, Consumer)> {
-    let doing = "consuming what could not be routed";
+    let doing = "consuming unroutable messages";
     store.lifecycle.open()?;
     store.topology.base().await?;
     let channel = store.consuming.channel().await?;
@@ -122,10 +124,10 @@ async fn open(store: &Store) -> Result<(Channel, Consumer)> {
     }
 }
 
-/// Goes on until something fails.
+/// Runs until something fails.
 async fn serve(store: &Store, channel: &Channel, mut consumer: Consumer) -> Error {
     let doing = "looking after strays";
-    // One repair is enough for all that strayed before it.
+    // One repair is enough for all messages that strayed before it.
     let mut repaired: Option<(QueueName, Instant)> = None;
     let levels = store.config.levels;
     let others = [store.names.gates(), store.names.unroutable()];
@@ -147,27 +149,27 @@ async fn serve(store: &Store, channel: &Channel, mut consumer: Consumer) -> Erro
         let delivery = match next {
             Some(Ok(delivery)) => delivery,
             Some(Err(e)) => return failure::failed(doing, &e, false),
-            None => return Error::new(ErrorKind::Unavailable, format!("{doing}: the queue is gone")),
+            None => return Error::new(ErrorKind::Unavailable, format!("{doing}: the queue was deleted")),
         };
         while !put_on_its_way(store, &delivery, &mut repaired).await {
             sleep(PAUSE).await;
         }
-        // Not by the delivery's own acker: one that is asked as the connection ends may never answer.
+        // Not with the delivery's acker: if the connection ends at that moment, it may never return.
         if let Err(e) = channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await {
             return failure::failed(doing, &e, false);
         }
     }
 }
 
-/// Makes sure of an exchange that nobody may publish to for long. If it is missing, the channel is gone, and everything is made
-/// again with the next one.
+/// Checks that an exchange exists, because nothing may be published to it for a long time. If it is missing, the broker
+/// closes the channel, and everything is declared again with the next channel.
 async fn look_for(store: &Store, channel: &Channel, exchange: String) -> Result<()> {
     meter::round_trip(NAME);
     match timeout(store.config.response_timeout, look_for_exchange(channel, &exchange)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(e)) => {
             if failure::is_not_found(&e) {
-                tracing::warn!(exchange, "an exchange is missing: it is made again with its bindings");
+                tracing::warn!(exchange, "an exchange is missing, declaring it and its bindings again");
             }
             store.topology.forget().await;
             Err(failure::failed(&format!("looking for exchange `{exchange}`"), &e, false))
@@ -176,8 +178,8 @@ async fn look_for(store: &Store, channel: &Channel, exchange: String) -> Result<
     }
 }
 
-/// Handles what is there now, where no process with a gate may be: after something was taken from a queue that its user
-/// looks at.
+/// Handles the strays that exist now, for the case that no process has a gate: for callers that need messages back that
+/// a policy removed from a queue.
 pub(crate) async fn put_all_on_their_way(store: &Store) -> Result<()> {
     let doing = "looking after strays";
     let channel = store.consuming.channel().await?;
@@ -191,37 +193,37 @@ pub(crate) async fn put_all_on_their_way(store: &Store) -> Result<()> {
         let done = channel.basic_ack(got.delivery.delivery_tag, BasicAckOptions::default()).await;
         done.map_err(|e| failure::failed(doing, &e, false))?;
     }
-    // What is not acknowledged goes back.
+    // Unacknowledged messages return to the queue.
     close(channel).await;
     Ok(())
 }
 
-/// Whether it may be acknowledged.
+/// Handles a stray. Returns whether it may be acknowledged.
 async fn put_on_its_way(store: &Store, delivery: &Delivery, repaired: &mut Option<(QueueName, Instant)>) -> bool {
     let key = delivery.routing_key.as_str();
     if key == store.names.registry() {
         let queue = str::from_utf8(&delivery.data).ok().and_then(|name| QueueName::new(name).ok());
         return match queue {
             Some(queue) => store.topology.register(&queue).await.is_ok(),
-            None => quarantined(store, delivery, "it is no queue's name").await,
+            None => quarantine(store, delivery, "it is not the name of a queue").await,
         };
     }
     match (store.names.part(key), Message::read(&delivery.properties, Bytes::from(delivery.data.clone()))) {
         (Some((queue, part)), Ok(message)) => let_go_of(store, delivery, queue, part, message).await,
         (None, Ok(message)) => match Way::queue_of(&delivery.properties) {
             Some(queue) => not_routed(store, queue, message, repaired).await,
-            None => quarantined(store, delivery, "it does not say which way it was on").await,
+            None => quarantine(store, delivery, "its routing keys name no queue").await,
         },
-        (_, Err(foreign)) => quarantined(store, delivery, foreign.0).await,
+        (_, Err(foreign)) => quarantine(store, delivery, foreign.0).await,
     }
 }
 
-async fn quarantined(store: &Store, delivery: &Delivery, why: &str) -> bool {
+async fn quarantine(store: &Store, delivery: &Delivery, why: &str) -> bool {
     let payload = Bytes::from(delivery.data.clone());
-    store.outbox.quarantined(&store.names.unroutable(), why, &delivery.properties, payload).await
+    store.outbox.quarantine(&store.names.unroutable(), why, &delivery.properties, payload).await
 }
 
-/// No exchange knew where to: the queue is made again.
+/// Handles an unroutable message: declares its queue again.
 async fn not_routed(
     store: &Store,
     queue: QueueName,
@@ -229,7 +231,7 @@ async fn not_routed(
     repaired: &mut Option<(QueueName, Instant)>,
 ) -> bool {
     if repaired.as_ref().is_none_or(|(of, at)| *of != queue || at.elapsed() > REPAIR_AGAIN) {
-        tracing::warn!(%queue, "a task found no way to its gate: the queue and its bindings are made again");
+        tracing::warn!(%queue, "a task could not be routed to its gate, declaring the queue and its bindings again");
         store.topology.forget().await;
         if store.topology.ensure(&queue).await.is_err() {
             return false;
@@ -240,13 +242,13 @@ async fn not_routed(
     published.iter().all(Result::is_ok)
 }
 
-/// A queue has let go of it.
+/// Handles a message that a policy removed from its queue.
 async fn let_go_of(store: &Store, delivery: &Delivery, queue: QueueName, part: Part, mut message: Message) -> bool {
     let reason = message::death_reason(&delivery.properties).unwrap_or_default();
     if message.is_marker() || (part == Part::Dead && reason == "maxlen") {
         return true;
     }
-    tracing::warn!(%queue, ?part, reason, "a policy took a message from its queue: it goes on its way again");
+    tracing::warn!(%queue, ?part, reason, "a policy removed a message from its queue, publishing it again");
     let out = match part {
         Part::Dead => store.outbox.to_queue(store.names.dead(&queue), &message),
         Part::Ready if reason == "delivery_limit" => {
@@ -254,7 +256,7 @@ async fn let_go_of(store: &Store, delivery: &Delivery, queue: QueueName, part: P
             store.outbox.route(&queue, &message)
         }
         Part::Ready | Part::Gate => {
-            // The queue may still be as full as it was, and let go of the next one for it.
+            // The queue may still be full, and drop another message for this one.
             sleep(LET_GO_PAUSE).await;
             store.outbox.route(&queue, &message)
         }
@@ -262,8 +264,8 @@ async fn let_go_of(store: &Store, delivery: &Delivery, queue: QueueName, part: P
     store.outbox.publish(&queue, vec![out]).await.iter().all(Result::is_ok)
 }
 
-/// How many attempts the broker counted before it let go of a task, of which there was one at least: RabbitMQ 3.10 does not
-/// say, 4.0 only where a holder was gone. From 4.3 on, what is returned here is counted as well.
+/// The attempts that the broker counted before it dropped a task, at least one. RabbitMQ 3.10 does not report them, 4.0
+/// only the deliveries to lost clients. From 4.3 on, the number also includes messages that this backend returned.
 fn counted(store: &Store, properties: &BasicProperties) -> u32 {
     match store.consuming.version() {
         Some(version) if version >= TELLS_COUNT => message::delivery_count(properties).max(1),

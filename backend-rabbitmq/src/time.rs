@@ -1,4 +1,4 @@
-//! The time as due times and leases count it: whole milliseconds of the wall clock.
+//! The clock for due times and leases: whole milliseconds of the wall clock.
 
 use std::time::Duration;
 
@@ -13,18 +13,18 @@ impl Time {
         self.0.wall()
     }
 
-    /// The wall clock in milliseconds, rounded down: what is due at it is due.
+    /// The wall clock in milliseconds, rounded down. A task with this due time is due.
     pub(crate) fn now_ms(&self) -> i64 {
         self.now().unix_millis_floor()
     }
 
-    /// How long until a millisecond comes.
+    /// Time until a given millisecond.
     pub(crate) fn until(&self, ms: i64) -> Duration {
         let left_us = ms.saturating_mul(1000).saturating_sub(self.now().unix_micros());
         Duration::from_micros(u64::try_from(left_us).unwrap_or(0))
     }
 
-    /// When a lease ends that begins now, on both clocks: at a whole millisecond of the wall clock.
+    /// The end of a lease that begins now, on both clocks: at a whole millisecond of the wall clock.
     pub(crate) fn end_of_lease(&self, now: Instant, lease: Duration) -> (Instant, Timestamp) {
         let wall = self.now();
         let ends = Timestamp::from_unix_millis(wall.saturating_add(lease).unix_millis_ceil());

@@ -1,7 +1,7 @@
-//! Whose turn it is to make queues, among all processes of a namespace.
+//! A lock for the creation of queues, among all processes of a namespace: the *turn*.
 //!
-//! The turn is a queue that is exclusive to a connection: the broker refuses it to all others while it is there, and drops it
-//! with the connection of whoever had it. Nobody publishes to it.
+//! The lock is a queue that is exclusive to a connection. While it exists, the broker refuses it to all other
+//! connections. It is deleted with its connection. Nothing is published to it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,21 +17,21 @@ use crate::transport::asking::close;
 use crate::transport::connection::Link;
 use crate::transport::failure;
 
-/// The first pause between looks whether a turn has ended, and the longest.
+/// First and longest pause between two attempts to take the turn.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
-/// Ends when it is dropped, in the background; or with its connection.
+/// The turn. Dropping it releases it in the background; it also ends with its connection.
 pub(crate) struct Turn {
     link: Arc<Link>,
-    /// The name of its queue; nothing once it has ended.
+    /// The name of its queue; `None` once it has ended.
     queue: Option<String>,
 }
 
 impl Turn {
-    /// Waits until nobody else has the turn, and takes it. Nobody of the same connection may have it.
+    /// Waits until no other connection has the turn, and takes it. No other user of this connection may have it.
     ///
     /// # Cancel safety
-    /// Dropped, nobody may have the turn until the connection ends: call it from what is not dropped.
+    /// A dropped call may block the turn until the connection ends. Call it from a task that is not dropped.
     pub(crate) async fn take(link: &Arc<Link>, queue: &str) -> Result<Self> {
         let mut pause = PAUSES.0;
         loop {
@@ -43,7 +43,7 @@ impl Turn {
         }
     }
 
-    /// Lets the next one have it.
+    /// Releases the turn.
     pub(crate) async fn end(mut self) {
         if let Some(queue) = self.queue.take() {
             delete(&self.link, &queue).await;
@@ -62,7 +62,8 @@ impl Drop for Turn {
     }
 }
 
-/// Whether no other connection has it. On a channel of its own, because the broker closes it otherwise.
+/// Takes the queue; `false` if another connection has it. Uses a separate channel, because the broker closes the
+/// channel then.
 async fn declare(link: &Link, queue: &str) -> Result<bool> {
     let channel = link.channel().await?;
     meter::round_trip(NAME);
@@ -80,7 +81,7 @@ async fn declare(link: &Link, queue: &str) -> Result<bool> {
 async fn delete(link: &Link, queue: &str) {
     let Ok(channel) = link.channel().await else { return };
     meter::round_trip(NAME);
-    // Where this fails, the connection is lost, and the queue with it.
+    // If this fails, the connection is lost, and the queue with it.
     let _ = channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await;
     close(channel).await;
 }

@@ -1,13 +1,14 @@
-//! Which way a message takes through the levels: its routing keys say it, a step each.
+//! The way of a message through the levels. Each of its routing keys is one step.
 //!
-//! A task of the queue `exams` that waits in the levels 10, 7 and 3 has the keys `11>10:0`, `10>7:0`, `7>3:0`, `3>gates` and
-//! `exams`, with the slot behind the colon. The first is its routing key, the others are in its header `CC`, by which RabbitMQ
-//! routes as well, and which it keeps when it dead-letters ([sender-selected
-//! distribution](https://www.rabbitmq.com/docs/sender-selected)). Behind each level stands an exchange that knows no step but
-//! those from there, so that one of the keys counts at a time.
+//! A task of the queue `exams` that waits in the levels 10, 7 and 3 has the keys `11>10:0`, `10>7:0`, `7>3:0`,
+//! `3>gates` and `exams`, with the slot after the colon. The first is its routing key, the others are in its header
+//! `CC`. RabbitMQ also routes by this header, and keeps it when it dead-letters ([sender-selected
+//! distribution](https://www.rabbitmq.com/docs/sender-selected)). Each level dead-letters to an exchange that has
+//! bindings only for the steps from this level, so that exactly one of the keys matches at a time.
 //!
-//! A step is looked up as it is, without a pattern: a key of one bit for each level, matched by a topic exchange, would need no
-//! `CC`, and takes the broker four times as long to look up (`cargo bench -p delayline-rabbitmq --bench broker -- routing`).
+//! The broker looks up a step as a whole, without a pattern. The alternative is a key with one bit for each level,
+//! matched by a topic exchange. It would not need `CC`, but its lookup takes the broker four times as long
+//! (`cargo bench -p delayline-rabbitmq --bench broker -- routing`).
 
 use delayline_core::QueueName;
 use lapin::BasicProperties;
@@ -19,16 +20,16 @@ use crate::names::Names;
 /// The way of one message into the levels and through them.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Way {
-    /// Where it is published to: the exchange in front of the first level.
+    /// The exchange to publish to, in front of the first level.
     pub(crate) exchange: String,
     /// The first step.
     pub(crate) routing_key: String,
-    /// The others, in order; the last leads to its gate.
+    /// The other steps, in order. The last one leads to the gate.
     pub(crate) others: Vec<String>,
 }
 
 impl Way {
-    /// Through one of the queues of each level whose bit is set in `ticks`; nothing where none is.
+    /// The way through one queue of each level whose bit is set in `ticks`; `None` if no bit is set.
     pub(crate) fn new(names: &Names, slot: u16, ticks: u64, queue: &QueueName) -> Option<Self> {
         let highest = ticks.checked_ilog2()?;
         let (mut from, mut others) = (highest, Vec::new());
@@ -41,7 +42,7 @@ impl Way {
         Some(Self { exchange, routing_key, others })
     }
 
-    /// The logical queue at the end of the way of a message with these properties.
+    /// The logical queue at the end of the way of a message, from its properties.
     pub(crate) fn queue_of(properties: &BasicProperties) -> Option<QueueName> {
         let AMQPValue::FieldArray(others) = properties.headers().as_ref()?.inner().get(CC)? else { return None };
         let AMQPValue::LongString(last) = others.as_slice().last()? else { return None };
@@ -49,17 +50,17 @@ impl Way {
     }
 }
 
-/// From behind a level to one of the queues of another.
+/// The step from a level to a queue of another level.
 pub(crate) fn step(from: u32, to: u32, slot: u16) -> String {
     format!("{from}>{to}:{slot}")
 }
 
-/// From behind a level to the exchange of the gates.
+/// The step from a level to the exchange of the gates.
 pub(crate) fn step_to_gates(from: u32) -> String {
     format!("{from}>gates")
 }
 
-/// From there to a queue's gate: one word, because that is a topic exchange.
+/// The step from there to a queue's gate. It is one word, because that is a topic exchange.
 pub(crate) fn step_to_gate(queue: &QueueName) -> String {
     queue.as_str().replace('.', "/")
 }

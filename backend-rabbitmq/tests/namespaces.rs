@@ -102,7 +102,8 @@ async fn leak_8_namespaces_are_removed_without_a_trace_whoever_held_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clear_2_what_is_not_within_another_can_not_be_held() {
-    for (name, says) in [("outer", "not within another"), ("outer.q", "can't be `q`"), ("outer.a_b", "behind the dot")]
+    for (name, says) in
+        [("outer", "not within another"), ("outer.q", "`q` is reserved"), ("outer.a_b", "after the dot")]
     {
         let config = RabbitConfig::from_url("amqp://127.0.0.1:1").unwrap().namespace(name);
         let e = RabbitBackend::hold_namespace(config).await.unwrap_err();

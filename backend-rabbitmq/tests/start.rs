@@ -1,4 +1,4 @@
-//! What is said at the start, on a broker that really refuses: password, virtual host, permissions, another layout, no broker.
+//! Errors at the start, on a broker that really refuses: password, virtual host, permissions, layout, no broker.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
@@ -99,7 +99,7 @@ async fn clear_1_a_broker_that_is_too_old_is_refused_with_its_version() {
     let old = RabbitConfig::from_url(&format!("amqp://{}", of_version_2(&broker).await)).unwrap();
     let (kind, said) = refusal(old).await;
     assert_eq!(kind, ErrorKind::Incompatible, "{said}");
-    assert!(said.contains("is RabbitMQ 2.") && said.contains("3.10.0 or newer"), "{said}");
+    assert!(said.contains("the server is RabbitMQ 2.") && said.contains("3.10.0 or newer"), "{said}");
     let exchanges = broker.control(&["list_exchanges", "name"]).unwrap();
     assert!(!exchanges.contains("delayline."), "nothing was made: {exchanges}");
 }

@@ -1,4 +1,4 @@
-//! The trait on Redis: each method is one in `ops`.
+//! Implements `DelayBackend` on Redis. Each method calls a function in `ops`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,21 +14,21 @@ use crate::store::Store;
 use crate::transport::Connection;
 use crate::{RedisConfig, notify, start};
 
-/// A delay queue in Redis, shared by every process that connects to it.
+/// Delay queues in Redis, shared by all processes that connect with the same key prefix.
 ///
-/// Sharing it within a process is done in an `Arc`.
+/// To share the backend within a process, wrap it in an `Arc`.
 #[derive(Debug)]
 pub struct RedisBackend {
     store: Arc<Store>,
 }
 
 impl RedisBackend {
-    /// Connects, and checks that the server can keep what this backend promises.
+    /// Connects, and checks that the server supports what this backend promises.
     ///
     /// # Errors
     /// [`Config`](delayline_core::ErrorKind::Config), [`Denied`](delayline_core::ErrorKind::Denied),
-    /// [`Incompatible`](delayline_core::ErrorKind::Incompatible), [`Unavailable`](delayline_core::ErrorKind::Unavailable):
-    /// each says what to do.
+    /// [`Incompatible`](delayline_core::ErrorKind::Incompatible),
+    /// [`Unavailable`](delayline_core::ErrorKind::Unavailable). The message says what to do.
     pub async fn connect(config: RedisConfig) -> Result<Self> {
         config.check()?;
         let connection = Connection::new(&config)?;
@@ -96,7 +96,7 @@ impl DelayBackend for RedisBackend {
 
     async fn close(&self) -> Result<()> {
         self.store.lifecycle.close();
-        // Those who wait first: what they then ask is refused.
+        // Wake the waiting subscriptions first; their next claim is refused.
         self.store.notifier.close().await;
         self.store.connection.close().await;
         Ok(())

@@ -1,43 +1,43 @@
-//! Which keys there are. `scripts/common.lua` says what is in each.
+//! The names of the keys. `scripts/common.lua` describes the contents of each.
 
 use delayline_backend_kit::codec::id_bytes;
 use delayline_core::{Error, ErrorKind, OperationId, QueueName, TaskId};
 
-/// Types of the keys of a shard, in the order of [`Shard::keys`], as `TYPE` calls them.
+/// The types of a shard's keys, in the order of [`Shard::keys`], in the words of the command `TYPE`.
 pub(crate) const TYPES: [&str; 8] = ["zset", "hash", "hash", "zset", "hash", "zset", "list", "hash"];
 
-/// The format of what is under the keys, as `scripts/common.lua` describes it. What an older version of this library would
-/// not understand has a higher one.
+/// The format of the stored data, as described in `scripts/common.lua`. It rises with every change that an older
+/// version of this library would not understand.
 pub(crate) const FORMAT: u32 = 1;
 
-/// How a queue is laid out, as its own key notes it.
+/// The layout of a queue (format and number of shards), as its own key stores it.
 pub(crate) fn layout(shards: u32) -> String {
     format!("{FORMAT}.{shards}")
 }
 
-/// The format of a layout, if it is a newer one.
+/// The format of a layout, if it is newer than [`FORMAT`].
 pub(crate) fn newer_format(layout: &[u8]) -> Option<u32> {
     let format = std::str::from_utf8(layout).ok()?.split('.').next()?.parse().ok()?;
     (format > FORMAT).then_some(format)
 }
 
-/// The error for what a newer version of this library wrote.
+/// The error for data that a newer version of this library wrote.
 pub(crate) fn newer(what: &str, format: u32) -> Error {
     let ours = FORMAT;
     Error::new(
         ErrorKind::Incompatible,
-        format!("{what} has the format {format} of a newer version of this library, which knows {ours}"),
+        format!("{what} has format {format}, but this version of delayline supports up to {ours}: upgrade delayline"),
     )
 }
 
 const NAMES: [&str; 8] = ["v", "t", "a", "g", "m", "d", "x", "p"];
 
-/// One shard of a queue: its keys share a hash tag, so that they lie on one node of a cluster.
+/// One shard of a queue. Its keys share a hash tag, so that a cluster stores them on one node.
 #[derive(Clone, Debug)]
 pub(crate) struct Shard {
     tag: String,
     pub(crate) keys: [Vec<u8>; 8],
-    /// Where sleepers are woken: the same for all shards of a queue.
+    /// The channel of the notifications: the same for all shards of a queue.
     pub(crate) channel: Vec<u8>,
 }
 
@@ -49,28 +49,28 @@ impl Shard {
         Self { tag, keys, channel }
     }
 
-    /// What all its keys begin with.
+    /// The hash tag with which all its keys begin.
     pub(crate) fn tag(&self) -> &str {
         &self.tag
     }
 
-    /// What a subscription notes of its last claim.
+    /// The key in which a subscription records its last claim.
     pub(crate) fn claim_key(&self, subscription: u128) -> Vec<u8> {
         format!("{}:k:{subscription:032x}", self.tag).into_bytes()
     }
 
-    /// What was answered so far under an operation id.
+    /// The key that stores the answer so far to an operation id.
     pub(crate) fn operation_key(&self, operation: OperationId) -> Vec<u8> {
         format!("{}:o:{operation}", self.tag).into_bytes()
     }
 }
 
-/// What an operation id was given to; alone in its slot, for all queues.
+/// The key that stores which change an operation id stands for, for all queues. It shares its slot with no other key.
 pub(crate) fn operation_key(prefix: &str, operation: OperationId) -> Vec<u8> {
     format!("{{{prefix}:o:{operation}}}").into_bytes()
 }
 
-/// The pattern of all keys of a prefix. The prefix may hold characters that a pattern reads otherwise.
+/// The pattern that matches all keys of a prefix. Escapes characters that have a meaning in a pattern.
 pub(crate) fn pattern(prefix: &str) -> String {
     let mut pattern = String::from("{");
     for c in prefix.chars() {
@@ -82,13 +82,13 @@ pub(crate) fn pattern(prefix: &str) -> String {
     pattern + ":*"
 }
 
-/// The pattern of every queue's own key.
+/// The pattern that matches every queue's own key.
 pub(crate) fn queues_pattern(prefix: &str) -> String {
     pattern(prefix) + "}:m"
 }
 
-/// The namespace below this prefix that a key is in; nothing for the keys of the prefix itself, whose queues have no colon in
-/// their names.
+/// The namespace below this prefix that a key belongs to. `None` for the keys of the prefix itself: queue names contain
+/// no colon.
 pub(crate) fn namespace_of(prefix: &str, key: &[u8]) -> Option<String> {
     let inner = std::str::from_utf8(key).ok()?.strip_prefix('{')?.strip_prefix(prefix)?.strip_prefix(':')?;
     let (tag, _) = inner.split_once('}')?;
@@ -96,7 +96,7 @@ pub(crate) fn namespace_of(prefix: &str, key: &[u8]) -> Option<String> {
     rest.contains(':').then(|| name.to_owned())
 }
 
-/// The queue of a key that the pattern found.
+/// The queue of a key that matches the pattern.
 pub(crate) fn queue_of(prefix: &str, key: &[u8]) -> Option<QueueName> {
     let inner = std::str::from_utf8(key).ok()?.strip_prefix('{')?.strip_prefix(prefix)?.strip_prefix(':')?;
     let (name, number) = inner.strip_suffix("}:m")?.rsplit_once(':')?;
@@ -104,7 +104,7 @@ pub(crate) fn queue_of(prefix: &str, key: &[u8]) -> Option<QueueName> {
     QueueName::new(name).ok()
 }
 
-/// The shard of an id: the same in every process and version.
+/// The shard of an id. It must be the same in every process and version.
 pub(crate) fn shard_of(id: &TaskId, shards: u32) -> u32 {
     if shards == 1 {
         return 0;
@@ -114,7 +114,7 @@ pub(crate) fn shard_of(id: &TaskId, shards: u32) -> u32 {
     (digest.value() % u128::from(shards)) as u32
 }
 
-/// FNV-1a with 128 bits: tells apart, and is the same in every process and version; withstands nobody.
+/// FNV-1a with 128 bits. The same in every process and version; not cryptographic.
 #[derive(Debug)]
 pub(crate) struct Digest(u128);
 
@@ -125,7 +125,7 @@ impl Default for Digest {
 }
 
 impl Digest {
-    /// Adds a part; where it ends makes a difference.
+    /// Adds a part, including its boundary: `ab`, `c` differs from `a`, `bc`.
     pub(crate) fn add(&mut self, part: &[u8]) {
         for &byte in (part.len() as u64).to_le_bytes().iter().chain(part) {
             self.0 = (self.0 ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
@@ -133,7 +133,7 @@ impl Digest {
     }
 
     pub(crate) fn value(&self) -> u128 {
-        // The low bits of the product depend on few of the input's.
+        // The low bits of the product depend on few bits of the input.
         self.0 ^ self.0 >> 64
     }
 }

@@ -1,20 +1,22 @@
-//! The Redis backend of delayline: a sorted set with leases, exact order, groups and dead letters, and no polling.
+//! The Redis backend of delayline: sorted sets with leases, exact order, groups and dead letters, without polling.
 //!
-//! | room | what is in it |
+//! To set it up, see [`RedisConfig`]; to connect, [`RedisBackend::connect`].
+//!
+//! | module | contents |
 //! |---|---|
-//! | `backend` | the trait, thin |
-//! | `config` | limits, keys, time-outs; URLs; what the backend can do |
-//! | `ops` | what the trait's methods do: `schedule`, `claim`, `settle`, `change`, `dead`, `look`, `admin` |
-//! | `store` | what they have in common, and how they run scripts |
-//! | `transport` | one multiplexed connection, scripts by their hash, their answers, and what the driver and the server say as our errors |
+//! | `backend` | the implementation of `DelayBackend`; each method calls `ops` |
+//! | `config` | limits, key prefix and timeouts; URL parsing; capabilities |
+//! | `ops` | the trait's operations: `schedule`, `claim`, `settle`, `change`, `dead`, `look`, `admin` |
+//! | `store` | state shared by the operations; runs scripts |
+//! | `transport` | the multiplexed connection, scripts by hash, their replies, the mapping of errors |
 //! | `notify` | notifications by publish and subscribe |
-//! | `codec` | what is in keys, values and arguments |
-//! | `start` | what is checked before the first call |
-//! | `namespaces` | namespaces below one of a server, to be listed and removed |
-//! | `keys` | which keys there are |
-//! | `scripts/*.lua` | every change of state, each atomic |
+//! | `codec` | encoding of values and script arguments |
+//! | `start` | checks before the first call |
+//! | `namespaces` | lists and removes the namespaces below a key prefix |
+//! | `keys` | the names of the keys |
+//! | `scripts/*.lua` | every change of state; each script is atomic |
 //!
-//! What it has in common with other network backends is in `delayline-backend-kit`.
+//! Code shared with the other network backends is in `delayline-backend-kit`.
 
 mod backend;
 mod codec;

@@ -2,12 +2,13 @@
 
 use delayline_backend_kit::PieceMax;
 
-/// What it is called, in capabilities and metrics.
+/// The backend's name in capabilities and metrics.
 pub(crate) const NAME: &str = "redis";
 
-/// The most shards of a queue.
+/// Maximum number of shards of a queue.
 pub(crate) const SHARDS_MAX: u32 = 64;
 
-/// The most items of one script, so that none holds the server up for long, and the most bytes of its arguments or answer,
-/// beyond one item: a connection keeps a buffer as large as the largest.
+/// Limits of one script call. The limit on items keeps a script from blocking the server for long. The limit on the
+/// bytes of arguments or reply, which a single item may exceed, bounds memory: a connection keeps a buffer of the
+/// largest size.
 pub(crate) const PIECE: PieceMax = PieceMax { items: 1_000, bytes: 256 << 10 };

@@ -1,7 +1,7 @@
-//! Namespaces below one of a server: for tests and benchmarks, which work in one of their own and remove it.
+//! Lists and removes namespaces below a namespace. Tests and benchmarks work in such a namespace and remove it.
 //!
-//! A namespace is a key prefix. The one below `delayline` that is called `conform-1f2e` has the prefix
-//! `delayline:conform-1f2e`, so a user who may use the keys `{delayline:*` may use its keys too.
+//! A namespace is a key prefix. The namespace `conform-1f2e` below `delayline` has the prefix `delayline:conform-1f2e`,
+//! so a user with access to the keys `{delayline:*` also has access to its keys.
 
 use std::collections::BTreeSet;
 
@@ -11,17 +11,17 @@ use redis::{Value, from_redis_value};
 use crate::transport::Connection;
 use crate::{RedisBackend, RedisConfig, keys};
 
-/// How many keys the server looks at, and is told to remove, at once.
+/// Maximum number of keys that the server scans or removes in one command.
 const PAGE: usize = 1_000;
 
 impl RedisConfig {
-    /// The key prefix.
+    /// The namespace: the key prefix.
     #[must_use]
     pub fn namespace_name(&self) -> &str {
         &self.key_prefix
     }
 
-    /// The same server, with the namespace of this name below this one.
+    /// The same configuration, for the namespace `name` below this one.
     #[must_use]
     pub fn below(&self, name: &str) -> Self {
         self.clone().key_prefix(format!("{}:{name}", self.key_prefix))
@@ -29,13 +29,13 @@ impl RedisConfig {
 }
 
 impl RedisBackend {
-    /// The names of the namespaces below that of the configuration, sorted. Looks through all keys of the database.
+    /// Lists the namespaces below that of the configuration, sorted by name. Scans all keys of the database.
     ///
     /// # Errors
     /// [`Config`](ErrorKind::Config), [`Denied`](ErrorKind::Denied), [`Unavailable`](ErrorKind::Unavailable).
     ///
     /// # Cancel safety
-    /// Changes nothing.
+    /// Safe to drop: this only reads.
     pub async fn namespaces(config: &RedisConfig) -> Result<Vec<String>> {
         config.check()?;
         let connection = Connection::new(config)?;
@@ -51,17 +51,17 @@ impl RedisBackend {
         scanned.map(|()| names.into_iter().collect())
     }
 
-    /// Removes every key of the namespace of this name below that of the configuration, with all tasks and dead letters. Looks
-    /// through all keys of the database.
+    /// Removes the namespace `name` below that of the configuration, with all its keys, tasks and dead letters. Scans
+    /// all keys of the database.
     ///
-    /// Nobody should be using it: whoever does makes keys again.
+    /// Stop all clients of the namespace first: a running client creates keys again.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config), [`Denied`](ErrorKind::Denied), [`Unavailable`](ErrorKind::Unavailable),
-    /// [`Ambiguous`](ErrorKind::Ambiguous) for an answer that was lost. Repeated, it goes on with what is left.
+    /// [`Config`](ErrorKind::Config), [`Denied`](ErrorKind::Denied), [`Unavailable`](ErrorKind::Unavailable), and
+    /// [`Ambiguous`](ErrorKind::Ambiguous) for a lost answer. A repeated call removes what is left.
     ///
     /// # Cancel safety
-    /// Dropped, a part of it may have been removed; repeat it.
+    /// A dropped call may have removed a part of the namespace. Repeat it.
     pub async fn remove_namespace(config: &RedisConfig, name: &str) -> Result<()> {
         let config = config.below(name);
         config.check()?;
@@ -72,7 +72,7 @@ impl RedisBackend {
             found.iter().for_each(|key| {
                 unlink.arg(key);
             });
-            // Repeated after a lost answer, it removes what is left.
+            // A retry after a lost answer removes the rest.
             connection.read("UNLINK", &unlink).await.map(drop)
         });
         let scanned = scanned.await;
@@ -81,7 +81,7 @@ impl RedisBackend {
     }
 }
 
-/// Hands all keys of a pattern to `each`, page by page.
+/// Calls `each` with all keys that match a pattern, page by page.
 async fn scan(
     connection: &Connection,
     pattern: &str,
@@ -92,7 +92,7 @@ async fn scan(
         let mut scan = redis::cmd("SCAN");
         scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(PAGE);
         let page: Value = connection.read("SCAN", &scan).await?;
-        let unreadable = |_| Error::new(ErrorKind::Corrupt, "the answer to SCAN has another shape");
+        let unreadable = |_| Error::new(ErrorKind::Corrupt, "unexpected reply to SCAN");
         let (next, found): (u64, Vec<Vec<u8>>) = from_redis_value(page).map_err(unreadable)?;
         if !found.is_empty() {
             each(found).await?;

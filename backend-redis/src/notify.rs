@@ -1,6 +1,6 @@
-//! Notifications by publish and subscribe: the channel of a queue, on a connection of its own.
+//! Notifications by publish and subscribe: one channel for each queue, on a separate connection.
 //!
-//! A connection that is silent for good is also found by TCP's keepalive, unless something in between answers that.
+//! TCP keepalive also detects a dead connection, unless a proxy in between answers the probes.
 
 use std::time::Duration;
 
@@ -18,12 +18,12 @@ use crate::transport::{Connection, connecting_failed, unavailable};
 /// All listeners of a backend, by channel.
 pub(crate) type Notifier = delayline_backend_kit::Notifier<Channels>;
 
-/// For the server of `connection`; nothing is opened before the first listener.
+/// The notifier for the server of `connection`. The first listener opens its connection.
 pub(crate) fn notifier(config: &RedisConfig, connection: &Connection) -> Result<Notifier> {
     Ok(Notifier::new(Channels::new(config)?, NAME, config.response_timeout, connection.troubles()))
 }
 
-/// A server's channels.
+/// The channels of a server.
 #[derive(Debug)]
 pub(crate) struct Channels {
     client: Client,
@@ -38,7 +38,7 @@ impl Channels {
     }
 }
 
-/// One connection that receives.
+/// One subscribed connection.
 pub(crate) struct ChannelSubscriber {
     sink: PubSubSink,
     stream: PubSubStream,
@@ -55,7 +55,7 @@ impl Source for Channels {
                 Ok(ChannelSubscriber { sink, stream })
             }
             Ok(Err(e)) => Err(connecting_failed(&self.server, &e)),
-            Err(_) => Err(unavailable(format!("{} did not answer while connecting", self.server))),
+            Err(_) => Err(unavailable(format!("{} did not answer within the connect timeout", self.server))),
         }
     }
 }
@@ -73,9 +73,9 @@ impl Subscriber for ChannelSubscriber {
 
     async fn receive(&mut self) -> Result<Option<(Vec<u8>, Notification)>> {
         match self.stream.next().await {
-            // What is published has no content.
+            // Notifications carry no payload.
             Some(message) => Ok(Some((message.get_channel_name().as_bytes().to_vec(), Notification::default()))),
-            None => Err(unavailable("the subscriber's connection has ended".into())),
+            None => Err(unavailable("the connection for notifications was closed".into())),
         }
     }
 
@@ -85,5 +85,5 @@ impl Subscriber for ChannelSubscriber {
 }
 
 fn lost(e: redis::RedisError) -> Error {
-    Error::new(ErrorKind::Unavailable, "the subscriber's connection failed").with_source(e)
+    Error::new(ErrorKind::Unavailable, "the connection for notifications failed").with_source(e)
 }

@@ -1,4 +1,4 @@
-//! The scripts: each one file, with what they share put in front.
+//! The scripts. Each consists of one file, with the shared files in front.
 
 use crate::transport::Script;
 
@@ -22,7 +22,7 @@ macro_rules! scripts {
 
 scripts! {
     SCHEDULE = once: "common" "schedule";
-    /// Under the same claim id, what the first try took is given back before the second takes it again.
+    /// With the same claim id, a retry first releases the tasks of the first try, then claims again.
     CLAIM = repeatable: "common" "claim";
     SETTLE = once: "common" "settle";
     EXTEND = repeatable: "common" "extend";

@@ -1,4 +1,4 @@
-//! What is checked before the first call: that the server is one that this backend can keep its promises on.
+//! Checks before the first call: whether this backend can keep its promises on this server.
 
 use std::collections::HashMap;
 
@@ -10,11 +10,11 @@ use crate::{RedisConfig, keys};
 
 static PROBE: Script = Script::new("probe.lua", include_str!("scripts/probe.lua"), true);
 
-/// The oldest version: `ZMSCORE`, `ZRANGESTORE` and scripts' `HELLO 3` came with it.
+/// The oldest supported version. It introduced `ZMSCORE`, `ZRANGESTORE` and `HELLO 3` for scripts.
 const OLDEST: (u32, u32) = (6, 2);
 
-/// Every command that the scripts call, so that it has no effect on a key that is not there, or undoes the one before it.
-/// `@` is that key, `#` a channel.
+/// Every command that the scripts call, in a form that has no effect on a missing key or that undoes the command before
+/// it. `@` stands for that key, `#` for a channel.
 const COMMANDS: &[&str] = &[
     "TIME",
     "EXISTS @",
@@ -54,13 +54,16 @@ const COMMANDS: &[&str] = &[
     "PUBLISH # x",
 ];
 
-/// Checks the server, and that this user may do what is needed.
+/// Checks the server and the permissions of this user.
 ///
 /// # Errors
-/// [`Denied`](ErrorKind::Denied) for a wrong password, and for a command that this user may not use, which is named;
-/// [`Incompatible`](ErrorKind::Incompatible) for what is no Redis, too old, a replica or a cluster's node;
-/// [`Config`](ErrorKind::Config) for an eviction policy that throws tasks away, and for a server that does not keep on its disk
-/// what it is counted on to keep there; [`Unavailable`](ErrorKind::Unavailable).
+/// - [`Denied`](ErrorKind::Denied) for a wrong password, and for a required command that this user may not run. The
+///   error names the command.
+/// - [`Incompatible`](ErrorKind::Incompatible) for a server that is not Redis, is too old, is a replica or is a cluster
+///   node.
+/// - [`Config`](ErrorKind::Config) for an eviction policy that deletes tasks, and for a server without the persistence
+///   that durability `disk` requires.
+/// - [`Unavailable`](ErrorKind::Unavailable).
 pub(crate) async fn check(connection: &Connection, config: &RedisConfig) -> Result<()> {
     let server = config.server();
     let info = connection.read("INFO", &redis::cmd("INFO")).await.map_err(|e| e.context(&server))?;
@@ -73,8 +76,8 @@ pub(crate) async fn check(connection: &Connection, config: &RedisConfig) -> Resu
     check_formats(connection, config).await.map_err(|e| e.context(&server))
 }
 
-/// Looks for queues of a newer format among the first keys of the server. Every script looks again at the queue that it
-/// works on, so this only makes it known earlier.
+/// Looks for queues of a newer format among the first keys of the server. This only reports the problem earlier: every
+/// script checks the format of its queue again.
 async fn check_formats(connection: &Connection, config: &RedisConfig) -> Result<()> {
     const PAGES: usize = 4;
     let pattern = keys::queues_pattern(&config.key_prefix);
@@ -83,10 +86,10 @@ async fn check_formats(connection: &Connection, config: &RedisConfig) -> Result<
         let mut scan = redis::cmd("SCAN");
         scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(1_000);
         let page = connection.read("SCAN", &scan).await?;
-        let unreadable = |_| Error::new(ErrorKind::Corrupt, "the answer to SCAN has another shape");
+        let unreadable = |_| Error::new(ErrorKind::Corrupt, "unexpected reply to SCAN");
         let (next, found): (u64, Vec<Vec<u8>>) = from_redis_value(page).map_err(unreadable)?;
         for key in found {
-            // Another program's key of that name is nothing to us until its queue is used.
+            // Another program's key of that name does not matter until its queue is used.
             let Ok(Value::BulkString(layout)) = connection.read("HGET", redis::cmd("HGET").arg(&key).arg("n")).await
             else {
                 continue;
@@ -111,28 +114,28 @@ fn field<'i>(info: &'i str, name: &str) -> Option<&'i str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
-/// What has to be set so that nothing is answered before it is on the disk.
+/// Settings with which Redis acknowledges nothing before it is on disk.
 const ON_DISK: [(&str, &str); 2] = [("appendfsync", "always"), ("no-appendfsync-on-rewrite", "no")];
 
-/// Checks that what the server acknowledges survives its crash, as far as this user may know.
+/// Checks that what the server acknowledges survives a crash of the server, as far as this user may read the settings.
 async fn check_disk(connection: &Connection, info: &str) -> Result<()> {
     let otherwise = |is: &str| {
         let wanted = "`appendonly yes`, `appendfsync always` and `no-appendfsync-on-rewrite no`";
-        Error::new(ErrorKind::Config, format!("durability `disk` needs {wanted}, and {is}"))
+        Error::new(ErrorKind::Config, format!("durability `disk` requires {wanted}, but {is}"))
     };
     if field(info, "aof_enabled") != Some("1") {
-        return Err(otherwise("it has no append-only file"));
+        return Err(otherwise("the server has no append-only file"));
     }
     for (name, wanted) in ON_DISK {
         let answer = match connection.read("CONFIG", redis::cmd("CONFIG").arg("GET").arg(name)).await {
             Ok(answer) => answer,
-            // Forbidden, or taken away as managed services do: then it is as it was declared.
+            // The user may not run CONFIG, or a managed service removed it: trust the declared durability.
             Err(e) if matches!(e.kind(), ErrorKind::Denied | ErrorKind::Incompatible) => return Ok(()),
             Err(e) => return Err(e),
         };
         let settings: HashMap<String, String> = from_redis_value(answer).unwrap_or_default();
         if let Some(set) = settings.get(name).filter(|set| *set != wanted) {
-            return Err(otherwise(&format!("its `{name}` is `{set}`")));
+            return Err(otherwise(&format!("`{name}` is `{set}`")));
         }
     }
     Ok(())
@@ -141,29 +144,31 @@ async fn check_disk(connection: &Connection, info: &str) -> Result<()> {
 fn check_info(info: &str) -> Result<()> {
     let field = |name: &str| field(info, name);
     let Some(version) = field("redis_version") else {
-        return Err(incompatible("INFO tells no `redis_version`; is it Redis or Valkey?"));
+        return Err(incompatible("Redis or Valkey required: INFO returned no `redis_version`"));
     };
     let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
     let (major, minor) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if (major, minor) < OLDEST {
         let (a, b) = OLDEST;
-        return Err(incompatible(format!("it is Redis {version}; {a}.{b} or newer, or Valkey, is needed")));
+        return Err(incompatible(format!(
+            "Redis {a}.{b} or newer, or Valkey, required: the server is Redis {version}"
+        )));
     }
     if field("cluster_enabled").is_some_and(|enabled| enabled != "0") {
-        return Err(incompatible("it is a node of a cluster (`cluster-enabled yes`), which is not supported yet"));
+        return Err(incompatible("the server is a cluster node (`cluster-enabled yes`), which is not supported yet"));
     }
     if field("role").is_some_and(|role| role != "master") {
-        return Err(incompatible("it is a replica, which takes no writes; connect to its master"));
+        return Err(incompatible("the server is a read-only replica: connect to its master"));
     }
     if field("loading").is_some_and(|loading| loading != "0") {
-        return Err(Error::new(ErrorKind::Unavailable, "it is loading its data"));
+        return Err(Error::new(ErrorKind::Unavailable, "the server is loading its data: try again later"));
     }
     match field("maxmemory_policy") {
         None | Some("noeviction") => Ok(()),
         Some(policy) => Err(Error::new(
             ErrorKind::Config,
             format!(
-                "its `maxmemory-policy` is `{policy}`, which throws tasks away when memory is short; set it to `noeviction`"
+                "`maxmemory-policy` is `{policy}`, which deletes tasks when memory is short: set it to `noeviction`"
             ),
         )),
     }
@@ -171,7 +176,7 @@ fn check_info(info: &str) -> Result<()> {
 
 async fn check_commands(connection: &Connection, config: &RedisConfig) -> Result<()> {
     let key = format!("{{{}:probe}}", config.key_prefix);
-    // Where those of the queues are, which lie outside the braces of the keys.
+    // The channels of the queues begin with the prefix, too, but without the braces that the keys have.
     let channel = format!("{}:probe:w", config.key_prefix);
     let mut args = Vec::new();
     for command in COMMANDS {
@@ -179,14 +184,14 @@ async fn check_commands(connection: &Connection, config: &RedisConfig) -> Result
         args.push(words.len().to_string().into_bytes());
         args.extend(words.iter().map(|word| word.as_bytes().to_vec()));
     }
-    // Both ways to run a script are needed, and a server that knows this one would not show that `EVAL` is forbidden.
-    let needs =
-        || format!("its user `{}` needs EVAL, EVALSHA and our keys, `~{{{}:*`", config.user(), config.key_prefix);
+    // The backend needs EVALSHA and EVAL. On a server that has cached this script, EVALSHA alone wouldn't show that
+    // EVAL is forbidden.
+    let needs = || format!("user `{}` needs EVAL, EVALSHA and the keys `~{{{}:*`", config.user(), config.key_prefix);
     let denied = |e: Error| if e.kind() == ErrorKind::Denied { e.context(needs()) } else { e };
     let refused = connection.eval_text(&PROBE, &[key.as_bytes()], args).await.map_err(denied)?;
     connection.eval(&PROBE, &[key.as_bytes()], vec![]).await.map_err(denied)?;
-    let refused: Vec<String> = from_redis_value(refused)
-        .map_err(|_| Error::new(ErrorKind::Corrupt, "the answer to probe.lua has another shape"))?;
+    let refused: Vec<String> =
+        from_redis_value(refused).map_err(|_| Error::new(ErrorKind::Corrupt, "unexpected reply to probe.lua"))?;
     for pair in refused.chunks_exact(2) {
         judge(&pair[0], &pair[1], config.user())?;
     }
@@ -194,16 +199,16 @@ async fn check_commands(connection: &Connection, config: &RedisConfig) -> Result
 }
 
 fn judge(command: &str, said: &str, user: &str) -> Result<()> {
-    // Room, disk and replicas may come back, and what is there can be worked off until then.
+    // Memory, disk and replicas may recover. Until then, the stored tasks can still be processed.
     let passing = ["OOM", "MISCONF", "NOREPLICAS"].iter().any(|code| said.contains(code));
     let forbidden = ["ACL", "NOPERM", "The user executing the script can't"].iter().any(|text| said.contains(text));
     match (passing, forbidden) {
         (true, _) => Ok(()),
         (_, true) => Err(Error::new(
             ErrorKind::Denied,
-            format!("its user `{user}` may not use {command} on our keys or channels, which is needed: {said}"),
+            format!("user `{user}` needs {command} on the backend's keys and channels: {said}"),
         )),
-        _ => Err(incompatible(format!("{command} is needed, and answers: {said}"))),
+        _ => Err(incompatible(format!("{command} is required, but the server answered: {said}"))),
     }
 }
 
@@ -224,7 +229,7 @@ mod tests {
         check_info("redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.1\r\n").unwrap();
         for (from, to, kind, says) in [
             ("redis_version:7.0.15", "redis_version:6.0.16", ErrorKind::Incompatible, "6.2 or newer"),
-            ("redis_version:7.0.15", "nginx:1", ErrorKind::Incompatible, "is it Redis"),
+            ("redis_version:7.0.15", "nginx:1", ErrorKind::Incompatible, "Redis or Valkey required"),
             ("role:master", "role:slave", ErrorKind::Incompatible, "replica"),
             ("cluster_enabled:0", "cluster_enabled:1", ErrorKind::Incompatible, "cluster"),
             ("noeviction", "allkeys-lru", ErrorKind::Config, "`maxmemory-policy` is `allkeys-lru`"),
@@ -235,7 +240,8 @@ mod tests {
         }
     }
 
-    /// A command that a script calls and the probe does not would be refused in the middle of the work.
+    /// If the probe left out a command that a script calls, the server would refuse it only in the middle of an
+    /// operation.
     #[test]
     fn every_command_of_the_scripts_is_probed() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/scripts");

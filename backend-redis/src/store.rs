@@ -1,4 +1,4 @@
-//! What a backend and its subscriptions share, and how they run scripts.
+//! State that a backend and its subscriptions share; runs scripts.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::notify::Notifier;
 use crate::scripts;
 use crate::transport::{Connection, Refusal, Reply, Script};
 
-/// The store on one server. The rooms below `ops` are its methods.
+/// The store on one server. The modules below `ops` implement its operations.
 #[derive(Debug)]
 pub(crate) struct Store {
     pub(crate) connection: Connection,
@@ -38,7 +38,7 @@ impl Store {
         (0..self.config.shards).map(|number| self.shard(queue, number)).collect()
     }
 
-    /// The indexes of a batch, by the shard that each belongs to; only shards that have any.
+    /// Groups the indexes of a batch by shard. Shards without items are left out.
     pub(crate) fn by_shard<'i>(&self, ids: impl Iterator<Item = &'i TaskId>) -> Vec<(u32, Vec<usize>)> {
         let shards = self.config.shards;
         if shards == 1 {
@@ -52,7 +52,7 @@ impl Store {
         (0..shards).zip(lists).filter(|(_, list)| !list.is_empty()).collect()
     }
 
-    /// What every script of a shard is given first.
+    /// The first arguments of every script call on a shard.
     pub(crate) fn args(&self, shard: &Shard, capacity: usize) -> Vec<Vec<u8>> {
         let mut args = Vec::with_capacity(3 + capacity);
         args.push(shard.channel.clone());
@@ -82,11 +82,13 @@ impl Store {
         Reply::of(value)?.map_err(|refusal| match refusal {
             Refusal::Layout(layout) => other_layout(shard.tag(), &layout, self.config.shards),
             Refusal::Range => self.caps.out_of_range(),
-            Refusal::Operation => Error::new(ErrorKind::Invalid, "the operation id was another change's"),
+            Refusal::Operation => {
+                Error::new(ErrorKind::Invalid, "this operation id was used for a different change: use a new id")
+            }
         })
     }
 
-    /// The same error with the key that another program has written.
+    /// The error with the name of the key that another program has written.
     async fn name_foreign(&self, shard: &Shard, e: Error) -> Error {
         let keys: Vec<&[u8]> = shard.keys.iter().map(Vec::as_slice).collect();
         let Ok(redis::Value::Array(types)) = self.connection.eval(&scripts::TYPES, &keys, Vec::new()).await else {
@@ -104,7 +106,9 @@ impl Store {
                 let key = String::from_utf8_lossy(key);
                 Error::new(
                     ErrorKind::Corrupt,
-                    format!("the key {key} holds a {found} where this library keeps a {ours}"),
+                    format!(
+                        "key {key} holds a {found}, expected a {ours}: another program uses it, set another key_prefix"
+                    ),
                 )
             }
             None => e,
@@ -112,10 +116,13 @@ impl Store {
     }
 }
 
-/// The error for a queue that is not laid out as we count on.
+/// The error for a queue with another layout than this backend is configured for.
 fn other_layout(tag: &str, layout: &[u8], shards: u32) -> Error {
     match keys::newer_format(layout) {
         Some(format) => keys::newer(tag, format),
-        None => Error::new(ErrorKind::Config, format!("{tag} was laid out for another number of shards than {shards}")),
+        None => Error::new(
+            ErrorKind::Config,
+            format!("{tag} was created with another number of shards, not {shards}: set `shards` to that number"),
+        ),
     }
 }

@@ -243,9 +243,9 @@ fn a_broker_that_refuses_is_one_clear_line() {
         assert!(!ended.stderr.contains(SECRET), "{ended:?}");
     };
     let at = |user: &str, place: &str| format!("amqp://{user}:{SECRET}@127.0.0.1:{port}/{place}");
-    said(&format!("amqp://exams:wrong@127.0.0.1:{port}/school"), 1, &["refused the password of user `exams`"]);
-    said(&format!("amqp://guest:guest@127.0.0.1:{port}/nowhere"), 1, &["no virtual host `nowhere`"]);
-    said(&at("exams", "school"), 1, &["user `exams` may not use the virtual host `school`"]);
+    said(&format!("amqp://exams:wrong@127.0.0.1:{port}/school"), 1, &["wrong user name or password for user `exams`"]);
+    said(&format!("amqp://guest:guest@127.0.0.1:{port}/nowhere"), 1, &["the virtual host `nowhere` does not exist"]);
+    said(&at("exams", "school"), 1, &["user `exams` has no access to the virtual host `school`"]);
     said(&at("reader", "school?namespace=exams"), 1, &["configure", "exams."]);
     said(&at("writer", "school?namespace=exams"), 1, &["write", "exams."]);
     said(&at("writer", "school?shards=2"), 1, &["no option `shards`"]);

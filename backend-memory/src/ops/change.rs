@@ -1,4 +1,4 @@
-//! Changing: single tasks, and whole groups in bounded steps.
+//! Changes single tasks, and whole groups in bounded steps.
 
 use delayline_core::{
     Action, Change, ChangeOutcome, Changed, Error, ErrorKind, GroupName, QueueName, Result, Select, TaskRef,

@@ -1,4 +1,4 @@
-//! Delivering: one subscription of a queue, which claims under the queue's lock, and waits without it.
+//! A subscription of a queue: claims under the queue's lock, and waits without it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::notify::Listener;
 use crate::queues::{QueueSlot, Queues};
 use crate::store::{CLAIM_MAX, ClaimStep};
 
-/// Holds nothing but what wakes it: tasks are either in the store or with the caller.
+/// Holds no tasks, only its receiver of notifications: a task is either in the store or with the caller.
 pub(crate) struct MemorySubscription {
     queues: Arc<Queues>,
     slot: Arc<QueueSlot>,
@@ -42,7 +42,7 @@ impl Subscription for MemorySubscription {
                     claimed.dead_lettered += dead_lettered_before;
                     return Ok(claimed);
                 }
-                // Nothing has been taken, so this is a safe place to be dropped at.
+                // Nothing has been claimed yet, so the call may be dropped here.
                 ClaimStep::Again { dead_lettered } => {
                     dead_lettered_before += dead_lettered;
                     tokio::task::yield_now().await;
@@ -52,7 +52,7 @@ impl Subscription for MemorySubscription {
     }
 
     async fn wait(&mut self, at_most: Duration) {
-        // A claim that found it closed has seen that notification, and there is no other to wait for.
+        // A claim that found the backend closed has already seen the last notification.
         if self.queues.open().is_err() {
             return;
         }
@@ -60,7 +60,7 @@ impl Subscription for MemorySubscription {
         if is_planted(Fault::NotificationForgotten) {
             self.listener.see();
         }
-        // Either way the caller claims next. The notifier is there for as long as the subscription, which holds its queue.
+        // Either way the caller claims next. The subscription holds its queue, and the queue owns the notifier.
         let _ = tokio::time::timeout(at_most, self.listener.notified()).await;
     }
 

@@ -1,4 +1,4 @@
-//! Dead letters: listed, redriven at a rate, purged.
+//! Lists, redrives and purges dead letters.
 
 use delayline_core::{DeadLetterOp, DeadLetterSelect, DeadLetters, Error, ErrorKind, QueueName, Result, limits};
 
@@ -25,7 +25,7 @@ pub(crate) async fn dead_letters(queues: &Queues, queue: &QueueName, op: DeadLet
     }
 }
 
-/// Walks over the dead letters in bounded steps; each answers whether it was the last.
+/// Walks over the dead letters in bounded steps. Each step returns whether it was the last.
 async fn walk_dead(
     queues: &Queues,
     queue: &QueueName,
@@ -50,14 +50,17 @@ async fn redrive(
     let gap_us = match rate {
         None => 0.0,
         Some(rate) if rate.is_finite() && rate > 0.0 => 1e6 / rate,
-        Some(rate) => return Err(Error::new(ErrorKind::Invalid, format!("{rate} a second is no rate"))),
+        Some(rate) => {
+            let what = format!("invalid redrive rate {rate}: use a positive number of tasks a second");
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
     };
     let letters = queues.on_existing(queue, |store| store.dead_len())?.unwrap_or(0);
     let longest_us = DELAY_MAX.as_micros() as f64;
     if gap_us > longest_us || letters as f64 * gap_us > longest_us {
         return Err(queues.caps.out_of_range());
     }
-    // All are staggered from one instant.
+    // All letters are staggered from one instant.
     let now = queues.now();
     let filter = filter(queues, select)?;
     walk_dead(queues, queue, |store, walk| store.redrive(now, &filter, gap_us, walk)).await

@@ -1,4 +1,4 @@
-//! Looking: one task, a page of tasks, counts, in bounded pieces.
+//! Reads: one task, a page of tasks, counts, in bounded pieces.
 
 use delayline_core::{Page, QueueName, QueueStats, Result, TaskId, TaskView, limits};
 
@@ -24,7 +24,7 @@ pub(crate) async fn list(queues: &Queues, queue: &QueueName, page: Page) -> Resu
         let last = scan.last();
         let tasks = queues.on_existing(queue, |store| store.list_done(now, scan))?.unwrap_or_default();
         match last {
-            // All that was found has gone meanwhile, and an empty page would look like the end.
+            // All found tasks have ended in the meantime. An empty page would look like the end of the list.
             Some(last) if tasks.is_empty() && limit > 0 => after = Some(last),
             _ => return Ok(tasks),
         }

@@ -1,4 +1,4 @@
-//! What the methods of the trait do: each checks its arguments, then runs pieces of bounded work under the queue's lock.
+//! The operations of the trait. Each one checks its arguments, then runs bounded pieces of work under the queue's lock.
 
 pub(crate) mod admin;
 pub(crate) mod change;
@@ -8,5 +8,5 @@ pub(crate) mod look;
 pub(crate) mod schedule;
 pub(crate) mod settle;
 
-/// Items of a batch handled under one lock.
+/// Number of items of a batch that are handled under one lock.
 const CHUNK: usize = 4096;

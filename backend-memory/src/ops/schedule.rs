@@ -1,4 +1,4 @@
-//! Scheduling: a batch in chunks, each under one lock.
+//! Schedules tasks: a batch in chunks, each under one lock.
 
 use delayline_core::{NewTask, OnConflict, QueueName, Result, ScheduleOutcome, Scheduled};
 
@@ -16,7 +16,7 @@ pub(crate) async fn schedule(
     queues.open()?;
     queues.caps.check_batch(tasks.len())?;
     let mut results = Vec::with_capacity(tasks.len());
-    // One instant for the whole batch, however many locks it takes.
+    // One instant for the whole batch, even if it takes several locks.
     let now = queues.now();
     let mut tasks = tasks.into_iter();
     while tasks.len() > 0 {
@@ -35,7 +35,7 @@ pub(crate) async fn schedule(
     Ok(results)
 }
 
-/// Schedules a chunk at one instant, as far as there is room.
+/// Schedules a chunk at one instant, up to the limits of the store.
 fn schedule_chunk(
     queues: &Queues,
     queue: &QueueName,
@@ -50,8 +50,8 @@ fn schedule_chunk(
     let done = queues.on_queue(queue, |store| {
         for task in tasks.take(chunk) {
             let bytes = store::bytes_of(&task);
-            // An id that is there takes no more room, or that of the task which it replaces: repeating a call works
-            // in a full store too.
+            // A task with an existing id needs no room, or only the difference to the task that it replaces. So a
+            // repeated call works in a full store, too.
             let there = if all_fit { None } else { store.held_by(&task) };
             if !all_fit && let Err(never) = queues.caps.check(&task) {
                 results.push(Err(never));
@@ -74,12 +74,12 @@ fn schedule_chunk(
                 unused.add(bytes);
             }
             if !all_fit {
-                // What this one replaced makes room for the next.
+                // The replaced task makes room for the next.
                 queues.room.moved(store.take_moved());
             }
             results.push(result);
         }
-        // Replacing leaves stale keys too.
+        // A replacement leaves a stale key, too.
         store.sweep_after(chunk);
     });
     if done.is_err() && all_fit {

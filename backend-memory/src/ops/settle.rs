@@ -1,4 +1,4 @@
-//! Settling and extending: what becomes of leases.
+//! Settles and extends leases.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::now::Now;
 use crate::queues::Queues;
 use crate::store::Store;
 
-/// Items that are looked up together.
+/// Number of items that are looked up together.
 const BLOCK: usize = 64;
 
 /// [`DelayBackend::settle`](delayline_core::DelayBackend::settle).
@@ -40,7 +40,7 @@ pub(crate) async fn extend(
     on_leases(queues, queue, &leases, |lease| lease, |store, now, lease: &Lease| store.extend(now, lease, by)).await
 }
 
-/// Does something for each of a batch of leases, in bounded pieces; a queue that is gone has none.
+/// Runs an operation on each lease of a batch, in bounded pieces. A forgotten queue has no leases.
 async fn on_leases<L, R>(
     queues: &Queues,
     queue: &QueueName,

@@ -1,4 +1,4 @@
-//! Changing tasks that wait, one at a time or a group in bounded chunks.
+//! Changes pending tasks, one at a time, or a group in bounded chunks.
 
 use delayline_core::{Action, Capabilities, ChangeOutcome, Changed, Error, GroupName, Result, Shift, TaskRef};
 
@@ -8,26 +8,26 @@ use super::Store;
 use super::schedule::{in_range, place_of};
 use super::task::Entry;
 
-/// Members changed under one lock.
+/// Number of members that are changed under one lock.
 const CHUNK: usize = 4096;
 
-/// How far a group change has come; kept between its chunks, and under its operation id.
+/// The progress of a group change, kept between its chunks and under its operation id.
 #[derive(Debug, Default)]
 pub(crate) struct GroupWalk {
-    /// The next sequence to look at.
+    /// The next sequence to visit.
     from: u64,
-    /// The sequence that the change began at: what was scheduled later is left alone.
+    /// The sequence at which the change began. Later tasks are not changed.
     until: u64,
     pub(crate) changed: Changed,
 }
 
 impl Store {
-    /// Begins a change of what is in a group now.
+    /// Begins a change of the tasks that are in a group now.
     pub(crate) fn walk(&self) -> GroupWalk {
         GroupWalk { from: 0, until: self.next_seq, changed: Changed::default() }
     }
 
-    /// Changes the next members of a group; true when it is through.
+    /// Changes the next members of a group. Returns true at the end.
     pub(crate) fn change_group(
         &mut self,
         now: Now,
@@ -93,19 +93,19 @@ impl Store {
             return Ok(ChangeOutcome::Changed);
         }
         self.hide(index);
-        // A lease that ended unsettled is lost by the move.
+        // The move invalidates a lease that ended unsettled.
         self.end_lease(index);
         self.show_at(now, index, target);
         Ok(ChangeOutcome::Changed)
     }
 }
 
-/// A place later or sooner on its own clock, at most the range from now.
+/// A place shifted on its clock, within the range from now.
 fn shifted(now: Now, caps: &Capabilities, place: Place, by: Shift) -> Result<Place> {
     in_range(now, caps, Place { wall: place.wall, ms: place.ms.saturating_add_signed(by.as_millis()) })
 }
 
-/// What can be checked of a change before any task is touched.
+/// Checks a change as far as possible before any task is touched.
 pub(crate) fn check(now: Now, caps: &Capabilities, action: Action) -> Result<(), Error> {
     match action {
         Action::MoveTo(due) => place_of(now, caps, due).map(drop),

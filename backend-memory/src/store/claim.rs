@@ -1,4 +1,4 @@
-//! Tasks on their way out.
+//! Claims tasks.
 
 use bytes::Bytes;
 use delayline_core::{Claim, Claimed, ClaimedTask, DeadLetterCause, Lease, Reason};
@@ -12,28 +12,28 @@ use super::task::{Entry, Extra, NOWHERE, index_of};
 use super::wheels::{BUDGET, Head};
 use super::{Store, WALL_CHECK, receipt};
 
-/// How far a claim came under one lock.
+/// The progress of a claim under one lock.
 #[derive(Debug)]
 pub(crate) enum ClaimStep {
     Done(Claimed),
-    /// Nothing taken yet, and more to look through: let others have the lock, then go on. Dead-lettered so far are counted in
-    /// the number.
+    /// Nothing claimed yet, and more to visit: release the lock, then continue. The number counts the tasks that were
+    /// dead-lettered so far.
     Again {
         dead_lettered: u64,
     },
 }
 
-/// Tasks that are looked up together.
+/// Number of tasks that are looked up together.
 const BLOCK: usize = 64;
 
-/// What taking a task out for good costs, in keys moved.
+/// Cost of removing a task, in moved keys.
 const BURIAL: usize = 15;
 
-/// The most tasks delivered under one lock.
+/// Maximum number of tasks that are delivered under one lock.
 pub(crate) const CLAIM_MAX: usize = 4_096;
 
 impl Store {
-    /// Takes what is due, `max` at most. `max` has been limited to `CLAIM_MAX`.
+    /// Claims due tasks, at most `max`. The caller has limited `max` to `CLAIM_MAX`.
     pub(crate) fn claim(&mut self, now: Now, claim: Claim) -> ClaimStep {
         let mut claimed = Claimed::default();
         if self.paused || claim.max == 0 {
@@ -91,7 +91,7 @@ impl Store {
         ClaimStep::Done(self.arm(now, claimed))
     }
 
-    /// Gives tasks whose leases have ended their keys; false if the budget ran out first.
+    /// Gives keys to tasks whose leases have ended. Returns false if the budget ran out first.
     fn end_leases(&mut self, now: Now, budget: &mut usize) -> bool {
         while *budget > 0 {
             let Some(index) = self.leases.ended(now.mono_ms()) else { return true };
@@ -103,8 +103,8 @@ impl Store {
         false
     }
 
-    /// Loads what some tasks lie in, in loops so short that the processor fetches many at a time: tasks that are due
-    /// together lie anywhere, and waiting for memory one by one would be most of a claim's time.
+    /// Loads the memory of some tasks, in loops so short that the processor fetches many at a time. Tasks that are due
+    /// together may be anywhere in memory, and waiting for each of them would be most of a claim's time.
     pub(super) fn touch(&self, tasks: impl Iterator<Item = u32> + Clone) {
         let entries = tasks.filter_map(|index| self.tasks.get(index));
         let line = |bytes: &[u8]| bytes.iter().step_by(64).fold(0, |sum, byte| sum ^ byte);
@@ -182,9 +182,9 @@ impl Store {
         Some(task)
     }
 
-    /// Notes when the claimer will wake by itself, and tells it.
+    /// Records when the claiming subscription will wake by itself, and returns it.
     fn arm(&mut self, now: Now, mut claimed: Claimed) -> Claimed {
-        // Keys of finished tasks, such as the ends of their leases, are in sight for nobody.
+        // Keys of ended tasks, such as the ends of their leases, don't count.
         let nothing = self.paused || self.tasks.len() == 0;
         let (mono, wall) = if nothing { (None, None) } else { self.wheels.next() };
         let lease = if nothing { None } else { self.leases.next_end_ms().map(Place::mono) };
@@ -217,7 +217,7 @@ impl Store {
 /// The small payloads of a block.
 struct Copies {
     bytes: Bytes,
-    /// Where each one ends, and the next begins.
+    /// The end of each payload, where the next begins.
     ends: Vec<usize>,
 }
 
@@ -228,7 +228,7 @@ impl Copies {
     }
 }
 
-/// How long a lease is, and when one that begins now ends.
+/// The duration of a lease, and the end of one that begins now.
 #[derive(Clone, Copy)]
 pub(super) struct Length {
     pub(super) ms: u64,

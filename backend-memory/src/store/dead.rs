@@ -1,4 +1,4 @@
-//! Tasks that will not run any more: shown, redriven, purged.
+//! Lists, redrives and purges dead letters.
 
 use std::collections::HashSet;
 
@@ -10,10 +10,10 @@ use super::Store;
 use super::letters::Dead;
 use super::usage::bytes_of;
 
-/// Dead letters handled under one lock.
+/// Number of dead letters that are handled under one lock.
 const CHUNK: usize = 1024;
 
-/// Which dead letters.
+/// A selection of dead letters.
 #[derive(Debug)]
 pub(crate) enum DeadFilter {
     All,
@@ -29,12 +29,12 @@ impl DeadFilter {
     }
 }
 
-/// How far a redrive or purge has come.
+/// The progress of a redrive or purge.
 #[derive(Debug)]
 pub(crate) struct DeadWalk {
     from: u64,
     until: u64,
-    /// Letters redriven so far, which the rate staggers.
+    /// Number of letters redriven so far, for the stagger of the rate.
     pub(crate) affected: u64,
     pub(crate) kept: u64,
 }
@@ -49,12 +49,12 @@ impl Store {
         (shown.into_iter().map(|(_, dead)| dead.letter.clone()).collect(), next)
     }
 
-    /// Begins a redrive or purge of what is dead-lettered now.
+    /// Begins a redrive or purge of the letters that exist now.
     pub(crate) fn dead_walk(&self) -> DeadWalk {
         DeadWalk { from: 0, until: self.dead.next, affected: 0, kept: 0 }
     }
 
-    /// Deletes the next dead letters; true when it is through.
+    /// Deletes the next dead letters. Returns true at the end.
     pub(crate) fn purge(&mut self, filter: &DeadFilter, walk: &mut DeadWalk) -> bool {
         let (chunk, through) = self.dead_chunk(filter, walk);
         self.note_work(CHUNK);
@@ -67,7 +67,7 @@ impl Store {
         through
     }
 
-    /// Schedules the next dead letters again, the i-th after `i` times `gap_us`; true when it is through.
+    /// Schedules the next dead letters again, the i-th after `i` times `gap_us`. Returns true at the end.
     pub(crate) fn redrive(&mut self, now: Now, filter: &DeadFilter, gap_us: f64, walk: &mut DeadWalk) -> bool {
         let (chunk, through) = self.dead_chunk(filter, walk);
         self.note_work(CHUNK);

@@ -1,8 +1,8 @@
-//! From an id to where its task lies.
+//! Finds the location of a task by its id.
 //!
-//! An id that we give is a UUIDv7 (RFC 9562) whose random bits hold the place and sequence of its task, shifted by a
-//! random number of this store: it needs no map, and can't be mistaken for an id of another store. Callers' keys are in
-//! hash tables of 8 bytes an entry, split by hash so that growing one never stalls the queue.
+//! A generated id is a UUIDv7 (RFC 9562). Its random bits hold the place and sequence of its task, shifted by a random
+//! number of this store. So it needs no map, and can't be mistaken for an id of another store. Custom ids are in hash
+//! tables with 8 bytes for each entry, split by hash so that the growth of a table never blocks the queue for long.
 
 use std::hash::BuildHasher;
 
@@ -10,12 +10,12 @@ use delayline_core::TaskId;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use uuid::Uuid;
 
-/// Sequence bits that an id holds beside 32 bits of place: 74 bits in all are free in a UUIDv7.
+/// Bits of the sequence in an id, in addition to 32 bits of the place: a UUIDv7 has 74 free bits.
 const SEQ_BITS: u32 = 42;
 const FREE_BITS: u32 = 74;
 const TABLES: usize = 64;
 
-/// Where an id that we gave says that its task is; whether it is ours, giving it again tells.
+/// The location in a generated id. To check that this store generated the id, generate it again from the location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Told {
     pub(super) ms: u64,
@@ -29,7 +29,7 @@ pub(super) struct IdCodec {
 
 impl IdCodec {
     pub(super) fn new(rng: &mut fastrand::Rng) -> Self {
-        // Half of the room is left above, so that ids of one store keep rising.
+        // Half of the range is left above, so that ids of one store keep rising.
         Self { shift: rng.u128(0..1 << (FREE_BITS - 1)) }
     }
 
@@ -48,7 +48,7 @@ impl IdCodec {
     }
 }
 
-/// Places of callers' keys; who asks compares the key itself.
+/// Places of custom ids. The caller compares the id itself.
 #[derive(Debug)]
 pub(super) struct KeyMap {
     tables: Vec<HashTable<(u32, u32)>>,
@@ -66,7 +66,7 @@ impl KeyMap {
         Some(found.0)
     }
 
-    /// `id` is not in it yet.
+    /// Inserts an id, which must not be in the map yet.
     pub(super) fn insert(&mut self, id: &TaskId, at: u32) {
         if self.tables.is_empty() {
             self.tables.resize_with(TABLES, HashTable::new);
@@ -92,7 +92,7 @@ impl KeyMap {
     }
 }
 
-/// A 64-bit hash from the 32 bits that are kept.
+/// A 64-bit hash from the 32 bits that are stored.
 fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
@@ -130,7 +130,7 @@ mod tests {
         for (i, id) in ids.iter().enumerate() {
             assert_eq!(map.find(id, |at| at == i as u32), Some(i as u32));
             map.remove(id, i as u32);
-            // Another key may have the same 32 bits of hash, which is what the place is asked for.
+            // Another id may have the same 32 bits of hash, so compare the place.
             assert_eq!(map.find(id, |at| at == i as u32), None);
         }
         assert!(map.tables.iter().map(HashTable::capacity).sum::<usize>() < 64 * 128);

@@ -1,29 +1,31 @@
-//! When leases end, without a key for each in the wheel.
+//! The ends of leases, without a key in the wheel for each lease.
 //!
-//! Most leases are settled long before they end, and a key for each would lie in the wheel for the rest of its time: at
-//! a million tasks a second and half a minute of lease, thirty million keys to sweep. But leases of one length end in the
-//! order they begin. So each length has a list through the lease records, and only a lease that really ends becomes a key.
+//! Most leases are settled long before they end, and their keys would stay in the wheel until then: with a million
+//! tasks a second and leases of half a minute, thirty million keys to sweep. But leases of the same duration end in the
+//! order in which they begin. So each duration has a linked list of lease records, and only a lease that really ends
+//! becomes a key.
 //!
 //! Invariants:
-//! 1. A record is in the list that its `list` names, or in none; along a list the ends never fall.
-//! 2. A task whose record is in a list has no live key in the wheels, and the other way round.
+//! 1. A record is in the list that its `list` names, or in none. In a list, the ends never decrease.
+//! 2. A task whose record is in a list has no live key in the wheels, and vice versa.
 
 use crate::arena::Arena;
 use crate::now::Place;
 
 use super::task::NOWHERE;
 
-/// Lists for so many lengths of leases; a lease of one more length gets a key in the wheel.
+/// Maximum number of lists, one for each lease duration. A lease of a further duration gets a key in the wheel.
 const LISTS_MAX: usize = 8;
 
-/// A lease that would have to be inserted farther from the end of its list gets a key in the wheel.
+/// Maximum distance from the end of its list at which a lease is inserted. Beyond it, the lease gets a key in the
+/// wheel.
 const STEPS_MAX: usize = 16;
 
-/// A lease. Owned by its entry, from the claim to the settling or the next claim.
+/// A lease. Its entry owns it, from the claim until it is settled or claimed again.
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) fence: u64,
-    /// Where the task stood when it was claimed, to which a release returns it.
+    /// The task's place when it was claimed, to which a release returns it.
     pub(super) old_place: Place,
     /// The task's place, and when the lease ends, while it is in a list.
     task: u32,
@@ -73,11 +75,11 @@ impl Leases {
         self.records.remove(at)
     }
 
-    /// Notes when the lease of a task ends, if it fits a list; otherwise the caller gives it a key.
+    /// Adds the end of a task's lease to a list, if it fits; otherwise the caller gives it a key.
     pub(super) fn enlist(&mut self, at: u32, task: u32, length_ms: u64, ends_ms: u64) -> bool {
         self.unlist(at);
         let Some(list) = self.list_for(length_ms) else { return false };
-        // Two callers may read the clock in one order and get the lock in the other.
+        // Two callers may get the lock in another order than they read the clock.
         let mut after = self.lists[list].last;
         for _ in 0..STEPS_MAX {
             match self.records.get(after) {
@@ -91,7 +93,7 @@ impl Leases {
         false
     }
 
-    /// Whether the end of a lease is noted here rather than in the wheel; then it no longer is.
+    /// Removes the end of a lease from its list. Returns whether it was in a list and not in the wheel.
     pub(super) fn unlist(&mut self, at: u32) -> bool {
         let Some(record) = self.records.get_mut(at) else { return false };
         if record.list == NOWHERE {
@@ -110,7 +112,7 @@ impl Leases {
         true
     }
 
-    /// Takes out of its list the lease of a task that has ended by now; answers the task.
+    /// Removes a lease that has ended from its list, and returns its task.
     pub(super) fn ended(&mut self, now_ms: u64) -> Option<u32> {
         let first = self
             .lists
@@ -131,7 +133,7 @@ impl Leases {
         let found = self.lists.iter().position(|list| list.length_ms == length_ms);
         found.or_else(|| {
             let fresh = List { length_ms, first: NOWHERE, last: NOWHERE };
-            // An empty list may change its length.
+            // An empty list may change its duration.
             if let Some(empty) = self.lists.iter().position(|list| list.first == NOWHERE) {
                 self.lists[empty] = fresh;
                 return Some(empty);

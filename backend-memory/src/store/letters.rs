@@ -1,4 +1,4 @@
-//! Where the dead letters of a queue lie: in the order of their burial, so many at most.
+//! Stores the dead letters of a queue, in the order in which they were dead-lettered, up to a limit.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +10,11 @@ use crate::now::{Now, Place};
 use super::task::Extra;
 use super::usage::{EXTRA_BYTES, TASK_BYTES, Usage};
 
-/// Dead letters by the order of their burial. The oldest are dropped beyond `max`.
+/// Dead letters in the order in which they were dead-lettered. Beyond `max`, the oldest are dropped.
 #[derive(Debug)]
 pub(super) struct DeadStore {
     pub(super) letters: BTreeMap<u64, Box<Dead>>,
-    /// The number of the next one.
+    /// The number of the next letter.
     pub(super) next: u64,
     max: usize,
     dropped: u64,
@@ -26,7 +26,7 @@ pub(super) struct Dead {
     pub(super) attempts_max: Option<u32>,
 }
 
-/// A task on its way to the dead letters, taken out of the store.
+/// A task that was taken out of the store to be dead-lettered.
 pub(super) struct Burial {
     pub(super) id: TaskId,
     /// When its last attempt was due.
@@ -57,7 +57,7 @@ impl DeadStore {
         usage
     }
 
-    /// Dead-letters a task that was taken out of the store; answers what that counts, and what had to be dropped for it.
+    /// Dead-letters a task that was taken out of the store. Returns what it counts, and what was dropped for it.
     pub(super) fn add(&mut self, now: Now, burial: Burial) -> (Usage, Usage) {
         let Burial { id, due, payload, attempts, extra, cause, reason } = burial;
         let reason = reason.or(extra.last_failure).unwrap_or_default();
@@ -81,7 +81,7 @@ impl DeadStore {
         (added, dropped)
     }
 
-    /// Goes on with the numbers of another store, so that a place in its listing is no place in this one's.
+    /// Continues the numbers of another store, so that a position in its listing does not exist in this one's.
     pub(super) fn continue_after(&mut self, other: &Self) {
         self.next = other.next;
     }

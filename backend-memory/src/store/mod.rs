@@ -1,13 +1,15 @@
-//! One queue as a pure, synchronous state machine: every operation gets the time, none waits, none reads a clock.
+//! One queue as a pure, synchronous state machine: every operation gets the time; none waits or reads a clock.
 //!
 //! Invariants:
-//! 1. A task is an [`Entry`] in `tasks`. One key in `wheels` is its own (place and sequence equal), or its lease is in a
-//!    list of `leases`; every other key is stale, is counted as such, and is dropped when it is met or swept.
-//! 2. A lease is just a later due time: claiming moves the entry to the lease's end, so that a lease that ends is a task
-//!    that falls due. `in_flight` says that the place is a lease's end; there is a `Live` exactly then.
-//! 3. `keys`, `groups`, `extras` and `payloads` hold exactly what their entries say; `detach` is the one way out.
-//! 4. `armed_us`, on the monotonic clock, is no earlier than any time that a sleeping subscription wakes at by itself. What
-//!    becomes visible before it raises `notification`, which the shell passes on after it has let go of the lock.
+//! 1. A task is an [`Entry`] in `tasks`. Either one key in `wheels` belongs to it (place and sequence are equal), or
+//!    its lease is in a list of `leases`. Every other key is stale, is counted as such, and is dropped when it is found
+//!    or swept.
+//! 2. A lease is a later due time: a claim moves the entry to the lease's end, so that a task whose lease ends becomes
+//!    due. `in_flight` says that the place is a lease's end; exactly then, there is a `Live`.
+//! 3. `keys`, `groups`, `extras` and `payloads` contain exactly what the entries refer to. Only `detach` removes an
+//!    entry.
+//! 4. `armed_us`, on the monotonic clock, is no earlier than any time at which a sleeping subscription wakes by itself.
+//!    A task that becomes visible before it sets `notification`, which the caller sends after it has released the lock.
 //!
 //! Work that grows with the number of tasks is cut by a budget, so that no call holds the lock for more than a few
 //! milliseconds.
@@ -48,13 +50,13 @@ pub(crate) use usage::{Usage, bytes_of, full};
 pub(crate) use view::{ListScan, StatsScan, rank_of};
 use wheels::Wheels;
 
-/// The farthest a due time may lie ahead: 2^40 - 1 ms, 34.8 years.
+/// Maximum delay: 2^40 - 1 ms, 34.8 years.
 pub(crate) const DELAY_MAX: Duration = Duration::from_millis((1 << 40) - 1);
 
-/// A wall-clock step is noticed within this time: no sleep is longer while tasks wait for the wall clock.
+/// Time within which a step of the wall clock is noticed: no sleep is longer while tasks wait for the wall clock.
 pub(crate) const WALL_CHECK: Duration = Duration::from_secs(30);
 
-/// Work of this many tasks or keys is long: some 0.1 ms.
+/// Number of tasks or keys that count as long work: about 0.1 ms.
 const LONG: usize = 512;
 
 /// One queue.
@@ -74,20 +76,21 @@ pub(crate) struct Store {
     paused: bool,
     armed_us: u64,
     notification: bool,
-    /// The work under this lock was long: whoever waits for the lock is next.
+    /// Whether the work under this lock was long; then a waiting thread gets the lock next.
     long: bool,
-    /// How many tasks the last claim brought: about how many the next will.
+    /// Number of tasks in the last claim: an estimate for the next.
     claimed_last: usize,
-    /// Tasks and bytes that left since the shell last asked, and such as came without its having reserved them.
+    /// Tasks and bytes that left since the caller last asked, and those that were added without a reservation.
     freed: Usage,
     grown: Usage,
-    /// Subscriptions that are open, kept by the shell.
+    /// Number of open subscriptions, maintained by the caller.
     pub(crate) subscriptions: usize,
-    /// Set by the shell when this store is no longer in its registry; whoever finds it looks again.
+    /// Set by the caller when this store is no longer in its registry. A call that finds it set looks the queue up
+    /// again.
     pub(crate) retired: bool,
 }
 
-/// Numbers that must not start again when a queue is made anew.
+/// Counters that must not restart when a queue is created again.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Floors {
     pub(crate) seq: u64,
@@ -131,7 +134,8 @@ impl Store {
         Floors { seq: self.next_seq, fence: self.last_fence }
     }
 
-    /// Puts an empty store in this one's place, with its subscriptions and numbers going on; answers the old one.
+    /// Replaces this store by an empty one, which keeps its subscriptions and continues its numbers. Returns the old
+    /// one.
     pub(crate) fn replace_with(&mut self, mut fresh: Self) -> Self {
         fresh.subscriptions = self.subscriptions;
         fresh.retired = self.retired;
@@ -142,12 +146,12 @@ impl Store {
         std::mem::replace(self, fresh)
     }
 
-    /// Whether forgetting this queue would forget nothing.
+    /// Whether this queue can be forgotten without losing anything.
     pub(crate) fn is_idle(&self) -> bool {
         self.tasks.len() == 0 && self.dead.len() == 0 && !self.paused && self.subscriptions == 0
     }
 
-    /// Whether there is anything that [`queues`](delayline_core::DelayBackend::queues) shows.
+    /// Whether [`queues`](delayline_core::DelayBackend::queues) lists this queue.
     pub(crate) fn is_shown(&self) -> bool {
         !self.retired && !self.is_idle()
     }
@@ -157,22 +161,22 @@ impl Store {
         self.paused = paused;
     }
 
-    /// Whether subscriptions are to be woken, since the last time this was asked.
+    /// Whether subscriptions must be woken since the last call.
     pub(crate) fn take_notification(&mut self) -> bool {
         std::mem::take(&mut self.notification)
     }
 
-    /// Whether the work since this was last asked was long.
+    /// Whether the work since the last call was long.
     pub(crate) fn take_long(&mut self) -> bool {
         std::mem::take(&mut self.long)
     }
 
-    /// What left, and what came without being reserved, since this was last asked.
+    /// What left, and what was added without a reservation, since the last call.
     pub(crate) fn take_moved(&mut self) -> (Usage, Usage) {
         (std::mem::take(&mut self.freed), std::mem::take(&mut self.grown))
     }
 
-    /// Everything that it holds, as `max_tasks` and `max_bytes` count it.
+    /// All tasks and bytes, as `max_tasks` and `max_bytes` count them.
     pub(crate) fn usage(&self) -> Usage {
         let mut usage = self.dead.usage();
         for index in 0..self.tasks.end() {
@@ -189,7 +193,7 @@ impl Store {
         self.extras.get(entry.extra)
     }
 
-    /// The entry's extra part, made if it has none.
+    /// The entry's extra part. Creates it if there is none.
     fn extra_mut(&mut self, index: u32) -> Option<&mut Extra> {
         let entry = self.tasks.get_mut(index)?;
         if entry.extra == NOWHERE {
@@ -225,7 +229,7 @@ impl Store {
         TaskRef::new(self.id_of(index, entry), now.shown(due), receipt(index, entry.seq))
     }
 
-    /// The task that a receipt points at, if it is still there.
+    /// The task of a receipt, if it still exists.
     fn by_receipt(&self, receipt: &Receipt) -> Option<u32> {
         let [index, seq] = receipt.words()?;
         let index = u32::try_from(index).ok()?;
@@ -248,7 +252,7 @@ impl Store {
         })
     }
 
-    /// By receipt where it has one, which needs no map; a receipt of another task than `id` finds nothing.
+    /// Finds a task by its receipt, if given, which needs no map. A receipt of another task than `id` finds nothing.
     fn by_ref(&self, task: &TaskRef) -> Option<u32> {
         if task.receipt == Receipt::NONE {
             return self.by_id(&task.id);
@@ -257,7 +261,7 @@ impl Store {
         (self.id_of(index, self.tasks.get(index)?) == task.id).then_some(index)
     }
 
-    /// Whether somebody holds a lease on it that has not ended.
+    /// Whether it is under a lease that has not ended.
     fn leased(&self, now: Now, entry: &Entry) -> bool {
         entry.in_flight() && !now.reached(entry.place())
     }
@@ -281,7 +285,7 @@ impl Store {
         self.ring_for(now, Place::mono(ends_ms));
     }
 
-    /// Rings for who sleeps beyond the time at which something has become visible.
+    /// Requests a notification, if subscriptions sleep beyond the time at which a task has become visible.
     fn ring_for(&mut self, now: Now, place: Place) {
         let wait = if place.wall { now.until(place).min(WALL_CHECK) } else { now.until(place) };
         let wake_at_us = now.mono_us.saturating_add(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX));
@@ -291,7 +295,7 @@ impl Store {
         }
     }
 
-    /// Takes an entry away from where it is visible: out of its list, or by declaring its key stale.
+    /// Hides an entry: removes it from its list, or declares its key stale.
     fn hide(&mut self, index: u32) {
         if let Some(entry) = self.tasks.get(index)
             && !self.leases.unlist(entry.live)
@@ -300,7 +304,7 @@ impl Store {
         }
     }
 
-    /// Ends a lease: what is visible then is up to the caller.
+    /// Ends a lease. The caller decides when the task is visible.
     fn end_lease(&mut self, index: u32) -> Option<Live> {
         let entry = self.tasks.get_mut(index)?;
         entry.set_in_flight(false);
@@ -308,20 +312,20 @@ impl Store {
         self.leases.remove(live)
     }
 
-    /// Takes a task out for good, whose key has been taken out or declared stale.
+    /// Removes a task whose key was taken out or declared stale.
     fn remove(&mut self, index: u32) {
         if let Some((entry, extra)) = self.detach(index) {
             self.free(&entry, extra.as_ref());
         }
     }
 
-    /// Ends a task wherever it is.
+    /// Ends a task in any state.
     fn finish(&mut self, index: u32) {
         self.hide(index);
         self.remove(index);
     }
 
-    /// Frees the small payload of a task that was taken out, and counts it as gone.
+    /// Frees the small payload of a removed task, and counts it as removed.
     fn free(&mut self, entry: &Entry, extra: Option<&Extra>) {
         self.freed.add(TASK_BYTES + u64::from(entry.payload().len) + extra.map_or(0, extra_bytes));
         self.payloads.remove(entry.payload());
@@ -330,8 +334,8 @@ impl Store {
         }
     }
 
-    /// Takes a task out whose key has been taken out or declared stale, while its small payload stays where it is and what
-    /// it counts stays counted, until `free`.
+    /// Removes a task whose key was taken out or declared stale. Its small payload, and what the task counts, stay
+    /// until `free`.
     fn detach(&mut self, index: u32) -> Option<(Entry, Option<Extra>)> {
         let entry = self.tasks.remove(index)?;
         self.leases.remove(entry.live);
@@ -356,19 +360,19 @@ impl Store {
         }
     }
 
-    /// Notes how much was done under this lock: tasks, or keys moved.
+    /// Records how much was done under this lock: tasks, or moved keys.
     fn note_work(&mut self, units: usize) {
         self.long |= units >= LONG;
     }
 
-    /// Drops stale keys once they outnumber the live ones; a bounded part of that work for each call.
+    /// Drops stale keys once they outnumber the live ones. Each call does a bounded part of that work.
     fn sweep(&mut self, share: usize) {
         let tasks = &self.tasks;
         self.wheels.sweep(share, |key, wall| tasks.get(index_of(key)).is_some_and(|entry| entry.owns(key, wall)));
     }
 }
 
-/// Where a task lies: an index, and the sequence that tells it from the next one at that index.
+/// The location of a task: an index, and the sequence that distinguishes it from later tasks at that index.
 fn receipt(index: u32, seq: u64) -> Receipt {
     Receipt::from_words([u64::from(index), seq])
 }

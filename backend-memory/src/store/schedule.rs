@@ -1,4 +1,4 @@
-//! Tasks on their way in.
+//! Schedules tasks.
 
 use delayline_core::{
     Capabilities, Due, Error, ErrorKind, NewTask, OnConflict, Result, ScheduleOutcome, Scheduled, TaskId,
@@ -13,7 +13,7 @@ use super::usage::{Usage, full};
 use super::{DELAY_MAX, Store};
 
 impl Store {
-    /// Accepts one task for which there is room; `freed` tells of one that it replaced.
+    /// Accepts one task for which there is room. `freed` reports a task that it replaced.
     pub(crate) fn schedule(&mut self, now: Now, caps: &Capabilities, task: NewTask) -> Result<Scheduled> {
         caps.check(&task)?;
         let place = place_of(now, caps, task.due)?;
@@ -35,7 +35,7 @@ impl Store {
                     self.finish(there);
                     outcome = ScheduleOutcome::Replaced;
                 }
-                _ => return Err(Error::unsupported("this answer to a conflict of ids")),
+                _ => return Err(Error::unsupported("this conflict policy for ids")),
             }
         }
         let index = self.accept(now, place, expires, task);
@@ -49,7 +49,7 @@ impl Store {
         self.next_seq <= Key::MAX_SEQ && self.tasks.len() < TASKS_MAX
     }
 
-    /// Puts a task in whose id is free: a new one, or a dead letter that is redriven. There must be room.
+    /// Inserts a task whose id is free: a new task, or a redriven dead letter. There must be room.
     pub(super) fn accept(&mut self, now: Now, place: Place, expires: Option<Place>, task: NewTask) -> u32 {
         let seq = self.next_seq;
         self.next_seq += 1;
@@ -92,8 +92,8 @@ impl Store {
         index
     }
 
-    /// Whether an id is free. A task that was cancelled in flight has no claim on its id any more: it goes, and its lease
-    /// is lost.
+    /// Whether an id is free. A task that was cancelled in flight does not keep its id: it is removed, and its lease is
+    /// lost.
     pub(super) fn make_way(&mut self, id: &TaskId) -> bool {
         match self.by_id(id) {
             None => true,
@@ -105,7 +105,7 @@ impl Store {
         }
     }
 
-    /// What the task counts whose id this one has, if there is one.
+    /// What the existing task with this id counts, if there is one.
     pub(crate) fn held_by(&self, task: &NewTask) -> Option<Usage> {
         let entry = self.tasks.get(self.by_id(task.id.as_ref()?)?)?;
         if entry.cancelled() {
@@ -120,7 +120,7 @@ impl Store {
     }
 }
 
-/// Where a due time lies, checked against the range from now.
+/// The place of a due time, checked against the range from now.
 pub(super) fn place_of(now: Now, caps: &Capabilities, due: Due) -> Result<Place> {
     let place = match due {
         Due::After(delay) if delay > DELAY_MAX => return Err(caps.out_of_range()),
@@ -131,12 +131,12 @@ pub(super) fn place_of(now: Now, caps: &Capabilities, due: Due) -> Result<Place>
     in_range(now, caps, place)
 }
 
-/// A place, if it lies within the range from now.
+/// Returns a place if it is within the range from now.
 pub(super) fn in_range(now: Now, caps: &Capabilities, place: Place) -> Result<Place> {
     if now.until(place) > DELAY_MAX { Err(caps.out_of_range()) } else { in_wheel(caps, place) }
 }
 
-/// A place, if the wheel can hold it: until the year 2527, or as long after the start.
+/// Returns a place if the wheel can hold it: up to the year 2527, or as long after the start.
 fn in_wheel(caps: &Capabilities, place: Place) -> Result<Place> {
     if place.ms > Key::MAX_DUE_MS { Err(caps.out_of_range()) } else { Ok(place) }
 }

@@ -1,4 +1,4 @@
-//! How leases end, or go on.
+//! Ends and extends leases.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::claim::Length;
 use super::schedule::place_of;
 
 impl Store {
-    /// Ends one lease. Goes by the lease's receipt, not through the map of ids.
+    /// Ends one lease. Finds the task by the lease's receipt, not by the map of ids.
     pub(crate) fn settle(
         &mut self,
         now: Now,
@@ -22,7 +22,7 @@ impl Store {
         let index = self.leased_at(lease).ok_or_else(Error::lease_lost)?;
         let cancelled = self.tasks.get(index).is_some_and(super::task::Entry::cancelled);
         match disposition {
-            // What was cancelled ends with its lease, whatever its handler thinks.
+            // A cancelled task ends with its lease, whatever the disposition.
             _ if cancelled => self.finish(index),
             Disposition::Complete => self.finish(index),
             Disposition::Retry { after, reason } => {
@@ -43,7 +43,7 @@ impl Store {
         Ok(())
     }
 
-    /// Makes one lease end `by` from now, if that is later than it ends.
+    /// Sets the end of one lease to `by` from now, if that is later than its end.
     pub(crate) fn extend(&mut self, now: Now, lease: &Lease, by: Duration) -> Result<Lease> {
         let index = self.leased_at(lease).ok_or_else(Error::lease_lost)?;
         let length = Length::of(now, by);
@@ -65,14 +65,14 @@ impl Store {
         self.touch(leases.filter_map(index));
     }
 
-    /// Sweeping that comes with settling `settled` leases.
+    /// Sweeps in proportion to `settled` leases.
     pub(crate) fn sweep_after(&mut self, settled: usize) {
         self.note_work(settled);
         self.sweep((settled * 4).max(64));
     }
 
-    /// Where the task of a lease lies, if the lease is still the holder's: claimed by nobody else since, whether it has
-    /// expired or not.
+    /// The location of a lease's task, if the lease is still valid: not claimed again since, whether it has expired or
+    /// not.
     fn leased_at(&self, lease: &Lease) -> Option<u32> {
         let index = self.by_receipt(&lease.receipt)?;
         let entry = self.tasks.get(index)?;

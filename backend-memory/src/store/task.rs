@@ -1,4 +1,5 @@
-//! How a task lies in memory: 40 bytes, its payload, and a second record only for what most tasks don't have.
+//! The layout of a task in memory: 40 bytes, its payload, and a second record only for the fields that most tasks don't
+//! use.
 
 use bytes::Bytes;
 use delayline_core::{Attempts, GroupName, Headers, NewTask, Reason, TaskId};
@@ -7,7 +8,7 @@ use crate::now::Place;
 use crate::payloads::{PayloadAt, SMALL_BYTES_MAX};
 use crate::wheel::Key;
 
-/// Marks an index that points nowhere.
+/// An index that refers to nothing.
 pub(super) const NOWHERE: u32 = u32::MAX;
 
 const MS_BITS: u32 = 44;
@@ -19,13 +20,13 @@ const GENERATED: u64 = 1 << (MS_BITS + 3);
 const TURN_SHIFT: u32 = MS_BITS + 4;
 const TURN_MASK: u64 = 0xf << TURN_SHIFT;
 
-/// Bits of a key's slot that say where the task lies; those above hold its turn.
+/// Bits of a key's slot that hold the index of the task. The bits above hold its turn.
 const INDEX_BITS: u32 = 28;
 
-/// The most tasks in a queue, so that every index fits.
+/// Maximum number of tasks in a queue, so that every index fits.
 pub(super) const TASKS_MAX: usize = (1 << INDEX_BITS) - 1024;
 
-/// Where the task of a key lies.
+/// The index of a key's task.
 pub(super) fn index_of(key: Key) -> u32 {
     key.slot() & ((1 << INDEX_BITS) - 1)
 }
@@ -34,31 +35,31 @@ const ATTEMPT_BITS: u32 = 16;
 
 /// A task that is pending or in flight.
 ///
-/// At every moment one key in the wheels is its own, the one with its `visible` place and its `seq`, or its lease is in a
-/// list. Changing `visible` makes the old key stale without touching it.
+/// At every moment, either one key in the wheels belongs to it, the one with its `visible` place and its `seq`, or its
+/// lease is in a list. A change of `visible` makes the old key stale without touching it.
 #[derive(Debug)]
 pub(super) struct Entry {
     /// When it is next visible, in the low 44 bits (due, retry or lease end), and flags: on which clock, in flight,
-    /// cancelled in flight, id given by us. Above them its turn: 4 bits that count its changes of place, so that a
+    /// cancelled in flight, generated id. Above them its turn: 4 bits that count its changes of place, so that a
     /// task which is moved away and back does not make its old key valid again.
     visible: u64,
-    /// Given at acceptance, never twice in a queue; kept until the task ends.
+    /// Assigned at acceptance, never twice in a queue; kept until the task ends.
     pub(super) seq: u64,
     /// For a generated id: its milliseconds, in the high 48 bits. Below: attempts so far.
     id_ms_and_attempt: u64,
-    /// Where the `Extra` is, or `NOWHERE`.
+    /// The index of the `Extra`, or `NOWHERE`.
     pub(super) extra: u32,
-    /// Where the `Live` is, or `NOWHERE`; there is one while `in_flight`.
+    /// The index of the `Live`, or `NOWHERE`. There is one while `in_flight`.
     pub(super) live: u32,
-    /// Where a small payload is; a large one is in `Extra`, and this one empty.
+    /// The location of a small payload. A large one is in `Extra`; then this is empty.
     payload_index: u32,
     payload_len: u16,
 }
 
-/// What most tasks don't have. Owned by its entry.
+/// The fields that most tasks don't use. Its entry owns it.
 #[derive(Debug, Default)]
 pub(super) struct Extra {
-    /// The caller's key; `None` for an id that we gave.
+    /// The custom id; `None` for a generated one.
     pub(super) id: Option<TaskId>,
     /// A payload that is too large for `Payloads`.
     pub(super) payload: Option<Bytes>,
@@ -110,12 +111,12 @@ impl Entry {
         self.visible = flags | (if place.wall { WALL } else { 0 }) | (place.ms & MS_MASK);
     }
 
-    /// The key by which the wheel knows this entry, which lies at `index`.
+    /// The wheel's key of this entry at `index`.
     pub(super) fn key(&self, index: u32) -> Key {
         Key::new(self.visible & MS_MASK, self.seq, self.turn() << INDEX_BITS | index)
     }
 
-    /// Whether a key from the wheel of one clock is this entry's present one.
+    /// Whether a key from the wheel of one clock is the current key of this entry.
     pub(super) fn owns(&self, key: Key, wall: bool) -> bool {
         self.seq == key.seq()
             && self.visible & (MS_MASK | WALL) == key.due_ms() | if wall { WALL } else { 0 }
@@ -142,7 +143,7 @@ impl Entry {
         self.set(CANCELLED, true);
     }
 
-    /// The milliseconds of an id that we gave; `None` for a caller's key.
+    /// The milliseconds of a generated id; `None` for a custom one.
     pub(super) fn generated_ms(&self) -> Option<u64> {
         (self.visible & GENERATED != 0).then_some(self.id_ms_and_attempt >> ATTEMPT_BITS)
     }

@@ -1,15 +1,15 @@
-//! What counts against the limits of the memory store: tasks, and bytes.
+//! What counts toward the limits of the memory store: tasks and bytes.
 
 use bytes::Bytes;
 use delayline_core::{Error, ErrorKind, NewTask, TaskId};
 
 use super::task::{Extra, is_plain};
 
-/// What each task counts beside payload, headers and key, against `max_bytes`.
+/// Bytes that each task counts toward `max_bytes`, in addition to payload, headers and id.
 pub(crate) const TASK_BYTES: u64 = 64;
 
-/// What a task counts beside that for having any of a key of its own, group, headers, expiry, another number of attempts,
-/// a large payload, or a failure; and a dead letter always.
+/// Further bytes for a task with a custom id, a group, headers, an expiry, a custom number of attempts, a large payload
+/// or a failure, and for every dead letter.
 pub(crate) const EXTRA_BYTES: u64 = 160;
 
 /// Tasks and bytes, as `max_tasks` and `max_bytes` count them.
@@ -33,7 +33,7 @@ impl std::ops::AddAssign for Usage {
     }
 }
 
-/// What a task counts against `max_bytes`.
+/// Bytes that a task counts toward `max_bytes`.
 pub(crate) fn bytes_of(task: &NewTask) -> u64 {
     let payload = task.payload.len() as u64;
     if is_plain(task) {
@@ -44,7 +44,7 @@ pub(crate) fn bytes_of(task: &NewTask) -> u64 {
     TASK_BYTES + EXTRA_BYTES + (key + group + task.headers.byte_len()) as u64 + payload
 }
 
-/// What an extra part counts against `max_bytes`.
+/// Bytes that an extra part counts toward `max_bytes`.
 pub(super) fn extra_bytes(extra: &Extra) -> u64 {
     let id = extra.id.as_ref().and_then(TaskId::as_key).map_or(0, str::len);
     let group = extra.group.as_ref().map_or(0, |group| group.as_str().len());
@@ -55,5 +55,8 @@ pub(super) fn extra_bytes(extra: &Extra) -> u64 {
 
 /// The error of a store at its limit.
 pub(crate) fn full(limit: &str) -> Error {
-    Error::new(ErrorKind::Full, format!("the memory store is at its limit of {limit}"))
+    Error::new(
+        ErrorKind::Full,
+        format!("the memory store has reached its limit of {limit}: wait until tasks end, or raise the limit"),
+    )
 }

@@ -1,4 +1,4 @@
-//! Looking: one task, a page of tasks, counts. What has to look at every task does so in bounded pieces.
+//! Reads: one task, a page of tasks, counts. Reads of every task run in bounded pieces.
 
 use std::collections::BinaryHeap;
 
@@ -9,13 +9,13 @@ use crate::now::{Now, Place};
 use super::Store;
 use super::task::Entry;
 
-/// Places looked at under one lock.
+/// Number of places that are read under one lock.
 const PIECE: u32 = 16 * 1024;
 
-/// A place in a listing: visible at, sequence.
+/// A position in a listing: visible at, sequence.
 pub(crate) type Rank = (i64, u64);
 
-/// Looks for the first `limit` tasks behind a cursor, by (visible at, sequence).
+/// Finds the first `limit` tasks after a cursor, by (visible at, sequence).
 #[derive(Debug)]
 pub(crate) struct ListScan {
     at: u32,
@@ -37,20 +37,20 @@ impl ListScan {
         Self { at: 0, limit, after, best: BinaryHeap::new() }
     }
 
-    /// The last place found, if there may be more behind it.
+    /// The last found place, if there may be more after it.
     pub(crate) fn last(&self) -> Option<Rank> {
         let last = self.best.peek().filter(|_| self.best.len() == self.limit)?;
         Some((last.0, last.1))
     }
 }
 
-/// The place that a cursor names.
+/// The position that a cursor names.
 pub(crate) fn rank_of(cursor: &Cursor) -> Rank {
     (cursor.visible_at.unix_millis_floor(), cursor.receipt.words().map_or(u64::MAX, |[_, seq]| seq))
 }
 
 impl Store {
-    /// Looks at the next places; true when all were seen.
+    /// Visits the next places. Returns true when all were visited.
     pub(crate) fn list_piece(&mut self, now: Now, scan: &mut ListScan) -> bool {
         self.note_work(PIECE as usize);
         let end = self.tasks.end().min(scan.at.saturating_add(PIECE));
@@ -68,8 +68,8 @@ impl Store {
         end >= self.tasks.end()
     }
 
-    /// The tasks that were found, as they are now, at the places where they were found: a task that moved meanwhile must
-    /// not take the next page's beginning along.
+    /// The found tasks, in their current state, at the places where they were found: a task that moved in the meantime
+    /// must not move the start of the next page.
     pub(crate) fn list_done(&self, now: Now, scan: ListScan) -> Vec<TaskView> {
         let found = scan.best.into_sorted_vec();
         let view_of = |(ms, seq, index): (i64, u64, u32)| {
@@ -87,12 +87,12 @@ impl Store {
         (!self.is_over(now, entry)).then(|| self.view(now, index, entry))
     }
 
-    /// Whether it was cancelled and its lease has ended: whoever meets it next forgets it.
+    /// Whether it was cancelled and its lease has ended. The next operation that finds it removes it.
     fn is_over(&self, now: Now, entry: &Entry) -> bool {
         entry.cancelled() && !self.leased(now, entry)
     }
 
-    /// Counts the next places; true when all were seen.
+    /// Counts the next places. Returns true when all were visited.
     pub(crate) fn stats_piece(&mut self, now: Now, scan: &mut StatsScan) -> bool {
         self.note_work(PIECE as usize);
         let end = self.tasks.end().min(scan.at.saturating_add(PIECE));
@@ -144,7 +144,7 @@ impl Store {
         view
     }
 
-    /// When a task was due: of one that was claimed, at that claim.
+    /// The due time of a task; for a claimed one, its due time at that claim.
     pub(super) fn due_of(&self, entry: &Entry) -> Place {
         self.leases.get(entry.live).map_or(entry.place(), |live| live.old_place)
     }

@@ -1,12 +1,12 @@
-//! The two wheels of a queue, for monotonic and for wall-clock time, read as one.
+//! The two wheels of a queue, for monotonic and wall-clock time, which are read as one.
 
 use crate::now::{Now, Place};
 use crate::wheel::{Key, Wheel};
 
-/// Keys handled per lock by anything that grows with the number of tasks.
+/// Number of keys that are handled under one lock, by all work that grows with the number of tasks.
 pub(super) const BUDGET: usize = 32 * 1024;
 
-/// Stale keys below this number are never worth a sweep.
+/// Fewer stale keys than this are not worth a sweep.
 const STALE_MIN: usize = 64;
 
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub(super) struct Wheels {
     wall: Clocked,
 }
 
-/// One wheel and how many of its keys are stale.
+/// One wheel, and the number of its stale keys.
 #[derive(Debug)]
 struct Clocked {
     wheel: Wheel,
@@ -40,17 +40,17 @@ impl Wheels {
         self.of(wall).wheel.insert(key);
     }
 
-    /// A key that was inserted has lost its entry.
+    /// Records that an inserted key has become stale.
     pub(super) fn gone_stale(&mut self, wall: bool) {
         self.of(wall).stale += 1;
     }
 
-    /// Moves what is due to where it can be taken; false if the budget ran out first.
+    /// Prepares the due keys. Returns false if the budget ran out first.
     pub(super) fn advance(&mut self, now: Now, budget: &mut usize) -> bool {
         self.mono.wheel.advance(now.mono_ms(), budget) && self.wall.wheel.advance(now.wall_ms(), budget)
     }
 
-    /// The first due key by (time on the common line, sequence), after `advance` was complete.
+    /// The first due key by (time on the common timeline, sequence), after `advance` was complete.
     fn head(&self, now: Now) -> Option<Head> {
         let mono = self.mono.wheel.peek_due(now.mono_ms()).map(|key| Head { key, wall: false });
         let wall = self.wall.wheel.peek_due(now.wall_ms()).map(|key| Head { key, wall: true });
@@ -76,19 +76,19 @@ impl Wheels {
         }
     }
 
-    /// A key that was taken turned out to be stale.
+    /// Records that a taken key was stale.
     pub(super) fn took_stale(&mut self, wall: bool) {
         let side = self.of(wall);
         debug_assert!(side.stale > 0, "a stale key that was not counted");
         side.stale = side.stale.saturating_sub(1);
     }
 
-    /// When the next key falls due on each clock: monotonic, wall. Stale keys count, so it may be early, never late.
+    /// The time of the next due key on each clock: monotonic, wall. Stale keys count, so it may be early, never late.
     pub(super) fn next(&self) -> (Option<Place>, Option<Place>) {
         (self.mono.wheel.next_due_ms().map(Place::mono), self.wall.wheel.next_due_ms().map(Place::wall))
     }
 
-    /// Does `share` keys' worth of sweeping on each wheel that is due for it.
+    /// Sweeps about `share` keys on each wheel that has enough stale keys.
     pub(super) fn sweep(&mut self, share: usize, live: impl Fn(Key, bool) -> bool) {
         for wall in [false, true] {
             let side = self.of(wall);

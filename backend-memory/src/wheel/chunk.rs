@@ -5,18 +5,19 @@ use std::mem;
 
 use super::key::Key;
 
-/// Keys in a chunk: 31 make 496 bytes, a 512 byte block with the allocator's header. A slot with few keys wastes
-/// little, and a slot with millions grows and shrinks in steps that nobody notices. Fewer in tests, so that a few
+/// Number of keys in a chunk: 31 keys are 496 bytes, a block of 512 bytes with the allocator's header. A slot with few
+/// keys wastes little memory, and a slot with millions grows and shrinks in small steps. Fewer in tests, so that a few
 /// dozen keys already make a long slot.
 pub(super) const CHUNK_KEYS: usize = if cfg!(test) { 5 } else { 31 };
 
-/// Idle chunks kept for reuse, 16 KiB: enough for the sparse case, where each key opens and closes a slot of its own.
+/// Number of idle chunks kept for reuse, 16 KiB: enough for sparse queues, where each key opens and closes its own
+/// slot.
 const POOL_CHUNKS_MAX: usize = 32;
 
-/// A few keys in the order they came. In slots never longer than [`CHUNK_KEYS`].
+/// A few keys in order of arrival. In slots never longer than [`CHUNK_KEYS`].
 pub(super) type Chunk = Vec<Key>;
 
-/// A bounded stock of empty chunks; what is beyond the bound goes back to the allocator at once.
+/// A bounded stock of empty chunks. Chunks beyond the bound are freed at once.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     idle: Vec<Chunk>,
@@ -63,7 +64,7 @@ impl Slot {
         Self { full: VecDeque::new(), tail: Vec::new(), min_due_ms: u64::MAX, in_order: true }
     }
 
-    /// Makes an empty slot as good as new.
+    /// Resets an empty slot.
     #[inline]
     pub(super) fn reset(&mut self) {
         debug_assert!(self.is_empty());
@@ -89,7 +90,7 @@ impl Slot {
         self.in_order
     }
 
-    /// The first key to have come.
+    /// The key that arrived first.
     pub(super) fn first(&self) -> Option<Key> {
         self.full.front().unwrap_or(&self.tail).first().copied()
     }
@@ -162,7 +163,7 @@ impl Slot {
         Swept { visited, dropped, done: false }
     }
 
-    /// Gives up a sweep that is half-way in this slot, because the slot is about to be moved.
+    /// Abandons a sweep that is half-way in this slot, because the slot is about to be moved.
     pub(super) fn abandon_sweep(&mut self) {
         self.full.retain(|chunk| !chunk.is_empty());
     }
@@ -191,8 +192,8 @@ impl Slot {
     }
 }
 
-/// How far a sweep has come in a slot: chunks below `kept` are swept and filled, those from there up to `read` are
-/// empty, the rest is still to be read. Pushes only append, so it stays true between calls.
+/// The progress of a sweep in a slot: chunks below `kept` are swept and filled, those from `kept` to `read` are empty,
+/// the rest is not read yet. Pushes only append, so this stays true between calls.
 #[derive(Debug)]
 pub(super) struct SlotPass {
     read: usize,

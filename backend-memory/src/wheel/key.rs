@@ -1,4 +1,5 @@
-//! The key of a task in the wheel: when it is due, its place among those due with it, and where its record is.
+//! The key of a task in the wheel: its due time, its sequence among tasks with the same due time, and the index of its
+//! record.
 
 use std::fmt;
 
@@ -7,8 +8,8 @@ const SEQ_BITS: u32 = 52;
 const DUE_BITS: u32 = 44;
 const DUE_SHIFT: u32 = SLOT_BITS + SEQ_BITS;
 
-/// `due_ms` (44 bits) | `seq` (52 bits) | `slot` (32 bits) in one integer, so that comparing two keys is comparing
-/// when they are delivered.
+/// `due_ms` (44 bits) | `seq` (52 bits) | `slot` (32 bits) in one integer, so that the order of keys is the order of
+/// delivery.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Key(u128);
 
@@ -19,7 +20,7 @@ impl Key {
     pub(crate) const MAX_SEQ: u64 = (1 << SEQ_BITS) - 1;
 
     /// Packs a key. `due_ms` and `seq` must be within [`Self::MAX_DUE_MS`] and [`Self::MAX_SEQ`]: a larger one would
-    /// spill into its neighbour, so the caller answers `OutOfRange` before it comes here.
+    /// overflow into the next field, so the caller returns `OutOfRange` before.
     #[inline]
     pub(crate) fn new(due_ms: u64, seq: u64, slot: u32) -> Self {
         debug_assert!(due_ms <= Self::MAX_DUE_MS, "due_ms {due_ms} out of range");
@@ -33,13 +34,13 @@ impl Key {
         (self.0 >> DUE_SHIFT) as u64
     }
 
-    /// The place among the tasks of the same millisecond.
+    /// The order among the tasks of the same millisecond.
     #[inline]
     pub(crate) fn seq(self) -> u64 {
         (self.0 >> SLOT_BITS) as u64 & Self::MAX_SEQ
     }
 
-    /// Where the caller keeps the task's record.
+    /// The index of the task's record at the caller.
     #[inline]
     pub(crate) fn slot(self) -> u32 {
         self.0 as u32

@@ -5,9 +5,9 @@ use std::mem;
 use super::chunk::{Pool, Slot};
 use super::key::Key;
 
-/// Levels of a wheel, which decide the 44 bits of a due time together.
+/// Number of levels of a wheel, which together cover the 44 bits of a due time.
 pub(super) const LEVELS: usize = 6;
-/// Bits of a due time that one level decides.
+/// Bits of a due time that one level covers.
 pub(super) const LEVEL_BITS: u32 = 8;
 /// Slots in a level.
 pub(super) const SLOTS: usize = 1 << LEVEL_BITS;
@@ -65,7 +65,7 @@ impl Level {
         slot
     }
 
-    /// Resets a slot whose last key is gone; leaves others alone.
+    /// Resets a slot whose last key was removed. Does nothing to other slots.
     pub(super) fn note_emptied(&mut self, index: usize) {
         if self.slots[index].is_empty() {
             self.slots[index].reset();

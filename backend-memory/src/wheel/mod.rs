@@ -1,36 +1,36 @@
-//! A hierarchical hashed timing wheel: holds keys until they are due, then hands them out in exact key order.
+//! A hierarchical hashed timing wheel: holds keys until they are due, then returns them in exact key order.
 //!
-//! Pure and synchronous: no clock, no lock, no thread. The caller says what time it is. Time steps of 1 ms, six levels
-//! of 256 slots; level `l` covers byte `l` of the due time, 44 bits in all, so the top level uses 16 slots.
+//! Pure and synchronous: no clock, no lock, no thread. The caller passes the time. The wheel has time steps of 1 ms and
+//! six levels of 256 slots. Level `l` covers byte `l` of the due time, 44 bits in all, so the top level uses 16 slots.
 //!
 //! # Invariants
 //!
 //! 1. **Placement.** A key in the levels has `due_ms > cursor_ms` (equal only while the wheel is not *settled*). It is
-//!    in the level of the highest byte in which its due and the cursor differ, in the slot named by that byte.
-//!    Hence all slots in use are ahead of the cursor's own in their level: no wrap-around, no rounds to count. And all
-//!    keys of a level are due before all keys of the level above, slot by slot: the first occupied slot of the lowest
-//!    occupied level holds the smallest due.
-//! 2. **The cursor moves only to where nothing is skipped**: to the start of that first slot, whose keys are then taken
-//!    out, or to `now` if that is before it. Either way, every other key still differs from the cursor in the same
-//!    highest byte, so (1) holds without moving it. A slot of level 0 holds one millisecond, and is due as a whole;
-//!    a slot of a higher level is *cascaded*: its keys are placed anew, in levels further down. A slot of one chunk is
-//!    dealt with at once: the cursor goes to its last due key, those due are ready, the rest is placed anew.
+//!    in the level of the highest byte in which its due and the cursor differ, in the slot named by that byte. Hence
+//!    all slots in use are ahead of the cursor's slot in their level: there is no wrap-around, and no rounds to count.
+//!    And all keys of a level are due before all keys of the level above, slot by slot: the first occupied slot of the
+//!    lowest occupied level holds the smallest due time.
+//! 2. **The cursor never skips a key.** It moves to the start of that first slot, whose keys are then taken out, or to
+//!    `now` if that is before it. Either way, every other key still differs from the cursor in the same highest byte,
+//!    so (1) holds without moving it. A slot of level 0 holds one millisecond, and is due as a whole. A slot of a
+//!    higher level is *cascaded*: its keys are placed again, in lower levels. A slot of one chunk is handled at once:
+//!    the cursor moves to its last due key, the due keys become ready, and the rest is placed again.
 //! 3. **Nothing is lost.** A key is in exactly one of: a slot, the slot being moved (`moving`), the ready part. At most
-//!    one slot is being moved at a time, and no other is touched before it is finished; each piece of it leaves
-//!    `moving` in the same call in which it arrives elsewhere.
+//!    one slot is moved at a time, and no other slot is touched before it is finished. Each piece of it leaves `moving`
+//!    in the same call in which it arrives elsewhere.
 //! 4. **Nothing is early, nothing overtakes.** All keys due before `cursor_ms` are in the ready part, and those due at
-//!    the cursor as well once the wheel is settled. A key is delivered only if it is the smallest ready one, due
-//!    before that bound, and due by the caller's `now`. So keys that are being prepared hold back what comes after
-//!    them, and what is inserted in the meantime is either ready at once or beyond the bound.
+//!    the cursor as well once the wheel is settled. A key is delivered only if it is the smallest ready one, due before
+//!    that bound, and due by the caller's `now`. So keys that are being prepared hold back later keys, and a key that
+//!    is inserted in the meantime is either ready at once or beyond the bound.
 //! 5. **Order within the ready part.** Each of its sources is sorted, and the head is the least of their heads. A slot
 //!    joins the stream untouched only if it is in order and begins no earlier than the stream ends.
 //!
-//! No call does more than its budget allows (but for the rest of a chunk, or one sort of 4096 keys, about 0.1 ms),
-//! whatever a slot holds: an exam of a million candidates ends in one slot.
+//! No call does more than its budget allows (apart from the rest of a chunk, or one sort of 4096 keys, about 0.1 ms),
+//! however many keys a slot holds: an exam with a million candidates ends in one slot.
 //!
-//! After G. Varghese and A. Lauck, "Hashed and Hierarchical Timing Wheels", SOSP 1987, scheme 7. Choosing the
-//! level by `due ^ cursor` is known from Linux's and tokio's timers; chunks in place of linked timers, bitmaps, jumps
-//! instead of ticks and the sorted ready part are what exact order at a million keys in one tick takes.
+//! After G. Varghese and A. Lauck, "Hashed and Hierarchical Timing Wheels", SOSP 1987, scheme 7. The choice of the
+//! level by `due ^ cursor` is known from the timers of Linux and tokio. Exact order with a million keys in one tick
+//! requires the additions: chunks instead of linked timers, bitmaps, jumps instead of ticks, and the sorted ready part.
 
 mod chunk;
 mod key;
@@ -42,7 +42,7 @@ mod sweep;
 mod tests;
 
 pub(crate) use key::Key;
-#[allow(unused_imports)] // the type of an answer; most callers only use its fields
+#[allow(unused_imports)] // the type of a result; most callers only use its fields
 pub(crate) use sweep::SweepProgress;
 
 use chunk::{Chunk, Pool, Slot};
@@ -50,13 +50,14 @@ use level::{LEVEL_BITS, LEVELS, Level};
 use pass::Sweep;
 use ready::{RUN_KEYS_MAX, Ready};
 
-/// Levels from here up are freed when they empty. Those below empty so often that freeing them would show.
+/// Levels from here up are freed when they become empty. Lower levels become empty so often that freeing them would be
+/// slow.
 const FREED_LEVELS: usize = 2;
 
-/// A wheel that held more keys than this, a megabyte, is freed when it empties.
+/// A wheel that held more keys than this, a megabyte, is freed when it becomes empty.
 const BURST_KEYS: usize = 65_536;
 
-/// The timing wheel. See the module for how it works and why it can be trusted.
+/// The timing wheel. The module's documentation explains how it works and why it is correct.
 #[derive(Debug)]
 pub(crate) struct Wheel {
     cursor_ms: u64,
@@ -96,8 +97,8 @@ impl Wheel {
         self.len
     }
 
-    /// Adds a key with any due time, past ones included. O(1) amortised; one call in 4096 out-of-order ones for the
-    /// past sorts that many.
+    /// Adds a key with any due time, past ones included. O(1) amortised: of the keys that are due in the past and out
+    /// of order, every 4096th call sorts 4096 keys.
     #[inline]
     pub(crate) fn insert(&mut self, key: Key) {
         self.len += 1;
@@ -108,7 +109,7 @@ impl Wheel {
         } else if due_ms < self.cursor_ms || self.settled {
             self.ready.insert(key, &mut self.pool);
         } else if self.ripening() {
-            // The slot it belongs to is on its way into the stream, which must not be cut in between.
+            // The slot that it belongs to is being moved into the stream, which must not be interrupted.
             self.ready.insert_unordered(key);
         } else {
             self.place(key);
@@ -116,8 +117,8 @@ impl Wheel {
     }
 
     /// Moves every key due by `now_ms` to the ready part, in at most `budget` units of work (a key or a chunk moved, a
-    /// slot visited), which are taken off `budget`. Returns whether all is done; if not, call again. A `now_ms` before
-    /// that of an earlier call (the clock stepped back) has nothing left to do.
+    /// slot visited), which are subtracted from `budget`. Returns whether all is done; if not, call again. With a
+    /// `now_ms` before that of an earlier call (the clock stepped back), there is nothing to do.
     pub(crate) fn advance(&mut self, now_ms: u64, budget: &mut usize) -> bool {
         let now_ms = now_ms.min(Key::MAX_DUE_MS);
         loop {
@@ -146,14 +147,14 @@ impl Wheel {
 
     /// The smallest ready key, if it is due by `now_ms`.
     ///
-    /// Call [`Self::advance`] until it is complete for `now_ms` first: keys that it has not prepared yet are not seen,
-    /// nor is any after them.
+    /// Call [`Self::advance`] until it is complete for `now_ms` first: keys that are not prepared yet, and later
+    /// ones, are not visible.
     pub(crate) fn peek_due(&self, now_ms: u64) -> Option<Key> {
         let end_ms = self.due_end_ms(now_ms);
         self.ready.head().filter(|key| key.due_ms() < end_ms)
     }
 
-    /// Removes and returns the key that [`Self::peek_due`] shows.
+    /// Removes and returns the key that [`Self::peek_due`] returns.
     #[inline]
     pub(crate) fn pop_due(&mut self, now_ms: u64) -> Option<Key> {
         let end_ms = self.due_end_ms(now_ms);
@@ -164,7 +165,7 @@ impl Wheel {
 
     /// The smallest due time of all keys held, ready or not, stale ones included.
     ///
-    /// While a sweep has stopped half-way it may be that of a key just dropped: too early, never too late.
+    /// While a sweep has stopped half-way, it may be that of a key that was just dropped: too early, never too late.
     pub(crate) fn next_due_ms(&self) -> Option<u64> {
         let ready = self.ready.head().map(Key::due_ms);
         let moving = self.moving.as_ref().map(|moving| moving.slot.min_due_ms());
@@ -215,7 +216,7 @@ impl Wheel {
         (self.cursor_ms >> shift >> LEVEL_BITS << LEVEL_BITS | index as u64) << shift
     }
 
-    /// Takes out the first slot, which begins by `now_ms`: a small one is dealt with at once.
+    /// Takes out the first slot, which begins by `now_ms`. A small slot is handled at once.
     fn begin_move(&mut self, level_index: usize, index: usize, now_ms: u64, budget: &mut usize) {
         let start_ms = self.start_of(level_index, index);
         let Some(level) = self.levels[level_index].as_deref_mut() else { return };
@@ -275,8 +276,8 @@ impl Wheel {
         }
     }
 
-    /// Counts keys that have left. After a burst an empty wheel gives all of its memory back, so that nothing it keeps
-    /// for reuse pins the burst's pages in the allocator; after less it keeps a few tens of KiB, to be fast again.
+    /// Counts removed keys. After a burst, an empty wheel frees all its memory, so that no memory kept for reuse pins
+    /// the burst's pages in the allocator. After fewer keys, it keeps a few tens of KiB for speed.
     #[inline]
     fn note_dropped(&mut self, count: usize) {
         self.len -= count;
@@ -295,7 +296,7 @@ impl Wheel {
         self.moving.as_ref().is_some_and(|moving| !matches!(moving.to, Target::Levels))
     }
 
-    /// Goes on with the slot that is being moved, if there is one. Returns whether none is left.
+    /// Continues with the slot that is being moved, if any. Returns whether none is left.
     fn finish_move(&mut self, budget: &mut usize) -> bool {
         let Some(mut moving) = self.moving.take() else { return true };
         let done = match moving.to {
@@ -316,7 +317,7 @@ impl Wheel {
         done
     }
 
-    /// Places the keys anew, in the order they came.
+    /// Places the keys again, in order of arrival.
     fn cascade(&mut self, moving: &mut Moving, budget: &mut usize) -> bool {
         while moving.load_chunk(&mut self.pool) {
             let keys = moving.next_keys(budget);
@@ -330,7 +331,7 @@ impl Wheel {
         true
     }
 
-    /// Hands the chunks over as they are.
+    /// Moves the chunks as they are.
     fn join_stream(&mut self, moving: &mut Moving, budget: &mut usize) -> bool {
         loop {
             if *budget == 0 && !moving.slot.is_empty() {
@@ -342,7 +343,7 @@ impl Wheel {
         }
     }
 
-    /// Gathers batches that are small enough to be sorted in one go.
+    /// Collects batches that are small enough to be sorted at once.
     fn sort_batches(&mut self, moving: &mut Moving, batch: &mut Vec<Key>, budget: &mut usize) -> bool {
         while moving.load_chunk(&mut self.pool) {
             let mut room = (*budget).min(RUN_KEYS_MAX - batch.len());
@@ -365,7 +366,7 @@ impl Wheel {
     }
 }
 
-/// A slot on its way, with the chunk of it that is being read.
+/// A slot that is being moved, with the chunk that is being read.
 #[derive(Debug)]
 struct Moving {
     slot: Slot,
@@ -377,11 +378,11 @@ struct Moving {
 
 #[derive(Debug)]
 enum Target {
-    /// Further down the wheel.
+    /// Lower levels of the wheel.
     Levels,
     /// The ready stream, chunk by chunk.
     Stream,
-    /// The ready part in sorted batches, of which this one is being gathered.
+    /// The ready part, in sorted batches; this one is being collected.
     Sorted(Vec<Key>),
 }
 

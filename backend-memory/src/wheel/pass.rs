@@ -1,12 +1,12 @@
-//! Where a sweep is: it goes on there at the next call.
+//! The position of a sweep, where the next call continues.
 
 use super::chunk::SlotPass;
 
-/// Where a pass is.
+/// The position of a pass.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
     pub(super) stage: Stage,
-    /// How far it is in the slot that `stage` names.
+    /// The progress in the slot that `stage` names.
     pub(super) slot: SlotPass,
 }
 
@@ -28,7 +28,7 @@ pub(super) enum Stage {
 }
 
 impl Sweep {
-    /// Forgets how far the pass is in a slot that is about to be moved. Returns whether it was in it.
+    /// Discards the progress in a slot that is about to be moved. Returns whether the pass was in that slot.
     #[inline]
     pub(super) fn leave(&mut self, level: usize, index: usize) -> bool {
         let inside = self.stage == Stage::Slots { level, index };

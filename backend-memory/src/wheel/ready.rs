@@ -1,12 +1,12 @@
-//! The ready part: keys in delivery order, fed a piece at a time so that no call stalls.
+//! The ready part: keys in delivery order. It is filled a piece at a time, so that no call takes long.
 //!
 //! Three sources, each sorted in itself; the head is the smallest of their heads:
 //!
 //! - the *stream*, a queue of chunks. Slots that fall due in order join it without a key being touched.
-//! - the *heap*, at most [`RUN_KEYS_MAX`] keys that came out of order: due in the past, or with an old sequence.
-//! - the *runs*: a heap that is full, or a batch of a large slot that is not in order, is sorted (about 0.1 ms) and
-//!   becomes a run; a heap over the runs' heads merges them. A heap of a million keys would miss the cache 20 times
-//!   a pop; the heads of 250 runs stay in it.
+//! - the *heap*, at most [`RUN_KEYS_MAX`] keys that arrived out of order: due in the past, or with an old sequence.
+//! - the *runs*: a full heap, or an unordered batch of a large slot, is sorted (about 0.1 ms) and becomes a run. A heap
+//!   over the runs' heads merges them. A heap of a million keys would have 20 cache misses for each pop; the heads of
+//!   250 runs stay in the cache.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::binary_heap::PeekMut;
@@ -16,13 +16,13 @@ use std::mem;
 use super::chunk::{CHUNK_KEYS, Chunk, Pool, Swept};
 use super::key::Key;
 
-/// The most keys sorted in one go. Small in tests, so that a few hundred keys already make runs.
+/// Maximum number of keys that are sorted at once. Small in tests, so that a few hundred keys already make runs.
 pub(super) const RUN_KEYS_MAX: usize = if cfg!(test) { 64 } else { 4096 };
 
-/// A batch of at most this many keys is copied to the end of the stream, rather than joined as a chunk mostly empty.
+/// A batch of at most this many keys is copied to the end of the stream. As a chunk, it would be mostly empty.
 const COPIED_KEYS_MAX: usize = CHUNK_KEYS / 2;
 
-/// Buffers with room for more than this are given back when they empty.
+/// Buffers with a larger capacity are freed when they become empty.
 const IDLE_CAPACITY_MAX: usize = 32;
 
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ pub(super) struct Ready {
     pub(super) stream: Stream,
     heap: BinaryHeap<Reverse<Key>>,
     runs: BinaryHeap<Run>,
-    /// The number of the sweep that is under way or was the last.
+    /// The number of the current or last sweep.
     sweep: u64,
 }
 
@@ -206,7 +206,7 @@ pub(super) struct Stream {
     rest: VecDeque<Chunk>,
     /// No smaller than any key in the stream.
     last: Option<Key>,
-    /// Chunks read to their end so far: numbers the chunks for the sweep.
+    /// Number of chunks that were read to their end. It numbers the chunks for the sweep.
     fronts_dropped: u64,
 }
 
@@ -294,7 +294,7 @@ impl Stream {
         }
     }
 
-    /// Goes on to the next chunk that has keys; a sweep may have left empty ones.
+    /// Advances to the next chunk with keys. A sweep may have left empty chunks.
     fn next_front(&mut self, pool: &mut Pool) {
         self.read = 0;
         while let Some(next) = self.rest.pop_front() {
@@ -304,7 +304,7 @@ impl Stream {
                 return;
             }
         }
-        // With one key at a time, as in a wheel with few keys, the same chunk serves for ever.
+        // In a wheel with few keys, which has one key at a time, the same chunk is reused again and again.
         self.front.clear();
         if self.front.capacity() > CHUNK_KEYS {
             self.front = Chunk::new();
@@ -322,17 +322,17 @@ impl Stream {
     }
 }
 
-/// Sorted keys, largest first so that the smallest is popped off the end.
+/// Sorted keys, largest first, so that the smallest is popped from the end.
 #[derive(Debug)]
 struct Run {
-    /// The smallest key again, where comparing runs finds it without a second cache miss.
+    /// A copy of the smallest key, so that a comparison of runs has no second cache miss.
     head: Key,
     keys: Vec<Key>,
-    /// The number of the sweep that came by last.
+    /// The number of the last sweep that visited this run.
     swept_by: u64,
 }
 
-/// The run with the smallest head is the greatest, because `BinaryHeap` delivers the greatest.
+/// The run with the smallest head compares greatest, because `BinaryHeap` pops the greatest.
 impl Ord for Run {
     fn cmp(&self, other: &Self) -> Ordering {
         other.head.cmp(&self.head)

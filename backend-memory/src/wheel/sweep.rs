@@ -1,8 +1,8 @@
-//! Dropping the keys of tasks that are gone, a piece at a time.
+//! Drops the keys of tasks that have ended, a piece at a time.
 //!
-//! A pass goes from the highest level down to the ready part, because that is the way keys move: a key that moves
-//! between two calls can only get ahead of the pass, never behind it. A slot that is half moved is finished first, for
-//! the same reason.
+//! A pass goes from the highest level down to the ready part, in the direction in which keys move. So a key that moves
+//! between two calls can get only ahead of the pass, never behind it. For the same reason, a half-moved slot is
+//! finished first.
 
 use super::Wheel;
 use super::chunk::Swept;
@@ -15,14 +15,14 @@ use super::pass::Stage;
 pub(crate) struct SweepProgress {
     /// Keys dropped by this call.
     pub(crate) dropped: usize,
-    /// The pass is complete: everything that was there at its start has been looked at. The next call begins another.
+    /// The pass is complete: all keys that existed at its start were visited. The next call begins another pass.
     pub(crate) done: bool,
 }
 
 impl Wheel {
-    /// Drops the keys for which `live` is false, and frees their memory. Visits about `budget` keys (what it
-    /// visited is taken off; a chunk, or a sorted run of 4096, that was begun is finished) and goes on there at the
-    /// next call. Other calls may come in between. Keys inserted during a pass may be visited or not.
+    /// Drops the keys for which `live` is false, and frees their memory. Visits about `budget` keys and subtracts them
+    /// from `budget`; it finishes a chunk, or a sorted run of 4096 keys, that it has begun. The next call continues
+    /// there. Other calls are allowed in between. Keys that are inserted during a pass may be visited or not.
     pub(crate) fn sweep(&mut self, mut live: impl FnMut(Key) -> bool, budget: &mut usize) -> SweepProgress {
         let mut progress = SweepProgress::default();
         if self.sweep.stage == Stage::Idle {

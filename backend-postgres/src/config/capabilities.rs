@@ -1,4 +1,4 @@
-//! What a backend can do and promises, as it is set up.
+//! The capabilities of a Postgres backend with a given configuration.
 
 use std::time::Duration;
 

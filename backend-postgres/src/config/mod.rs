@@ -1,4 +1,4 @@
-//! How a Postgres backend is set up.
+//! The configuration of a Postgres backend.
 
 pub(crate) mod capabilities;
 pub(crate) mod server;
@@ -16,9 +16,9 @@ use crate::config::server::{Flush, Source, place, quiet};
 use crate::config::url::split;
 use crate::schema::Schema;
 
-/// Server, schema, connections, time-outs and limits of a Postgres backend.
+/// Configuration of a Postgres backend: server, schema, connections, timeouts and limits.
 ///
-/// Neither its `Debug` nor any error shows a password.
+/// Its `Debug` output and its errors never show a password.
 #[derive(Clone)]
 pub struct PostgresConfig {
     pub(crate) source: Source,
@@ -26,7 +26,7 @@ pub struct PostgresConfig {
     pub(crate) pool_size: u32,
     pub(crate) connect_timeout: Duration,
     pub(crate) response_timeout: Duration,
-    /// Whether something between us and the server hands each transaction to another session.
+    /// Whether a pooler assigns each transaction to another session.
     pub(crate) pooler: bool,
     listen: bool,
     listen_at: Option<PgConnectOptions>,
@@ -39,29 +39,33 @@ pub struct PostgresConfig {
     pub(crate) fallback_poll_interval: Duration,
 }
 
-/// The most connections of a pool of ours.
+/// Maximum size of the backend's own connection pool.
 const POOL_MAX: u32 = 100;
 
-/// A row's field may have 1 GB; a call carries more than one, and both sides keep it in memory whole.
+/// Postgres allows 1 GB in a field. But a call carries more than one payload, and both sides keep the call in memory as
+/// a whole.
 const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 
 impl PostgresConfig {
-    /// Reads a URL: `postgres://[user[:password]@]host[:port][/database]`, with options such as
-    /// `?schema=exams&response_timeout=5s`. In a user name or password, what has a meaning in a URL is written as `%3F` and
-    /// so on. What is missing is taken from the environment (`PGUSER`, `PGPASSWORD`, ...) and `~/.pgpass`, as `psql` does.
+    /// Parses a URL: `postgres://[user[:password]@]host[:port][/database]`, with options such as
+    /// `?schema=exams&response_timeout=5s`. Percent-encode reserved characters in the user name and password: `%3F` for
+    /// `?`. Missing parts are taken from the environment (`PGUSER`, `PGPASSWORD`, ...) and `~/.pgpass`, as in `psql`.
     ///
-    /// The options are named as the methods here: `schema`, `pool_size`, `connect_timeout`, `response_timeout`, `pooler`,
-    /// `listen`, `listen_url`, `poll_interval`, `flush_accepting`, `flush_claims`, `flush_completions`, `migrate`, `dead_letters_max`,
-    /// `payload_bytes_max`, `operation_window` and `fallback_poll_interval`. Times are written as `500ms`, `5s` or `1m`,
-    /// yes and no as `on` and `off`, the others as whole numbers. Those of libpq that concern the connection may stand
-    /// there too: `host`, `port`, `dbname`, `user`, `password`, `sslmode`, `sslrootcert`, `sslcert`, `sslkey`,
-    /// `application_name` and `options`.
+    /// The options are `schema`, `pool_size`, `connect_timeout`, `response_timeout`, `pooler`, `listen`, `listen_url`,
+    /// `poll_interval`, `flush_accepting`, `flush_claims`, `flush_completions`, `migrate`, `dead_letters_max`,
+    /// `payload_bytes_max`, `operation_window` and `fallback_poll_interval`. Each one is documented at the method of
+    /// the same name. Durations are written as `500ms`, `5s` or `1m`, switches as `on` or `off`, counts and sizes as
+    /// whole numbers. Values may be percent-encoded.
     ///
-    /// TLS is used where the server offers it (`sslmode=prefer`), and its certificate is checked by `sslmode=verify-full`
-    /// only, as everywhere with PostgreSQL.
+    /// The URL may also contain libpq's options for the connection: `host`, `port`, `dbname`, `user`, `password`,
+    /// `sslmode`, `sslrootcert`, `sslcert`, `sslkey`, `application_name` and `options`.
+    ///
+    /// By default (`sslmode=prefer`), the backend uses TLS if the server offers it, and does not verify the server's
+    /// certificate, as is usual with PostgreSQL. `sslmode=verify-ca` verifies the certificate, `sslmode=verify-full`
+    /// the host name, too.
     ///
     /// # Errors
-    /// [`Config`](delayline_core::ErrorKind::Config) for anything else.
+    /// [`Config`](delayline_core::ErrorKind::Config) for a malformed URL, an unknown option or a value out of range.
     pub fn from_url(url: &str) -> Result<Self> {
         let (server, options) = split(url)?;
         let mut config = Self::of(Source::Server(Box::new(server)));
@@ -72,8 +76,9 @@ impl PostgresConfig {
         Ok(config)
     }
 
-    /// Takes its connections from a pool of the application's, which stays open when the backend is closed. The
-    /// connection that listens for wake-ups is one more, with the pool's settings.
+    /// Uses the application's connection pool. The pool stays open when the backend is closed.
+    ///
+    /// To listen for notifications, the backend opens one more connection outside the pool, with the pool's settings.
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
         Self::of(Source::Pool(pool))
@@ -122,62 +127,73 @@ impl PostgresConfig {
         Ok(())
     }
 
-    /// The schema that the tables are in, `delayline` unless set: two schemas are two worlds in one database. Up to 40
-    /// letters, digits and `_`.
+    /// Namespace: the schema of the tables. Default: `delayline`. 1 to 40 letters, digits and `_`, not beginning with a
+    /// digit or `pg_`.
+    ///
+    /// Clients with different schemas share no data.
     #[must_use]
     pub fn schema(mut self, name: impl Into<String>) -> Self {
         self.schema = name.into();
         self
     }
 
-    /// The most connections that calls may use at the same time, 1 to 100; 8 unless set. One more listens. Without effect
-    /// on an application's pool, which has a limit of its own.
+    /// Maximum number of connections that calls use at the same time. Default: 8. Range: 1 to 100.
+    ///
+    /// One more connection listens for notifications. This has no effect on an application's pool, which has its own
+    /// limit.
     #[must_use]
     pub fn pool_size(mut self, connections: u32) -> Self {
         self.pool_size = connections;
         self
     }
 
-    /// How long connecting may take, 5 s unless set.
+    /// Timeout for connecting to the server. Default: 5 s. Range: 1 ms to 1 day.
     #[must_use]
     pub fn connect_timeout(mut self, time: Duration) -> Self {
         self.connect_timeout = time;
         self
     }
 
-    /// How long an answer may take, 10 s unless set; a call waits as long for a free connection. Beyond it the connection
-    /// is given up, and a call that changes something answers [`Ambiguous`](delayline_core::ErrorKind::Ambiguous).
+    /// Timeout for an answer of the server, and for the wait for a free connection. Default: 10 s. Range: 1 ms to 1
+    /// day.
+    ///
+    /// After it, the backend discards the connection, and a call that changes something returns
+    /// [`Ambiguous`](delayline_core::ErrorKind::Ambiguous).
     #[must_use]
     pub fn response_timeout(mut self, time: Duration) -> Self {
         self.response_timeout = time;
         self
     }
 
-    /// Whether a pooler such as PgBouncer hands each transaction to another session, off unless set. Then every call is
-    /// one transaction that leaves nothing in the session: no named statements, no settings. It takes three round trips
-    /// more. LISTEN does not work through it and is off, unless [`listen_url`](Self::listen_url) names the server itself.
+    /// Whether a pooler such as PgBouncer assigns each transaction to another session. Default: off.
+    ///
+    /// When on, every call is one transaction that leaves nothing in the session: no named statements, no settings.
+    /// This costs three more round trips for each call. LISTEN does not work through a pooler, so it is off, unless
+    /// [`listen_url`](Self::listen_url) names the server itself.
     #[must_use]
     pub fn pooler(mut self, yes: bool) -> Self {
         self.pooler = yes;
         self
     }
 
-    /// Whether to be woken by LISTEN, on unless set. When it is off, a consumer asks once in [`poll_interval`](Self::poll_interval).
+    /// Whether LISTEN wakes consumers. Default: on. When off, a consumer polls every
+    /// [`poll_interval`](Self::poll_interval).
     #[must_use]
     pub fn listen(mut self, yes: bool) -> Self {
         self.listen = yes;
         self
     }
 
-    /// Where to listen when the other connections go through a pooler: the server itself.
+    /// URL of the server itself, for the connection that listens, when the other connections go through a pooler.
+    /// Default: none.
     ///
     /// # Errors
-    /// [`Config`](delayline_core::ErrorKind::Config) for a URL that is malformed or has options of this backend.
+    /// [`Config`](delayline_core::ErrorKind::Config) for a malformed URL, or one with options of this backend.
     pub fn listen_url(mut self, url: &str) -> Result<Self> {
         let (server, options) = split(url)?;
         if let Some(option) = options.first() {
             return Err(bad(format!(
-                "a `listen_url` has no option `{}`, it only says where to connect to",
+                "`listen_url` has no option `{}`: it only names the server, move the option to the main URL",
                 option.name()
             )));
         }
@@ -185,68 +201,77 @@ impl PostgresConfig {
         Ok(self)
     }
 
-    /// How long a consumer sleeps without asking when nothing is due and it can't listen, 1 s unless set. So late may a
-    /// task then be that another process schedules.
+    /// Maximum time that a consumer waits between two claims when nothing is due and it can't listen. Default: 1 s.
+    /// Range: 1 ms to 1 day.
+    ///
+    /// Without LISTEN, a task that another process schedules may be late by this time.
     #[must_use]
     pub fn poll_interval(mut self, time: Duration) -> Self {
         self.poll_interval = time;
         self
     }
 
-    /// Whether accepting a task, moving, cancelling or dead-lettering it waits until that is on the disk, on unless set.
-    /// When it is off, a server that crashes loses what it acknowledged in its last moments (up to three times its
-    /// `wal_writer_delay`, 0.6 s unless set), and no [`Capabilities`](delayline_core::Capabilities) promise it.
+    /// Whether scheduling, moving, cancelling and dead-lettering a task wait until the change is on disk. Default: on.
+    ///
+    /// When off, a crash of the server loses the changes that it acknowledged last: those of up to three times its
+    /// `wal_writer_delay`, 0.6 s by default. The [`Capabilities`](delayline_core::Capabilities) then declare durability
+    /// [`Server`](delayline_core::Durability::Server) only.
     #[must_use]
     pub fn flush_accepting(mut self, yes: bool) -> Self {
         self.flush.accepting = yes;
         self
     }
 
-    /// Whether a claim waits until it is on the disk, on unless set. When it is off, a server that crashes may deliver
-    /// again what it delivered in its last moments, before its lease has ended: two workers at once. No task is lost.
+    /// Whether a claim waits until it is on disk. Default: on.
+    ///
+    /// When off, the server may deliver the tasks that it delivered just before a crash a second time, before their
+    /// leases have ended: two workers then run the same task at once. No task is lost.
     #[must_use]
     pub fn flush_claims(mut self, yes: bool) -> Self {
         self.flush.claims = yes;
         self
     }
 
-    /// Whether settling waits until it is on the disk, on unless set. When it is off, a server that crashes may deliver
-    /// again what was completed in its last moments. No task is lost.
+    /// Whether settling waits until it is on disk. Default: on.
+    ///
+    /// When off, the server may deliver the tasks that were completed just before a crash again. No task is lost.
     #[must_use]
     pub fn flush_completions(mut self, yes: bool) -> Self {
         self.flush.completions = yes;
         self
     }
 
-    /// Whether to make and update the tables when connecting, on unless set. When it is off they must be there: see
-    /// [`PostgresBackend::schema_sql`](crate::PostgresBackend::schema_sql).
+    /// Whether to create and migrate the tables when connecting. Default: on.
+    ///
+    /// When off, the tables must exist: see [`PostgresBackend::schema_sql`](crate::PostgresBackend::schema_sql).
     #[must_use]
     pub fn migrate(mut self, yes: bool) -> Self {
         self.migrate = yes;
         self
     }
 
-    /// How strictly TLS is used, in the place of the URL's. Without effect on an application's pool.
+    /// TLS mode; it replaces that of the URL. This has no effect on an application's pool.
     #[must_use]
     pub fn ssl_mode(self, mode: PgSslMode) -> Self {
         self.on_server(|server| server.ssl_mode(mode))
     }
 
-    /// The certificates (PEM) of those whose signature on the server's certificate counts too, beside the system's; they
-    /// are looked at with `PgSslMode::VerifyCa` and `VerifyFull`. Without effect on an application's pool.
+    /// Root certificates (PEM) to verify the server's certificate with, in addition to the system's root certificates.
+    /// Only `PgSslMode::VerifyCa` and `VerifyFull` verify it. This has no effect on an application's pool.
     #[must_use]
     pub fn tls_roots(self, pem: impl Into<Vec<u8>>) -> Self {
         let pem = pem.into();
         self.on_server(|server| server.ssl_root_cert_from_pem(pem))
     }
 
-    /// Our own certificate and its key (PEM), for servers that ask for one. Without effect on an application's pool.
+    /// Client certificate and its private key (PEM), for servers that request one. This has no effect on an
+    /// application's pool.
     #[must_use]
     pub fn tls_client(self, certificate: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Self {
         self.on_server(|server| server.ssl_client_cert_from_pem(certificate).ssl_client_key_from_pem(key))
     }
 
-    /// The user name and password, in the place of the URL's. Without effect on an application's pool.
+    /// User name and password; they replace those of the URL. This has no effect on an application's pool.
     #[must_use]
     pub fn credentials(self, user: &str, password: &str) -> Self {
         self.on_server(|server| server.username(user).password(password))
@@ -259,44 +284,50 @@ impl PostgresConfig {
         self
     }
 
-    /// The most dead letters in a queue, 100,000 unless set; beyond it the oldest are dropped, and counted in `stats`.
+    /// Maximum number of dead letters in each queue. Default: 100,000.
+    ///
+    /// Beyond it, the backend drops the oldest and counts them in `stats`.
     #[must_use]
     pub fn dead_letters_max(mut self, letters: usize) -> Self {
         self.dead_letters_max = letters;
         self
     }
 
-    /// The largest payload in bytes, 1 MiB unless set, and at most 64 MiB.
+    /// Maximum size of a payload, in bytes. Default: 1 MiB. At most 64 MiB.
     #[must_use]
     pub fn payload_bytes_max(mut self, bytes: usize) -> Self {
         self.payload_bytes_max = bytes;
         self
     }
 
-    /// How long the operation id of a change is remembered, 60 s unless set.
+    /// Time for which the operation id of a change is remembered. Default: 60 s. Range: 1 ms to 1 day.
     #[must_use]
     pub fn operation_window(mut self, time: Duration) -> Self {
         self.operation_window = time;
         self
     }
 
-    /// How long a consumer sleeps without asking when nothing is due and nothing rings, 30 s unless set.
+    /// Maximum time that a consumer waits between two claims when nothing is due and no notification arrives. Default:
+    /// 30 s. Range: 1 ms to 1 day.
     #[must_use]
     pub fn fallback_poll_interval(mut self, time: Duration) -> Self {
         self.fallback_poll_interval = time;
         self
     }
 
-    /// Checks what a method may have set to something impossible, and answers the schema.
+    /// Checks the values that the methods set without a check, and returns the schema.
     ///
     /// # Errors
     /// [`Config`](delayline_core::ErrorKind::Config).
     pub(crate) fn check(&self) -> Result<Schema> {
         if !(1..=POOL_MAX).contains(&self.pool_size) {
-            return Err(bad(format!("pool_size is 1 to {POOL_MAX} connections")));
+            return Err(bad(format!("pool_size must be 1 to {POOL_MAX} connections, is {}", self.pool_size)));
         }
         if self.payload_bytes_max > PAYLOAD_BYTES_MAX {
-            return Err(bad(format!("payload_bytes_max is at most {PAYLOAD_BYTES_MAX}")));
+            return Err(bad(format!(
+                "payload_bytes_max must be at most {PAYLOAD_BYTES_MAX}, is {}",
+                self.payload_bytes_max
+            )));
         }
         check_times(&[
             ("response_timeout", self.response_timeout, 1),
@@ -308,7 +339,8 @@ impl PostgresConfig {
         Schema::new(&self.schema)
     }
 
-    /// How long a consumer may sleep unless it is rung: the fallback poll, or the poll where nothing can ring it.
+    /// Maximum time that a consumer waits without a notification: the fallback poll interval, or, where it can't
+    /// listen, the poll interval if that is shorter.
     pub(crate) fn sleep_max(&self) -> Duration {
         if self.listens_at().is_some() {
             self.fallback_poll_interval
@@ -317,7 +349,7 @@ impl PostgresConfig {
         }
     }
 
-    /// Where to listen, if at all.
+    /// The server to listen on; `None` for no listening.
     pub(crate) fn listens_at(&self) -> Option<PgConnectOptions> {
         match (self.listen, &self.listen_at, self.pooler) {
             (false, _, _) | (true, None, true) => None,
@@ -326,7 +358,7 @@ impl PostgresConfig {
         }
     }
 
-    /// How to connect.
+    /// The connection options.
     pub(crate) fn server(&self) -> PgConnectOptions {
         match &self.source {
             Source::Server(server) => {
@@ -409,7 +441,7 @@ mod tests {
         for (url, says) in [
             ("postgres:", "begins with `postgres://`"),
             ("memory:", "begins with"),
-            ("postgres://host:port/", "a port's number"),
+            ("postgres://host:port/", "`port` is a number"),
             ("postgres://host?sslmode=sometimes", "verify-full"),
             ("postgres://host?schemes=1", "no option `schemes`"),
             ("postgres://host?schema=a-b", "letters, digits and `_`"),

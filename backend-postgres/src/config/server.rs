@@ -1,4 +1,4 @@
-//! Where connections go: the server as the driver is told, and which commits it has to flush.
+//! The server to connect to, and which commits it flushes to disk.
 
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPool};
@@ -6,13 +6,13 @@ use sqlx::postgres::{PgConnectOptions, PgPool};
 /// Where connections come from.
 #[derive(Clone)]
 pub(crate) enum Source {
-    /// We make our own.
+    /// The backend opens its own connections.
     Server(Box<PgConnectOptions>),
-    /// The application's.
+    /// The application's pool.
     Pool(PgPool),
 }
 
-/// Which commits wait until they are on the disk (`synchronous_commit`).
+/// Which commits wait until they are on disk (`synchronous_commit`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Flush {
     pub(crate) accepting: bool,
@@ -20,13 +20,13 @@ pub(crate) struct Flush {
     pub(crate) completions: bool,
 }
 
-/// Our statements are nobody's business but ours, where the driver's default is to log each. And it sends a setting that we
-/// need not and PgBouncer does not let through.
+/// Turns off two defaults of the driver: it logs every statement, and it sends the setting `extra_float_digits`, which
+/// this backend does not need and PgBouncer refuses.
 pub(super) fn quiet(server: PgConnectOptions) -> PgConnectOptions {
     server.disable_statement_logging().extra_float_digits(None)
 }
 
-/// A server's host and port, or its socket, for people.
+/// A server's host and port, or its socket, for messages.
 pub(crate) fn place(server: &PgConnectOptions) -> String {
     match server.get_socket() {
         Some(socket) => socket.display().to_string(),

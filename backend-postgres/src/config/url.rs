@@ -1,11 +1,11 @@
-//! A URL, taken apart: what the driver is told, and what is ours.
+//! Splits a URL into the part for the driver and the backend's options.
 
 use delayline_backend_kit::options::bad;
 use delayline_backend_kit::{UrlForm, UrlOption};
 use delayline_core::Result;
 use sqlx::postgres::PgConnectOptions;
 
-/// What our URLs look like.
+/// The form of Postgres URLs.
 const FORM: UrlForm = UrlForm {
     what: "a Postgres URL",
     schemes: &["postgres", "postgresql"],
@@ -31,7 +31,7 @@ const FORM: UrlForm = UrlForm {
     aliases: &[],
 };
 
-/// Those of libpq that the driver knows. What it does not know it would log, with its value.
+/// The libpq options that the driver knows. The driver would log an unknown option with its value.
 const OF_LIBPQ: [&str; 12] = [
     "host",
     "hostaddr",
@@ -47,16 +47,16 @@ const OF_LIBPQ: [&str; 12] = [
     "options",
 ];
 
-/// How to connect, and our own options.
+/// The driver's connection options, and the backend's options.
 ///
 /// # Errors
-/// [`Config`](delayline_core::ErrorKind::Config); it repeats nothing that might be a part of a secret.
+/// [`Config`](delayline_core::ErrorKind::Config). The message repeats nothing that might be a part of a secret.
 pub(super) fn split(url: &str) -> Result<(PgConnectOptions, Vec<UrlOption<'_>>)> {
     let (server, options) = FORM.split_for_driver(url, &OF_LIBPQ)?;
-    // What it says of a URL it can't read might hold a part of it.
+    // The driver's error may quote a part of the URL, which may hold a password.
     let server = server.parse().map_err(|_| {
-        bad("a Postgres URL is `postgres://[user[:password]@]host[:port][/database]?option=value&...`, with a port's number, \
-             and `sslmode` one of disable, allow, prefer, require, verify-ca and verify-full")
+        bad("invalid Postgres URL: use `postgres://[user[:password]@]host[:port][/database]?option=value&...`, \
+             where `port` is a number and `sslmode` is disable, allow, prefer, require, verify-ca or verify-full")
     })?;
     Ok((server, options))
 }

@@ -1,4 +1,4 @@
-//! Notifications by NOTIFY and LISTEN, on a connection of their own.
+//! Notifications by NOTIFY and LISTEN, on a separate connection.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,8 +18,8 @@ use crate::transport::failure::{Effect, failed, lost};
 /// All listeners of a backend, by queue.
 pub(crate) type Notifier = delayline_backend_kit::Notifier<Channels>;
 
-/// For a checked configuration; nothing is opened before the first listener. `troubles` changes when another connection to
-/// the server was lost.
+/// The notifier for a checked configuration. The first listener opens its connection. `troubles` changes when another
+/// connection to the server is lost.
 pub(crate) fn notifier(config: &PostgresConfig, schema: Schema, troubles: watch::Receiver<u64>) -> Notifier {
     let Some(server) = config.listens_at() else { return Notifier::polling() };
     let server = server.application_name("delayline listen");
@@ -27,12 +27,12 @@ pub(crate) fn notifier(config: &PostgresConfig, schema: Schema, troubles: watch:
     Notifier::new(channels, NAME, config.response_timeout, troubles)
 }
 
-/// The text of a notification, for `pg_notify`: when something is due, and where. A channel may be that of several queues.
+/// The payload of a notification for `pg_notify`: due time and queue. Several queues may share a channel.
 pub(crate) fn message(queue: &QueueName, due_ms: i64) -> String {
     format!("{due_ms} {queue}")
 }
 
-/// What a message says. One that can't be read is somebody else's on our channel.
+/// Decodes a notification. `None` if it can't be decoded: another program sent it on this channel.
 fn read(message: &PgNotification) -> Option<(QueueName, Notification)> {
     let (due, queue) = message.payload().split_once(' ')?;
     let due_ms = due.parse().ok()?;
@@ -52,7 +52,7 @@ pub(crate) struct Channels {
 pub(crate) struct ChannelSubscriber {
     connection: ListenConnection,
     schema: Schema,
-    /// Of how many queues each channel is that is listened to.
+    /// The number of subscribed queues for each channel that it listens on.
     channels: HashMap<String, usize>,
 }
 
@@ -107,6 +107,6 @@ impl Subscriber for ChannelSubscriber {
     }
 
     async fn ping(&mut self) -> Result<()> {
-        self.connection.listener().execute("SELECT 1").await.map(drop).map_err(|e| failed("asking", Effect::Read, e))
+        self.connection.listener().execute("SELECT 1").await.map(drop).map_err(|e| failed("ping", Effect::Read, e))
     }
 }

@@ -14,14 +14,14 @@ use crate::config::server::place;
 use crate::transport::failure::connecting_failed;
 use crate::transport::session::KEEPALIVES;
 
-/// The driver's listener, closed without a word when it is dropped.
+/// The driver's listener. When dropped, it closes the socket without sending anything.
 pub(crate) struct ListenConnection {
-    /// There until it is dropped.
+    /// `Some` until the value is dropped.
     listener: Option<PgListener>,
     ended: Handle,
 }
 
-/// A runtime that has ended, on which a task is over as soon as it is spawned, with all that it holds.
+/// A runtime that has ended. A task that is spawned on it ends at once, and everything it holds is dropped.
 fn ended() -> io::Result<Handle> {
     static ENDED: OnceLock<Handle> = OnceLock::new();
     if let Some(ended) = ENDED.get() {
@@ -34,12 +34,12 @@ fn ended() -> io::Result<Handle> {
 }
 
 impl ListenConnection {
-    /// Connects. It does not come back by itself when it is lost.
+    /// Connects. The connection does not reconnect by itself.
     ///
     /// # Errors
-    /// Why there is no connection.
+    /// If it can't connect.
     pub(crate) async fn open(server: &PgConnectOptions, limit: Duration) -> Result<Self> {
-        // The driver's listener wants a pool; this one never has more than this one connection.
+        // The driver's listener needs a pool. This one never has more than one connection.
         let pool = PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
         let pool = pool.acquire_timeout(limit).connect_lazy_with(server.clone());
         let opening = timeout(limit, async {
@@ -53,7 +53,7 @@ impl ListenConnection {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(e)) => Err(connecting_failed(&place(server), &e)),
             Err(_) => {
-                let what = format!("{} did not answer while connecting", place(server));
+                let what = format!("{} did not answer within the connect timeout", place(server));
                 Err(Error::new(ErrorKind::Unavailable, what))
             }
         }
@@ -71,9 +71,9 @@ impl fmt::Debug for ListenConnection {
 }
 
 impl Drop for ListenConnection {
-    /// Dropped as it is, the driver's listener sends UNLISTEN in a task of its own and waits for the answer, for ever where
-    /// the other side is silent; and where there is no runtime it panics. So it gives that task to a runtime that has ended:
-    /// it never runs, and the socket is closed at once.
+    /// When the driver's listener is dropped, it spawns a task that sends UNLISTEN and waits for the answer, forever if
+    /// the server does not answer. Without a runtime, it panics. So this drops it within a runtime that has ended: the
+    /// task never runs, and the socket is closed at once.
     fn drop(&mut self) {
         let _entered = self.ended.enter();
         drop(self.listener.take());

@@ -1,4 +1,4 @@
-//! Notifications: what tells a waiting consumer that something was placed in its queue.
+//! Notifications: they tell a waiting consumer that a task was placed in its queue.
 
 pub(crate) mod channels;
 pub(crate) mod connection;

@@ -1,4 +1,4 @@
-//! Operations on a whole queue: paused, resumed, deleted.
+//! Pauses, resumes and deletes queues.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub(crate) async fn administer(store: &Store, queue: &QueueName, op: AdminOp, ca
     }
 }
 
-/// Deletes what is there now, in pieces; what is scheduled meanwhile stays.
+/// Deletes the tasks that exist now, in pieces. Tasks that are scheduled in the meantime stay.
 async fn delete(store: &Store, queue: &QueueName, caller: &Caller) -> Result<()> {
     let rows = store.rows("deleting", Effect::Repeat, &store.sql.seqs, |query| query.bind(1_i64)).await?;
     let until: i64 = get(rows.first().ok_or_else(corrupt)?, 0)?;
@@ -48,7 +48,7 @@ async fn delete(store: &Store, queue: &QueueName, caller: &Caller) -> Result<()>
         if gone == PIECE.items as u64 {
             continue;
         }
-        // The statement does not see its own effect: what was there before it are the deleted ones, or locked ones too.
+        // The statement does not see its own effect: the rows it finds are the deleted ones and the locked ones.
         match (any, gone, pauses.next()) {
             (false, _, _) => break,
             (true, 1.., Some(_)) => {}

@@ -1,4 +1,4 @@
-//! Batches: parted where an item stands twice in one, and matched with the rows that answer them.
+//! Splits batches in which an item occurs twice, and matches items with the rows that answer them.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -8,8 +8,8 @@ use sqlx::postgres::PgRow;
 
 use crate::codec::{corrupt, get};
 
-/// Parts a list so that no two in one part have the same key; each part keeps the order, and what has a key for the second
-/// time comes in the second part.
+/// Splits a list so that no part has two items with the same key. Each part keeps the order; the second item with a key
+/// goes into the second part.
 pub(super) fn parted<T, K: Hash + Eq>(items: Vec<T>, key: impl Fn(&T) -> K) -> Vec<Vec<T>> {
     let mut met = HashMap::new();
     let mut parts: Vec<Vec<T>> = Vec::new();
@@ -24,7 +24,7 @@ pub(super) fn parted<T, K: Hash + Eq>(items: Vec<T>, key: impl Fn(&T) -> K) -> V
     parts
 }
 
-/// The item that a row is the answer to: its first column counts from 1.
+/// The item that a row answers. The row's first column is the item's number, from 1.
 pub(super) fn nth<'i, T>(items: &'i [T], row: &PgRow) -> Result<&'i T> {
     let n = usize::try_from(get::<i64>(row, 0)?).unwrap_or(0);
     items.get(n.wrapping_sub(1)).ok_or_else(corrupt)

@@ -1,26 +1,28 @@
-//! Calls that go on without their caller, to the end of the piece that is under way, because a wake-up follows that.
+//! Calls that go on when their caller is dropped, to the end of the current piece, because a notification follows it.
 
 use std::sync::{Arc, Weak};
 
 use delayline_core::{Error, ErrorKind, Result, owned};
 
-/// Whoever waits for a call that goes on without them to the end of its piece.
+/// The caller of such a call, who may be gone.
 pub(crate) struct Caller(Weak<()>);
 
 impl Caller {
-    /// Begin another piece only then: what comes late would meet what a repeated call, or others, have done since.
+    /// Checks that the caller still waits. Start another piece only if so: a late piece would run after a repeated
+    /// call, or after other calls.
     ///
     /// # Errors
-    /// Nobody sees them.
+    /// If the caller is gone; then nobody sees the error.
     pub(super) fn waits(&self) -> Result<()> {
         match self.0.strong_count() {
-            0 => Err(Error::new(ErrorKind::Unavailable, "its caller has left")),
+            0 => Err(Error::new(ErrorKind::Unavailable, "the caller was dropped")),
             _ => Ok(()),
         }
     }
 }
 
-/// Runs work that is not cut short, and tells it between its pieces whether anybody still waits for it.
+/// Runs work that goes on when its caller is dropped. Between its pieces, the work can check whether the caller still
+/// waits.
 pub(crate) async fn to_the_end<T, F>(work: impl FnOnce(Caller) -> F + Send) -> Result<T>
 where
     T: Send + 'static,

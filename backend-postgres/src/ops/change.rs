@@ -1,4 +1,4 @@
-//! Changing tasks that wait: by their ids in pieces, or a group in pieces that can be resumed.
+//! Changes pending tasks: by id in batches, or a group in batches that can be resumed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::store::Store;
 use crate::transport::failure::Effect;
 use crate::transport::statement::{Query, as_work, query};
 
-/// What every piece of a change is told.
+/// The arguments that all statements of a change share.
 struct Plan<'c> {
     store: &'c Store,
     queue: &'c QueueName,
@@ -61,7 +61,7 @@ pub(crate) async fn change(
     }
 }
 
-/// Checks the target of a move, which is the same for all; of an instant, on the server's clock.
+/// Checks the target of a move, which is the same for all tasks. An instant is checked on the server's clock.
 async fn check_due(store: &Store, due: Due) -> Result<()> {
     store.caps.check_delay(due)?;
     if let Due::At(at) = due {
@@ -76,7 +76,7 @@ async fn check_due(store: &Store, due: Due) -> Result<()> {
     Ok(())
 }
 
-/// What a change does, as the statements take it.
+/// The action of a change, in the form that the statements take.
 #[derive(Clone, Copy)]
 struct Aim {
     letter: u8,
@@ -88,7 +88,7 @@ impl Aim {
         let (letter, target) = match action {
             Action::Cancel => (b'c', 0),
             Action::MoveTo(due) => (b'm', due_number(due)?),
-            // A shift beyond all ranges stays beyond them.
+            // A shift out of range is passed on as it is; the statement refuses it.
             Action::Shift(by) => (b's', by.as_millis()),
             _ => return Err(Error::unsupported("this change")),
         };
@@ -100,7 +100,7 @@ impl Aim {
     }
 }
 
-/// The answers of one piece: a letter for each task.
+/// The answers of one piece (batch of tasks): a letter for each task.
 struct PieceAnswers {
     letters: Vec<u8>,
     least_ms: Option<i64>,
@@ -112,14 +112,14 @@ const NOT_FOUND: u8 = b'2';
 const REFUSED: u8 = b'3';
 const LOCKED: u8 = b'5';
 
-/// How long a member of a group that is locked is waited for: longer than a busy server takes to commit a claim or a settling,
-/// because whoever shifts an exam does not want to hear of that.
+/// Pauses before a locked member of a group is tried again, in milliseconds. Together they are longer than a busy
+/// server takes to commit a claim or a settlement, so that those do not make a group change fail.
 const LONG_PAUSES_MS: [u64; 12] = [2, 5, 10, 20, 40, 80, 160, 320, 640, 640, 640, 640];
 
-/// For how many members that stay locked.
+/// Maximum number of members that stay locked for which a change waits that long.
 const LONG_WAITS_MAX: u32 = 3;
 
-/// One piece of a change of tasks, which is run as often as some of its rows are locked.
+/// One piece of a change of tasks. It is run again while some of its rows are locked.
 struct Piece {
     queue: QueueName,
     sql: Arc<str>,
@@ -130,7 +130,7 @@ struct Piece {
 }
 
 impl Piece {
-    /// Changes those that are not answered yet, on a connection.
+    /// Changes the tasks that have no answer yet.
     async fn run(&self, connection: &mut PgConnection, answers: &mut PieceAnswers) -> sqlx::Result<()> {
         let left: Vec<usize> = (0..self.ids.len()).filter(|&at| answers.letters[at] == LOCKED).collect();
         if left.is_empty() {
@@ -153,7 +153,7 @@ impl PieceAnswers {
         use sqlx::Row as _;
         let (n, code, place): (i64, i32, Option<i64>) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         let Some(&at) = usize::try_from(n - 1).ok().and_then(|nth| asked.get(nth)) else {
-            return Err(sqlx::Error::Decode("a row answers nothing that was asked".into()));
+            return Err(sqlx::Error::Decode("a row names no task of the statement".into()));
         };
         self.letters[at] = b'0' + code as u8;
         if let Some(place) = place {
@@ -167,7 +167,7 @@ impl Plan<'_> {
     async fn change_tasks(&self, tasks: Vec<TaskRef>) -> Result<Changed> {
         let mut answers = Answers::new(tasks.len());
         let mut number = 0;
-        // A task that stands in the list for the second time is met as the first time has left it.
+        // If a task is in the list twice, the second change applies to the result of the first.
         for part in parted((0..tasks.len()).collect(), |&at: &usize| &tasks[at].id) {
             for piece in part.chunks(PIECE.items) {
                 if answers.have_failed() {
@@ -237,7 +237,7 @@ impl Plan<'_> {
         self.store.db.run("changing", Effect::Write, work).await
     }
 
-    /// The same together with a note of what was answered, from which a repeated change answers.
+    /// The same, and stores the answers in the same transaction. A repeated change returns the stored answers.
     async fn run_noted(&self, piece: Arc<Piece>, operation: Operation, number: i32) -> Result<PieceAnswers> {
         let store = self.store;
         let (find, note) = (store.sql.operation_begin.clone(), store.sql.operation_note.clone());
@@ -247,7 +247,9 @@ impl Plan<'_> {
             work.boxed()
         });
         let answers = store.db.transact("changing", Effect::Write, work).await?;
-        answers.ok_or_else(|| Error::new(ErrorKind::Invalid, "the operation id was another change's"))
+        answers.ok_or_else(|| {
+            Error::new(ErrorKind::Invalid, "this operation id was used for a different change: use a new id")
+        })
     }
 
     async fn change_group(&self, group: &GroupName) -> Result<Changed> {
@@ -260,7 +262,7 @@ impl Plan<'_> {
             None => self.last_seq().await?,
         };
         let mut any = false;
-        // A row that stays locked is refused in the end, and passed.
+        // A row that stays locked is counted as refused and skipped in the end.
         let mut tries = 0;
         let (mut pass, mut passed) = (None, 0);
         loop {
@@ -280,7 +282,7 @@ impl Plan<'_> {
                 None => tries = 0,
                 Some(seq) => {
                     tries = if step.moved_on { 0 } else { tries + 1 };
-                    // Where somebody keeps many locked, they are not all waited for so long.
+                    // If other transactions keep many rows locked, only the first few get the long wait.
                     let patience = if passed < LONG_WAITS_MAX { &LONG_PAUSES_MS } else { &PAUSES_MS[..] };
                     match patience.get(tries) {
                         Some(ms) => sleep(Duration::from_millis(*ms)).await,
@@ -303,7 +305,7 @@ impl Plan<'_> {
         Ok(changed)
     }
 
-    /// The last seq that was given: what is scheduled from now on has a higher one.
+    /// The last assigned seq: tasks that are scheduled from now on have a higher one.
     async fn last_seq(&self) -> Result<i64> {
         let rows = self.store.rows("changing", Effect::Repeat, &self.store.sql.seqs, |query| query.bind(1_i64));
         get(rows.await?.first().ok_or_else(codec::corrupt)?, 0)
@@ -334,7 +336,9 @@ impl Plan<'_> {
         } else {
             store.db.run("changing a group", Effect::Write, work).await?
         };
-        step.ok_or_else(|| Error::new(ErrorKind::Invalid, "the operation id was another change's"))
+        step.ok_or_else(|| {
+            Error::new(ErrorKind::Invalid, "this operation id was used for a different change: use a new id")
+        })
     }
 }
 
@@ -361,17 +365,17 @@ async fn run_noted(
     Ok(Some(answers))
 }
 
-/// How far a change of a group has come.
+/// The progress of a group change.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     /// The last seq that belongs to the change.
     until: Option<i64>,
     after: i64,
-    /// Changed, in flight, not found, refused.
+    /// Numbers of changed, in flight, not found and refused members.
     counts: [i64; 4],
 }
 
-/// What one statement did to a group.
+/// The result of one statement on a group.
 struct Step {
     tally: Tally,
     looked: u64,
@@ -390,13 +394,13 @@ struct Chunk {
     named: bool,
     operation: Option<Operation>,
     until: i64,
-    /// A member that is to be refused, because it stays locked.
+    /// A member to refuse, because it stays locked.
     pass: Option<i64>,
 }
 
 impl Chunk {
-    /// Changes the next members. Of an operation, what is noted counts rather than `tally`; nothing is answered if its id was
-    /// another change's.
+    /// Changes the next members. With an operation id, the stored progress replaces `tally`. Returns `None` if the
+    /// operation id was used for a different change.
     async fn run(&self, connection: &mut PgConnection, mut tally: Tally) -> sqlx::Result<Option<Step>> {
         use sqlx::Row as _;
         if let Some(operation) = &self.operation {
@@ -408,7 +412,7 @@ impl Chunk {
         }
         let until = *tally.until.get_or_insert(self.until);
         let before = tally.after;
-        // Unless another caller of the same operation has passed it meanwhile.
+        // Another caller of the same operation may have skipped it in the meantime.
         if let Some(pass) = self.pass.filter(|pass| *pass > tally.after) {
             tally.after = pass;
             tally.counts[3] += 1;
@@ -440,7 +444,7 @@ impl Chunk {
     }
 }
 
-/// The error of a change of which a part was done.
+/// The error of a change that failed after it had changed a part of the group.
 fn in_part(e: &Error) -> Error {
-    Error::new(ErrorKind::Ambiguous, format!("a part of the group was changed, then: {e}"))
+    Error::new(ErrorKind::Ambiguous, format!("the change failed after it had changed a part of the group: {e}"))
 }

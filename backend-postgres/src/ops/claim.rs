@@ -1,9 +1,10 @@
-//! Claims from the rows of a queue, which are found again when their answer is lost.
+//! Claims from the rows of a queue, and recovers claims whose answer was lost.
 //!
-//! 1. A claim whose answer was lost is remembered by its number. The next ones give back what it took before they claim anew.
-//! 2. What a subscription knows of the index (`Known`) spares it the dead entries there. A claim skips only what is not there:
-//!    every transaction that places a task below the known floor notifies after its commit, and a subscription that may
-//!    have missed a notification forgets what it knows.
+//! 1. A subscription remembers the number of a claim whose answer was lost. The next claims first release the tasks
+//!    that the lost claim took.
+//! 2. A subscription remembers which parts of the index hold no task (`Known`), so that a claim skips the dead entries
+//!    there. It never skips a task: every transaction that places a task below the known floor sends a notification
+//!    after its commit, and a subscription that may have missed a notification forgets what it knows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,15 +24,15 @@ use crate::ops::{dead, operation, settle};
 use crate::store::Store;
 use crate::transport::failure::Effect;
 
-/// How far the ends of the leases of a lost claim may lie beside where they are looked for.
+/// Tolerance of the search for the lease ends of a lost claim, in milliseconds, in both directions.
 const GIVE_BACK_SLACK_MS: i64 = 2_000;
 
-/// How often tasks that others hold locked are tried again fast.
+/// Number of fast retries for tasks that other transactions keep locked.
 const TRIES_FAST: u32 = 20;
 
 pub(crate) type PostgresSubscription = ListeningSubscription<Rows, Channels>;
 
-/// The rows of a queue, for one subscription.
+/// The rows of a queue, as one subscription uses them.
 pub(crate) struct Rows {
     store: Arc<Store>,
     queue: QueueName,
@@ -41,22 +42,22 @@ pub(crate) struct Rows {
 pub(crate) struct State {
     known: Known,
     lost: Vec<Lost>,
-    /// How many claims in a row found due tasks that others hold locked, and nothing else.
+    /// Number of consecutive claims that found only due tasks that other transactions had locked.
     contended: u32,
 }
 
-/// What a subscription knows of the index; 0 is nothing.
+/// What a subscription knows about the index; 0 means nothing.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
     /// Nothing is visible before this millisecond.
     floor_ms: i64,
     /// Nothing is visible between the last claim's now and this millisecond.
     clear_until_ms: i64,
-    /// When it last looked without this knowledge.
+    /// When it last claimed without this knowledge.
     since: Option<Instant>,
 }
 
-/// A claim whose answer was lost. It may still be running on the server, so that it is looked for more than once.
+/// A claim whose answer was lost. It may still be running on the server, so the search for its tasks is repeated.
 struct Lost {
     claim: i64,
     lease: Duration,
@@ -64,7 +65,7 @@ struct Lost {
     tried: Option<Instant>,
 }
 
-/// What the server said of a claim.
+/// The server's answer to a claim.
 struct Answer {
     us: i64,
     paused: bool,
@@ -78,7 +79,7 @@ struct Answer {
 }
 
 impl Known {
-    /// Takes in what was notified of.
+    /// Updates the knowledge after a notification.
     fn hear(&mut self, heard: Notification, listening: bool, fallback_poll_interval: Duration) {
         let stale = self.since.is_none_or(|since| since.elapsed() >= fallback_poll_interval);
         if heard.missed || !listening || stale {
@@ -90,18 +91,19 @@ impl Known {
         }
     }
 
-    /// Learns from a claim that asked for at most `max`.
+    /// Updates the knowledge after a claim of at most `max` tasks.
     fn learn(&mut self, answer: &Answer, max: u64) {
         let now_ms = answer.us / 1000;
         self.floor_ms = answer.first_ms.unwrap_or(now_ms + 1);
-        // A due task that was not had may be somebody's claim that is not committed: its lease's end is not seen yet.
+        // A due task that this claim did not get may be under another claim that isn't committed yet: its lease end is
+        // unknown.
         let had_all = answer.had == answer.due && answer.due <= max && !answer.paused;
         let next = [answer.next_ms, answer.lease_end_ms].into_iter().flatten().min();
         self.clear_until_ms = if had_all { next.unwrap_or(i64::MAX) } else { 0 };
     }
 }
 
-/// A subscription of a queue.
+/// Opens a subscription of a queue.
 pub(crate) fn subscribe(
     store: Arc<Store>,
     queue: &QueueName,
@@ -145,9 +147,9 @@ impl Claims for Rows {
         let unreadable = std::mem::take(&mut answer.unreadable);
         if !unreadable.is_empty() {
             answer.claimed.quarantined = unreadable.len() as u64;
-            // If that fails, they are claimed and met again.
-            if let Err(e) = settle::quarantined(&self.store, &self.queue, unreadable).await {
-                tracing::warn!(queue = %self.queue, error = %e, "rows that can't be read could not be quarantined");
+            // If that fails, a later claim finds them and tries again.
+            if let Err(e) = settle::quarantine(&self.store, &self.queue, unreadable).await {
+                tracing::warn!(queue = %self.queue, error = %e, "could not quarantine undecodable rows");
             }
         }
         self.store.vacuum.left_dead(answer.had);
@@ -202,7 +204,7 @@ impl Rows {
         }
     }
 
-    /// Gives back what claims took whose answers were lost.
+    /// Releases the tasks of claims whose answers were lost.
     async fn give_back_lost(&self, state: &mut State) -> Result<()> {
         let patience = self.store.config.response_timeout;
         let mut at = 0;
@@ -214,7 +216,7 @@ impl Rows {
             let (queue, number) = (self.queue.clone(), lost.claim);
             let lease_ms = micros_ceil(lost.lease) / 1000;
             let elapsed_ms = i64::try_from(lost.sent.elapsed().as_millis()).unwrap_or(i64::MAX);
-            let rows = self.store.rows("giving back", Effect::Repeat, &self.store.sql.give_back, move |query| {
+            let rows = self.store.rows("releasing", Effect::Repeat, &self.store.sql.give_back, move |query| {
                 query
                     .bind(queue.as_str())
                     .bind(number)
@@ -232,7 +234,7 @@ impl Rows {
                 self.store.placed(&self.queue, Some(least_ms)).await;
             }
         }
-        // What the server has not run by then, it does not run any more: it stops the statements of sessions that are gone.
+        // After this time, the claim can't run any more: the server stops the statements of lost sessions.
         state.lost.retain(|lost| lost.tried.is_none() || lost.sent.elapsed() < 2 * patience);
         Ok(())
     }
@@ -240,14 +242,14 @@ impl Rows {
 
 #[cfg(test)]
 impl State {
-    /// What it knows: its floor, and until when nothing is visible.
+    /// The floor, and the time until which nothing is visible.
     pub(crate) fn known(&self) -> (i64, i64) {
         (self.known.floor_ms, self.known.clear_until_ms)
     }
 }
 
 impl State {
-    /// How long the caller may wait unless it is notified.
+    /// Time that the caller may wait without a notification.
     fn next_due_in(&mut self, answer: &Answer, max: u64) -> Option<Duration> {
         let claimed = &answer.claimed;
         let until = |ms: i64| Duration::from_micros(u64::try_from(ms * 1000 - answer.us).unwrap_or(0));
@@ -256,7 +258,7 @@ impl State {
         if answer.paused {
             return None;
         }
-        // More than was asked for, more than fits, or rows that were changed just before we had them.
+        // There are more due tasks than `max`, more than fit, or rows that changed before this claim locked them.
         if answer.due > max || done < answer.had {
             return Some(Duration::ZERO);
         }
@@ -264,7 +266,7 @@ impl State {
             self.contended = 0;
             return next;
         }
-        // Others hold the rest. If they are claims, the ends of their leases can't be seen before they are committed.
+        // Other transactions hold the rest. If these are claims, their lease ends are not visible before the commit.
         self.contended = if done > 0 { 0 } else { self.contended + 1 };
         let pause_ms = match self.contended {
             n if n <= TRIES_FAST => (2_u64 << n.min(8)).min(50),
@@ -292,7 +294,7 @@ impl Answer {
         answer.claimed.dead_lettered = count(first, 6)?;
         let mut tasks = Vec::with_capacity(rows.len());
         for row in rows {
-            // The one row of a claim without a task has nothing here.
+            // If the claim got no task, its only row is empty here.
             let Some(id) = get::<Option<&[u8]>>(row, 7)? else { break };
             let fence = get(row, 9)?;
             match answer.read_task(row, id, fence) {
@@ -310,7 +312,7 @@ impl Answer {
         let (place, ends) = (get::<i64>(row, 12)?, get::<i64>(row, 13)?);
         let body = Body::read(row, 15)?;
         let receipt = codec::receipt(get(row, 8)?);
-        // The columns are checked to be positive.
+        // The table's constraints ensure that the columns are positive.
         let lease =
             Lease::new(codec::read_id(id)?, fence as u64, u32::from(attempt as u16), codec::millis(ends), receipt);
         let late = Duration::from_micros(u64::try_from(self.us - place * 1000).unwrap_or(0));

@@ -1,4 +1,4 @@
-//! Dead letters: shown, redriven, purged, and bounded.
+//! Lists, redrives and purges dead letters, and limits their number.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::ops::caller::Caller;
 use crate::store::Store;
 use crate::transport::failure::Effect;
 
-/// Queues whose dead letters one process counts, so that it need not look each time.
+/// Maximum number of queues whose new dead letters a process counts. The count spares it a query each time.
 const QUEUES_MAX: usize = 1_000;
 
 pub(crate) async fn operate(
@@ -49,7 +49,7 @@ async fn list(store: &Store, queue: &QueueName, after: Option<u64>, limit: usize
     let rows = rows.await?;
     if let Some(last) = rows.last() {
         let page_end = rows.iter().map(|row| get::<i64>(row, 0)).next_back().transpose()?;
-        // `more` is whether there is one after this row.
+        // `more` tells whether there is a letter after this row.
         if get(last, 10)? {
             answer.next = page_end.and_then(|n| u64::try_from(n).ok());
         }
@@ -73,11 +73,11 @@ fn letter(row: &PgRow) -> Result<DeadLetter> {
     Ok(letter)
 }
 
-/// What is done to the letters that are selected.
+/// The operation on the selected letters.
 enum Work {
     Redrive {
         pace: Pace,
-        /// The instant from which all are staggered, once there is one.
+        /// The instant from which all letters are staggered; the first statement sets it.
         since_us: i64,
     },
     Purge,
@@ -101,7 +101,7 @@ async fn walk(
     let name = queue.clone();
     let span =
         store.rows("counting dead letters", Effect::Read, &store.sql.dead_span, move |query| query.bind(name.as_str()));
-    // Everything that is dead-lettered now, and nothing that is dead-lettered later.
+    // Includes every letter that exists now, and none that is dead-lettered later.
     let span = span.await?;
     let span = span.first().ok_or_else(codec::corrupt)?;
     let (letters, until) = (count(span, 0)?, get::<Option<i64>>(span, 1)?);
@@ -122,7 +122,7 @@ async fn walk(
 }
 
 impl Work {
-    /// Works on the next letters, and answers which was the last and how many were looked at.
+    /// Processes the next letters. Returns the last one's number and how many letters were examined.
     async fn on(
         &mut self,
         store: &Store,
@@ -162,8 +162,8 @@ impl Work {
     }
 }
 
-/// Notes that tasks were dead-lettered, and keeps the dead letters within their limit: exactly where that is small, and else by
-/// what one process may dead-letter between two looks, a hundredth of it.
+/// Counts tasks that were dead-lettered, and drops dead letters beyond the limit. A small limit is exact. A large one
+/// may be exceeded by what each process dead-letters between two checks, a hundredth of the limit.
 pub(super) async fn dead_lettered(store: &Store, queue: &QueueName, letters: u64) {
     if letters == 0 {
         return;
@@ -174,7 +174,7 @@ pub(super) async fn dead_lettered(store: &Store, queue: &QueueName, letters: u64
         if dead_lettered.len() == QUEUES_MAX && !dead_lettered.contains_key(queue) {
             dead_lettered.clear();
         }
-        // The first look is at once, because other processes have dead-lettered, too.
+        // The first check is immediate, because other processes may have dead-lettered tasks, too.
         let since = dead_lettered.entry(queue.clone()).or_insert(max);
         *since += letters;
         if *since < max / 100 {
@@ -183,7 +183,7 @@ pub(super) async fn dead_lettered(store: &Store, queue: &QueueName, letters: u64
         *since = 0;
     }
     if let Err(e) = trim(store, queue, max).await {
-        tracing::debug!(%queue, error = %e, "dead letters beyond the limit are dropped with the next ones");
+        tracing::debug!(%queue, error = %e, "could not drop dead letters beyond the limit, a later check tries again");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Looking: one task, pages of tasks, counts, names of queues.
+//! Reads: one task, pages of tasks, counts, queue names.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -40,7 +40,7 @@ pub(crate) async fn list(store: &Store, queue: &QueueName, page: Page) -> Result
     rows.await?.iter().map(view).collect()
 }
 
-/// Reads one task as `find.sql` and `list.sql` show it.
+/// Decodes one task from a row of `find.sql` or `list.sql`.
 fn view(row: &PgRow) -> Result<TaskView> {
     let us = get::<i64>(row, 0)?;
     let (visible_at, old) = (get::<i64>(row, 3)?, get::<Option<i64>>(row, 4)?);
@@ -54,7 +54,7 @@ fn view(row: &PgRow) -> Result<TaskView> {
     let id = codec::read_id(get(row, 1)?)?;
     let task = TaskRef::new(id, codec::millis(old.unwrap_or(visible_at)), codec::receipt(get(row, 2)?));
     let mut view = TaskView::new(task, state, codec::millis(visible_at), body.payload);
-    // The columns are checked to be positive.
+    // The table's constraints ensure that the columns are positive.
     view.attempt = u32::from(get::<i16>(row, 6)? as u16);
     view.attempts_max = u32::from(get::<i16>(row, 7)? as u16);
     view.expires_at = get::<Option<i64>>(row, 8)?.map(codec::millis);
@@ -91,11 +91,11 @@ pub(crate) async fn stats(store: &Store, queue: &QueueName) -> Result<QueueStats
     Ok(stats)
 }
 
-/// The queues that hold something, are paused, or have a subscription here.
+/// Queues that hold anything or are paused, and queues with a subscription of this backend.
 pub(crate) async fn queues(store: &Store) -> Result<Vec<QueueName>> {
     let mut queues: BTreeSet<QueueName> = store.lifecycle.entered().into_iter().collect();
     for row in store.rows("listing queues", Effect::Read, &store.sql.queues, |query| query).await? {
-        // A name that is none of ours stands in a row that somebody else has written.
+        // An invalid name is in a row that another program wrote.
         queues.extend(QueueName::new(get::<&str>(&row, 0)?).ok());
     }
     Ok(queues.into_iter().collect())

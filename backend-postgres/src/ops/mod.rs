@@ -1,5 +1,5 @@
-//! What the trait's methods do: each takes what backend and subscriptions share, checks its arguments, runs statements, and
-//! puts the answers together.
+//! The operations of the trait. Each one takes the shared `Store`, checks its arguments, runs statements and combines
+//! the answers.
 
 pub(crate) mod admin;
 mod batch;

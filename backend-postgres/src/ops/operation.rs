@@ -1,4 +1,4 @@
-//! Operation ids: what each stands for is noted while it is remembered, and forgotten afterwards.
+//! Operation ids: records which change each one stands for, and forgets it after the operation window.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::store::Store;
 use crate::transport::failure::Effect;
 use crate::transport::statement::Query;
 
-/// An operation id and what it stands for.
+/// An operation id and the digest of its change.
 #[derive(Clone)]
 pub(super) struct Operation {
     pub(super) id: uuid::Uuid,
@@ -19,7 +19,7 @@ pub(super) struct Operation {
     window_ms: i64,
 }
 
-/// Notes what an operation id stands for.
+/// Records which change an operation id stands for.
 pub(super) async fn begin(store: &Store, id: OperationId, digest: Vec<u8>) -> Result<Operation> {
     forget(store).await;
     *store.forget_at.lock() = Some(Instant::now() + store.config.operation_window + Duration::from_secs(1));
@@ -28,13 +28,16 @@ pub(super) async fn begin(store: &Store, id: OperationId, digest: Vec<u8>) -> Re
     let bound = operation.clone();
     let rows = store.rows("changing", Effect::Repeat, &store.sql.operation_begin, move |query| bound.bind(query, -1));
     if rows.await?.is_empty() {
-        return Err(Error::new(ErrorKind::Invalid, format!("operation {id} was another change")));
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            format!("operation id {id} was used for a different change: use a new id"),
+        ));
     }
     Ok(operation)
 }
 
-/// Forgets operations whose time is over, once that of the last one here is. The next look at any queue does it, so that it
-/// costs an idle process nothing; where nobody looks at any, the next change with an operation does.
+/// Forgets expired operations, once this process's last operation has expired. The next claim on any queue does this,
+/// so that it costs an idle process nothing. If no queue is claimed from, the next change with an operation id does it.
 pub(super) async fn forget_when_due(store: &Store) {
     let due = store.forget_at.lock().take_if(|at| *at <= Instant::now()).is_some();
     if due {
@@ -42,11 +45,11 @@ pub(super) async fn forget_when_due(store: &Store) {
     }
 }
 
-/// Forgets operations whose time is over. What fails here is done by the next.
+/// Forgets expired operations. If this fails, the next call does it.
 async fn forget(store: &Store) {
     let forgotten = store.rows("forgetting", Effect::Repeat, &store.sql.operation_forget, |query| query).await;
     if let Err(e) = forgotten {
-        tracing::debug!(error = %e, "operations whose time is over were not forgotten");
+        tracing::debug!(error = %e, "could not delete expired operations, the next call tries again");
     }
 }
 
@@ -56,7 +59,7 @@ impl Operation {
     }
 }
 
-/// FNV-1a with 128 bits: every process must come to the same.
+/// FNV-1a with 128 bits. Every process must compute the same digest.
 pub(super) fn digest(queue: &QueueName, select: &Select, action: Action) -> Result<Vec<u8>> {
     let mut hash = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128;
     let mut add = |bytes: &[u8]| {

@@ -1,4 +1,5 @@
-//! Accepting tasks: cut into pieces, each id once in each, in the caller's transaction or in one of our own.
+//! Schedules tasks, split into pieces in which each id occurs once; in the backend's own transactions or in the
+//! caller's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,13 +25,13 @@ use crate::store::Store;
 use crate::transport::failure::Effect;
 use crate::transport::statement::{Query, inside};
 
-/// How often what is in the way may have gone until it is looked at.
+/// Maximum number of rounds in which the task that uses an id has ended by the time of the lookup.
 const ROUNDS_MAX: usize = 8;
 
-/// Tasks tried together after a batch of more met a row that is locked, before they are tried alone.
+/// Number of tasks that are tried together after a larger batch met a locked row. Then each task is tried alone.
 const FEW: usize = 32;
 
-/// How long all of that may take in one call.
+/// Time limit of these tries in one call.
 const ALONE_MAX: Duration = Duration::from_secs(5);
 
 /// A task that is being scheduled.
@@ -60,7 +61,7 @@ impl Item {
         let replaces = match task.on_conflict {
             OnConflict::Keep => false,
             OnConflict::Replace => task.id.is_some(),
-            _ => return Err(Error::unsupported("this answer to a conflict of ids")),
+            _ => return Err(Error::unsupported("this conflict policy for ids")),
         };
         let id = task.id.unwrap_or_else(|| store.ids.task_id());
         let attempts = task.attempts_max.get();
@@ -86,7 +87,7 @@ impl Item {
     }
 }
 
-/// A column of `schedule.sql`, which may be empty if it holds nothing.
+/// A column of `schedule.sql`; an empty list if no item has a value.
 fn column<'i, T>(items: &'i [Item], value: impl Fn(&'i Item) -> Option<T>) -> Vec<Option<T>> {
     let column: Vec<_> = items.iter().map(value).collect();
     if column.iter().all(Option::is_none) { Vec::new() } else { column }
@@ -110,17 +111,17 @@ fn bind(query: Query<'static>, queue: &QueueName, since_us: i64, items: &[Item])
         .bind(column(items, |item| item.seq))
 }
 
-/// How a call comes along.
+/// The progress of a call.
 struct Progress {
     answers: Answers<Scheduled>,
-    /// The instant of acceptance of the whole call, once there is one.
+    /// The instant of acceptance of the whole call; the first statement sets it.
     since_us: i64,
-    /// The least place that something was put at since it was last told.
+    /// The earliest time at which a task was placed since the last notification.
     least_ms: Option<i64>,
 }
 
 impl Progress {
-    /// Takes the answers, and leaves those items whose id is in use by a task that is yet to be looked at.
+    /// Takes the answers, and returns the items whose id is in use. The task that uses it must still be looked up.
     fn take(&mut self, store: &Store, items: &[Item], rows: &[PgRow]) -> Result<Vec<Item>> {
         let mut in_use = Vec::new();
         for row in rows {
@@ -151,7 +152,7 @@ impl Progress {
         Ok(in_use)
     }
 
-    /// Takes what was found under ids that are in use, and leaves those whose task has gone meanwhile.
+    /// Takes the tasks found under ids in use, and returns the items for which the task has ended in the meantime.
     fn take_existing(&mut self, items: &[Item], rows: &[PgRow]) -> Result<Vec<Item>> {
         for row in rows {
             let item = nth(items, row)?;
@@ -161,7 +162,7 @@ impl Progress {
         Ok(items.iter().filter(|item| !self.answers.has(item.at)).cloned().collect())
     }
 
-    /// These were tried often enough.
+    /// Answers `Busy` for items that were tried too often.
     fn give_up(&mut self, items: &[Item]) {
         items.iter().for_each(|item| self.answers.set(item.at, Err(busy())));
     }
@@ -172,7 +173,7 @@ impl Progress {
     }
 }
 
-/// The items of a call, and the answers to those that can't be sent.
+/// The items of a call, and the answers to tasks that can't be sent.
 fn items(store: &Store, tasks: Vec<NewTask>) -> Result<(Vec<Item>, Progress)> {
     store.caps.check_batch(tasks.len())?;
     let mut answers = Answers::new(tasks.len());
@@ -193,7 +194,7 @@ fn take_seqs(items: &mut [Item], rows: &[PgRow]) -> Result<()> {
     Ok(())
 }
 
-/// Accepts tasks, in statements that are each a transaction.
+/// Schedules tasks. Each statement is a transaction.
 pub(crate) async fn schedule(
     store: &Store,
     queue: &QueueName,
@@ -202,7 +203,7 @@ pub(crate) async fn schedule(
 ) -> Result<Vec<Result<Scheduled>>> {
     store.lifecycle.open()?;
     let (mut list, mut progress) = items(store, tasks)?;
-    // What stands in the batch for the second time meets the first, in a statement after that one's.
+    // If an id occurs twice in the batch, the second task goes into a later statement, where it finds the first.
     let twice = parted(list.iter().collect(), |item| &item.stored).len() > 1;
     if twice {
         let n = list.len() as i64;
@@ -234,11 +235,11 @@ async fn schedule_piece(store: &Store, queue: &QueueName, piece: Vec<Item>, prog
         Err((left, e)) => progress.fail(&left, e),
         Ok(()) => {}
     }
-    // Also of a piece that was done in part, and before the answer, because whoever has it may end the process.
+    // Also after a partial success, and before returning, because the caller may end the process.
     store.placed(queue, progress.least_ms.take()).await;
 }
 
-/// Accepts tasks until each is answered. An error comes with those that are not.
+/// Schedules tasks until each has an answer. An error comes with the tasks that have none.
 async fn accept(
     store: &Store,
     queue: &QueueName,
@@ -257,7 +258,7 @@ async fn accept(
         let (queue_of, ids) = (queue.clone(), ids(&in_use));
         let rows = store
             .rows("scheduling", Effect::Read, &store.sql.lookup, move |query| query.bind(queue_of.as_str()).bind(&ids));
-        // What is not found has gone since.
+        // A task that the lookup does not find has ended in the meantime.
         let gone = rows.await.and_then(|rows| progress.take_existing(&in_use, &rows));
         left = Arc::new(gone.map_err(|e| (Arc::new(in_use), e))?);
         if left.is_empty() {
@@ -272,8 +273,8 @@ fn ids(items: &[Item]) -> Vec<Vec<u8>> {
     items.iter().map(|item| item.stored.clone()).collect()
 }
 
-/// Accepts tasks of which at least one waits for somebody's transaction: a few at a time and then one by one, so that only
-/// those answer `Busy` that are in its way.
+/// Schedules tasks of which at least one waits for another transaction: a few at a time, then one by one, so that only
+/// the tasks that conflict with it return `Busy`.
 async fn accept_alone(store: &Store, queue: &QueueName, items: &[Item], progress: &mut Progress) {
     let until = Instant::now() + ALONE_MAX;
     let mut lists: Vec<Vec<Item>> = items.chunks(FEW).map(<[Item]>::to_vec).rev().collect();
@@ -298,7 +299,7 @@ fn single(items: Vec<Item>) -> Vec<Vec<Item>> {
     items.into_iter().rev().map(|item| vec![item]).collect()
 }
 
-/// Accepts tasks in the caller's transaction, and has it wake who sleeps when it commits.
+/// Schedules tasks in the caller's transaction, which sends the notification when it commits.
 pub(crate) async fn schedule_inside(
     store: &Store,
     connection: &mut PgConnection,

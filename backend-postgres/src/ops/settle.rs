@@ -1,4 +1,4 @@
-//! Ending leases and extending them: in one statement, and again for those rows that somebody has locked just then.
+//! Settles and extends leases: in one statement, which is repeated for rows that another transaction has locked.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::store::Store;
 use crate::transport::failure::Effect;
 use crate::transport::statement::{Query, inside};
 
-/// A lease and what becomes of it, as `settle.sql` takes it.
+/// A lease and its disposition, in the form that `settle.sql` takes.
 #[derive(Clone, Debug)]
 struct Item {
     at: usize,
@@ -33,7 +33,8 @@ struct Item {
 
 impl Item {
     fn of(at: usize, lease: &Lease, disposition: &Disposition) -> Result<Self> {
-        // Whether the lease is lost comes before whether the delay is possible, and only the statement knows.
+        // A lost lease takes precedence over a delay out of range, and only the statement knows whether the lease is
+        // lost.
         let delay = |after: &Duration| Some(if *after > DELAY_MAX { -1 } else { micros_ceil(*after) });
         let (disposition, delay_us, reason) = match disposition {
             Disposition::Complete => (b'c', None, None),
@@ -58,7 +59,7 @@ fn fence_number(lease: &Lease) -> i64 {
     i64::try_from(lease.fence).unwrap_or(-1)
 }
 
-/// What becomes of the items of a call.
+/// The results for the items of a call.
 struct Progress {
     answers: Answers<()>,
     least_ms: Option<i64>,
@@ -79,7 +80,7 @@ impl Progress {
         self.answers.fail(&places, e);
     }
 
-    /// Takes the answers of `complete.sql`, and leaves the items that were changed meanwhile.
+    /// Takes the answers of `complete.sql`, and returns the items that were changed in the meantime.
     fn take_completed(&mut self, items: &[Item], rows: &[PgRow]) -> Result<Vec<Item>> {
         self.all(items, &Error::lease_lost());
         let mut again = Vec::new();
@@ -94,7 +95,7 @@ impl Progress {
         Ok(again)
     }
 
-    /// Takes the answers of `settle.sql`, and leaves the items that are locked.
+    /// Takes the answers of `settle.sql`, and returns the items whose rows are locked.
     fn take(&mut self, store: &Store, items: &[Item], rows: &[PgRow]) -> Result<Vec<Item>> {
         self.all(items, &Error::lease_lost());
         let mut locked = Vec::new();
@@ -130,7 +131,7 @@ fn bind(query: Query<'static>, queue: &QueueName, items: &[Item]) -> Query<'stat
         .bind(items.iter().map(|item| item.reason.as_deref()).collect::<Vec<_>>())
 }
 
-/// Ends leases, each with its disposition.
+/// Settles leases, each with its disposition.
 pub(crate) async fn settle(
     store: &Store,
     queue: &QueueName,
@@ -143,13 +144,13 @@ pub(crate) async fn settle(
     settle_items(store, queue, items, dispositions.len()).await
 }
 
-/// Puts away tasks that were claimed and can't be read: their ids as they are stored, and their fences.
-pub(crate) async fn quarantined(store: &Store, queue: &QueueName, unreadable: Vec<(Vec<u8>, i64)>) -> Result<()> {
+/// Quarantines claimed tasks that can't be decoded, given by their stored ids and their fences.
+pub(crate) async fn quarantine(store: &Store, queue: &QueueName, unreadable: Vec<(Vec<u8>, i64)>) -> Result<()> {
     let n = unreadable.len();
     let item = |(at, (id, fence))| Item { at, id, fence, disposition: b'x', delay_us: None, reason: None };
     settle_items(store, queue, unreadable.into_iter().enumerate().map(item).collect(), n).await?;
     let name = queue.clone();
-    let trimmed = store.rows("setting aside", Effect::Repeat, &store.sql.aside_trim, move |query| {
+    let trimmed = store.rows("quarantining", Effect::Repeat, &store.sql.aside_trim, move |query| {
         query.bind(name.as_str()).bind(1_000_i64)
     });
     trimmed.await.map(drop)
@@ -157,10 +158,11 @@ pub(crate) async fn quarantined(store: &Store, queue: &QueueName, unreadable: Ve
 
 async fn settle_items(store: &Store, queue: &QueueName, items: Vec<Item>, n: usize) -> Result<Vec<Result<()>>> {
     let mut progress = Progress::new(n);
-    // A lease that stands in the batch for the second time has ended by then, unless the first disposition was impossible.
+    // If a lease is in the batch twice, the first disposition has ended it before the second, unless the first was
+    // refused.
     for part in parted(items, |item| (item.id.clone(), item.fence)) {
         let (mut completed, other): (Vec<_>, Vec<_>) = part.into_iter().partition(|item| item.disposition == b'c');
-        // Everybody locks rows in the order of their ids.
+        // All calls lock rows in the order of their ids.
         completed.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         let completed = completed.chunks(PIECE.items).map(|piece| (true, piece.to_vec()));
         for (done, piece) in completed.chain(other.chunks(PIECE.items).map(|piece| (false, piece.to_vec()))) {
@@ -188,7 +190,7 @@ async fn complete_piece(store: &Store, queue: &QueueName, piece: Vec<Item>, prog
     match rows.await.and_then(|rows| progress.take_completed(&items, &rows)) {
         Ok(again) if again.is_empty() => {}
         Ok(again) => settle_piece(store, queue, again, progress).await,
-        // Somebody holds one of them: the others are done without it.
+        // Another transaction has locked one of the rows: settle the others without it.
         Err(e) if e.kind() == ErrorKind::Busy => settle_piece(store, queue, items.to_vec(), progress).await,
         Err(e) => progress.fail(&items, e),
     }
@@ -227,7 +229,7 @@ pub(crate) async fn complete_inside(
         part.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         for piece in part.chunks(PIECE.items) {
             let mut left = piece.to_vec();
-            // What was changed while it was waited for is there again in the next statement.
+            // A row that was changed during the wait is visible to the next statement.
             for _ in 0..PAUSES_MS.len() {
                 let sql = &store.sql_inside.complete;
                 let rows = inside(connection, sql, &|query| bind_completed(query, queue, &left)).await?;
@@ -242,7 +244,7 @@ pub(crate) async fn complete_inside(
     progress.answers.finish()
 }
 
-/// Makes leases end later.
+/// Extends leases.
 pub(crate) async fn extend(
     store: &Store,
     queue: &QueueName,
@@ -292,7 +294,7 @@ async fn extend_piece(
     }
 }
 
-/// Takes the answers of `extend.sql`, and leaves the leases that are locked.
+/// Takes the answers of `extend.sql`, and returns the leases whose rows are locked.
 fn take_extended(
     leases: &[Lease],
     asked: &[usize],

@@ -71,7 +71,8 @@ async fn drop_calls_that_are_dropped_at_any_moment_strand_nothing() {
             // Some end first; most are dropped while connecting, beginning, updating, committing.
             let _ = timeout(Duration::from_micros(i * 40), call).await;
         }
-        // Those that wait for a connection are served in their order, so these come after them; `close` waits for the rest.
+        // Those that wait for a connection are served in their order, so these come after them; `close` waits for the
+        // rest.
         assert!(join_all((0..2).map(|_| text(&db, Effect::Read, "SELECT ''"))).await.iter().all(Result::is_ok));
         db.close().await;
         let counted = server.ask("SELECT n FROM counter").unwrap().parse::<i64>().unwrap() - before;

@@ -1,4 +1,5 @@
-//! What statements cost: blocks of tables and indexes that they touch, as EXPLAIN counts them, and what a queue leaves behind.
+//! What statements cost: blocks of tables and indexes that they touch, as EXPLAIN counts them, and what a queue leaves
+//! behind.
 
 use std::sync::Arc;
 

@@ -1,9 +1,9 @@
-//! Calls: each on a connection of its own, in a task of its own, with an end.
+//! Calls: each on a separate connection, in a separate tokio task, with a time limit.
 //!
-//! 1. A call that was begun runs to its end although its caller is dropped: nothing cancels a statement or a `BEGIN` half
-//!    way, so no connection is left in the middle of something.
-//! 2. A call ends within its time. Then its connection is closed, and the server stops the statement itself.
-//! 3. A conflict with another transaction is no error until it has happened a few times in a row.
+//! 1. A call that has begun runs to its end, even if its caller is dropped. Nothing cancels a statement or a `BEGIN`
+//!    half way, so no connection is left in the middle of a transaction.
+//! 2. A call ends within its time limit. At the limit, its connection is closed, and the server stops the statement.
+//! 3. After a conflict with another transaction, the call runs again. It fails only after several conflicts in a row.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::transport::failure::{Aftermath, Effect, aftermath, failed, lost};
 use crate::transport::pool::{Connections, Held, closed};
 use crate::transport::session::begin;
 
-/// A database, and our schema in it. Clones are the same.
+/// A database, and the backend's schema in it. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Db(Arc<Inner>);
 
@@ -31,22 +31,23 @@ struct Inner {
     connections: Arc<Connections>,
     schema: Schema,
     response_timeout: Duration,
-    /// Each call is a transaction of several statements, because the session's settings are not ours.
+    /// Whether each call is a transaction of several statements, because the backend does not control the session's
+    /// settings.
     explicit: bool,
     named: bool,
-    /// Counts connections that were lost.
+    /// Number of lost connections.
     troubles: watch::Sender<u64>,
 }
 
-/// How often a call is run that is in the way of others.
+/// Maximum number of times that a call runs when it conflicts with others.
 const CONFLICTS_MAX: u32 = 6;
 
-/// The pause before it is run again, and the longest.
+/// First and longest pause before it runs again.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(2);
 const CONFLICT_PAUSE_MAX: Duration = Duration::from_millis(32);
 
 impl Db {
-    /// For a checked configuration; opens nothing.
+    /// A database for a checked configuration. Opens no connection.
     ///
     /// # Errors
     /// [`Config`](delayline_core::ErrorKind::Config).
@@ -67,30 +68,30 @@ impl Db {
         &self.0.schema
     }
 
-    /// The server's host and port, for people.
+    /// The server's host and port, for messages.
     pub(crate) fn place(&self) -> &str {
         self.0.connections.place()
     }
 
-    /// What `persistent` of every query is to be: whether statements may have names, which a pooler loses.
+    /// The value for `persistent` of every query: whether statements may have names. Through a pooler, names are lost.
     pub(crate) fn named(&self) -> bool {
         self.0.named
     }
 
-    /// Changes when a connection was lost.
+    /// A counter that changes when a connection is lost.
     pub(crate) fn troubles(&self) -> watch::Receiver<u64> {
         self.0.troubles.subscribe()
     }
 
-    /// Runs `work`, one statement, on a connection in a task of its own, which goes on if the caller is dropped. It runs at
-    /// READ COMMITTED whatever the database's default, and stands in a transaction of its own where that needs one.
-    /// `work` may run again from the start after a conflict.
+    /// Runs `work`, which is one statement, on a connection, in a separate tokio task that goes on if the caller is
+    /// dropped. It runs at READ COMMITTED, whatever the database's default; if that requires a transaction, in its own
+    /// transaction. After a conflict, `work` may run again from the start.
     ///
     /// # Errors
     /// Those of `failure`; [`Closed`](delayline_core::ErrorKind::Closed).
     ///
     /// # Cancel safety
-    /// Dropped once it was polled, it runs to its end.
+    /// Once polled, a dropped call runs to its end in the background.
     pub(crate) async fn run<T, F>(&self, what: &'static str, effect: Effect, work: F) -> Result<T>
     where
         T: Send + 'static,
@@ -99,8 +100,8 @@ impl Db {
         self.call(Call { what, effect, explicit: self.0.explicit, limit: self.0.response_timeout }, work).await
     }
 
-    /// The same for several statements in one transaction. An error of one must be the error of `work`: a transaction with
-    /// a failed statement in it can't be committed.
+    /// Like [`run`](Self::run), for several statements in one transaction. If one of them fails, `work` must return the
+    /// error: a transaction with a failed statement can't be committed.
     pub(crate) async fn transact<T, F>(&self, what: &'static str, effect: Effect, work: F) -> Result<T>
     where
         T: Send + 'static,
@@ -109,7 +110,8 @@ impl Db {
         self.call(Call { what, effect, explicit: true, limit: self.0.response_timeout }, work).await
     }
 
-    /// The same for what may take longer than an answer. It has to lift the `statement_timeout` itself.
+    /// Like [`transact`](Self::transact), for work that may take longer than the response timeout. It must lift the
+    /// `statement_timeout` itself.
     pub(crate) async fn transact_within<T, F>(
         &self,
         what: &'static str,
@@ -124,9 +126,8 @@ impl Db {
         self.call(Call { what, effect, explicit: true, limit }, work).await
     }
 
-    /// Runs `work` outside any transaction, for as long as it takes up to `limit`, or until [`close`](Self::close): for
-    /// maintenance, such as `VACUUM`. It has to lift the session's `statement_timeout` itself, and its connection is closed
-    /// after it.
+    /// Runs maintenance, such as `VACUUM`, outside any transaction, until `limit` or [`close`](Self::close). `work`
+    /// must lift the session's `statement_timeout` itself. The connection is closed afterwards.
     pub(crate) async fn maintain<T, F>(&self, what: &'static str, limit: Duration, work: F) -> Result<T>
     where
         T: Send + 'static,
@@ -137,7 +138,8 @@ impl Db {
             let connections = db.0.connections.clone();
             let mut held = connections.take(true).await?;
             let work = async {
-                // So that the server stops when we do. Not every system that it runs on can look.
+                // Makes the server stop the statement when this connection ends. Not every operating system supports
+                // it.
                 let look =
                     "DO $$ BEGIN SET client_connection_check_interval = 500; EXCEPTION WHEN OTHERS THEN NULL; END $$";
                 held.connection().execute(look).await?;
@@ -146,7 +148,7 @@ impl Db {
             let failed = |e| failed(what, Effect::Write, e);
             tokio::select! {
                 done = timeout(limit, work) => {
-                    done.map_err(|_| lost(what, Effect::Write, "it took too long"))?.map_err(failed)
+                    done.map_err(|_| lost(what, Effect::Write, "it exceeded its time limit"))?.map_err(failed)
                 }
                 () = connections.closing() => Err(closed()),
             }
@@ -154,7 +156,7 @@ impl Db {
         owned(work, |_| async {}).await
     }
 
-    /// Waits for the calls under way, and closes the connections. Repeated, it does nothing more.
+    /// Waits for the calls under way and closes the connections. A second call does nothing.
     pub(crate) async fn close(&self) {
         self.0.connections.close().await;
     }
@@ -179,7 +181,8 @@ impl Db {
             let unasked = held.unasked;
             let e = match self.once(&call, &mut held, &work).await {
                 Ok(value) => {
-                    // The driver would keep room for the largest statement and answer of each connection.
+                    // Otherwise the driver keeps buffers of the size of the largest statement and answer for each
+                    // connection.
                     held.connection().shrink_buffers();
                     held.give_back();
                     return Ok(value);
@@ -197,7 +200,7 @@ impl Db {
                     if conflicts == CONFLICTS_MAX {
                         return Err(e.error);
                     }
-                    // With chance in it, so that those who met do not meet again.
+                    // Random, so that the calls that conflicted do not conflict again.
                     sleep(backoff.failed()).await;
                 }
                 Aftermath::Lost => {
@@ -238,20 +241,20 @@ impl Db {
             }
         });
         let done = done.await;
-        // What was lost before anything was sent has no effect.
+        // If the connection was lost before anything was sent, the call had no effect.
         let effect = if sent { call.effect } else { Effect::Read };
         match done {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(e)) => Err(Failed { aftermath: aftermath(&e), error: failed(call.what, effect, e), late: false }),
             Err(_) => {
-                let why = format!("there was none within {:?}", call.limit);
+                let why = format!("none arrived within {:?}", call.limit);
                 Err(Failed { aftermath: Aftermath::Lost, error: lost(call.what, effect, &why), late: true })
             }
         }
     }
 }
 
-/// What is called, and how.
+/// A call and its options.
 #[derive(Clone, Copy)]
 struct Call {
     what: &'static str,
@@ -263,6 +266,6 @@ struct Call {
 struct Failed {
     aftermath: Aftermath,
     error: Error,
-    /// Its time is used up.
+    /// The time limit has passed.
     late: bool,
 }

@@ -1,4 +1,4 @@
-//! The way to the server: connections, calls on them that end in time, statements, and what failures mean.
+//! The connection to the server: connections, calls with a time limit, statements, and the mapping of errors.
 
 pub(crate) mod db;
 pub(crate) mod failure;

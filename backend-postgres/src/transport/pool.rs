@@ -1,13 +1,13 @@
-//! Connections: a few of our own, or those of an application's pool.
+//! Connections: the backend's own, or those of an application's pool.
 //!
-//! 1. Whoever works on a connection holds a permit, and gives it back with it, whatever happens to the connection.
-//! 2. A connection goes back only when its last statement was answered. Else it is closed at once, without a word to a
-//!    server that may not be there: a dead socket keeps nobody waiting and no permit.
-//! 3. An idle one is asked whether it still works before something is sent on it that must not be lost; when it does not,
-//!    the other idle ones are not believed either.
+//! 1. A call that uses a connection holds a permit. It releases both together, whatever happens to the connection.
+//! 2. A connection is reused only after its last statement was answered. Otherwise it is closed at once, without a
+//!    message to the server, which may be gone. So a dead socket blocks no caller and holds no permit.
+//! 3. Before a call that must not be lost, an idle connection is checked. If it does not work, all other idle
+//!    connections are discarded, too.
 //!
-//! Our own are kept here rather than in a pool of the driver's: that one makes a round trip whenever a connection comes back,
-//! waits for its answer for ever, and with it keeps the permit.
+//! The backend keeps its own connections here and not in the driver's pool. That pool makes a round trip whenever a
+//! connection is returned, waits for its answer forever, and holds the permit during the wait.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,10 +27,10 @@ use crate::limits::NAME;
 use crate::transport::failure::connecting_failed;
 use crate::transport::session::session_settings;
 
-/// How long an idle connection is believed to work.
+/// Idle time up to which a connection is assumed to work.
 const BELIEVED: Duration = Duration::from_secs(1);
 
-/// How long one that is not needed is kept.
+/// Idle time after which an unused connection is closed.
 const KEPT: Duration = Duration::from_secs(90);
 
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(crate) struct Connections {
     place: String,
     connect_timeout: Duration,
     response_timeout: Duration,
-    /// Connections of our own that were lost and have no other in their place yet.
+    /// Number of lost connections that are not replaced yet.
     missing: AtomicU64,
 }
 
@@ -50,9 +50,9 @@ pub(crate) struct Connections {
 enum Kind {
     Own {
         server: Box<PgConnectOptions>,
-        /// What every new session is told first.
+        /// Settings that every new session starts with.
         settings: Option<String>,
-        /// The one that was used last is the last.
+        /// In the order of their last use.
         idle: Mutex<Vec<Idle>>,
     },
     Given(PgPool),
@@ -64,11 +64,11 @@ struct Idle {
     since: Instant,
 }
 
-/// A connection and the permit to work on it. Dropped, the connection is closed.
+/// A connection and its permit. Dropping it closes the connection.
 #[derive(Debug)]
 pub(crate) struct Held {
     connection: Option<Connected>,
-    /// It was made before this call, and not asked since whether it works.
+    /// The connection existed before this call and was not checked.
     pub(crate) unasked: bool,
     of: Arc<Connections>,
     _permit: OwnedSemaphorePermit,
@@ -101,26 +101,32 @@ impl Connections {
         }
     }
 
-    /// The server's host and port, for people.
+    /// The server's host and port, for messages.
     pub(crate) fn place(&self) -> &str {
         &self.place
     }
 
-    /// Whether connections are the application's, with its settings.
+    /// Whether the connections come from the application's pool, with its settings.
     pub(crate) fn given(&self) -> bool {
         matches!(self.kind, Kind::Given(_))
     }
 
-    /// Waits for a permit and takes or makes a connection. One that was idle is asked first if it `must_work`.
+    /// Waits for a permit, then takes an idle connection or opens a new one. With `must_work`, checks an idle
+    /// connection first.
     ///
     /// # Errors
-    /// [`Closed`](ErrorKind::Closed), or why there is none: nothing was sent.
+    /// [`Closed`](ErrorKind::Closed), or the error of connecting. Nothing was sent.
     pub(crate) async fn take(self: &Arc<Self>, must_work: bool) -> Result<Held> {
         let permit = timeout(self.response_timeout, self.permits.clone().acquire_owned()).await;
         let permit = match permit {
             Ok(Ok(permit)) if !*self.closed.borrow() => permit,
             Ok(_) => return Err(closed()),
-            Err(_) => return Err(unavailable(format!("all {} connections were busy", self.size))),
+            Err(_) => {
+                return Err(unavailable(format!(
+                    "all {} connections were busy until the response timeout: use a larger pool",
+                    self.size
+                )));
+            }
         };
         let mut held = Held { connection: None, unasked: false, of: self.clone(), _permit: permit };
         let connection = match &self.kind {
@@ -144,7 +150,7 @@ impl Connections {
         Ok(held)
     }
 
-    /// An idle connection that works, or is taken to, and whether it is only taken to.
+    /// An idle connection that works or is assumed to, and whether it is only assumed to.
     async fn wake(&self, idle: &Mutex<Vec<Idle>>, must_work: bool) -> Option<(PgConnection, bool)> {
         let Idle { mut connection, since } = idle.lock().pop()?;
         if since.elapsed() < BELIEVED || !must_work {
@@ -161,7 +167,7 @@ impl Connections {
         }
     }
 
-    /// Closes all that are idle: one that was did not work any more.
+    /// Closes all idle connections, because one of them did not work any more.
     pub(crate) fn forget_idle(&self) {
         if let Kind::Own { idle, .. } = &self.kind {
             let forgotten = std::mem::take(&mut *idle.lock());
@@ -174,17 +180,17 @@ impl Connections {
         match timeout(self.connect_timeout, connecting).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(e)) => Err(connecting_failed(&self.place, &e)),
-            Err(_) => Err(unavailable(format!("{} did not answer while connecting", self.place))),
+            Err(_) => Err(unavailable(format!("{} did not answer within the connect timeout", self.place))),
         }
     }
 
     /// Returns when `close` was called.
     pub(crate) async fn closing(&self) {
-        // It can't fail, because its sender is here.
+        // It can't fail, because `self` owns the sender.
         let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
-    /// Waits for what is under way, and closes what is ours. Repeated, it does nothing more.
+    /// Waits for the calls under way and closes the backend's own connections. A second call does nothing.
     pub(crate) async fn close(&self) {
         self.closed.send_replace(true);
         let all = timeout(self.response_timeout, self.permits.clone().acquire_many_owned(self.size)).await;
@@ -193,7 +199,7 @@ impl Connections {
         let Kind::Own { idle, .. } = &self.kind else { return };
         let idle = std::mem::take(&mut *idle.lock());
         let goodbyes = idle.into_iter().map(|idle| idle.connection.close());
-        // Whoever does not hear it finds the socket closed.
+        // A server that does not receive the goodbye finds the socket closed.
         let _ = timeout(Duration::from_secs(1), futures_util::future::join_all(goodbyes)).await;
     }
 }
@@ -206,14 +212,14 @@ impl Held {
         }
     }
 
-    /// Closes one that does not work any more.
+    /// Closes a connection that does not work any more.
     pub(crate) fn lost(self) {
         if let Some(Connected::Own(_)) = self.connection {
             self.of.missing.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Gives it back, after its last statement was answered.
+    /// Returns the connection, after its last statement was answered.
     pub(crate) fn give_back(mut self) {
         match self.connection.take() {
             Some(Connected::Own(connection)) => {
@@ -226,12 +232,12 @@ impl Held {
                 let old = idle.iter().take_while(|idle| now - idle.since > KEPT).count();
                 let old: Vec<_> = idle.drain(..old).collect();
                 idle.push(Idle { connection, since: now });
-                // Closing sockets is done outside the lock.
+                // Close sockets outside the lock.
                 drop(idle);
                 drop(old);
             }
             Some(Connected::Given(mut connection)) => {
-                // The driver asks it once more, and would wait for the answer for ever.
+                // The driver pings it once more, and would wait for the answer forever.
                 let (limit, back) = (self.of.response_timeout, connection.return_to_pool());
                 tokio::spawn(async move {
                     let _ = timeout(limit, back).await;
@@ -245,7 +251,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if let Some(Connected::Given(connection)) = self.connection.take() {
-            // Gives the pool's permit back and closes the socket, where dropping it in place would ask the server first.
+            // Releases the pool's permit and closes the socket. A plain drop would send a request to the server first.
             drop(connection.detach());
         }
     }

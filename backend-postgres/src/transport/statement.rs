@@ -1,4 +1,4 @@
-//! Statements: bound, and run on a connection of ours or inside the caller's transaction.
+//! Binds statements and runs them, on the backend's connections or inside the caller's transaction.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::transport::failure::{Effect, failed};
 pub(crate) type Query<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
 
 impl Db {
-    /// Runs one statement and answers its rows. Its arguments are bound anew for each try.
+    /// Runs one statement and returns its rows. Binds the arguments again for each try.
     pub(crate) async fn rows<B>(
         &self,
         what: &'static str,
@@ -36,7 +36,7 @@ impl Db {
     }
 }
 
-/// Runs a statement in the caller's transaction. It has no name there, because the session is not ours.
+/// Runs a statement in the caller's transaction. The statement is unnamed, because the session belongs to the caller.
 pub(crate) async fn inside(
     connection: &mut PgConnection,
     sql: &Arc<str>,
@@ -46,7 +46,7 @@ pub(crate) async fn inside(
     rows.map_err(|e| failed("in the caller's transaction", Effect::Read, e))
 }
 
-/// A statement with its arguments, which is about to be sent.
+/// A statement with its arguments, ready to send.
 pub(crate) fn query(
     sql: &Arc<str>,
     named: bool,
@@ -56,7 +56,7 @@ pub(crate) fn query(
     bind(sqlx::query(AssertSqlSafe(sql.clone())).persistent(named))
 }
 
-/// Says of a closure that it is work on any connection, which the compiler does not find out for itself.
+/// Tells the compiler that a closure works with a connection of any lifetime, which it does not infer.
 pub(crate) fn as_work<T, F>(work: F) -> F
 where
     F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>>,

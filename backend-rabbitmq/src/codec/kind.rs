@@ -1,42 +1,42 @@
-//! What a message is, and how its headers say it: a task, a dead letter, or a tombstone.
+//! The kind of a message and its headers: a task, a dead letter, or a tombstone.
 
 use delayline_core::DeadLetterCause;
 use lapin::types::{AMQPValue, FieldTable};
 
 use super::table::{long, number, string, text};
 
-/// What a message is.
+/// The kind of a message.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Kind {
     Task,
-    /// A task that runs no more.
+    /// A dead-lettered task.
     Dead {
         cause: DeadLetterCause,
         dead_lettered_ms: i64,
     },
-    /// Goes ahead of a task and changes it when it comes.
+    /// Travels ahead of a task and changes it when it arrives.
     Tombstone {
         target: u128,
         action: TombstoneAction,
     },
 }
 
-/// What becomes of the task.
+/// The change of the task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TombstoneAction {
     Cancel,
-    /// Visible at this millisecond instead.
+    /// Makes it visible at this millisecond.
     MoveTo(i64),
-    /// Visible this many milliseconds later, or sooner if negative.
+    /// Makes it visible this many milliseconds later, or sooner if negative.
     Shift(i64),
 }
 
-/// Not a message of ours, or not whole: what is wrong with it.
+/// Why a message is foreign or corrupt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Foreign(pub(crate) &'static str);
 
 impl Kind {
-    /// Writes it into the headers, by `put`.
+    /// Writes the kind into the headers, with `put`.
     pub(super) fn put(&self, mut put: impl FnMut(&str, AMQPValue)) {
         match self {
             Kind::Task => {}
@@ -55,7 +55,7 @@ impl Kind {
         }
     }
 
-    /// Reads it from the headers.
+    /// Reads the kind from the headers.
     pub(super) fn read(table: &FieldTable) -> Result<Self, Foreign> {
         if let Some(target) = string(table, "target") {
             let action = match (number(table, "to"), number(table, "by")) {
@@ -65,7 +65,7 @@ impl Kind {
                 (Some(_), Some(_)) => return Err(Foreign("it has both `to` and `by`")),
             };
             return Ok(Self::Tombstone {
-                target: from_hex(&target).ok_or(Foreign("its `target` is no number"))?,
+                target: from_hex(&target).ok_or(Foreign("its `target` is not a task number"))?,
                 action,
             });
         }

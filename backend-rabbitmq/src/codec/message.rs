@@ -1,25 +1,25 @@
-//! A task as a message: what is in its properties and headers, and back.
+//! Encodes a task as a message, in its properties and headers, and decodes it.
 //!
-//! Our headers hold all that a task is, so that a message is written anew at every step, without what brokers add to it
-//! (`x-death`).
+//! The headers hold everything about a task. So a message is written anew whenever it is published, without the headers
+//! that brokers add (`x-death`).
 //!
-//! | header | what it is |
+//! | header | contents |
 //! |---|---|
 //! | `delayline` | the format, 1 |
 //! | `id` | the task's id |
 //! | `due` | when it is visible, in milliseconds since 1970 |
-//! | `seq` | its sequence: microseconds since 1970 at acceptance, one more for each task of a batch; of a dead letter, at its burial |
-//! | `attempts` | attempts that are over; what the broker counts of failed deliveries comes on top |
+//! | `seq` | its sequence: microseconds since 1970 at acceptance, one more for each task of a batch; for a dead letter, at dead-lettering |
+//! | `attempts` | attempts that have ended; failed deliveries that the broker counted are added |
 //! | `max` | attempts it may have |
-//! | `fence` | the last fence that is known of |
+//! | `fence` | the last known fence |
 //! | `expires` | the last millisecond at which it may be delivered |
 //! | `failure` | why the last attempt failed |
 //! | `h` | the task's own headers |
-//! | `cause` `buried` | of a dead letter: which way it came there, and when; the reason is in `failure` |
-//! | `target` `to` `by` | of a tombstone: the number of the task that it is after, when that is to be due, or how much later |
+//! | `cause` `buried` | of a dead letter: cause and time of its dead-lettering; the reason is in `failure` |
+//! | `target` `to` `by` | of a tombstone: the number of its task, the task's new due time, or the shift |
 //! | `CC` | in the levels: the steps of its way ([`crate::way`]) |
 //!
-//! The property `message_id` is the task's number, 32 hexadecimal digits that no other task has, kept on all its ways.
+//! The property `message_id` is the task's number: 32 hexadecimal digits, unique, the same in all its messages.
 
 use bytes::Bytes;
 use delayline_core::{Attempts, DeadLetter, Headers, NewTask, Reason, TaskId, Timestamp};
@@ -29,24 +29,24 @@ use lapin::types::{AMQPValue, FieldTable};
 use super::kind::{Foreign, Kind, TombstoneAction, from_hex, to_hex};
 use super::table::{bits, long, number, string, text};
 
-/// The format of our headers.
+/// The format of the headers.
 const FORMAT: i64 = 1;
 
-/// The header by which a broker routes as it does by the routing key, and the one that it takes off then.
+/// The header by which a broker routes as by the routing key. `BCC` is the same, but the broker removes it.
 pub(crate) const CC: &str = "CC";
 const BCC: &str = "BCC";
 
-/// One message of ours.
+/// A message of this backend.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Message {
-    /// The number that no other task has; a tombstone has one of its own.
+    /// The task's unique number. A tombstone has its own number.
     pub(crate) number: u128,
     pub(crate) id: TaskId,
     /// When it is visible, in milliseconds since 1970.
     pub(crate) due_ms: i64,
-    /// Decides among what is visible at the same millisecond.
+    /// The order of tasks that are visible at the same millisecond.
     pub(crate) seq: u64,
-    /// Attempts that are over.
+    /// Attempts that have ended.
     pub(crate) attempts: u32,
     pub(crate) attempts_max: u32,
     pub(crate) fence: u64,
@@ -58,7 +58,7 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// A task that was accepted just now.
+    /// The message of a new task.
     pub(crate) fn new(task: NewTask, id: TaskId, number: u128, due_ms: i64, seq: u64, expires_ms: Option<i64>) -> Self {
         Self {
             number,
@@ -76,7 +76,7 @@ impl Message {
         }
     }
 
-    /// A message that means nothing but that it has come: a tombstone of itself.
+    /// A marker: a message without a meaning of its own, encoded as a tombstone of itself.
     pub(crate) fn marker(number: u128, id: TaskId) -> Self {
         Self {
             number,
@@ -94,17 +94,17 @@ impl Message {
         }
     }
 
-    /// Whether it is one of those.
+    /// Whether this is a marker.
     pub(crate) fn is_marker(&self) -> bool {
         matches!(self.kind, Kind::Tombstone { target, .. } if target == self.number)
     }
 
-    /// The properties to publish it with: persistent, and nothing but ours.
+    /// The properties to publish it with: persistent, with this backend's headers only.
     pub(crate) fn properties(&self) -> BasicProperties {
         self.properties_on(&[])
     }
 
-    /// Likewise, with further routing keys.
+    /// Like [`properties`](Self::properties), with further routing keys.
     pub(crate) fn properties_on(&self, keys: &[String]) -> BasicProperties {
         let mut table = FieldTable::default();
         let mut put = |name: &str, value: AMQPValue| {
@@ -137,20 +137,22 @@ impl Message {
         BasicProperties::default().with_delivery_mode(2).with_message_id(to_hex(self.number).into()).with_headers(table)
     }
 
-    /// Reads a message.
+    /// Decodes a message.
     pub(crate) fn read(properties: &BasicProperties, payload: Bytes) -> Result<Self, Foreign> {
         let table = properties.headers().as_ref().ok_or(Foreign("it has no headers"))?;
         match number(table, "delayline") {
             Some(FORMAT) => {}
-            Some(_) => return Err(Foreign("it is of a format that this version does not know")),
+            Some(_) => return Err(Foreign("its format is not supported by this version")),
             None => return Err(Foreign("it has no header `delayline`")),
         }
         let own_number = properties.message_id().as_ref().and_then(|n| from_hex(n.as_str()));
         let small = |name: &str| number(table, name).and_then(|n| u32::try_from(n).ok());
         let kind = Kind::read(table)?;
         Ok(Self {
-            number: own_number.ok_or(Foreign("its message id is not ours"))?,
-            id: string(table, "id").and_then(|id| TaskId::new(id).ok()).ok_or(Foreign("its `id` is none"))?,
+            number: own_number.ok_or(Foreign("its message id is not a task number"))?,
+            id: string(table, "id")
+                .and_then(|id| TaskId::new(id).ok())
+                .ok_or(Foreign("its `id` is missing or invalid"))?,
             due_ms: number(table, "due").ok_or(Foreign("it has no `due`"))?,
             seq: number(table, "seq").ok_or(Foreign("it has no `seq`"))?.cast_unsigned(),
             attempts: small("attempts").ok_or(Foreign("its `attempts` are none"))?,
@@ -167,7 +169,7 @@ impl Message {
         })
     }
 
-    /// As a dead letter is shown.
+    /// The dead letter as the trait returns it.
     pub(crate) fn into_letter(self) -> Option<DeadLetter> {
         let Kind::Dead { cause, dead_lettered_ms } = self.kind else { return None };
         let reason = Reason::new(self.failure.unwrap_or_default());
@@ -179,14 +181,14 @@ impl Message {
         Some(letter)
     }
 
-    /// How many bytes it takes, about.
+    /// Approximate size in bytes.
     pub(crate) fn byte_len(&self) -> usize {
         self.payload.len() + self.headers.byte_len() + self.failure.as_ref().map_or(0, String::len) + 256
     }
 }
 
-/// The properties of a message that is not ours, to keep it with: those by which a broker would route it elsewhere as well are
-/// left out.
+/// The properties with which a foreign message is quarantined: without those by which a broker would route it
+/// elsewhere, too.
 pub(crate) fn kept(properties: &BasicProperties) -> BasicProperties {
     let mut table = FieldTable::default();
     for (name, value) in properties.headers().iter().flatten().filter(|(name, _)| ![CC, BCC].contains(&name.as_str())) {
@@ -195,13 +197,13 @@ pub(crate) fn kept(properties: &BasicProperties) -> BasicProperties {
     properties.clone().with_headers(table).with_delivery_mode(2)
 }
 
-/// How often the broker says that deliveries of this message from its queue have failed.
+/// Number of failed deliveries of this message from its queue, as the broker reports it.
 pub(crate) fn delivery_count(properties: &BasicProperties) -> u32 {
     let count = properties.headers().as_ref().and_then(|table| number(table, "x-delivery-count"));
     count.and_then(|count| u32::try_from(count).ok()).unwrap_or(0)
 }
 
-/// Why a queue has let go of this message, as the broker says: the latest that did.
+/// Why the last queue dead-lettered this message, as the broker reports it.
 pub(crate) fn death_reason(properties: &BasicProperties) -> Option<String> {
     let AMQPValue::FieldArray(deaths) = properties.headers().as_ref()?.inner().get("x-death")? else { return None };
     let AMQPValue::FieldTable(latest) = deaths.as_slice().first()? else { return None };
@@ -211,10 +213,11 @@ pub(crate) fn death_reason(properties: &BasicProperties) -> Option<String> {
 fn own_headers(table: &FieldTable) -> Result<Headers, Foreign> {
     let mut headers = Headers::new();
     let Some(value) = table.inner().get("h") else { return Ok(headers) };
-    let AMQPValue::FieldTable(own) = value else { return Err(Foreign("its `h` is no table")) };
+    let AMQPValue::FieldTable(own) = value else { return Err(Foreign("its `h` is not a table")) };
     for (name, value) in own {
-        let AMQPValue::LongString(value) = value else { return Err(Foreign("a header of the task is no text")) };
-        let value = String::from_utf8(value.as_bytes().to_vec()).map_err(|_| Foreign("a header is not UTF-8"))?;
+        let AMQPValue::LongString(value) = value else { return Err(Foreign("a header of the task is not text")) };
+        let value =
+            String::from_utf8(value.as_bytes().to_vec()).map_err(|_| Foreign("a header of the task is not UTF-8"))?;
         headers.insert(name.as_str(), value).map_err(|_| Foreign("a header of the task is over a limit"))?;
     }
     Ok(headers)

@@ -1,4 +1,4 @@
-//! What is ours in a message of the broker, and back: tasks, dead letters, tombstones, receipts.
+//! Encoding of messages: tasks, dead letters, tombstones, receipts.
 
 pub(crate) mod kind;
 pub(crate) mod message;

@@ -1,8 +1,8 @@
-//! Receipts: the caller presents one to change a task.
+//! Receipts: a caller needs one to change a task.
 
 use delayline_core::Receipt;
 
-/// The note by which a task is changed: when it is due and its number.
+/// The receipt of a task: its due time and its number.
 pub(crate) fn receipt(due_ms: i64, number: u128) -> Receipt {
     let mut bytes = [0; 24];
     bytes[..8].copy_from_slice(&due_ms.to_be_bytes());
@@ -10,7 +10,7 @@ pub(crate) fn receipt(due_ms: i64, number: u128) -> Receipt {
     Receipt::from_bytes(&bytes)
 }
 
-/// What a receipt says, if it is ours.
+/// Decodes a receipt; `None` if this backend did not write it.
 pub(crate) fn read_receipt(receipt: &Receipt) -> Option<(i64, u128)> {
     let bytes: [u8; 24] = receipt.to_vec().try_into().ok()?;
     let (due, number) = bytes.split_at(8);

@@ -1,4 +1,4 @@
-//! Values of AMQP's tables: headers of messages and arguments of queues.
+//! Values in AMQP tables: headers of messages and arguments of queues.
 
 use lapin::types::{AMQPValue, FieldTable};
 
@@ -10,7 +10,7 @@ pub(crate) fn long(number: i64) -> AMQPValue {
     AMQPValue::LongLongInt(number)
 }
 
-/// A number of 64 bits without a sign, in the type that has one: all brokers know that.
+/// An unsigned number of 64 bits, stored in the signed type, which all brokers support.
 pub(crate) fn bits(number: u64) -> AMQPValue {
     long(number.cast_signed())
 }
@@ -36,7 +36,7 @@ pub(crate) fn number(table: &FieldTable, name: &str) -> Option<i64> {
     }
 }
 
-/// The arguments of a classic queue: a virtual host may have another default, which can't be exclusive.
+/// The arguments of a classic queue. A virtual host may have another default type, which can't be exclusive.
 pub(crate) fn classic() -> FieldTable {
     let mut table = FieldTable::default();
     table.insert("x-queue-type".into(), text("classic"));

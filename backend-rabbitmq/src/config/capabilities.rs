@@ -1,4 +1,4 @@
-//! What this backend can and can't do.
+//! The capabilities of a RabbitMQ backend with a given configuration.
 
 use std::time::Duration;
 
@@ -7,11 +7,12 @@ use delayline_core::{Capabilities, Durability, LeaseHold, Order, Support};
 use super::settings::RabbitConfig;
 use crate::limits::NAME;
 
-/// How far apart tasks are in time that are delivered in order while the broker and those who consume work: beyond a commit,
-/// and beyond what was sent to a consumer that did not claim it and came back.
+/// Tasks that are due further apart than this are delivered in order, while the broker and its consumers work normally.
+/// It covers the time of a commit, and of a task's way back from a consumer that did not claim it.
 const TOLERANCE: Duration = Duration::from_secs(1);
 
-/// Ten years. What the levels can't hold at one go passes its gate and goes round again.
+/// Ten years. A task with a delay too long for the levels arrives at its gate early, and passes through the levels
+/// again.
 const DELAY_MAX: Duration = Duration::from_secs(3_652 * 86_400);
 
 pub(crate) fn of(config: &RabbitConfig) -> Capabilities {

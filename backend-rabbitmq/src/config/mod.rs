@@ -1,4 +1,4 @@
-//! How a RabbitMQ backend is set up, and what it can do then.
+//! The configuration of a RabbitMQ backend, and its capabilities.
 
 mod capabilities;
 mod settings;

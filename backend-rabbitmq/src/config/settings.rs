@@ -1,4 +1,4 @@
-//! How a RabbitMQ backend is set up.
+//! The configuration of a RabbitMQ backend.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use lapin::uri::{AMQPQueryString, AMQPScheme, AMQPUri};
 use crate::limits::{LEVELS_MAX, PARALLEL_MAX};
 use crate::names;
 
-/// Server, virtual host, namespace, time-outs and limits of a RabbitMQ backend.
+/// Configuration of a RabbitMQ backend: server, virtual host, namespace, timeouts and limits.
 ///
-/// Neither its `Debug` nor any error shows a password.
+/// Its `Debug` output and its errors never show a password.
 #[derive(Clone)]
 pub struct RabbitConfig {
     pub(crate) uri: AMQPUri,
@@ -34,10 +34,11 @@ pub struct RabbitConfig {
     pub(crate) publish_channels: u16,
 }
 
-/// The most channels that publish: brokers let a connection have 2,047 unless they are told otherwise, and gates have theirs.
+/// Maximum number of publishing channels. By default, brokers allow 2,047 channels on a connection, and gates need
+/// some, too.
 const PUBLISH_CHANNELS_MAX: u16 = 64;
 
-/// Brokers of 4.x refuse messages over 16 MiB unless they are told otherwise.
+/// By default, RabbitMQ 4.x refuses messages over 16 MiB.
 const PAYLOAD_BYTES_MAX: usize = 15 << 20;
 
 impl RabbitConfig {
@@ -63,88 +64,102 @@ impl RabbitConfig {
         }
     }
 
-    /// What every queue and exchange of ours begins with. Default: `delayline`. Clients with different namespaces share no
-    /// data.
+    /// Namespace: the prefix of every queue and exchange. Default: `delayline`. 1 to 64 letters, digits and `-_`.
     ///
-    /// 1 to 64 letters, digits and `-_`; behind that may stand a dot and the name of a namespace within it, 1 to 32
-    /// letters, digits and `-`, 96 bytes in all. A permission for `^NAME\\..*` covers those too. What the backend itself
-    /// puts behind the dot, such as `q` or `level`, is invalid there.
+    /// Clients with different namespaces share no data.
+    ///
+    /// A namespace within a namespace has a name such as `delayline.exams`: after the dot, 1 to 32 letters, digits and
+    /// `-`; at most 96 bytes in all. A permission for `^NAME\\..*` covers these namespaces, too. The words that the
+    /// backend itself uses after the dot, such as `q` or `level`, are reserved.
     #[must_use]
     pub fn namespace(mut self, name: impl Into<String>) -> Self {
         self.namespace = name.into();
         self
     }
 
-    /// How many levels hold what is not due soon, 1 to 21; 21 unless set, which reaches 49.7 days at one go. Each one less
-    /// halves that, and saves the queues of that level: what is due later comes out early, and goes round again if there is
-    /// a subscription on its queue then, or once there is one. All that use a namespace must say the same.
+    /// Number of levels, which hold the tasks that are not due soon. Default: 21. Range: 1 to 21.
+    ///
+    /// With 21 levels, a task passes through the levels once for delays up to 49.7 days. Each level less halves this,
+    /// and saves the queues of the level. A task with a longer delay leaves the levels early, and passes through them
+    /// again as soon as its queue has a subscription. All clients of a namespace must use the same number.
     #[must_use]
     pub fn levels(mut self, levels: u32) -> Self {
         self.levels = levels;
         self
     }
 
-    /// How many queues each level is spread over, 1 to 16; 2 unless set. All that use a namespace must say the same.
+    /// Number of parallel queues in each level. Default: 2. Range: 1 to 16.
+    ///
+    /// All clients of a namespace must use the same number.
     #[must_use]
     pub fn parallel(mut self, queues: u16) -> Self {
         self.parallel = queues;
         self
     }
 
-    /// How long before it is due a task leaves the levels at the latest, 2 s unless set: it covers what the way takes.
+    /// Minimum time before its due time at which a task leaves the levels. Default: 2 s. Range: 50 ms to 60 s.
+    ///
+    /// It covers the time that the way through the broker takes.
     #[must_use]
     pub fn margin(mut self, time: Duration) -> Self {
         self.margin = time;
         self
     }
 
-    /// How many tasks of a queue that are due soon one process holds at the most, 60,000 unless set.
+    /// Maximum number of tasks that are due soon and that a process holds for a queue. Default: 60,000. Range: 1 to
+    /// 65,535.
     #[must_use]
     pub fn hold_max(mut self, tasks: u16) -> Self {
         self.hold_max = tasks;
         self
     }
 
-    /// How many bytes of tasks that are due soon one process holds of a queue before it takes in no more, 128 MiB unless set.
+    /// Size, in bytes, of the tasks that are due soon and that a process holds for a queue. Default: 128 MiB.
+    ///
+    /// Beyond it, the process holds further tasks without their payloads, and fetches them again when they are due.
     #[must_use]
     pub fn hold_bytes_max(mut self, bytes: usize) -> Self {
         self.hold_bytes_max = bytes;
         self
     }
 
-    /// The longest lease, 25 minutes unless set. It must end well before the broker's `consumer_timeout`, which is 30
-    /// minutes unless an operator changed it: a broker closes the channel on which a message stays unacknowledged for longer.
+    /// Maximum duration of a lease. Default: 25 minutes. Range: 1 s to 1 day.
+    ///
+    /// It must be well below the broker's `consumer_timeout`, by default 30 minutes: the broker closes a channel on
+    /// which a message stays unacknowledged for longer.
     #[must_use]
     pub fn lease_max(mut self, time: Duration) -> Self {
         self.lease_max = time;
         self
     }
 
-    /// How often client and broker show each other that they are there, in whole seconds, 1 to 60; 5 s unless set. One that
-    /// was silent for twice as long is given up.
+    /// Interval of AMQP heartbeats, in whole seconds. Default: 5 s. Range: 1 s to 60 s.
+    ///
+    /// Client and broker close a connection on which nothing arrives for twice this time.
     #[must_use]
     pub fn heartbeat(mut self, time: Duration) -> Self {
         self.heartbeat = time;
         self
     }
 
-    /// How long connecting may take, 5 s unless set.
+    /// Timeout for connecting to the server. Default: 5 s. Range: 1 ms to 1 day.
     #[must_use]
     pub fn connect_timeout(mut self, time: Duration) -> Self {
         self.connect_timeout = time;
         self
     }
 
-    /// How long an answer may take, 10 s unless set. Beyond it the call answers
-    /// [`Ambiguous`](delayline_core::ErrorKind::Ambiguous), or [`Unavailable`](delayline_core::ErrorKind::Unavailable)
-    /// where it took no effect.
+    /// Timeout for an answer of the server. Default: 10 s. Range: 1 ms to 1 day.
+    ///
+    /// After it, the call returns [`Ambiguous`](delayline_core::ErrorKind::Ambiguous), or
+    /// [`Unavailable`](delayline_core::ErrorKind::Unavailable) if it had no effect.
     #[must_use]
     pub fn response_timeout(mut self, time: Duration) -> Self {
         self.response_timeout = time;
         self
     }
 
-    /// The user name and password, in the place of the URL's.
+    /// User name and password; they replace those of the URL.
     #[must_use]
     pub fn credentials(mut self, user: &str, password: &str) -> Self {
         user.clone_into(&mut self.uri.authority.userinfo.username);
@@ -152,85 +167,97 @@ impl RabbitConfig {
         self
     }
 
-    /// The virtual host, in the place of the URL's.
+    /// Virtual host; it replaces that of the URL. 1 to 255 bytes.
     #[must_use]
     pub fn virtual_host(mut self, name: &str) -> Self {
         name.clone_into(&mut self.uri.vhost);
         self
     }
 
-    /// The certificates (PEM) of those whose signature on the server's certificate counts, beside the system's. Needs an
-    /// `amqps://` URL.
+    /// Root certificates (PEM) to verify the server's certificate with, in addition to the system's root certificates.
+    /// Requires an `amqps://` URL.
     #[must_use]
     pub fn tls_roots(mut self, pem: impl Into<String>) -> Self {
         self.tls.cert_chain = Some(pem.into());
         self
     }
 
-    /// Our own certificate and its key (PEM, PKCS #8), for servers that ask for one. Needs an `amqps://` URL.
+    /// Client certificate and its private key (PEM, PKCS #8), for servers that request one. Requires an `amqps://` URL.
     #[must_use]
     pub fn tls_client(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
         self.tls.identity = Some(OwnedIdentity::PKCS8 { pem: certificate.into(), key: key.into() });
         self
     }
 
-    /// The most dead letters in a queue, 100,000 unless set; beyond it the broker drops the oldest. All that use a queue
-    /// must say the same.
+    /// Maximum number of dead letters in each queue. Default: 100,000. At least 1.
+    ///
+    /// Beyond it, the broker drops the oldest. All clients of a queue must use the same number.
     #[must_use]
     pub fn dead_letters_max(mut self, letters: u32) -> Self {
         self.dead_letters_max = letters;
         self
     }
 
-    /// The largest payload in bytes, 1 MiB unless set, and at most 15 MiB.
+    /// Maximum size of a payload, in bytes. Default: 1 MiB. At most 15 MiB.
     #[must_use]
     pub fn payload_bytes_max(mut self, bytes: usize) -> Self {
         self.payload_bytes_max = bytes;
         self
     }
 
-    /// How long a consumer sleeps without asking when nothing arrives, and how often a process that consumes looks whether
-    /// one of the exchanges is there, 30 s unless set.
+    /// Maximum time that a consumer waits between two claims when nothing is due and nothing arrives. Default: 30 s.
+    /// Range: 1 ms to 1 day.
+    ///
+    /// In the same interval, a process that consumes checks whether one of the exchanges still exists.
     #[must_use]
     pub fn fallback_poll_interval(mut self, time: Duration) -> Self {
         self.fallback_poll_interval = time;
         self
     }
 
-    /// How many batches a process publishes at once, each on a channel, 1 to 64; 8 unless set. More wait for their turn. The
-    /// channels are opened when they are needed, and stay. What falls due is published beside them.
+    /// Maximum number of batches that a process publishes at the same time, each on its own channel. Default: 8. Range:
+    /// 1 to 64.
+    ///
+    /// Further batches wait. The channels are opened on demand and stay open. Gates publish due tasks on other
+    /// channels.
     #[must_use]
     pub fn publish_channels(mut self, channels: u16) -> Self {
         self.publish_channels = channels;
         self
     }
 
-    /// Checks what a method may have set to something impossible.
+    /// Checks the values that the methods set without a check.
     ///
     /// # Errors
     /// [`Config`](delayline_core::ErrorKind::Config).
     pub(crate) fn check(&self) -> Result<()> {
         names::check(&self.namespace)?;
         if !(1..=LEVELS_MAX).contains(&self.levels) {
-            return Err(bad(format!("there are 1 to {LEVELS_MAX} levels")));
+            return Err(bad(format!("levels must be 1 to {LEVELS_MAX}, is {}", self.levels)));
         }
         if !(1..=PARALLEL_MAX).contains(&self.parallel) {
-            return Err(bad(format!("a level has 1 to {PARALLEL_MAX} parallel queues")));
+            return Err(bad(format!("parallel must be 1 to {PARALLEL_MAX}, is {}", self.parallel)));
         }
         if self.hold_max == 0 {
-            return Err(bad("hold_max is 1 to 65535"));
+            return Err(bad("hold_max must be at least 1, is 0"));
         }
         if !(1..=PUBLISH_CHANNELS_MAX).contains(&self.publish_channels) {
-            return Err(bad(format!("1 to {PUBLISH_CHANNELS_MAX} channels publish")));
+            return Err(bad(format!(
+                "publish_channels must be 1 to {PUBLISH_CHANNELS_MAX}, is {}",
+                self.publish_channels
+            )));
         }
         if self.dead_letters_max == 0 {
-            return Err(bad("dead_letters_max is at least 1"));
+            return Err(bad("dead_letters_max must be at least 1, is 0"));
         }
         if self.payload_bytes_max > PAYLOAD_BYTES_MAX {
-            return Err(bad(format!("payload_bytes_max is at most {PAYLOAD_BYTES_MAX}")));
+            return Err(bad(format!(
+                "payload_bytes_max must be at most {PAYLOAD_BYTES_MAX}, is {}",
+                self.payload_bytes_max
+            )));
         }
         if self.uri.vhost.is_empty() || self.uri.vhost.len() > 255 {
-            return Err(bad("a virtual host's name has 1 to 255 bytes"));
+            return Err(bad(format!("the virtual host must have 1 to 255 bytes, has {}", self.uri.vhost.len())));
         }
         check_times(&[
             ("lease_max", self.lease_max, 1_000),
@@ -242,31 +269,32 @@ impl RabbitConfig {
             [("margin", self.margin, 50, 60), ("heartbeat", self.heartbeat, 1_000, 60)]
         {
             if time < Duration::from_millis(least_ms) || time > Duration::from_secs(most_s) {
-                return Err(bad(format!("{name} is {least_ms}ms to {most_s}s")));
+                return Err(bad(format!("{name} must be {least_ms}ms to {most_s}s, is {time:?}")));
             }
         }
         let over_tls = self.uri.scheme == AMQPScheme::AMQPS;
         if (self.tls.identity.is_some() || self.tls.cert_chain.is_some()) && !over_tls {
-            return Err(bad("certificates need an `amqps://` URL"));
+            return Err(bad("certificates require an `amqps://` URL"));
         }
         if self.tls.cert_chain.as_ref().is_some_and(|pem| !pem.contains("-----BEGIN CERTIFICATE-----")) {
-            return Err(bad("`tls_roots` holds no certificate (PEM)"));
+            return Err(bad("`tls_roots` contains no certificate: pass at least one in PEM format"));
         }
         Ok(())
     }
 
-    /// How long a message may be held in all: a broker closes the channel when its `consumer_timeout` is over.
+    /// Maximum total time for which a message is held unacknowledged. It must be below the broker's `consumer_timeout`,
+    /// after which the broker closes the channel.
     pub(crate) fn hold_time_max(&self) -> Duration {
         self.lease_max + self.lease_max / 8
     }
 
-    /// The namespace, virtual host and server that this is for, as a message says it.
+    /// Describes the namespace, virtual host and server, for messages.
     #[must_use]
     pub fn place(&self) -> String {
         format!("namespace `{}` in virtual host `{}` at {}", self.namespace, self.vhost(), self.server())
     }
 
-    /// The server's host and port, for people.
+    /// The server's host and port, for messages.
     pub(crate) fn server(&self) -> String {
         let mut host = self.uri.authority.host.clone();
         if host.contains(':') && !host.starts_with('[') {
@@ -275,7 +303,7 @@ impl RabbitConfig {
         format!("{host}:{}", self.uri.authority.port)
     }
 
-    /// The user's name, for messages about its permissions.
+    /// The user name, for messages about permissions.
     pub(crate) fn user(&self) -> &str {
         &self.uri.authority.userinfo.username
     }
@@ -284,7 +312,7 @@ impl RabbitConfig {
         &self.uri.vhost
     }
 
-    /// The address with what the driver is to negotiate.
+    /// The address, with the values that the driver negotiates.
     pub(crate) fn driver_uri(&self, frame_bytes_max: u32) -> AMQPUri {
         let mut uri = self.uri.clone();
         uri.query = AMQPQueryString {

@@ -1,4 +1,4 @@
-//! How a RabbitMQ backend is set up by a URL.
+//! Configuration of a RabbitMQ backend by URL.
 
 use delayline_backend_kit::options::bad;
 use delayline_backend_kit::{UrlForm, UrlOption};
@@ -7,7 +7,7 @@ use lapin::uri::AMQPUri;
 
 use super::settings::RabbitConfig;
 
-/// What its URLs look like.
+/// The form of AMQP URLs.
 const FORM: UrlForm = UrlForm {
     what: "an AMQP URL",
     schemes: &["amqp", "amqps"],
@@ -28,24 +28,28 @@ const FORM: UrlForm = UrlForm {
         "publish_channels",
     ],
     options_with_at: &[],
-    // What it was called before 0.1.
+    // Its name before 0.1.
     aliases: &[("name_space", "namespace")],
 };
 
-/// What is told of a place that can't be read: what the driver says of it might hold a part of it.
+/// The error for an address that can't be parsed. It does not quote the driver, whose error may hold a part of the
+/// address.
 const PLACE: &str =
-    "an AMQP URL is `amqp://[user:password@]host[:port][/virtual-host]?option=value&...`, or `amqps://`";
+    "invalid AMQP URL: use `amqp://[user:password@]host[:port][/virtual-host]?option=value&...`, or `amqps://`";
 
 impl RabbitConfig {
-    /// Reads a URL: `amqp://[user:password@]host[:port][/virtual-host]`, or `amqps://` for TLS, with options such as
-    /// `?namespace=exams&response_timeout=5s`. In a user name, password or virtual host, what has a meaning in a URL is
-    /// written as `%2f` and so on; without a virtual host, or with an empty one, it is `/`.
+    /// Parses a URL: `amqp://[user:password@]host[:port][/virtual-host]`, or `amqps://` for TLS, with options such as
+    /// `?namespace=exams&response_timeout=5s`. Percent-encode reserved characters in the user name, password and
+    /// virtual host: `%2f` for `/`. Without a virtual host, or with an empty one, it is `/`.
     ///
-    /// The options are named as the methods here. Times are written as `500ms`, `5s` or `1m`, the others as whole numbers.
-    /// In a value, `%3A` and so on are read.
+    /// The options are `namespace`, `levels`, `parallel`, `margin`, `hold_max`, `hold_bytes_max`, `lease_max`,
+    /// `heartbeat`, `connect_timeout`, `response_timeout`, `dead_letters_max`, `payload_bytes_max`,
+    /// `fallback_poll_interval` and `publish_channels`. Each one is documented at the method of the same name.
+    /// Durations are written as `500ms`, `5s` or `1m`, counts and sizes as whole numbers. Values may be
+    /// percent-encoded.
     ///
     /// # Errors
-    /// [`Config`](delayline_core::ErrorKind::Config) for anything else.
+    /// [`Config`](delayline_core::ErrorKind::Config) for a malformed URL, an unknown option or a value out of range.
     pub fn from_url(url: &str) -> Result<Self> {
         let (place, options) = FORM.split(url)?;
         let (scheme, rest) = place.split_once("://").ok_or_else(|| bad(PLACE))?;
@@ -133,19 +137,19 @@ mod tests {
             ("amqp://:5672", "amqp://[user"),
             ("amqp://host:port", "amqp://[user"),
             ("amqp://host?shards=1", "no option `shards`"),
-            ("amqp://host?parallel=17", "1 to 16 parallel"),
+            ("amqp://host?parallel=17", "parallel must be 1 to 16"),
             ("amqp://host?parallel=", "whole number"),
-            ("amqp://host?publish_channels=0", "1 to 64 channels"),
-            ("amqp://host?levels=25", "1 to 21 levels"),
-            ("amqp://host?hold_max=0", "hold_max is 1"),
+            ("amqp://host?publish_channels=0", "publish_channels must be 1 to 64"),
+            ("amqp://host?levels=25", "levels must be 1 to 21"),
+            ("amqp://host?hold_max=0", "hold_max must be at least 1"),
             ("amqp://host?fallback_poll_interval=soon", "such as `500ms`"),
             ("amqp://host?fallback_poll_interval=2days", "fallback_poll_interval must be 1ms to a day"),
             ("amqp://host?hold_max=65536", "a smaller number"),
-            ("amqp://host?heartbeat=2m", "heartbeat is 1000ms to 60s"),
-            ("amqp://host?namespace=a.b.c", "behind the dot"),
-            ("amqp://host?namespace=a.", "behind the dot"),
+            ("amqp://host?heartbeat=2m", "heartbeat must be 1000ms to 60s"),
+            ("amqp://host?namespace=a.b.c", "after the dot"),
+            ("amqp://host?namespace=a.", "after the dot"),
             ("amqp://host?namespace=.b", "letters, digits"),
-            ("amqp://host?namespace=a.q", "can't be `q`"),
+            ("amqp://host?namespace=a.q", "`q` is reserved"),
             ("amqp://host?namespace=", "letters, digits"),
             ("amqp://me:a#b@host", "no `#`"),
             ("amqp://me:a?b@host", "%3F"),

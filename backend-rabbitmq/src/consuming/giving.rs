@@ -1,4 +1,4 @@
-//! Giving messages back, dead-lettering them, and acknowledging what has been replaced.
+//! Returns and dead-letters messages, and acknowledges those that were replaced.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use crate::transport::asking::answered;
 use crate::transport::driver;
 use crate::transport::publisher::NotPublished;
 
-/// Publishes messages to where they belong by their due times and acknowledges what they replace. What can't be published is
-/// left to the broker: it comes again when the channel ends.
+/// Publishes messages to the ready queue again, in order of their due times, and acknowledges the originals. A message
+/// that can't be published stays unacknowledged: the broker delivers it again when the channel ends.
 pub(crate) async fn give_back(store: &Arc<Store>, line: &Line, mut held: Vec<Held>) {
     held.sort_unstable_by_key(|held| (held.message.due_ms, held.message.seq));
     let ready = store.names.ready(&line.queue);
@@ -28,14 +28,15 @@ pub(crate) async fn give_back(store: &Arc<Store>, line: &Line, mut held: Vec<Hel
         match answer {
             Ok(()) => done.push(held),
             Err(e) => {
-                tracing::warn!(queue = %line.queue, error = %e.into_error("giving a task back"), "left to the broker")
+                let e = e.into_error("returning a task");
+                tracing::warn!(queue = %line.queue, error = %e, "the broker keeps the task and delivers it again");
             }
         }
     }
     acknowledge(store, line, &done).await;
 }
 
-/// Moves tasks to the dead letters, and answers how many arrived there.
+/// Moves tasks to the dead letters, and returns how many arrived there.
 pub(crate) async fn dead_letter(store: &Arc<Store>, line: &Line, doomed: Vec<(Held, DeadLetterCause)>) -> u64 {
     let dead = store.names.dead(&line.queue);
     let outgoing = doomed.iter().map(|(held, cause)| {
@@ -49,7 +50,8 @@ pub(crate) async fn dead_letter(store: &Arc<Store>, line: &Line, doomed: Vec<(He
         match answer {
             Ok(()) => done.push(held),
             Err(e) => {
-                tracing::warn!(queue = %line.queue, error = %e.into_error("dead-lettering a task"), "left to the broker")
+                let e = e.into_error("dead-lettering a task");
+                tracing::warn!(queue = %line.queue, error = %e, "the broker keeps the task and delivers it again");
             }
         }
     }
@@ -58,7 +60,7 @@ pub(crate) async fn dead_letter(store: &Arc<Store>, line: &Line, doomed: Vec<(He
     done.len() as u64
 }
 
-/// A task as a dead letter. Its sequence is the place in the list of dead letters.
+/// The dead letter of a task. Its sequence is its position in the list of dead letters.
 pub(crate) fn as_dead(
     store: &Store,
     message: &Message,
@@ -75,25 +77,26 @@ pub(crate) fn as_dead(
     }
 }
 
-/// Tells the broker that messages are done with. If that gets lost, the channel is lost too, and they come again.
+/// Acknowledges messages. If an acknowledgement is lost, the channel is lost, too, and the broker delivers the messages
+/// again.
 async fn acknowledge(store: &Store, line: &Line, held: &[&Held]) {
     let _turn = line.acknowledges.read().await;
     send(store, line, held).await;
 }
 
-/// Sends acknowledgements, and answers which were sent.
+/// Sends acknowledgements, and returns which were sent.
 async fn send(store: &Store, line: &Line, held: &[&Held]) -> Vec<bool> {
     held.iter().for_each(|held| line.acknowledging(held.consumer()));
     let sending = driver::send_all(held.iter().map(|held| held.acknowledge()));
     match timeout(store.config.response_timeout, sending).await {
         Ok(sent) => sent.iter().map(Result::is_ok).collect(),
-        // Any of them may have been.
+        // Each of them may have been sent.
         Err(_) => vec![true; held.len()],
     }
 }
 
-/// Acknowledges messages and makes sure that the broker knows: an answer to a request that follows on the same channel
-/// shows that what went before has been processed.
+/// Acknowledges messages and waits until the broker has processed the acknowledgements: until it answers a later
+/// request on the same channel.
 pub(crate) async fn acknowledge_for_certain(
     store: &Store,
     line: &Line,
@@ -108,7 +111,7 @@ pub(crate) async fn acknowledge_for_certain(
     if channels.is_empty() {
         return unclear(Error::new(ErrorKind::Ambiguous, format!("{doing}: the channel was lost")));
     }
-    // Nothing is published on these channels: it is sent for its answer.
+    // Nothing is published on these channels; the request is sent for its answer.
     let asked = try_join_all(channels.iter().map(|channel| channel.confirm_select(ConfirmSelectOptions::default())));
     match answered(&store.config, doing, true, asked).await {
         Ok(_) => sent.iter().map(|sent| if *sent { Ok(()) } else { Err(None) }).collect(),
@@ -116,7 +119,7 @@ pub(crate) async fn acknowledge_for_certain(
     }
 }
 
-/// The error of a disposition that could not be published.
+/// The error of a disposition whose message could not be published.
 pub(crate) fn unpublished(e: NotPublished) -> Error {
     e.into_error("settling")
 }

@@ -1,4 +1,4 @@
-//! The lines of a backend, one for each queue that is consumed here or has a lease here.
+//! The lines of a backend: one for each queue that this process consumes or has a lease of.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::strays;
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
     running: Mutex<HashMap<QueueName, Running>>,
-    /// What looks after strays, for as long as one of them has a gate.
+    /// The task that handles strays, as long as one of the lines has a gate.
     pub(crate) strays: strays::Place,
 }
 
@@ -22,12 +22,13 @@ pub(crate) struct Lines {
 type Running = (Arc<Line>, JoinHandle<()>);
 
 impl Lines {
-    /// A queue's line, if there is one.
+    /// The line of a queue, if it exists.
     pub(crate) fn get(&self, queue: &QueueName) -> Option<Arc<Line>> {
         self.running.lock().get(queue).map(|(line, _)| line.clone())
     }
 
-    /// Enters a queue's line, which begins with its first subscription: `start` starts its pump.
+    /// Registers a subscription with its queue's line. The first subscription creates the line, and `start` starts its
+    /// pump.
     pub(crate) fn enter(
         &self,
         queue: &QueueName,
@@ -42,10 +43,10 @@ impl Lines {
         (line.clone(), number, notifications)
     }
 
-    /// Ends a line that nobody needs any more; `false` if somebody does again.
+    /// Ends a line that is not needed any more; `false` if it is needed again.
     pub(crate) fn end(&self, line: &Arc<Line>) -> bool {
         let mut lines = self.running.lock();
-        // Nobody can enter under this lock.
+        // No subscription can register while this lock is held.
         if line.is_needed() {
             return false;
         }
@@ -57,7 +58,7 @@ impl Lines {
     pub(crate) async fn ended(&self) {
         let pumps: Vec<JoinHandle<()>> = self.running.lock().drain().map(|(_, (_, pump))| pump).collect();
         for pump in pumps {
-            // A pump that panicked has ended too.
+            // A pump that panicked has ended, too.
             let _ = pump.await;
         }
     }

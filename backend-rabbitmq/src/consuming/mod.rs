@@ -1,4 +1,4 @@
-//! What a process consumes: a line for each queue, the pump that moves it, and giving back what was taken.
+//! Consumption by a process: a line for each queue, the pump that drives it, and the return of messages.
 
 pub(crate) mod giving;
 pub(crate) mod line;

@@ -1,32 +1,33 @@
-//! Acknowledging at the gate: what is done with goes in another order than it came, and the broker looks for each
-//! acknowledgement among all that it has sent and not heard of, from the oldest on.
+//! Acknowledgements at the gate. Messages are done in another order than they arrived, and the broker searches for each
+//! acknowledged message among all unacknowledged ones, from the oldest on.
 //!
-//! With 30,000 tasks held, single acknowledgements in the order of due times cost it twenty seconds. So only as many are sent
-//! one by one at a time as it finds quickly, and the others wait: until everything before them is done too, and one
-//! acknowledgement covers them all, or until fewer are held.
+//! With 30,000 held tasks, single acknowledgements in the order of due times cost the broker twenty seconds. So a round
+//! contains only as many single acknowledgements as the broker finds quickly. The others wait until everything before
+//! them is done, so that one acknowledgement covers them all, or until fewer messages are held.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::hold::Tag;
 
-/// How far the broker may have to look for the acknowledgements of one round: a few milliseconds of one core.
+/// Maximum number of steps of the broker's search for the acknowledgements of one round: a few milliseconds of one
+/// core.
 pub(super) const STEPS_MAX: usize = 100_000;
 
-/// What tells copies of one task from its later lives: a claim raises the fence, a change moves the due time.
+/// Number, fence and due time: they identify a copy of a task. A claim raises the fence, a change moves the due time.
 pub(super) type Copied = (u128, u64, i64);
 
-/// What came by one channel and is not acknowledged.
+/// The unacknowledged messages of one channel.
 #[derive(Debug, Default)]
 pub(super) struct Acks {
     unsettled: BTreeSet<Tag>,
-    /// Those of them that are done with; with what tells the task, where it is in the ready queue.
+    /// Those that are done; with the identity of the task if it is in the ready queue.
     done: BTreeMap<Tag, Option<Copied>>,
 }
 
-/// What to send now.
+/// The acknowledgements to send now.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Round {
-    /// Each tag, and whether everything before it is meant too.
+    /// Each tag, and whether it covers everything before it.
     pub(super) tags: Vec<(Tag, bool)>,
     pub(super) copies: Vec<Copied>,
 }
@@ -36,7 +37,7 @@ impl Acks {
         self.unsettled.insert(tag);
     }
 
-    /// It goes back to the broker, and is not ours any more.
+    /// Removes a message that returns to the broker.
     pub(super) fn recalled(&mut self, tag: Tag) {
         self.unsettled.remove(&tag);
         self.done.remove(&tag);
@@ -53,7 +54,7 @@ impl Acks {
         !self.done.is_empty()
     }
 
-    /// Takes out what is to be acknowledged now, if the broker may look so far for what is acknowledged by itself.
+    /// Takes the acknowledgements to send now. `steps_max` limits the broker's search for single acknowledgements.
     pub(super) fn round(&mut self, steps_max: usize) -> Round {
         let mut round = Round::default();
         let mut together = None;
@@ -74,7 +75,7 @@ impl Acks {
         round
     }
 
-    /// What is in the ready queue and was not acknowledged here, when the channel is lost.
+    /// When the channel is lost: the messages that are in the ready queue and were not acknowledged here.
     pub(super) fn copies(self) -> impl Iterator<Item = Copied> {
         self.done.into_values().flatten()
     }

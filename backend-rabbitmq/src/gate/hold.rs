@@ -1,56 +1,56 @@
-//! What a gate holds: tasks by the time they are due, and tombstones that wait for theirs. It is given the time and the
-//! messages, and says what is to be done with them; the broker is somebody else's business.
+//! The contents of a gate: tasks by due time, and tombstones that wait for their tasks. A state machine without I/O: it
+//! gets the time and the messages, and returns what to do with them.
 //!
-//! - Every message that came is in exactly one place: held, told to be done, or on its way out ([`Leaving`]).
-//! - Of two copies of one task, which only a crash makes, one is held: the one that was claimed last.
-//! - Beyond a number of bytes, a task is held without its payload, as a stub. When it is due, or is to be changed, it is
-//!   *recalled*: given back to the broker, which brings it at once.
-//! - A tombstone stays until its task came, or until [`KEEP_MS`] after its task was due. It changes one task once, in the
-//!   order in which the changes were asked for.
+//! - Every message that arrived is in exactly one place: held, reported as done, or leaving ([`Leaving`]).
+//! - Of two copies of a task, which only a crash creates, it holds one: the one that was claimed last.
+//! - Beyond a number of bytes, it holds a task without its payload, as a stub. When the stub is due or must be changed,
+//!   it is *recalled*: returned to the broker, which delivers it again at once.
+//! - A tombstone stays until its task arrives, or until [`KEEP_MS`] after its task was due. It changes one task once,
+//!   in the order in which the changes were requested.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::codec::kind::{Kind, TombstoneAction};
 use crate::codec::message::Message;
 
-/// How long a tombstone waits for a task that is overdue.
+/// Time that a tombstone waits for an overdue task, in milliseconds.
 pub(crate) const KEEP_MS: i64 = 10_000;
 
-/// The most tombstones that are remembered; beyond it the one that ends first is forgotten.
+/// Maximum number of tombstones. Beyond it, the one that ends first is forgotten.
 const TOMBSTONES_MAX: usize = 100_000;
 
-/// The number that the broker gave a message on this channel.
+/// The delivery tag of a message on this channel.
 pub(crate) type Tag = u64;
 
 #[derive(Debug)]
 pub(crate) struct Hold {
     tasks: BTreeMap<Place, Held>,
     places: HashMap<u128, Place>,
-    /// By the number of their task, in the order of the requests.
+    /// Tombstones by the number of their task, in the order of the requests.
     tombstones: HashMap<u128, Vec<Tombstone>>,
-    /// When each of them ends, its serial number, and whose it is.
+    /// For each tombstone: when it ends, its serial number, and the number of its task.
     ends: BTreeSet<(i64, u64, u128)>,
     serial: u64,
-    /// How many of them the broker still has.
+    /// Number of tombstones that are not acknowledged.
     unsettled: usize,
     unsettled_max: usize,
-    /// What is due later than this many milliseconds from now is sent on.
+    /// A task that is due later than this many milliseconds from now goes back into the levels.
     far_ms: i64,
     bytes: usize,
     bytes_max: usize,
-    /// Given back and not here again, with their sizes.
+    /// Stubs that were returned and have not arrived again, with their sizes.
     recalled: HashMap<u128, usize>,
     recalled_bytes: usize,
 }
 
-/// A task that is not due.
+/// A task that is not due yet.
 #[derive(Debug)]
 enum Held {
     Whole(Message),
     Stub { number: u128, fence: u64, bytes: usize },
 }
 
-/// Where a task stands: by due time, then sequence.
+/// The position of a task: due time, then sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     due_ms: i64,
@@ -62,42 +62,43 @@ struct Place {
 struct Tombstone {
     seq: u64,
     serial: u64,
-    /// None once the broker was told that it is done.
+    /// `None` once it is acknowledged.
     tag: Option<Tag>,
     action: TombstoneAction,
     end_ms: i64,
 }
 
-/// What becomes of a message that came.
+/// What to do with a message that arrived.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Arrived {
     Held,
-    /// These are done with.
+    /// Acknowledge these.
     Done(Vec<Tag>),
     Leaves(Box<Leaving>),
-    /// These are to be given back to the broker, which brings them again.
+    /// Return these to the broker, which delivers them again.
     Recalled(Vec<Tag>),
 }
 
-/// What is to be done now.
+/// What to do now.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Due {
     pub(crate) leaving: Vec<Leaving>,
-    /// To be given back to the broker, because the payload is needed.
+    /// Messages to return to the broker, because their payloads are needed.
     pub(crate) recalled: Vec<Tag>,
 }
 
-/// A message to publish; once that is confirmed, its tags are done with.
+/// A message to publish. Once it is confirmed, its tags are done.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Leaving {
     pub(crate) message: Message,
     pub(crate) tags: Vec<Tag>,
-    /// Whether it is due: if not, it goes on its way anew.
+    /// Whether it is due. If not, it goes back into the levels.
     pub(crate) due: bool,
 }
 
 impl Hold {
-    /// For at most `hold_max` unsettled messages, of which tombstones get a quarter, and about `bytes_max` bytes of tasks.
+    /// Holds at most `hold_max` unacknowledged messages, of which tombstones get a quarter, and about `bytes_max` bytes
+    /// of tasks.
     pub(crate) fn new(hold_max: usize, bytes_max: usize, far_ms: i64) -> Self {
         Self {
             tasks: BTreeMap::new(),
@@ -115,7 +116,7 @@ impl Hold {
         }
     }
 
-    /// A message came from the broker.
+    /// Handles a message from the broker.
     pub(crate) fn arrived(&mut self, tag: Tag, message: Message, now_ms: i64) -> Arrived {
         match message.kind {
             Kind::Tombstone { target, action } => self.tombstone(tag, message, target, action, now_ms),
@@ -151,7 +152,7 @@ impl Hold {
             return Arrived::Leaves(Box::new(Leaving { message, tags, due: false }));
         }
         self.insert(tag, message, now_ms);
-        // Of what is kept, one tag remains; the copy's is done with.
+        // The kept copy keeps its tag; the tag of the other copy is done.
         match tags.len() {
             1 => Arrived::Held,
             _ => Arrived::Done(tags.split_off(1)),
@@ -189,7 +190,7 @@ impl Hold {
         waiting.sort_by_key(|tombstone| tombstone.seq);
         self.ends.insert((end_ms, serial, target));
         if !recalled.is_empty() {
-            // The tombstone stays with the broker, whatever there is room for, until its task is here again.
+            // The tombstone stays unacknowledged until its task arrives again, whatever the limit.
             return Arrived::Recalled(recalled);
         }
         let mut done = if keeps { vec![] } else { vec![tag] };
@@ -199,7 +200,7 @@ impl Hold {
         if done.is_empty() { Arrived::Held } else { Arrived::Done(done) }
     }
 
-    /// Takes out what is due, at most `max`, in order. Stubs come again before they leave.
+    /// Takes at most `max` due tasks, in order. Stubs are recalled before they leave.
     pub(crate) fn due(&mut self, now_ms: i64, max: usize) -> Due {
         let mut due = Due::default();
         while due.leaving.len() < max {
@@ -221,7 +222,7 @@ impl Hold {
         due
     }
 
-    /// Forgets the tombstones whose task came neither in time nor late: what is done with thereby.
+    /// Forgets the tombstones whose tasks did not arrive in time. Returns the tags that are done.
     pub(crate) fn ended(&mut self, now_ms: i64) -> Vec<Tag> {
         let mut done = Vec::new();
         while self.ends.first().is_some_and(|(end_ms, ..)| *end_ms <= now_ms) {
@@ -230,9 +231,9 @@ impl Hold {
         done
     }
 
-    /// When there is something to do next, unless something comes.
+    /// The time of the next work, if no message arrives before.
     pub(crate) fn next_ms(&self) -> Option<i64> {
-        // A stub that can't be recalled yet waits for those that were.
+        // A stub that can't be recalled yet waits for the recalled ones.
         let first = self.tasks.first_key_value().filter(|(_, held)| !self.waits(held));
         let task = first.map(|(place, _)| place.due_ms);
         let end = self.ends.first().map(|(end_ms, ..)| *end_ms);
@@ -243,7 +244,7 @@ impl Hold {
         let place = Place { due_ms: message.due_ms, seq: message.seq, tag };
         let (number, bytes) = (message.number, message.byte_len());
         self.places.insert(number, place);
-        // What is due leaves at once.
+        // A due task leaves at once.
         let held = if message.due_ms > now_ms && self.bytes + bytes > self.bytes_max {
             Held::Stub { number, fence: message.fence, bytes }
         } else {
@@ -270,7 +271,7 @@ impl Hold {
         matches!(held, Held::Stub { .. }) && self.recalled_bytes > self.bytes_max / 2
     }
 
-    /// Waits no more for what was given back: somebody else may have got it.
+    /// Stops waiting for recalled stubs: another process may have received them.
     pub(crate) fn forget_recalled(&mut self) {
         self.recalled.clear();
         self.recalled_bytes = 0;

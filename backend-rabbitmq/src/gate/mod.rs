@@ -1,14 +1,15 @@
-//! The gate of a queue: holds what is due soon, and publishes it to the ready queue at the millisecond.
+//! The gate of a queue: holds the tasks that are due soon, and publishes each to the ready queue at its millisecond.
 //!
-//! Every process with a subscription on the queue has one, and the broker lets one of them at a time be served (a single active
-//! consumer). Nothing that a gate holds is acknowledged, so that its successor gets all of it:
+//! Every process with a subscription on the queue has a gate. The broker delivers to one of them at a time (single
+//! active consumer). A gate acknowledges nothing that it holds, so its successor gets all of it:
 //!
-//! 1. A message comes, and is held ([`hold`]) without being acknowledged.
-//! 2. When it is due, it is published to the ready queue, in waves: all that is due, in order.
-//! 3. Only when the broker has confirmed a wave, what it is made of is acknowledged; in a herd somewhat later ([`acks`]).
+//! 1. A message arrives and is held ([`hold`]), unacknowledged.
+//! 2. When it is due, the gate publishes it to the ready queue, in waves: all due messages, in order.
+//! 3. After the broker has confirmed a wave, the gate acknowledges its messages; with many messages, somewhat later
+//!    ([`acks`]).
 //!
-//! A gate that dies between 2 and 3 leaves a copy behind, which its successor publishes again. A gate that only lost its
-//! channel remembers what was confirmed, and does not.
+//! If a gate dies between 2 and 3, its successor publishes the messages again, as duplicates. A gate that only lost its
+//! channel remembers what was confirmed, and does not publish it again.
 
 mod acks;
 mod hold;
@@ -39,37 +40,37 @@ use crate::transport::asking::{answered, in_time, settle_down};
 use crate::transport::publisher::Publisher;
 use crate::transport::{driver, failure};
 
-/// The most messages that are published before their confirmations are awaited.
+/// Maximum number of messages in a wave, which are published before their confirmations are awaited.
 const WAVE_MAX: usize = 1_000;
 
-/// The most messages that are taken in before it is looked again at what is due.
+/// Maximum number of messages that are received before due messages are published again.
 const SUBSCRIPTION_MAX: usize = 1_000;
 
-/// The most messages that are remembered as published though their acknowledgement failed.
+/// Maximum number of remembered messages that were published but could not be acknowledged.
 const CONFIRMED_MAX: usize = 100_000;
 
-/// The longest sleep, after which a clock that was set is noticed.
+/// Maximum sleep, after which a step of the clock is noticed.
 const SLEEP_MAX: Duration = Duration::from_secs(10);
 
-/// How long closing waits for a wave that is under way.
+/// Time that closing waits for a wave under way.
 const CLOSE_MAX: Duration = Duration::from_millis(900);
 
-/// How long until the next acknowledgements are sent, if some had to wait.
+/// Pause before the next acknowledgements are sent, if some had to wait.
 const BEHIND: Duration = Duration::from_millis(20);
 
-/// One process's part in a queue's gate. Dropped, it ends in the background and gives back what it holds.
+/// The gate of a process for a queue. Dropping it ends it in the background and returns what it holds.
 pub(crate) struct Gate {
-    /// Dropped or told, it ends the work.
+    /// Ends the work when it is set or dropped.
     stop: watch::Sender<bool>,
-    /// Turns true when what was overdue at its beginning has been handed over.
+    /// Turns true when the tasks that were overdue at the start are in the ready queue.
     begun: watch::Receiver<bool>,
-    /// Whether somebody has waited for that.
+    /// Whether a caller has already waited for that.
     waited: bool,
     work: Option<JoinHandle<()>>,
 }
 
 impl Gate {
-    /// Takes its place in the line of those who may be served.
+    /// Starts a gate. It registers as one of the queue's consumers, of which the broker serves one at a time.
     pub(crate) fn start(store: Arc<Store>, queue: QueueName) -> Self {
         let (stop, stopped) = watch::channel(false);
         let (begins, begun) = watch::channel(false);
@@ -77,25 +78,25 @@ impl Gate {
         Self { stop, begun, waited: false, work: Some(work) }
     }
 
-    /// Waits until what was overdue when it began is in the ready queue, as far as that is this process's to do, but no longer
-    /// than `at_most`, and only once: one that can't begin holds nobody up again.
+    /// Waits until the tasks that were overdue at the start are in the ready queue, if this gate is the active one, but
+    /// at most `at_most`. It waits only once, so that a gate that can't start delays only one call.
     pub(crate) async fn begun(&mut self, at_most: Duration) {
         if !std::mem::replace(&mut self.waited, true) {
-            // Whether it has begun, has ended or takes longer, the caller goes on.
+            // The caller goes on in any case: started, ended, or timed out.
             let _ = timeout(at_most, self.begun.wait_for(|begun| *begun)).await;
         }
     }
 
-    /// Gives back everything that it holds, and ends.
+    /// Returns everything that the gate holds, and ends it.
     ///
     /// # Cancel safety
-    /// Dropped, it ends in the background.
+    /// If the call is dropped, the gate ends in the background.
     pub(crate) async fn close(mut self) {
         self.stop.send_replace(true);
         if let Some(mut work) = self.work.take()
             && timeout(CLOSE_MAX, &mut work).await.is_err()
         {
-            // The broker does not answer. What is not acknowledged goes back with the channel.
+            // The broker does not answer. Unacknowledged messages return to the queue with the channel.
             work.abort();
         }
     }
@@ -107,13 +108,13 @@ impl fmt::Debug for Gate {
     }
 }
 
-/// A gate over all its channels.
+/// The state of a gate that outlives its channels.
 struct Work {
     store: Arc<Store>,
     queue: QueueName,
-    /// Its own: a herd must not wait for those who schedule.
+    /// A publisher for this gate: due tasks must not wait for calls that schedule.
     publisher: Publisher,
-    /// Published and confirmed, but not acknowledged before the channel was lost.
+    /// Messages that were published and confirmed, but not acknowledged before the channel was lost.
     confirmed: HashSet<Copied>,
     begins: watch::Sender<bool>,
 }
@@ -137,7 +138,7 @@ impl Work {
             let e = match served {
                 Ok(mut session) => {
                     if std::mem::take(&mut failing) {
-                        tracing::info!(queue = %self.queue, "the gate is open again");
+                        tracing::info!(queue = %self.queue, "the gate works again");
                     }
                     backoff.succeeded();
                     match session.serve(&mut self, &mut stop, &mut closing).await {
@@ -152,7 +153,7 @@ impl Work {
                 Err(e) => e,
             };
             if !std::mem::replace(&mut failing, true) {
-                tracing::warn!(queue = %self.queue, error = %e, "the gate lost its channel and tries again");
+                tracing::warn!(queue = %self.queue, error = %e, "the gate lost its channel, opening another one");
             }
             tokio::select! {
                 () = told(&mut stop) => return,
@@ -162,33 +163,33 @@ impl Work {
         }
     }
 
-    /// Notes what comes again though it is in the ready queue.
+    /// Remembers messages that will arrive again although they are in the ready queue.
     fn remember(&mut self, copies: impl IntoIterator<Item = Copied>) {
         let room = CONFIRMED_MAX.saturating_sub(self.confirmed.len());
         self.confirmed.extend(copies.into_iter().take(room));
     }
 }
 
-/// Ends when it is told to, or when there is nobody any more to tell.
+/// Returns when `stop` is set or its sender is dropped.
 async fn told(stop: &mut watch::Receiver<bool>) {
-    // Either way it is over.
+    // An error means that the sender was dropped.
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// The gate on one channel: what it holds is given back when the channel ends.
+/// The state of a gate on one channel. When the channel ends, the held messages return to the queue.
 struct Session {
     store: Arc<Store>,
     queue: QueueName,
-    /// The name of the gate's queue at the broker.
+    /// Name of the gate's queue at the broker.
     name: String,
     channel: Channel,
     consumer: Consumer,
     hold: Hold,
-    /// Everything that came and is not acknowledged.
+    /// All messages that arrived and are not acknowledged.
     acks: Acks,
-    /// What could not be published yet.
+    /// Messages that could not be published yet.
     leaving: Vec<Leaving>,
-    /// Nothing is published before it says so, because the last attempt failed.
+    /// After a failed attempt, the time before which nothing is published.
     backoff: Backoff,
 }
 
@@ -215,7 +216,7 @@ impl Session {
         })
     }
 
-    /// Goes on until it is told to stop, or something fails.
+    /// Runs until `stop` is set or something fails.
     async fn serve(
         &mut self,
         work: &mut Work,
@@ -250,7 +251,7 @@ impl Session {
         }
     }
 
-    /// Takes in what was there before anything of it goes on, so that what is overdue goes in its order.
+    /// Receives all messages that are in the queue before it publishes any, so that overdue messages leave in order.
     async fn gather(&mut self, work: &mut Work) -> Result<()> {
         answered(&self.store.config, "opening a gate", false, settle_down(&self.channel, &self.name)).await?;
         while let Some(came) = self.consumer.next().now_or_never() {
@@ -259,7 +260,7 @@ impl Session {
         Ok(())
     }
 
-    /// Takes in what has come, as far as it is there.
+    /// Receives the messages that have arrived.
     async fn take_in(&mut self, work: &mut Work, first: Option<lapin::Result<Delivery>>) -> Result<()> {
         let mut came = Some(first);
         let (mut done, mut taken) = (Vec::new(), 0);
@@ -269,18 +270,18 @@ impl Session {
                 Some(Err(e)) => return Err(failure::failed("holding tasks", &e, false)),
                 None => {
                     self.store.topology.forget().await;
-                    return Err(Error::new(ErrorKind::Unavailable, format!("the queue `{}` is gone", self.name)));
+                    return Err(Error::new(ErrorKind::Unavailable, format!("queue `{}` was deleted", self.name)));
                 }
             };
             done.extend(self.arrived(work, delivery).await?);
             taken += 1;
-            // What is taken from the stream has to be handled: an acknowledgement of what follows covers it.
+            // Every message from the stream must be handled: an acknowledgement of a later one covers it.
             came = if taken < SUBSCRIPTION_MAX { self.consumer.next().now_or_never() } else { None };
         }
         self.acknowledge(work, done, STEPS_MAX).await
     }
 
-    /// Takes in one message. Answers what is done with.
+    /// Receives one message. Returns the tags of messages that are done.
     async fn arrived(&mut self, work: &mut Work, delivery: Delivery) -> Result<Vec<Tag>> {
         let tag = delivery.delivery_tag;
         self.acks.arrived(tag);
@@ -289,10 +290,10 @@ impl Session {
             Ok(message) if !matches!(message.kind, Kind::Dead { .. }) => message,
             other => {
                 let why = other.err().map_or("it is a dead letter", |foreign| foreign.0);
-                if self.store.outbox.quarantined(&self.name, why, &delivery.properties, payload).await {
+                if self.store.outbox.quarantine(&self.name, why, &delivery.properties, payload).await {
                     return Ok(vec![tag]);
                 }
-                return Err(Error::new(ErrorKind::Unavailable, "a foreign message could not be quarantined"));
+                return Err(Error::new(ErrorKind::Unavailable, "could not quarantine a foreign message"));
             }
         };
         if delivery.redelivered && work.confirmed.remove(&copied(&message)) {
@@ -312,7 +313,7 @@ impl Session {
         })
     }
 
-    /// Publishes what is due or has to go on, in waves, until there is no more of it.
+    /// Publishes messages that are due or must go back into the levels, in waves, until there are none left.
     async fn let_go(&mut self, work: &mut Work, stop: &watch::Receiver<bool>) -> Result<()> {
         if self.backoff.not_before().is_some_and(|until| Instant::now() < until) {
             return Ok(());
@@ -328,7 +329,7 @@ impl Session {
             }
             let full = wave.len() >= WAVE_MAX;
             self.wave(work, wave).await?;
-            // What came while the wave was under way may be due before what is held.
+            // A message that arrived during the wave may be due before the held ones.
             if !full || !self.leaving.is_empty() || *stop.borrow() {
                 return Ok(());
             }
@@ -358,9 +359,9 @@ impl Session {
         match failed {
             None => self.backoff.succeeded(),
             Some(e) => {
-                let e = e.into_error("handing over what is due");
+                let e = e.into_error("publishing due tasks");
                 if self.backoff.not_before().is_none() {
-                    tracing::warn!(queue = %self.queue, error = %e, "due tasks wait for the broker");
+                    tracing::warn!(queue = %self.queue, error = %e, "due tasks are late, trying to publish them again");
                 }
                 self.backoff.failed();
             }
@@ -368,7 +369,7 @@ impl Session {
         self.acknowledge(work, Vec::new(), STEPS_MAX).await
     }
 
-    /// Acknowledges what is done with, of which these are more, as far as that is for now.
+    /// Adds these tags to the messages that are done, and acknowledges as many as one round allows.
     async fn acknowledge(&mut self, work: &mut Work, done: Vec<Tag>, steps_max: usize) -> Result<()> {
         done.into_iter().for_each(|tag| self.acks.done(tag, None));
         let round = self.acks.round(steps_max);
@@ -382,7 +383,7 @@ impl Session {
         sent
     }
 
-    /// Gives messages back to the broker, which brings them again, with their payload.
+    /// Returns messages to the broker, which delivers them again, with their payload.
     async fn recall(&mut self, tags: Vec<Tag>) -> Result<()> {
         for tag in tags {
             self.acks.recalled(tag);
@@ -394,11 +395,11 @@ impl Session {
     }
 
     async fn close(mut self, work: &mut Work) {
-        // What can't be acknowledged comes again.
+        // Messages that can't be acknowledged are delivered again.
         let _ = self.acknowledge(work, Vec::new(), usize::MAX).await;
-        // Everything that is not acknowledged goes back to the queue.
+        // All unacknowledged messages return to the queue.
         let closed = self.channel.close(200, "the gate is closed".into());
-        // Dropping the channel closes it as well; this only waits for it.
+        // Dropping the channel also closes it. This only waits.
         let _ = timeout(CLOSE_MAX, closed).await;
     }
 }
@@ -410,7 +411,7 @@ async fn consume(store: &Store, channel: &Channel, name: &str) -> Result<Consume
     match timeout(store.config.response_timeout, asked).await {
         Ok(Ok(consumer)) => Ok(consumer),
         Ok(Err(e)) => {
-            // An operator may have deleted it.
+            // An operator may have deleted the queue.
             store.topology.forget().await;
             Err(failure::failed(doing, &e, false))
         }

@@ -1,5 +1,5 @@
-//! Asking whether the broker answers, and closing. AMQP shows nothing of what is in a queue or which queues there are, so
-//! `administer`, `stats` and `queues` are `Unsupported`.
+//! Pings the broker, and closes the backend. AMQP can't show the contents of a queue or list queues, so `administer`,
+//! `stats` and `queues` are `Unsupported`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use crate::store::Store;
 use crate::transport::asking::look_for_queue;
 use crate::transport::failure;
 
-/// How long closing waits for what is being given back.
+/// Time that closing waits for messages that are being returned.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
 
-/// Asks whether the broker answers on both connections.
+/// Checks that the broker answers on both connections.
 pub(crate) async fn ping(store: &Store) -> Result<()> {
-    let doing = "asking whether the broker is there";
+    let doing = "ping";
     store.lifecycle.open()?;
     for link in [&store.consuming, &store.publishing] {
         let channel = link.channel().await?;

@@ -1,9 +1,9 @@
-//! Changing tasks that wait. Nobody can reach into a broker's queues, so a change travels as a message of its own: a
-//! *tombstone* takes the way that its task took, one step ahead, and waits for it at the gate ([`crate::gate`]).
+//! Changes pending tasks. A message inside a broker's queue can't be changed, so a change is a separate message: a
+//! *tombstone* travels the same way as its task, one step ahead, and waits for the task at the gate ([`crate::gate`]).
 //!
-//! What it finds there is cancelled, or sent on its way anew with another due time. So a task that is in flight or in the
-//! ready queue is not reached, one is moved to sooner only by as much as the gate has it early, and all that a caller
-//! can be told is that the change was asked for.
+//! The gate cancels the task, or publishes it again with another due time. So a change does not reach a task that is in
+//! flight or in the ready queue. A task can be moved to an earlier time only by as much as it arrives early at the
+//! gate. And the answer to the caller is only that the change was requested.
 
 use std::sync::Arc;
 
@@ -26,11 +26,11 @@ pub(crate) async fn change(store: &Arc<Store>, queue: &QueueName, select: Select
     owned(changing, |_| async {}).await
 }
 
-/// Sends a tombstone for each of these tasks. Call it from what is not dropped.
+/// Publishes a tombstone for each task. Call it from a task that is not dropped.
 ///
 /// # Errors
-/// Of a task: [`Invalid`](ErrorKind::Invalid) without the receipt that `schedule` gave,
-/// [`OutOfRange`](ErrorKind::OutOfRange) for a shift, and what stands in the way of publishing. Of all:
+/// For a task: [`Invalid`](ErrorKind::Invalid) without the receipt from `schedule`,
+/// [`OutOfRange`](ErrorKind::OutOfRange) for a shift, and the errors of publishing. For the whole call:
 /// [`OutOfRange`](ErrorKind::OutOfRange) for a move.
 pub(crate) async fn request(store: &Store, queue: &QueueName, tasks: Vec<TaskRef>, action: Action) -> Result<Changed> {
     let move_to = match action {
@@ -47,8 +47,8 @@ pub(crate) async fn request(store: &Store, queue: &QueueName, tasks: Vec<TaskRef
     for tombstone in tombstones {
         let outcome = tombstone.and_then(|_| match answers.next() {
             Some(Ok(())) => Ok(ChangeOutcome::Requested),
-            Some(Err(e)) => Err(e.into_error("asking for a change")),
-            None => Err(Error::new(ErrorKind::Ambiguous, "asking for a change: there is no answer")),
+            Some(Err(e)) => Err(e.into_error("requesting a change")),
+            None => Err(Error::new(ErrorKind::Ambiguous, "requesting a change: no answer")),
         });
         changed.count(&outcome);
         changed.outcomes.push(outcome);
@@ -56,7 +56,7 @@ pub(crate) async fn request(store: &Store, queue: &QueueName, tasks: Vec<TaskRef
     Ok(changed)
 }
 
-/// The millisecond, rounded up, at which what is accepted now falls due.
+/// The millisecond, rounded up, at which a task that is accepted now becomes due.
 ///
 /// # Errors
 /// [`OutOfRange`](ErrorKind::OutOfRange).
@@ -72,7 +72,10 @@ pub(crate) fn due_at_ms(store: &Store, due: Due) -> Result<i64> {
 
 fn tombstone(store: &Store, task: TaskRef, seq: u64, action: Action, move_to: Option<i64>) -> Result<Message> {
     let Some((due_ms, target)) = read_receipt(&task.receipt) else {
-        return Err(Error::new(ErrorKind::Invalid, "a task is changed here by the receipt that `schedule` gave"));
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            "RabbitMQ requires the receipt of a task to change it: pass the `TaskRef` that `schedule` returned",
+        ));
     };
     let action = match (action, move_to) {
         (Action::Cancel, _) => TombstoneAction::Cancel,
@@ -86,7 +89,7 @@ fn tombstone(store: &Store, task: TaskRef, seq: u64, action: Action, move_to: Op
     Ok(Message { kind: Kind::Tombstone { target, action }, ..message })
 }
 
-/// By how many milliseconds: later rounded up, sooner down, so that no task is early by it.
+/// The shift in milliseconds. Later is rounded up, sooner down, so that no task becomes early by rounding.
 fn shifted(store: &Store, due_ms: i64, by: Shift) -> Result<i64> {
     let by_ms = by.as_millis();
     let delay_max_ms = i64::try_from(store.caps.delay_max.as_millis()).unwrap_or(i64::MAX);

@@ -1,4 +1,4 @@
-//! One consumption of a queue: claims from what has arrived, waits for more.
+//! A subscription of a queue: claims arrived tasks, and waits for more.
 
 use std::fmt;
 use std::sync::Arc;
@@ -41,9 +41,9 @@ struct RabbitSubscription {
 }
 
 impl RabbitSubscription {
-    /// Takes what has arrived.
+    /// Takes arrived tasks.
     async fn look(&mut self, claim: &Claim) -> Found {
-        // What comes from here on wakes the next wait.
+        // Arrivals from here on wake the next wait.
         self.notifications.borrow_and_update();
         let early = self.line.until_due(&self.store);
         if !early.is_zero() {
@@ -52,7 +52,7 @@ impl RabbitSubscription {
         self.line.claim(&self.store, self.number, claim)
     }
 
-    /// What a claim tells beside the tasks.
+    /// The result of a claim.
     fn claimed(&self, tasks: Vec<ClaimedTask>, next_in: Option<Duration>, dead_lettered: u64) -> Claimed {
         let mut claimed = Claimed::default();
         claimed.deliveries = tasks;
@@ -63,10 +63,10 @@ impl RabbitSubscription {
     }
 }
 
-/// Takes what a claim found and nobody received back to where it was.
+/// Releases the tasks of a claim whose caller was dropped.
 async fn release(store: Arc<Store>, lines: Arc<Lines>, line: Arc<Line>, tasks: Vec<ClaimedTask>) {
     let dispositions = tasks.into_iter().map(|task| (task.lease, Disposition::Release)).collect();
-    // What can't be given back now comes again when its lease ends.
+    // A task that can't be released now becomes visible again when its lease ends.
     let _ = settle::end(&store, &lines, &line.queue, dispositions).await;
 }
 
@@ -108,7 +108,7 @@ impl Subscription for RabbitSubscription {
         if self.store.lifecycle.open().is_err() {
             return;
         }
-        // The sender lives as long as the line, which this holds.
+        // The line owns the sender, and `self` holds the line.
         let _ = timeout(at_most, self.notifications.changed()).await;
     }
 

@@ -1,7 +1,7 @@
-//! Dead letters: read by taking them without acknowledging, and put back.
+//! Lists, redrives and purges dead letters. They are read by consuming them without acknowledging, and then returned.
 //!
-//! Processes that dead-letter at the same time publish in another order than that of their sequences, and what is put back
-//! may come in another order than before. So a page is chosen by the letters' sequences, of all that there are.
+//! Processes that dead-letter tasks at the same time may publish them in another order than that of their sequences,
+//! and returned letters may get another order. So a page is selected from all letters, by their sequences.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
@@ -31,14 +31,14 @@ use crate::strays;
 use crate::transport::asking::{answered, close, in_time, look_for_queue};
 use crate::transport::{driver, failure};
 
-/// How many letters are on their way at once.
+/// Prefetch of a reader.
 const WINDOW: u16 = 500;
 
-/// How many letters are put back at once: of more, RabbitMQ 3.10 forgets the order, and a full queue drops another than the
-/// oldest.
+/// Number of letters that are returned at once. With more, RabbitMQ 3.10 loses their order, and a full queue drops a
+/// letter that is not the oldest.
 const PUT_BACK: usize = 32;
 
-/// How long to wait for letters that were put back: others may be reading them.
+/// Pauses between checks whether returned letters are back in the queue. Other clients may be reading them.
 const BACK_PAUSES: [Duration; 7] = [
     Duration::from_millis(2),
     Duration::from_millis(5),
@@ -72,7 +72,7 @@ async fn list(store: &Arc<Store>, queue: &QueueName, after: Option<u64>, limit: 
     }
     let mut reader = Reader::open(store, queue).await?;
     let mut page = BTreeMap::new();
-    // One more than are asked for.
+    // Keep one more than the limit.
     while let Some((_, letter)) = reader.next().await? {
         if after.is_none_or(|after| letter.seq > after) {
             page.insert((letter.seq, letter.number), letter);
@@ -85,7 +85,7 @@ async fn list(store: &Arc<Store>, queue: &QueueName, after: Option<u64>, limit: 
     if page.len() > limit
         && let Some(((beyond, _), _)) = page.pop_last()
     {
-        // Where processes dead-lettered at the same microsecond, the next page has all of those.
+        // Letters that processes dead-lettered at the same microsecond all go to the next page.
         let earlier = page.keys().any(|(seq, _)| *seq < beyond);
         page.retain(|(seq, _), _| *seq < beyond || !earlier);
         answer.next = page.last_key_value().map(|((seq, _), _)| *seq);
@@ -95,7 +95,7 @@ async fn list(store: &Arc<Store>, queue: &QueueName, after: Option<u64>, limit: 
 }
 
 async fn redrive(store: &Arc<Store>, queue: &QueueName, select: DeadLetterSelect, pace: Pace) -> Result<DeadLetters> {
-    // They are counted only where it can matter.
+    // Count the letters only if the result can matter.
     if pace.check(store.config.dead_letters_max.into(), &store.caps).is_err() {
         let mut letters = 0;
         let mut reader = Reader::open(store, queue).await?;
@@ -129,7 +129,7 @@ async fn purge(store: &Arc<Store>, queue: &QueueName) -> Result<DeadLetters> {
     Ok(answer)
 }
 
-/// Takes the selected letters away; redriven, each is a task again before it is taken away.
+/// Removes the selected letters. For a redrive, each letter is published as a task before it is removed.
 async fn end_selected(
     store: &Arc<Store>,
     queue: &QueueName,
@@ -202,23 +202,23 @@ async fn publish_again(
     Ok(())
 }
 
-/// Reads the letters that are there when it begins, the oldest first: up to a marker that it puts behind them.
+/// Reads the letters that are in the queue at the start, the oldest first, up to a marker that it publishes after them.
 struct Reader<'s> {
     store: &'s Arc<Store>,
-    /// One at a time in this process: what one has taken, another does not find.
+    /// Only one reader at a time in this process: a second one would not find the letters of the first.
     _turn: MutexGuard<'s, ()>,
     channel: Channel,
     queue: String,
     consumer: Option<Consumer>,
-    /// How many the present consumer may still bring.
+    /// Number of messages that the current consumer may still deliver.
     room: u16,
-    /// What a former one brought beyond that.
+    /// Further messages from a previous consumer.
     left: VecDeque<Delivery>,
-    /// The letters that were read and are still the broker's.
+    /// Letters that were read and are unacknowledged.
     taken: BTreeSet<DeliveryTag>,
     marker: u128,
     ended: bool,
-    /// Whether one of the letters was put back before: a policy may have the broker let go of it.
+    /// Whether one of the letters was returned before: a policy may make the broker drop it.
     returned: bool,
 }
 
@@ -247,12 +247,12 @@ impl<'s> Reader<'s> {
         })
     }
 
-    /// The next letter; nothing after the last.
+    /// The next letter; `None` after the last.
     async fn next(&mut self) -> Result<Option<(Delivery, Message)>> {
         let doing = "reading dead letters";
         while !self.ended {
             if self.left.is_empty() && self.room == 0 {
-                // One that is asked as the connection ends may never be answered.
+                // With a timeout: if the connection ends at that moment, the request may never be answered.
                 let store = self.store;
                 in_time(&store.config, doing, false, self.consume()).await?;
             }
@@ -264,7 +264,9 @@ impl<'s> Reader<'s> {
                 match timeout(self.store.config.response_timeout, consumer.next()).await {
                     Ok(Some(Ok(delivery))) => delivery,
                     Ok(Some(Err(e))) => return Err(failure::failed(doing, &e, false)),
-                    Ok(None) => return Err(Error::new(ErrorKind::Unavailable, format!("{doing}: the queue is gone"))),
+                    Ok(None) => {
+                        return Err(Error::new(ErrorKind::Unavailable, format!("{doing}: the queue was deleted")));
+                    }
                     Err(_) => return Err(failure::silent(doing, &self.store.config, false)),
                 }
             };
@@ -275,13 +277,13 @@ impl<'s> Reader<'s> {
                     self.returned |= message::delivery_count(&delivery.properties) > 0;
                     return Ok(Some((delivery, message)));
                 }
-                // Our marker, or one that somebody left behind who did not come to his.
+                // The marker of this reader, or one that an interrupted reader left behind.
                 Ok(message) if matches!(message.kind, Kind::Tombstone { .. }) => {
                     self.ended = message.number == self.marker;
                 }
                 foreign => {
-                    let why = foreign.err().map_or("it is no dead letter", |foreign| foreign.0);
-                    if !self.store.outbox.quarantined(&self.queue, why, &delivery.properties, payload).await {
+                    let why = foreign.err().map_or("it is not a dead letter", |foreign| foreign.0);
+                    if !self.store.outbox.quarantine(&self.queue, why, &delivery.properties, payload).await {
                         continue;
                     }
                 }
@@ -291,16 +293,18 @@ impl<'s> Reader<'s> {
         Ok(None)
     }
 
-    /// Not by the delivery's own acker: one that is asked as the connection ends may never answer.
+    /// Acknowledges a delivery. Not with the delivery's acker: if the connection ends at that moment, it may never
+    /// return.
     async fn acknowledge(&self, delivery: &Delivery) -> lapin::Result<()> {
         self.channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await
     }
 
-    /// A new consumer, with room for more: what was read stays taken, so that the next ones come.
+    /// Starts a new consumer with more room. The letters that were read stay unacknowledged, so that it receives the
+    /// next ones.
     async fn consume(&mut self) -> lapin::Result<()> {
         if let Some(mut old) = self.consumer.take() {
             self.channel.basic_cancel(old.tag(), BasicCancelOptions::default()).await?;
-            // What was acknowledged made room, and so it may have brought more.
+            // Acknowledgements made room, so the old consumer may have received more.
             while let Some(Some(delivery)) = old.next().now_or_never() {
                 self.left.push_back(delivery?);
             }
@@ -315,7 +319,7 @@ impl<'s> Reader<'s> {
 
     /// Acknowledges letters, and waits until the broker has processed that.
     async fn take_away(&mut self, letters: Vec<(Delivery, Message)>) -> Result<()> {
-        let doing = "taking dead letters away";
+        let doing = "removing dead letters";
         for (delivery, _) in letters {
             self.taken.remove(&delivery.delivery_tag);
             self.acknowledge(&delivery).await.map_err(|e| failure::failed(doing, &e, true))?;
@@ -324,12 +328,12 @@ impl<'s> Reader<'s> {
         answered(&self.store.config, doing, true, asked).await
     }
 
-    /// Puts back what was read, in its order.
+    /// Returns the letters that were read, in their order.
     async fn close(mut self) {
         let back = async {
             if let Some(consumer) = self.consumer.take() {
-                // Cancelled first, or what is given back would come again at once, and go behind the others when the
-                // channel ends.
+                // Cancel first. Otherwise the returned letters would be delivered here again at once, and go behind the
+                // others when the channel closes.
                 self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
             }
             let put_back = BasicNackOptions { multiple: true, requeue: true };
@@ -337,26 +341,26 @@ impl<'s> Reader<'s> {
             for piece in taken.chunks(PUT_BACK) {
                 self.channel.basic_nack(piece[piece.len() - 1], put_back).await?;
             }
-            // What came beyond the marker, and that may be nothing.
+            // Messages that arrived after the marker, if any.
             self.channel.basic_nack(0, put_back).await?;
             self.channel.confirm_select(ConfirmSelectOptions::default()).await?;
             self.channel.close(200, "done".into()).await
         };
-        // The end of the channel puts it back as well.
+        // Closing the channel returns them as well.
         let _ = timeout(self.store.config.response_timeout, back).await;
         if self.returned {
             let (store, taken) = (self.store, self.taken.len());
             if let Err(e) = wait_for_all(store, &self.queue, taken).await {
-                tracing::debug!(queue = self.queue, error = %e, "what a policy took away comes back later");
+                tracing::debug!(queue = self.queue, error = %e, "some returned dead letters are not back yet");
             }
         }
     }
 }
 
-/// Makes sure that so many letters are back: with a delivery limit in a policy, the broker has let go of some, and there
-/// may be nobody who looks after strays.
+/// Makes sure that this many letters are back in the queue. With a delivery limit in a policy, the broker may have
+/// dropped some, and there may be no process that handles strays.
 async fn wait_for_all(store: &Arc<Store>, queue: &str, letters: usize) -> Result<()> {
-    let doing = "putting dead letters back";
+    let doing = "returning dead letters";
     let channel = store.consuming.channel().await?;
     for pause in BACK_PAUSES {
         let there = answered(&store.config, doing, false, look_for_queue(&channel, queue)).await?.message_count();

@@ -1,4 +1,4 @@
-//! What a backend does: each method of the trait checks its arguments here and goes on.
+//! The operations of the trait. Each one checks its arguments first.
 
 pub(crate) mod admin;
 pub(crate) mod change;

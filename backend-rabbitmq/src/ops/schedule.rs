@@ -1,4 +1,4 @@
-//! Accepting tasks: each becomes a message with its number, its sequence and its due time, and is confirmed by the broker.
+//! Schedules tasks. Each becomes a message with a number, a sequence and a due time, which the broker confirms.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub(crate) async fn schedule(
     owned(scheduling, |_| async {}).await
 }
 
-/// Accepts tasks, and publishes them.
+/// Accepts tasks and publishes them.
 async fn send(store: &Store, queue: &QueueName, tasks: Vec<NewTask>) -> Vec<Result<Scheduled>> {
     let (now, first) = (store.time.now(), store.counters.sequences(tasks.len().max(1)));
     let accepted: Vec<Result<Message>> =
@@ -54,7 +54,7 @@ fn accept(store: &Store, task: NewTask, now: Timestamp, seq: u64) -> Result<Mess
     let ms = |due: Due| due.instant(now).unix_millis_ceil();
     let due_ms = ms(task.due);
     let delay_max = i64::try_from(store.caps.delay_max.as_millis()).unwrap_or(i64::MAX);
-    // An instant is measured from the millisecond that has begun.
+    // An instant is measured from the start of the current millisecond.
     if matches!(task.due, Due::At(_)) && due_ms > now.unix_millis_floor().saturating_add(delay_max) {
         return Err(store.caps.out_of_range());
     }
@@ -71,7 +71,8 @@ fn accept(store: &Store, task: NewTask, now: Timestamp, seq: u64) -> Result<Mess
     Ok(Message::new(task, id, store.ids.number(), due_ms, seq, expires_ms))
 }
 
-/// One answer for each item; if all failed alike and none can have taken effect, that of the whole call.
+/// One answer for each item. If all items failed with the same error and none can have taken effect, the error of the
+/// whole call.
 fn all_answered<T>(answers: Vec<Result<T>>) -> Result<Vec<Result<T>>> {
     let whole = |e: &Error| matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::Denied | ErrorKind::Closed);
     match answers.first() {

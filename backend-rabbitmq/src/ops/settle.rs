@@ -1,5 +1,5 @@
-//! Ending leases. What takes a task's place is published and confirmed before the task is acknowledged, so that a failure in
-//! between may leave both, and never neither.
+//! Settles and extends leases. The message that replaces a task is published and confirmed before the task is
+//! acknowledged. So a failure in between may leave both, but never loses the task.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use crate::consuming::lines::Lines;
 use crate::store::Store;
 use crate::transport::publisher::Outgoing;
 
-/// A disposition on its way.
+/// A disposition under way.
 struct Ending {
     at: usize,
     fence: u64,
     leased: Leased,
-    /// What takes the task's place, unless it is completed.
+    /// The message that replaces the task; `None` if the task is completed.
     instead: Option<Message>,
-    /// Where that goes: to this queue, or where its due time says.
+    /// Its destination: this queue, or, for `None`, by its due time.
     to: Option<String>,
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn extend(
             }
             Looked::Live(None) => Err(Error::new(
                 ErrorKind::OutOfRange,
-                format!("a lease lasts {:?} at the most, extensions included", store.config.hold_time_max()),
+                format!("a lease may last at most {:?}, extensions included", store.config.hold_time_max()),
             )),
             Looked::Lost => Err(Error::lease_lost()),
             Looked::Unclear => Err(unclear()),
@@ -69,10 +69,11 @@ pub(crate) fn extend(
     Ok(leases.into_iter().map(extended).collect())
 }
 
-/// Ends leases, each with its disposition.
+/// Settles leases, each with its disposition.
 ///
 /// # Cancel safety
-/// Dropped, a disposition may be half done, and its task come twice: call it from what is not dropped.
+/// If dropped, a disposition may be half done, and its task be delivered twice. Call it from a task that is not
+/// dropped.
 pub(crate) async fn end(
     store: &Arc<Store>,
     lines: &Lines,
@@ -93,7 +94,7 @@ pub(crate) async fn end(
             Err(e) => results[at] = Err(e),
         }
     }
-    // In the order of delivery, so that what is given back stands in it.
+    // In the order of delivery, so that released tasks keep their order.
     endings.sort_by_key(|ending| ending.instead.as_ref().map(|instead| (instead.due_ms, instead.seq)));
     let published = publish(store, &line, endings, &mut results).await;
     let held: Vec<&Held> = published.iter().map(|ending| &ending.leased.held).collect();
@@ -104,13 +105,13 @@ pub(crate) async fn end(
     for (ending, acknowledged) in published.iter().zip(acknowledged) {
         results[ending.at] = match (acknowledged, &ending.instead) {
             (Ok(()), _) => Ok(()),
-            // It was not sent: the channel is gone, and the lease with it.
+            // The acknowledgement was not sent: the channel is lost, and the lease with it.
             (Err(None), None) => Err(store.lifecycle.open().err().unwrap_or_else(Error::lease_lost)),
             (Err(Some(e)), None) => {
                 line.note_unclear(ending.fence);
                 Err(e)
             }
-            // It took effect, and the task itself may come again beside what took its place.
+            // The disposition took effect, but the task itself may be delivered again, in addition to its replacement.
             (Err(e), Some(_)) => {
                 line.note_unclear(ending.fence);
                 Err(e.unwrap_or_else(unclear))
@@ -121,12 +122,12 @@ pub(crate) async fn end(
     results
 }
 
-/// Takes the lease, and makes what takes the task's place.
+/// Takes the lease, and creates the message that replaces the task.
 fn begin(store: &Store, line: &Line, at: usize, lease: &Lease, disposition: Disposition) -> Result<Ending> {
     let leased = match line.take(lease) {
         Looked::Live(leased) => leased,
         Looked::Lost => {
-            // Closing has ended all leases.
+            // Closing the backend has ended all leases.
             store.lifecycle.open()?;
             return Err(Error::lease_lost());
         }
@@ -176,7 +177,7 @@ fn due_in(store: &Store, after: Duration) -> Result<i64> {
     Ok(store.time.now().saturating_add(after).unix_millis_ceil())
 }
 
-/// Publishes what takes the tasks' places, and answers those that can be acknowledged now.
+/// Publishes the messages that replace the tasks, and returns the dispositions whose tasks can be acknowledged now.
 async fn publish(store: &Arc<Store>, line: &Line, endings: Vec<Ending>, results: &mut [Result<()>]) -> Vec<Ending> {
     let outgoing: Vec<Outgoing> = endings
         .iter()
@@ -188,7 +189,7 @@ async fn publish(store: &Arc<Store>, line: &Line, endings: Vec<Ending>, results:
             })
         })
         .collect();
-    // Before it is sent: it may be back before that is confirmed.
+    // Before publishing, because the task may arrive again before the confirmation.
     let now_ms = store.time.now_ms();
     let comes_at = |ending: &Ending| {
         let instead = ending.instead.as_ref().filter(|_| ending.to.is_none())?;
@@ -202,7 +203,7 @@ async fn publish(store: &Arc<Store>, line: &Line, endings: Vec<Ending>, results:
         match answer.map_err(giving::unpublished) {
             Ok(()) => done.push(ending),
             Err(e) => {
-                // Whether or not a copy is on its way, the task is still here; its lease goes on.
+                // The task is still here, whether or not a copy was published. Its lease continues.
                 comes_at(&ending).into_iter().for_each(|due_ms| line.expect_not(due_ms));
                 if e.kind() == ErrorKind::Ambiguous {
                     line.note_unclear(ending.fence);

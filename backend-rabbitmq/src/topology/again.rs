@@ -1,4 +1,4 @@
-//! Doing again what the broker failed at.
+//! Retries after internal errors of the broker.
 
 use delayline_backend_kit::Backoff;
 use delayline_core::Result;
@@ -6,17 +6,18 @@ use tokio::time::sleep;
 
 use crate::transport::failure;
 
-/// How often what the broker failed at is done again: for about ten seconds.
+/// Maximum number of retries after internal errors: about ten seconds.
 const AGAIN_MAX: usize = 10;
 
-/// Does something that may be repeated, again when the broker calls it an error of its own: one that makes and removes many
-/// queues at once has some fail that work a moment later (seen on 3.10.8 and 4.0.5). It ends the connection with that.
+/// Runs work that is safe to repeat, and retries it after an internal error of the broker. While a broker creates and
+/// removes many queues at once, some requests fail that work a moment later (seen on 3.10.8 and 4.0.5). Such an error
+/// closes the connection.
 pub(super) async fn repeated<T, F: Future<Output = Result<T>>>(work: impl Fn() -> F) -> Result<T> {
     let mut backoff = Backoff::new();
     for _ in 0..AGAIN_MAX {
         match work().await {
             Err(e) if failure::is_of_the_broker(&e) => {
-                tracing::debug!(error = %e, "the broker failed, and is asked again");
+                tracing::debug!(error = %e, "internal error of the broker, trying again");
                 sleep(backoff.failed()).await;
             }
             done => return done,

@@ -1,4 +1,4 @@
-//! Asking the broker for queues, exchanges and bindings.
+//! Declares queues, exchanges and bindings.
 
 use delayline_core::{Result, meter};
 use futures_util::future::try_join_all;
@@ -14,17 +14,17 @@ use crate::transport::asking::{close, look_for_exchange, look_for_queue};
 use crate::transport::connection::Link;
 use crate::transport::failure;
 
-/// As often as a quorum queue may deliver a message in vain before it drops it: brokers of 4.x would after 20.
+/// Delivery limit of quorum queues, after which they drop a message. The default of RabbitMQ 4.x is 20.
 const DELIVERIES_MAX: i64 = 1_000_000_000;
 
-/// How many channels queues are declared on at once.
+/// Number of channels on which queues are declared at the same time.
 const CHANNELS: usize = 8;
 
-/// A queue that is to be there.
+/// A queue to declare.
 pub(super) struct Wanted {
     pub(super) queue: String,
     arguments: Vec<(&'static str, AMQPValue)>,
-    /// Exchanges, and the keys by which they lead to it.
+    /// Bindings to it: exchanges and keys.
     bindings: Vec<(String, String)>,
 }
 
@@ -39,8 +39,8 @@ impl Wanted {
     }
 }
 
-/// Declares queues and binds them, over a few channels: a broker takes its time for each quorum queue, and works on those of
-/// different channels at once.
+/// Declares queues and binds them, over a few channels. A quorum queue takes a broker some time, and it works on
+/// different channels in parallel.
 pub(super) async fn make(link: &Link, queues: Vec<Wanted>) -> Result<()> {
     let each = queues.len().div_ceil(CHANNELS);
     let mut queues = queues.into_iter();
@@ -95,7 +95,7 @@ pub(super) async fn exchange(channel: &Channel, name: &str, kind: ExchangeKind, 
     declared.map_err(|e| failure::failed(&format!("declaring exchange `{name}`"), &e, false))
 }
 
-/// Lets what has the key go on from one exchange to another.
+/// Binds an exchange to another one, with a key.
 pub(super) async fn bind_exchange(channel: &Channel, to: &str, from: &str, key: &str) -> Result<()> {
     let options = ExchangeBindOptions::default();
     meter::round_trip(NAME);
@@ -103,7 +103,7 @@ pub(super) async fn bind_exchange(channel: &Channel, to: &str, from: &str, key: 
     bound.map_err(|e| failure::failed(&format!("binding exchange `{to}` to `{from}`"), &e, false))
 }
 
-/// Whether there is such an exchange. If there is none, the broker has closed the channel.
+/// Whether an exchange exists. If not, the broker has closed the channel.
 pub(super) async fn is_exchange(channel: &Channel, name: &str) -> Result<bool> {
     meter::round_trip(NAME);
     match look_for_exchange(channel, name).await {
@@ -113,7 +113,7 @@ pub(super) async fn is_exchange(channel: &Channel, name: &str) -> Result<bool> {
     }
 }
 
-/// Whether there is such a queue. If there is none, the broker has closed the channel.
+/// Whether a queue exists. If not, the broker has closed the channel.
 pub(super) async fn is_queue(channel: &Channel, name: &str) -> Result<bool> {
     meter::round_trip(NAME);
     match look_for_queue(channel, name).await {
@@ -123,7 +123,7 @@ pub(super) async fn is_queue(channel: &Channel, name: &str) -> Result<bool> {
     }
 }
 
-/// Deletes a queue, if there is one.
+/// Deletes a queue, if it exists.
 pub(super) async fn delete_queue(channel: &Channel, name: &str) -> Result<()> {
     meter::round_trip(NAME);
     let deleted = channel.queue_delete(name.into(), QueueDeleteOptions::default()).await;

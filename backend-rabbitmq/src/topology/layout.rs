@@ -1,4 +1,4 @@
-//! What there is in a namespace, and in which order it is made.
+//! The objects of a namespace, and the order in which they are declared.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,24 +20,25 @@ use crate::transport::failure;
 use crate::turn::Turn;
 use crate::way;
 
-/// How the levels are connected, and what the queues are made with; another number for what clients of different versions would
-/// do differently.
+/// Version of the layout: how the levels are connected, and the arguments of the queues. It changes when clients of
+/// different versions would declare something differently.
 const LAYOUT: u32 = 3;
 
-/// How many readers of dead letters may put their markers into a full queue before the oldest letter is dropped for it.
+/// Number of concurrent readers of dead letters whose markers fit into a full queue before the oldest letter is
+/// dropped.
 const MARKERS_MAX: i64 = 8;
 
-/// The first pause after the registry refused a name, and the longest.
+/// First and longest pause after the registry refused a name.
 const REGISTER_PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(400));
 
-/// The most foreign messages that are kept.
+/// Maximum number of quarantined messages.
 const QUARANTINED_MAX: i64 = 10_000;
 
 #[derive(Debug)]
 pub(super) struct Layout {
     config: Arc<RabbitConfig>,
     link: Arc<Link>,
-    /// For the registry, which is published to: a broker short of memory stops reading from whoever publishes.
+    /// The connection for publishing to the registry: a broker that is short of memory stops reading from publishers.
     publishing: Arc<Link>,
     names: Names,
 }
@@ -48,7 +49,7 @@ impl Layout {
         Self { config, link, publishing, names }
     }
 
-    /// Makes what all queues share.
+    /// Declares the shared topology.
     pub(super) async fn declare_base(&self, is_doubted: bool) -> Result<()> {
         if !is_doubted && self.is_there(&self.link, None).await? {
             return self.check_layout().await;
@@ -63,14 +64,14 @@ impl Layout {
         let turn = Turn::take(asking, &self.names.turn(None)).await?;
         let is_there = self.is_there(asking, None).await?;
         if is_there {
-            // One of another layout is refused before anything is made in it.
+            // Refuses a namespace of another layout before anything is declared in it.
             self.check_layout().await?;
         }
         let queues = self.shared_queues();
         let all: Vec<String> = queues.iter().map(|wanted| wanted.queue.clone()).collect();
         if is_there && !(is_doubted && missing(asking, &all).await?) {
             turn.end().await;
-            // An exchange or a binding may be missing: many may make the same one at once.
+            // An exchange or a binding may be missing. Several clients may declare the same ones at once.
             return if is_doubted { self.declare_what_is_shared(queues).await } else { Ok(()) };
         }
         self.declare_what_is_shared(queues).await?;
@@ -80,14 +81,15 @@ impl Layout {
         Ok(())
     }
 
-    /// A connection for what may be refused.
+    /// Opens a connection for requests that may be refused.
     async fn asking(&self) -> Result<Arc<Link>> {
-        // Without the one that stays, there is nothing to ask for, and all who need that one wait for the same attempt.
+        // First make sure that the permanent connection works: without it, this is useless, and its callers share one
+        // attempt.
         self.link.connection().await?;
         Ok(Arc::new(Link::asking(self.config.clone(), "making")))
     }
 
-    /// Declares the mark of the namespace, whose argument says how it is laid out.
+    /// Declares the mark of the namespace, whose argument contains the layout.
     async fn check_layout(&self) -> Result<()> {
         let (levels, parallel, mark) = (self.config.levels, self.config.parallel, self.names.layout());
         let layout = format!("format={LAYOUT} levels={levels} parallel={parallel}");
@@ -102,10 +104,10 @@ impl Layout {
         let (names, levels) = (&self.names, self.config.levels);
         exchange(&channel, &names.unroutable(), ExchangeKind::Fanout, None).await?;
         let strays = names.unroutable();
-        // A topic exchange finds one of many queues by looking, where a direct one goes through all of them if there is
-        // more than one key (RabbitMQ 3.10).
+        // With more than one routing key, a direct exchange scans all its queues, and a topic exchange uses a lookup
+        // (RabbitMQ 3.10).
         exchange(&channel, &names.gates(), ExchangeKind::Topic, Some(&strays)).await?;
-        // The one above the highest level is for what comes in.
+        // The exchange above the highest level is the entry.
         for level in 0..=levels {
             exchange(&channel, &names.level(level), ExchangeKind::Direct, Some(&strays)).await?;
         }
@@ -120,7 +122,7 @@ impl Layout {
     fn shared_queues(&self) -> Vec<Wanted> {
         let (names, levels, parallel) = (&self.names, self.config.levels, self.config.parallel);
         let bounded = vec![("x-max-length", long(QUARANTINED_MAX)), ("x-overflow", text("drop-head"))];
-        // What can't stay with the strays is kept with what is foreign: it would find no way back to where it came from.
+        // Messages that a policy removes from the strays are quarantined: they could not be routed back.
         let to_quarantine = lossless("", &names.quarantined());
         let mut queues = vec![
             Wanted::new(names.unroutable(), to_quarantine).bound(names.unroutable(), String::new()),
@@ -141,7 +143,7 @@ impl Layout {
         queues
     }
 
-    /// Makes a logical queue.
+    /// Declares a logical queue.
     pub(super) async fn declare_queue(&self, queue: &QueueName, is_doubted: bool) -> Result<()> {
         let asking = self.asking().await?;
         let made = self.make_queue(&asking, queue, is_doubted).await;
@@ -152,7 +154,7 @@ impl Layout {
     async fn make_queue(&self, asking: &Arc<Link>, queue: &QueueName, is_doubted: bool) -> Result<()> {
         let names = &self.names;
         if !is_doubted && self.is_there(asking, Some(queue)).await? {
-            // Which shows that it is as large as here.
+            // This checks that its maximum length is the same as in this configuration.
             return make(asking, vec![self.dead(queue)]).await;
         }
         let turn = Turn::take(asking, &names.turn(Some(queue))).await?;
@@ -160,7 +162,7 @@ impl Layout {
         let all = [names.gate(queue), names.ready(queue), names.dead(queue)];
         let is_whole = is_there && !missing(asking, &all).await?;
         if !is_there {
-            // Registered before it is made, so that `remove` finds whatever was made.
+            // Register the queue before declaring it, so that `remove` finds everything that was declared.
             self.register(queue).await?;
         }
         let mut gate = lossless(&names.unroutable(), &names.gate(queue));
@@ -179,13 +181,13 @@ impl Layout {
     }
 
     fn dead(&self, queue: &QueueName) -> Wanted {
-        // With room for the markers of those who read them.
+        // With room for the markers of readers.
         let letters = long(i64::from(self.config.dead_letters_max) + MARKERS_MAX);
         let name = self.names.dead(queue);
         let arguments = vec![
             ("x-max-length", letters),
-            // With which it can't dead-letter at least once: a letter that a policy takes away may be lost if the broker
-            // fails then.
+            // With this overflow mode, at-least-once dead-lettering is impossible: a letter that a policy removes may
+            // be lost if the broker fails at that moment.
             ("x-overflow", text("drop-head")),
             ("x-dead-letter-exchange", text(&self.names.unroutable())),
             ("x-dead-letter-routing-key", text(&name)),
@@ -193,7 +195,7 @@ impl Layout {
         Wanted::new(name, arguments)
     }
 
-    /// Whether the mark of the namespace, or of a queue, is there.
+    /// Whether the mark of the namespace, or of a queue, exists.
     async fn is_there(&self, link: &Link, queue: Option<&QueueName>) -> Result<bool> {
         let mark = queue.map_or_else(|| self.names.layout(), |queue| self.names.made(queue));
         let channel = link.channel().await?;
@@ -204,14 +206,14 @@ impl Layout {
         Ok(is_there)
     }
 
-    /// Has the broker write down which queues it has made.
+    /// Makes the broker persist the declared queues.
     ///
-    /// It keeps the last quorum queue that it made in memory for about a second: killed within that, it has lost the queue,
-    /// with all that it confirmed (seen with 3.10.8, 4.0.5 and 4.3.6). As soon as it makes another one, the one before is
-    /// written.
+    /// The broker keeps the last declared quorum queue in memory for about a second. If it is killed within that time,
+    /// the queue is lost, with all messages that it confirmed (seen with 3.10.8, 4.0.5 and 4.3.6). Declaring another
+    /// queue persists it.
     async fn write_down(&self, queue: Option<&QueueName>) -> Result<()> {
         let (channel, another) = (self.link.channel().await?, self.names.another(queue));
-        // One that somebody left behind who was cut short would not be made.
+        // A queue that an interrupted client left behind would not be declared anew, so delete it first.
         delete_queue(&channel, &another).await?;
         declare(&channel, &Wanted::new(another.clone(), Vec::new())).await?;
         delete_queue(&channel, &another).await?;
@@ -219,7 +221,7 @@ impl Layout {
         Ok(())
     }
 
-    /// Notes a queue's name, for [`remove`](super::remove()).
+    /// Writes a queue's name to the registry, for [`remove`](super::remove()).
     pub(super) async fn register(&self, queue: &QueueName) -> Result<()> {
         let channel = self.publishing.channel().await?;
         let doing = "registering a queue's name";
@@ -232,16 +234,17 @@ impl Layout {
                 close(channel).await;
                 return Ok(());
             }
-            // A queue that has just been made may have no leader yet, and one that is busy takes its time.
+            // A new queue may have no leader yet, and a busy one may be slow.
             sleep(pause).await;
             pause = (pause * 2).min(REGISTER_PAUSES.1);
         }
-        Err(Error::new(ErrorKind::Unavailable, format!("{doing}: `{registry}` did not take it")))
+        Err(Error::new(ErrorKind::Unavailable, format!("{doing}: queue `{registry}` did not accept it")))
     }
 }
 
-/// The arguments of a queue whose messages go there, with this key, if a policy of the operator takes them away: after so many
-/// deliveries, beyond a length, or after a time. Without them they would be lost. A full one refuses.
+/// The arguments of a queue that dead-letters messages to `exchange`, with this key, if an operator's policy removes
+/// them: after a number of deliveries, beyond a length, or after a time. Without these arguments, such messages would
+/// be lost. A full queue refuses messages.
 fn lossless(exchange: &str, key: &str) -> Vec<(&'static str, AMQPValue)> {
     vec![
         ("x-overflow", text("reject-publish")),
@@ -251,7 +254,7 @@ fn lossless(exchange: &str, key: &str) -> Vec<(&'static str, AMQPValue)> {
     ]
 }
 
-/// Whether one of these queues is not there.
+/// Whether one of these queues is missing.
 async fn missing(link: &Link, queues: &[String]) -> Result<bool> {
     let channel = link.channel().await?;
     for queue in queues {
@@ -263,13 +266,13 @@ async fn missing(link: &Link, queues: &[String]) -> Result<bool> {
     Ok(false)
 }
 
-/// What a namespace of another version answers, with what to do about it.
+/// The error for a namespace of another version, with what to do about it.
 fn of_other_format(e: Error) -> Error {
     let ours = format!("format={LAYOUT} ");
     if e.kind() != ErrorKind::Config || e.message().matches(&ours).count() > 1 {
         return e;
     }
-    let what = "another version of delayline made this namespace: have that one complete its tasks and remove it \
-                (`delayline remove-namespace`), or take another name";
-    Error::new(ErrorKind::Config, format!("{}; {what}", e.message()))
+    let what = "another version of delayline created this namespace: complete its tasks with that version and \
+                remove it (`delayline remove-namespace`), or use another namespace";
+    Error::new(ErrorKind::Config, format!("{}: {what}", e.message()))
 }

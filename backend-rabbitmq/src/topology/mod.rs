@@ -1,15 +1,16 @@
-//! The queues and exchanges: made where they are missing, checked where they are there, removed on demand.
+//! The queues and exchanges: declares missing ones, checks existing ones, and removes a namespace on demand.
 //!
-//! What is made last, of a namespace and of each logical queue, is an exchange that nothing is published to, its *mark*. A
-//! client that finds the mark declares nothing beyond what shows that its configuration is the same. What an operator has
-//! deleted since is made again when it is found missing: then all is declared, which changes nothing where it is there.
+//! The last object that is declared, for a namespace and for each logical queue, is its *mark*: an exchange that
+//! nothing is published to. A client that finds the mark declares only what checks that its configuration is the same.
+//! If an operator has deleted something, the client declares everything again as soon as it notices. That changes
+//! nothing for existing objects.
 //!
-//! What the broker may refuse is asked on a connection of its own, for that time: a refusal ends the channel, and the
-//! driver (lapin 4.12) never opens one of that number again. On a connection that stays, the numbers would be used up some
-//! day, and with it would go all leases that it has.
+//! Requests that the broker may refuse use a separate, temporary connection. A refusal closes the channel, and the
+//! driver (lapin 4.12) does not open a channel with that number again. On a permanent connection, the numbers would run
+//! out some day, and the connection would end, with all its leases.
 //!
-//! What is missing is made by one at a time ([`Turn`]): a broker shows a quorum queue to others before it serves it, and
-//! RabbitMQ 3.10 ends the connection of a client that uses it then.
+//! One client at a time declares what is missing ([`Turn`]). A broker shows a quorum queue to others before it serves
+//! it, and RabbitMQ 3.10 closes the connection of a client that uses the queue too early.
 
 mod again;
 mod declare;
@@ -34,7 +35,7 @@ use crate::transport::failure;
 pub(crate) struct Topology {
     config: Arc<RabbitConfig>,
     layout: Layout,
-    /// What is known to be there. Held while declaring, so that all who need it wait for one attempt.
+    /// What is known to exist. Locked during declarations, so that all callers wait for the same attempt.
     known: Mutex<Known>,
 }
 
@@ -42,7 +43,7 @@ pub(crate) struct Topology {
 struct Known {
     base: bool,
     queues: HashSet<QueueName>,
-    /// Something of the base, or of these queues, may be missing, whatever the marks say.
+    /// Whether something of the base or of these queues may be missing in spite of the marks.
     base_is_doubted: bool,
     doubted: HashSet<QueueName>,
 }
@@ -52,7 +53,7 @@ impl Topology {
         Self { layout: Layout::new(config.clone(), link, publishing), config, known: Mutex::default() }
     }
 
-    /// Makes sure of everything that a queue needs.
+    /// Makes sure that everything that a queue needs exists.
     ///
     /// # Errors
     /// As [`base`](Self::base).
@@ -61,17 +62,17 @@ impl Topology {
         self.queue(queue).await
     }
 
-    /// Makes sure of what all queues of the namespace share: the levels, and where strays go.
+    /// Makes sure that the shared topology of the namespace exists: the levels and the queues for strays.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) naming the queue and the argument that is not as ours, [`Denied`](ErrorKind::Denied)
-    /// naming the permission, [`Unavailable`](ErrorKind::Unavailable).
+    /// [`Config`](ErrorKind::Config), which names the queue and the argument that differs;
+    /// [`Denied`](ErrorKind::Denied), which names the permission; [`Unavailable`](ErrorKind::Unavailable).
     pub(crate) async fn base(self: &Arc<Self>) -> Result<()> {
         if self.known.lock().await.base {
             return Ok(());
         }
         let this = self.clone();
-        // Not to be cut short by whoever needs it first.
+        // In a separate task, so that it goes on if the first caller is dropped.
         let made = async move {
             let mut known = this.known.lock().await;
             if !known.base {
@@ -85,7 +86,7 @@ impl Topology {
         owned(made, |()| async {}).await
     }
 
-    /// Makes sure of a logical queue: its gate, ready queue and dead letters.
+    /// Makes sure that a logical queue exists: its gate, ready queue and dead letters.
     ///
     /// # Errors
     /// As [`base`](Self::base).
@@ -94,7 +95,7 @@ impl Topology {
             return Ok(());
         }
         let (this, queue) = (self.clone(), queue.clone());
-        // Likewise.
+        // In a separate task, too.
         let made = async move {
             let mut known = this.known.lock().await;
             if !known.queues.contains(&queue) {
@@ -108,7 +109,7 @@ impl Topology {
         owned(made, |()| async {}).await
     }
 
-    /// Notes a queue's name in the registry again, which a policy took from it.
+    /// Writes a queue's name to the registry again, after a policy removed it.
     ///
     /// # Errors
     /// [`Denied`](delayline_core::ErrorKind::Denied), [`Unavailable`](delayline_core::ErrorKind::Unavailable).
@@ -116,7 +117,7 @@ impl Topology {
         self.layout.register(queue).await
     }
 
-    /// Something was missing: all of it is made sure of again when it is needed next.
+    /// After something was missing: makes the next callers check and declare everything again.
     pub(crate) async fn forget(&self) {
         let mut known = self.known.lock().await;
         known.base = false;
@@ -126,24 +127,25 @@ impl Topology {
     }
 
     async fn bounded<T, F: Future<Output = Result<T>>>(&self, work: impl Fn() -> F) -> Result<T> {
-        // Many requests, each of them quick; a broker that makes a hundred queues for the first time takes a while.
+        // There are many requests, each of them quick. The first declaration of a hundred queues takes a broker a
+        // while.
         match timeout(self.config.response_timeout * 6, repeated(work)).await {
             Ok(done) => done,
-            Err(_) => Err(failure::silent("making the queues", &self.config, false)),
+            Err(_) => Err(failure::silent("declaring the queues", &self.config, false)),
         }
     }
 }
 
-/// Removes every queue and exchange of the configuration's namespace, with all that is in them.
+/// Removes every queue and exchange of the configuration's namespace, with their contents.
 ///
-/// Whoever uses the namespace at that moment may make some of it again.
+/// Clients that use the namespace at that moment may declare parts of it again.
 ///
 /// # Errors
 /// [`Config`](delayline_core::ErrorKind::Config), [`Denied`](delayline_core::ErrorKind::Denied),
-/// [`Unavailable`](delayline_core::ErrorKind::Unavailable). Repeated, it goes on with what is left.
+/// [`Unavailable`](delayline_core::ErrorKind::Unavailable). A repeated call removes what is left.
 ///
 /// # Cancel safety
-/// Dropped, a part of it may have been removed; repeat it.
+/// A dropped call may have removed a part of the namespace. Repeat it.
 pub(crate) async fn remove(config: &Arc<RabbitConfig>) -> Result<()> {
     repeated(|| async {
         let link = Link::asking(config.clone(), "removing");

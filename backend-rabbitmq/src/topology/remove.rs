@@ -1,4 +1,4 @@
-//! Removing a namespace, of this layout or an earlier one.
+//! Removes a namespace, of this layout or an earlier one.
 
 use std::collections::HashSet;
 
@@ -14,17 +14,17 @@ use crate::transport::asking::close;
 use crate::transport::connection::Link;
 use crate::transport::failure;
 
-/// How many deletions are under way at once: a broker takes its time for each quorum queue. More do not make it faster.
+/// Number of concurrent deletions. A quorum queue takes a broker some time; more concurrency does not make it faster.
 const AT_ONCE: usize = 16;
 
-/// Removes what is there; repeated, it goes on with what is left.
+/// Removes everything that exists. A repeated call removes what is left.
 pub(super) async fn remove_once(config: &RabbitConfig, link: &Link) -> Result<()> {
     let names = Names::new(&config.namespace);
     let queues = registered(&names, link).await?;
-    // The marks go first: nobody takes for whole what is removed by half.
+    // Remove the marks first, so that no client takes a half-removed namespace for complete.
     let marks = queues.iter().map(|queue| names.made(queue)).chain([names.layout()]);
     delete_exchanges(link, marks).await?;
-    // However many levels it was made with.
+    // For any number of levels.
     let levels = (0..LEVELS_MAX).flat_map(|level| (0..PARALLEL_MAX).map(move |slot| (level, slot)));
     let all = queues.iter().flat_map(|queue| {
         let parts = [names.gate(queue), names.ready(queue), names.dead(queue)];
@@ -38,14 +38,14 @@ pub(super) async fn remove_once(config: &RabbitConfig, link: &Link) -> Result<()
     delete_queues(link, all.collect()).await?;
     let exchanges = (0..=LEVELS_MAX).map(|level| names.level(level)).chain([names.gates(), names.unroutable()]);
     delete_exchanges(link, exchanges).await?;
-    // The registry goes last: a removal that stops half-way is repeated with what it says.
+    // Remove the registry last: a repeated call after an interrupted removal needs it.
     delete_queues(link, vec![names.registry()]).await
 }
 
-/// The names of all logical queues. They are put back when the channel closes.
+/// The names of all logical queues. The messages return to the registry when the channel closes.
 async fn registered(names: &Names, link: &Link) -> Result<HashSet<QueueName>> {
     let mut queues = HashSet::new();
-    // A policy may have taken some to the strays.
+    // A policy may have moved some names to the strays.
     for (found_in, any_key) in [(names.registry(), true), (names.unroutable(), false)] {
         let channel = link.channel().await?;
         loop {
@@ -68,7 +68,7 @@ async fn registered(names: &Names, link: &Link) -> Result<HashSet<QueueName>> {
     Ok(queues)
 }
 
-/// Deletes queues that may be gone already, over several channels.
+/// Deletes queues, which may not exist any more, over several channels.
 async fn delete_queues(link: &Link, queues: Vec<String>) -> Result<()> {
     let channels = AT_ONCE.min(queues.len());
     let left = Mutex::new(queues.into_iter());
@@ -90,8 +90,8 @@ async fn delete_some(link: &Link, left: &Mutex<impl Iterator<Item = String>>) ->
     Ok(())
 }
 
-/// Deletes exchanges that may be gone already: one by one, because RabbitMQ 4.0 fails where two that are bound to each
-/// other go at the same time.
+/// Deletes exchanges, which may not exist any more. One by one, because RabbitMQ 4.0 fails if two exchanges that are
+/// bound to each other are deleted at the same time.
 async fn delete_exchanges(link: &Link, exchanges: impl Iterator<Item = String>) -> Result<()> {
     let mut channel = link.channel().await?;
     for exchange in exchanges {
@@ -105,7 +105,7 @@ async fn delete_exchanges(link: &Link, exchanges: impl Iterator<Item = String>) 
     Ok(())
 }
 
-/// Whether the broker has closed the channel, because there was nothing to delete.
+/// Whether the broker has closed the channel because the object did not exist.
 fn is_over(deleted: lapin::Result<()>, name: &str) -> Result<bool> {
     match deleted {
         Ok(()) => Ok(false),

@@ -1,4 +1,4 @@
-//! What the broker is asked in many places, and waiting for its answer no longer than the configuration lets it take.
+//! Requests to the broker that many modules use, with the configured response timeout.
 
 use delayline_core::{Result, meter};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueDeclareOptions};
@@ -10,7 +10,7 @@ use super::failure;
 use crate::config::RabbitConfig;
 use crate::limits::NAME;
 
-/// What the broker answers to a request; `sent` if the request may take effect without an answer.
+/// Waits for the answer to a request. `sent` tells whether the request may take effect even without an answer.
 pub(crate) async fn answered<T>(
     config: &RabbitConfig,
     doing: &str,
@@ -21,7 +21,7 @@ pub(crate) async fn answered<T>(
     in_time(config, doing, sent, asked).await
 }
 
-/// Likewise of what is sent and not answered.
+/// The same for a request that has no answer of its own.
 pub(crate) async fn in_time<T>(
     config: &RabbitConfig,
     doing: &str,
@@ -34,27 +34,28 @@ pub(crate) async fn in_time<T>(
     }
 }
 
-/// Looks for a queue, whose answer comes after what it had sent before. If there is none, the broker closes the channel.
+/// Checks that a queue exists. Its answer arrives after everything it sent before. If it does not exist, the broker
+/// closes the channel.
 pub(crate) async fn look_for_queue(channel: &Channel, name: &str) -> lapin::Result<Queue> {
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     channel.queue_declare(name.into(), options, FieldTable::default()).await
 }
 
-/// Likewise for an exchange, of whichever kind.
+/// Checks that an exchange exists, of any kind.
 pub(crate) async fn look_for_exchange(channel: &Channel, name: &str) -> lapin::Result<()> {
     let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
     channel.exchange_declare(name.into(), ExchangeKind::Direct, options, FieldTable::default()).await
 }
 
-/// Waits until whatever a queue had sent has come: asks the queue, whose answer goes the same way, and then the channel,
-/// which passes on what came to it before.
+/// Waits until everything that a queue has sent has arrived. It sends a request to the queue, whose answer takes the
+/// same way, and then one to the channel, which first passes on what it received before.
 pub(crate) async fn settle_down(channel: &Channel, queue: &str) -> lapin::Result<Queue> {
     let queue = look_for_queue(channel, queue).await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     Ok(queue)
 }
 
-/// Publishes a name to a queue of names, on a channel in confirm mode, and answers whether the queue has taken it.
+/// Publishes a name to a queue of names, on a channel in confirm mode, and returns whether the queue accepted it.
 pub(crate) async fn write_name(channel: &Channel, queue: &str, name: &str) -> lapin::Result<bool> {
     let options = BasicPublishOptions { mandatory: true, immediate: false };
     let persistent = BasicProperties::default().with_delivery_mode(2);
@@ -64,7 +65,7 @@ pub(crate) async fn write_name(channel: &Channel, queue: &str, name: &str) -> la
     Ok(confirmation.is_ack() && confirmation.take_message().is_none())
 }
 
-/// Closes a channel. It closes when it is dropped as well; this only waits for it.
+/// Closes a channel and waits for it. A dropped channel closes as well.
 pub(crate) async fn close(channel: Channel) {
     let _ = channel.close(200, "done".into()).await;
 }

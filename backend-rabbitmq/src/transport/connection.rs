@@ -1,7 +1,7 @@
-//! A connection to the broker that is opened when a channel is needed, and opened anew when it was lost.
+//! A connection to the broker. It is opened when a channel is needed, and opened again after it was lost.
 //!
-//! There are two of them, because a broker that is short of memory or disk stops reading from whoever publishes: what is
-//! acknowledged travels on another connection than what is published.
+//! A backend has two of them: a broker that is short of memory or disk stops reading from connections that publish, so
+//! acknowledgements use another connection.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,36 +20,36 @@ use super::{failure, runtime};
 use crate::config::RabbitConfig;
 use crate::limits::{NAME, TITLE};
 
-/// How many numbers are tried for a channel before the connection is given up.
+/// Number of channel numbers that are tried before the connection is discarded.
 const CHANNEL_NUMBERS: usize = 2_048;
 
-/// The largest frame, in bytes, of a connection that carries tasks, and of one that only asks. The driver has room for 64
-/// of them from the start; a message that is larger goes in several.
+/// Maximum frame size, in bytes, of a connection that carries tasks, and of one for requests only. The driver allocates
+/// room for 64 frames at the start. A larger message is sent in several frames.
 const FRAME_BYTES_MAX: u32 = 32 << 10;
 const ASKING_FRAME_BYTES_MAX: u32 = 8 << 10;
 
-/// The first version that counts no attempt for what comes back.
+/// The first version that counts no attempt for returned messages.
 const COUNTS_NO_RETURNS: Version = Version::new(4, 3);
 
-/// How long closing may take: a broker that does not answer is left alone then.
+/// Time limit for closing, for a broker that does not answer.
 const CLOSE_MAX: Duration = Duration::from_millis(800);
 
-/// One connection, by the purpose that its name at the broker tells.
+/// One connection. Its name at the broker contains its purpose.
 pub(crate) struct Link {
     config: Arc<RabbitConfig>,
     purpose: &'static str,
     frame_bytes_max: u32,
-    /// How many connections there have been.
+    /// Number of connections so far.
     generation: AtomicU64,
-    /// What the latest of them was greeted by.
+    /// The version that the broker reported on the latest connection.
     version: parking_lot::Mutex<Option<Version>>,
-    /// Turns true when there are no more connections, for the driver's tasks to end at once.
+    /// Turns true when the link is closed, so that the driver's tasks end at once.
     ended: watch::Sender<bool>,
     lifecycle: Arc<Lifecycle>,
     reconnect: Reconnect<Open>,
 }
 
-/// A handle on a connection that was opened.
+/// A handle to an open connection.
 #[derive(Clone)]
 struct Open(Arc<Connection>);
 
@@ -77,30 +77,30 @@ impl Link {
         }
     }
 
-    /// For what carries no tasks: it takes less to open.
+    /// A link for requests only, which carries no tasks. It needs less memory.
     pub(crate) fn asking(config: Arc<RabbitConfig>, purpose: &'static str) -> Self {
         Self { frame_bytes_max: ASKING_FRAME_BYTES_MAX, ..Self::new(config, purpose) }
     }
 
-    /// A new channel. Whoever drops all its copies closes it.
+    /// Opens a channel. It closes when its last clone is dropped.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable), [`Denied`](ErrorKind::Denied), [`Config`](ErrorKind::Config),
-    /// [`Incompatible`](ErrorKind::Incompatible), [`Closed`](ErrorKind::Closed); none has taken effect.
+    /// [`Incompatible`](ErrorKind::Incompatible), [`Closed`](ErrorKind::Closed). A failed call had no effect.
     pub(crate) async fn channel(&self) -> Result<Channel> {
         for reconnected in [false, true] {
             let connection = self.connection().await?;
             match self.channel_of(&connection).await {
                 Ok(channel) => return Ok(channel),
                 Err(e) if reconnected => return Err(e),
-                // It broke since, or has no number left for a channel; a new one is tried, once.
+                // The connection broke, or has no channel number left. Try a new connection, once.
                 Err(_) => self.reconnect.give_up(&Open(connection)),
             }
         }
         Err(Error::new(ErrorKind::Unavailable, "no channel"))
     }
 
-    /// A new channel of this connection.
+    /// Opens a channel of this connection.
     async fn channel_of(&self, connection: &Connection) -> Result<Channel> {
         let mut tries = 0;
         loop {
@@ -108,8 +108,8 @@ impl Link {
             meter::round_trip(NAME);
             match timeout(self.config.response_timeout, connection.create_channel()).await {
                 Ok(Ok(channel)) => return Ok(channel),
-                // The driver gives a number that a channel had which the broker closed once more, when all have had their turn,
-                // and fails with what that one was closed for. The next number may be good.
+                // After all numbers were used, the driver reuses the number of a channel that the broker closed, and
+                // fails with the reason of that close. The next number may work.
                 Ok(Err(_)) if tries < CHANNEL_NUMBERS && connection.status().connected() => {}
                 Ok(Err(e)) => return Err(failure::failed("opening a channel", &e, false)),
                 Err(_) => return Err(failure::silent("opening a channel", &self.config, false)),
@@ -117,18 +117,18 @@ impl Link {
         }
     }
 
-    /// Which connection there is: another number for each.
+    /// The number of the current connection. Each connection has another one.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// The connection, opened if there is none that works.
+    /// The connection. Opens one if there is none that works.
     pub(crate) async fn connection(&self) -> Result<Arc<Connection>> {
         let Open(connection) = self.lifecycle.unless_closed(self.reconnect.get(|| self.connect())).await?;
         Ok(connection)
     }
 
-    /// Whether the broker has told that it takes nothing from this connection now.
+    /// Whether the broker has reported that it currently blocks this connection.
     pub(crate) fn blocked(&self) -> bool {
         self.reconnect.current().is_some_and(|Open(connection)| connection.status().blocked())
     }
@@ -146,7 +146,7 @@ impl Link {
             Err(_) => {
                 return Err(Error::new(
                     ErrorKind::Unavailable,
-                    format!("{} did not let us in within {:?}", config.server(), config.connect_timeout),
+                    format!("{} did not accept the connection within {:?}", config.server(), config.connect_timeout),
                 ));
             }
         };
@@ -158,42 +158,44 @@ impl Link {
                 Ok(Open(Arc::new(connection)))
             }
             Some(old) => {
-                let what = format!("{} is RabbitMQ {old}; {OLDEST} or newer is needed", config.server());
+                let what =
+                    format!("{}: RabbitMQ {OLDEST} or newer required: the server is RabbitMQ {old}", config.server());
                 Err(Error::new(ErrorKind::Incompatible, what))
             }
         }
     }
 
-    /// The broker's version, as the latest connection was told; nothing where it did not say, or is no RabbitMQ.
+    /// The broker's version, as reported on the latest connection. `None` if it did not report one, or is not RabbitMQ.
     pub(crate) fn version(&self) -> Option<Version> {
         *self.version.lock()
     }
 
-    /// What each consumer is begun with.
+    /// The arguments of each consumer.
     ///
-    /// From RabbitMQ 4.3 on, a consumer that has a message for too long loses it, with no attempt counted, and what it asks
-    /// for itself counts more than any policy or setting. Before, the setting alone counts, as it does for a message that
-    /// was asked for.
+    /// From RabbitMQ 4.3 on, a consumer that holds a message for too long loses it, without a counted attempt. The
+    /// timeout in the consumer's arguments takes precedence over policies and settings. In older versions, and for
+    /// messages from `basic.get`, only the broker's setting applies.
     pub(crate) fn consumer_arguments(&self) -> FieldTable {
         let mut table = FieldTable::default();
         if self.counts_no_returns() {
-            // Whoever is gone is found by his heartbeats, and whoever holds a lease ends it in time.
+            // Heartbeats detect a lost client, and a client ends its leases in time, so the timeout may be long.
             let ms = i64::try_from(2 * self.config.hold_time_max().as_millis()).unwrap_or(i64::MAX);
             table.insert("x-consumer-timeout".into(), AMQPValue::LongLongInt(ms));
         }
         table
     }
 
-    /// Whether the broker counts no attempt for what a consumer gives back, or had for too long: of RabbitMQ 4.3 or newer.
+    /// Whether the broker counts no attempt for messages that a consumer returns or holds for too long: RabbitMQ 4.3 or
+    /// newer.
     pub(crate) fn counts_no_returns(&self) -> bool {
         self.version().is_some_and(|version| version >= COUNTS_NO_RETURNS)
     }
 
-    /// Ends the connection, and lets none be opened any more.
+    /// Closes the connection, and prevents new ones.
     pub(crate) async fn close(&self) {
         self.lifecycle.close();
         if let Some(Open(connection)) = self.reconnect.end() {
-            // What the broker says to it changes nothing: dropping the connection ends it as well.
+            // The broker's answer does not matter: dropping the connection closes it as well.
             let _ = timeout(CLOSE_MAX, connection.close(200, "closed".into())).await;
         }
         self.ended.send_replace(true);

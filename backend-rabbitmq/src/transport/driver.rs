@@ -1,32 +1,33 @@
-//! What the driver (lapin 4.12) has to be kept from: it holds on to what nobody can reach, and to the room for what it once had
-//! to send.
+//! Workarounds for the driver (lapin 4.12): it keeps consumers and channels that nothing refers to any more, and it
+//! keeps the buffers for the most that it ever had to send.
 
 use futures_util::{FutureExt, Stream, StreamExt, stream};
 use lapin::options::BasicConsumeOptions;
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 
-/// How many frames or messages the driver is given to send at once. It keeps room for the most that there ever were, about a
-/// third of a kilobyte for each frame; a message has three or more.
+/// Maximum number of frames or messages that the driver gets to send at once. It keeps buffers for the largest number
+/// so far, about a third of a kilobyte for each frame; a message has three or more frames.
 const SENDING_MAX: usize = 20;
 
-/// Sends each, in order, a few at a time, and brings what became of each, in order: those that come after one that failed
-/// are tried as well.
+/// Sends items in order, a few at a time, and yields the outcome of each, in order. After a failure, it sends the rest
+/// as well.
 pub(crate) fn sending<F: Future>(each: impl IntoIterator<Item = F>) -> impl Stream<Item = F::Output> {
-    // Nothing of them runs before it is polled.
+    // None of the futures runs before it is polled.
     stream::iter(each.into_iter().collect::<Vec<_>>()).buffered(SENDING_MAX)
 }
 
-/// Likewise, and waits for all.
+/// Like [`sending`], and waits for all outcomes.
 pub(crate) async fn send_all<F: Future>(each: impl IntoIterator<Item = F>) -> Vec<F::Output> {
     sending(each).collect().await
 }
 
-/// Begins to consume from a queue.
+/// Starts to consume from a queue.
 ///
 /// # Cancel safety
-/// Dropped, the channel is closed. The driver would keep the consumer that the broker grants, and with it the channel: the
-/// broker would hand it messages, and none to those who come after it where one consumer is served at a time.
+/// A dropped call closes the channel. Otherwise the driver would keep the consumer that the broker has registered, and
+/// with it the channel. The broker would deliver messages to it, and on a queue with a single active consumer none to
+/// its successors.
 pub(crate) async fn consume(channel: &Channel, queue: &str, arguments: FieldTable) -> lapin::Result<Consumer> {
     let mut asked = ClosedUnlessAnswered(Some(channel));
     let answer = channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), arguments).await;
@@ -34,9 +35,9 @@ pub(crate) async fn consume(channel: &Channel, queue: &str, arguments: FieldTabl
     answer
 }
 
-/// Has a channel closed, and does not wait for it. Nothing may be sent on it any more.
+/// Starts to close a channel and does not wait. Nothing may be sent on it any more.
 pub(crate) fn close_soon(channel: &Channel) {
-    // The request is on its way with the first poll, and the driver does the rest; one that is closed is left alone.
+    // The first poll sends the request, and the driver does the rest. Does nothing for a closed channel.
     let _ = channel.close(200, "done".into()).now_or_never();
 }
 
@@ -64,7 +65,7 @@ mod tests {
     use crate::config::RabbitConfig;
     use crate::transport::connection::Link;
 
-    /// For the broker to be asked without a doubt, and not to have answered.
+    /// Makes sure that the request was sent and is not answered yet.
     fn polled_once(asking: impl Future) {
         assert!(asking.now_or_never().is_none(), "the broker can't have answered");
     }

@@ -1,5 +1,5 @@
-//! What the broker says of itself as a connection begins. The driver (lapin 4.12) shows it to nobody, so the first frame is
-//! read as it passes on its way to the driver, behind TLS, and changed by nothing.
+//! Reads the broker's version from the first frame of a connection. The driver (lapin 4.12) does not expose it. So the
+//! first frame is read, inside TLS, on its way to the driver, and not changed.
 
 use std::fmt;
 use std::io;
@@ -11,10 +11,10 @@ use futures_util::{AsyncRead, AsyncWrite};
 use lapin::protocol::{AMQPClass, connection, parse_class};
 use lapin::types::{AMQPValue, FieldTable};
 
-/// The longest first frame that is read: a broker's has about half a kilobyte.
+/// Maximum size of a first frame that is read. A broker's has about half a kilobyte.
 const FRAME_BYTES_MAX: usize = 16 << 10;
 
-/// Type, channel and size come before a frame's content, and one byte ends it.
+/// Size of a frame's head (type, channel and size). One byte ends the frame.
 const HEAD_BYTES: usize = 7;
 const METHOD: u8 = 1;
 
@@ -26,7 +26,7 @@ pub(crate) struct Version {
     patch: u16,
 }
 
-/// The oldest one whose queues dead-letter at least once.
+/// The oldest supported version: the first whose queues support at-least-once dead-lettering.
 pub(crate) const OLDEST: Version = Version::new(3, 10);
 
 impl Version {
@@ -34,7 +34,7 @@ impl Version {
         Self { major, minor, patch: 0 }
     }
 
-    /// Reads such as `3.10.8`, `4.0.5-1` or `4.1.0-rc.1`.
+    /// Parses versions such as `3.10.8`, `4.0.5-1` or `4.1.0-rc.1`.
     fn read(text: &str) -> Option<Self> {
         let mut parts = text.splitn(3, '.');
         let mut number = || {
@@ -52,7 +52,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// Where a connection's stream leaves the version that it heard of; empty where it could not be read.
+/// The version that a connection's stream has read. Empty if it could not be read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Heard(Arc<OnceLock<Version>>);
 
@@ -62,11 +62,11 @@ impl Heard {
     }
 }
 
-/// A stream whose first frame is read as it passes.
+/// A stream that reads the first frame as it passes.
 #[derive(Debug)]
 pub(crate) struct Overheard<S> {
     stream: S,
-    /// What has come of that frame, until it is read or is none.
+    /// The part of the first frame that has arrived, until it is parsed or turns out to be invalid.
     first: Option<(Vec<u8>, Heard)>,
 }
 
@@ -75,7 +75,7 @@ impl<S> Overheard<S> {
         Self { stream, first: Some((Vec::new(), heard)) }
     }
 
-    /// A stream that nobody listens to.
+    /// A stream that does not read the first frame.
     pub(crate) fn unheard(stream: S) -> Self {
         Self { stream, first: None }
     }
@@ -87,7 +87,7 @@ impl<S> Overheard<S> {
             Ok(None) => {}
             Ok(Some(content)) => {
                 if let Some(version) = version(content) {
-                    // Of the one connection that this is, there is one greeting.
+                    // A connection has only one first frame.
                     let _ = heard.0.set(version);
                 }
                 self.first = None;
@@ -97,11 +97,11 @@ impl<S> Overheard<S> {
     }
 }
 
-/// The first frame is none of those that a broker begins with.
+/// The first frame is not one that a broker starts with.
 #[derive(Debug, PartialEq)]
 struct NoMethod;
 
-/// The first frame's content, once all of it is there.
+/// The content of the first frame, once it is complete.
 fn content(bytes: &[u8]) -> Result<Option<&[u8]>, NoMethod> {
     if bytes.first().is_some_and(|kind| *kind != METHOD) {
         return Err(NoMethod);
@@ -114,7 +114,7 @@ fn content(bytes: &[u8]) -> Result<Option<&[u8]>, NoMethod> {
     Ok(rest.get(..size))
 }
 
-/// The version that a `connection.start` tells, if a RabbitMQ sent it.
+/// The version in a `connection.start`, if RabbitMQ sent it.
 fn version(content: &[u8]) -> Option<Version> {
     let (_, class) = parse_class(content).ok()?;
     let AMQPClass::Connection(connection::AMQPMethod::Start(start)) = class else { return None };

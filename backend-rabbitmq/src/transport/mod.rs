@@ -1,4 +1,4 @@
-//! The way to the broker and back: two connections, what the driver has to be kept from, publishing, and errors.
+//! The connection to the broker: two connections, workarounds for the driver, publishing, and errors.
 
 pub(crate) mod asking;
 pub(crate) mod connection;

@@ -1,8 +1,8 @@
-//! Publishing that knows what became of each message: confirmed, returned, or refused.
+//! Publishes messages and reports the outcome of each: confirmed, returned, or refused.
 //!
-//! A batch has a channel for itself while it is under way. The driver hands a returned message to whichever confirmation
-//! comes next, not to that of the message; once all confirmations of a batch are there, all its returns are too, and are
-//! told apart by the number that each message carries.
+//! A batch has exclusive use of a channel. The driver attaches a returned message to the next confirmation, which may
+//! belong to another message. Once all confirmations of a batch have arrived, all its returns have, too. The number in
+//! each message tells them apart.
 
 use std::sync::Arc;
 
@@ -23,19 +23,19 @@ use super::{driver, failure};
 use crate::config::RabbitConfig;
 use crate::limits::NAME;
 
-/// How many messages are published before it is looked at whether the channel still works.
+/// Number of messages that are published before the channel is checked.
 const PIECE: usize = 2_000;
 
-/// How many messages of one batch are on their way before the first has to be confirmed. The driver keeps room for as many.
+/// Maximum number of unconfirmed messages of one batch. The driver keeps room for this many.
 const PIPELINED: usize = 400;
 
 /// A message on its way to the broker.
 #[derive(Clone, Debug)]
 pub(crate) struct Outgoing {
-    /// Empty for the queue that the routing key names.
+    /// Empty to publish to the queue that the routing key names.
     pub(crate) exchange: ShortString,
     pub(crate) routing_key: ShortString,
-    /// Everything but the correlation id, which is the publisher's.
+    /// All properties but the correlation id, which the publisher sets.
     pub(crate) properties: BasicProperties,
     pub(crate) payload: Bytes,
 }
@@ -43,7 +43,7 @@ pub(crate) struct Outgoing {
 /// Why a message was not accepted.
 #[derive(Clone, Debug)]
 pub(crate) enum NotPublished {
-    /// No queue is there for it: the topology has to be made again.
+    /// No queue exists for it: the topology must be declared again.
     Unroutable,
     /// The broker refused it (`basic.nack`): a queue is full or is not working.
     Refused,
@@ -52,7 +52,7 @@ pub(crate) enum NotPublished {
 }
 
 impl NotPublished {
-    /// As the caller is told, when nothing more can be done.
+    /// The error for the caller, when nothing more can be done.
     pub(crate) fn into_error(self, doing: &str) -> Error {
         match self {
             Self::Unroutable => Error::new(ErrorKind::Unavailable, format!("{doing}: a queue or binding is missing")),
@@ -66,9 +66,10 @@ impl NotPublished {
 pub(crate) struct Publisher {
     config: Arc<RabbitConfig>,
     link: Arc<Link>,
-    /// For the batches that are under way.
+    /// Limits the number of batches under way.
     turns: Semaphore,
-    /// Channels in confirm mode that nobody uses now, and of which connection they are: one that was given up is not kept open.
+    /// Unused channels in confirm mode, with the number of their connection, so that a discarded connection is not kept
+    /// open.
     idle: Mutex<Vec<(u64, Channel)>>,
 }
 
@@ -78,15 +79,15 @@ impl Publisher {
         Self { config, link, turns, idle: Mutex::default() }
     }
 
-    /// Publishes a batch, in order, and answers what became of each message, in order.
+    /// Publishes a batch, in order, and returns the outcome of each message, in order.
     ///
     /// # Cancel safety
-    /// Dropped, some may have been published: call it from what is not dropped.
+    /// A dropped call may have published a part of the batch. Call it from a task that is not dropped.
     pub(crate) async fn publish(&self, batch: &[Outgoing]) -> Vec<Result<(), NotPublished>> {
         if batch.is_empty() {
             return Vec::new();
         }
-        // Nobody closes the semaphore.
+        // The semaphore is never closed.
         let _turn = self.turns.acquire().await;
         let (generation, channel) = match self.channel().await {
             Ok(channel) => channel,
@@ -95,7 +96,7 @@ impl Publisher {
         let (mut answers, mut missing) = (Vec::with_capacity(batch.len()), false);
         for piece in batch.chunks(PIECE) {
             match answers.last() {
-                // The channel is gone: what follows was not sent.
+                // The channel is closed: the following messages were not sent.
                 Some(Err(NotPublished::Failed(e))) => {
                     let e = unsent(e);
                     answers.extend(piece.iter().map(|_| Err(NotPublished::Failed(e.clone()))));
@@ -109,7 +110,7 @@ impl Publisher {
         answers
     }
 
-    /// A channel in confirm mode.
+    /// Returns a channel in confirm mode.
     async fn channel(&self) -> Result<(u64, Channel)> {
         if self.link.blocked() {
             return Err(self.blocked());
@@ -129,7 +130,7 @@ impl Publisher {
         Ok((self.link.generation(), channel))
     }
 
-    /// `missing` tells whether the channel was ended because an exchange is missing.
+    /// Publishes a piece of a batch. Sets `missing` if the channel was closed because an exchange is missing.
     async fn piece(&self, channel: &Channel, piece: &[Outgoing], missing: &mut bool) -> Vec<Result<(), NotPublished>> {
         let options = BasicPublishOptions { mandatory: true, immediate: false };
         meter::round_trip(NAME);
@@ -138,7 +139,7 @@ impl Publisher {
             let (exchange, key) = (message.exchange.clone(), message.routing_key.clone());
             channel.basic_publish(exchange, key, options, &message.payload, properties).await
         });
-        // Each is on its way at its first poll, in this order.
+        // Each message is sent at its first poll, in this order.
         let confirmed = driver::sending(sent).map(|sent| async move { sent?.await }).buffered(PIPELINED);
         let Ok(confirmed) = timeout(self.config.response_timeout, confirmed.collect::<Vec<_>>()).await else {
             let e = match self.link.blocked() {
@@ -158,10 +159,10 @@ impl Publisher {
                 Ok(Confirmation::Ack(_) | Confirmation::NotRequested) => Ok(()),
                 Ok(Confirmation::Nack(_)) => Err(NotPublished::Refused),
                 Err(e) if failure::is_no_exchange(e, message.exchange.as_str()) => Err(NotPublished::Unroutable),
-                // What was not sent is published again with the others, once the exchange is there.
+                // Messages that were not sent are published again with the others, once the exchange exists.
                 Err(e) if failure::is_unsent(e) && *missing => Err(NotPublished::Unroutable),
                 Err(e) if failure::is_unsent(e) => Err(NotPublished::Failed(failure::failed("publishing", e, false))),
-                // That of another message ended the channel: of this one nothing is known.
+                // Another message closed the channel: the outcome of this one is unknown.
                 Err(e) if failure::is_not_found(e) => Err(NotPublished::Failed(failure::unknown("publishing", e))),
                 Err(e) => Err(NotPublished::Failed(failure::failed("publishing", e, true))),
             });
@@ -179,11 +180,11 @@ impl Publisher {
     fn blocked(&self) -> Error {
         Error::new(
             ErrorKind::Unavailable,
-            format!("{} takes no messages now, being short of memory or disk", self.config.server()),
+            format!("{} accepts no messages now: it is short of memory or disk", self.config.server()),
         )
     }
 
-    /// Lets go of the channels; those in use close when their batch ends.
+    /// Closes the unused channels. Those in use close when their batch ends.
     pub(crate) fn close(&self) {
         self.idle.lock().clear();
     }

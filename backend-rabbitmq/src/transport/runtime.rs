@@ -1,8 +1,8 @@
-//! What the driver runs on: tokio, but nobody sleeps on when the link is closed, and the broker's greeting is listened to
-//! ([`super::greeting`]).
+//! The driver's runtime: tokio, with two changes. Sleeping tasks of the driver wake when the link is closed, and the
+//! broker's first frame is read ([`super::greeting`]).
 //!
-//! The driver's heartbeat sleeps for half of its time between two looks whether the connection is still there, and its task
-//! would be left for as long after `close` (LEAK-8).
+//! The driver's heartbeat task sleeps for half of its interval between two checks of the connection. Without the
+//! change, it would stay for that time after `close` (LEAK-8).
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -26,11 +26,11 @@ use tokio::time::{sleep, timeout};
 
 use super::greeting::{Heard, Overheard};
 
-/// The longest sleep when the link has been closed: it may be asked for again and again until the connection is.
+/// Maximum sleep after the link was closed. The driver may sleep again and again until the connection is closed.
 const LAST_SLEEP_MAX: Duration = Duration::from_millis(10);
 
-/// Connects on the runtime that this is called in. The driver's sleepers wake when `closed` turns true, or its sender is gone.
-/// What the broker says of its version is in `heard` then.
+/// Connects on the current tokio runtime. The driver's sleeping tasks wake when `closed` turns true or its sender is
+/// dropped. Afterwards, `heard` has the version that the broker reported.
 pub(crate) async fn connect(
     uri: AMQPUri,
     tls: OwnedTLSConfig,
@@ -42,7 +42,7 @@ pub(crate) async fn connect(
     let plain = Runtime::new(tokio.clone());
     let runtime = Runtime::new(RuntimeParts::new(tokio.clone(), WokenAtEnd { tokio, closed }));
     let open = async move |uri: AMQPUri, _: Runtime<RuntimeParts<Tokio, WokenAtEnd>>| {
-        // For the driver it is a plain stream, also where there is TLS within.
+        // The driver gets a plain stream, even if it contains TLS.
         match AMQPUriTcpExt::connect_with_config_async(&uri, tls.as_ref(), &plain).await {
             Ok(stream) => Ok(AsyncTcpStream::Plain(Overheard::new(stream, heard.clone()))),
             Err(e) if plain.is_runtime_shutdown_error(&e) => Err(ErrorKind::RuntimeShutdownError(Arc::new(e)).into()),
@@ -52,7 +52,7 @@ pub(crate) async fn connect(
     Connection::connector(uri, runtime, open, properties).await
 }
 
-/// Tokio's reactor, but for sleeping and listening.
+/// Tokio's reactor, apart from sleeping and reading.
 #[derive(Clone, Debug)]
 pub(crate) struct WokenAtEnd {
     tokio: Tokio,
@@ -60,7 +60,7 @@ pub(crate) struct WokenAtEnd {
 }
 
 impl Reactor for WokenAtEnd {
-    /// With what is within TLS, where there is some.
+    /// The stream within TLS, if TLS is used.
     type TcpStream = Overheard<AsyncTcpStream<<Tokio as Reactor>::TcpStream>>;
     type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 

@@ -1,4 +1,4 @@
-//! What is in keys, values and arguments.
+//! Encoding of values and script arguments.
 
 mod record;
 mod text;

@@ -1,4 +1,4 @@
-//! What is in the values. `../scripts/common.lua` describes the layout of each.
+//! Encodes and decodes the values. `../scripts/common.lua` describes the layout of each.
 
 use bytes::Bytes;
 use delayline_backend_kit::codec::{self, Reader};
@@ -7,8 +7,8 @@ use delayline_core::{
     DeadLetter, Error, ErrorKind, GroupName, Headers, NewTask, Reason, Result, TaskId, Timestamp, limits,
 };
 
-/// Headers and payload together up to this many bytes lie in their record; what is larger lies apart, so that changing and
-/// settling never drags it through a script.
+/// Headers and payload of up to this many bytes together are stored in the task's record. Larger ones are stored in a
+/// key apart, so that a change or a settlement does not load them into a script.
 const INLINE_BYTES_MAX: usize = 1024;
 
 const FORMAT: u8 = 0x40;
@@ -21,7 +21,7 @@ const HEADERS: u8 = 16;
 const LEASED: u8 = 1;
 const CANCELLED: u8 = 2;
 
-/// A record as it is read.
+/// A decoded record.
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) seq: u64,
@@ -32,7 +32,7 @@ pub(crate) struct Record {
     pub(crate) payload: Bytes,
 }
 
-/// A life as it is read.
+/// A decoded life.
 #[derive(Debug)]
 pub(crate) struct Life {
     pub(crate) leased: bool,
@@ -42,8 +42,8 @@ pub(crate) struct Life {
     pub(crate) failure: Option<String>,
 }
 
-/// A task's flags, what follows the seq in its record without expiry and number, as `schedule.lua` takes it, and what lies
-/// apart.
+/// Encodes a task for `schedule.lua`: its flags, the part of its record that follows the seq (without expiry and
+/// number), and the body that is stored apart, if any.
 pub(crate) fn written(task: &NewTask) -> (u8, Vec<u8>, Option<Vec<u8>>) {
     let header_bytes = if task.headers.is_empty() { 0 } else { 2 + codec::headers_len(&task.headers) };
     let apart = header_bytes + task.payload.len() > INLINE_BYTES_MAX;
@@ -86,7 +86,7 @@ fn write_body(to: &mut Vec<u8>, task: &NewTask, header_bytes: usize) {
 }
 
 impl Record {
-    /// Reads a record, and its body where that lies apart. The payload shares the bytes of what was read.
+    /// Decodes a record, and its body if that is stored apart. The payload shares the bytes of the input.
     pub(crate) fn read(record: Vec<u8>, body: Option<Vec<u8>>) -> Result<Self> {
         Self::read_from(Reader::new(record), body).ok_or_else(corrupt)
     }
@@ -143,7 +143,7 @@ impl Life {
     }
 }
 
-/// A dead letter and its number.
+/// Decodes a dead letter and its number.
 pub(crate) fn read_letter(letter: Vec<u8>, body: Option<Vec<u8>>) -> Result<(u64, DeadLetter)> {
     letter_from(Reader::new(letter), body).ok_or_else(corrupt)
 }
@@ -166,19 +166,19 @@ fn letter_from(mut from: Reader, body: Option<Vec<u8>>) -> Option<(u64, DeadLett
     Some((number, letter))
 }
 
-/// An id that was stored.
+/// Decodes a stored id.
 pub(crate) fn read_id(stored: &[u8]) -> Result<TaskId> {
     codec::read_id(stored).ok_or_else(corrupt)
 }
 
-/// Seven bytes, as numbers of a queue are stored.
+/// A number of a queue in its stored form: seven bytes.
 pub(crate) fn number_bytes(number: u64) -> [u8; 7] {
     let [_, seven @ ..] = number.to_be_bytes();
     seven
 }
 
 pub(crate) fn corrupt() -> Error {
-    Error::new(ErrorKind::Corrupt, "an entry in Redis is not what this library wrote")
+    Error::new(ErrorKind::Corrupt, "an entry in Redis is not in the format of this library")
 }
 
 #[cfg(test)]
@@ -189,7 +189,7 @@ mod tests {
 
     use super::*;
 
-    /// What `schedule.lua` makes of a record.
+    /// The record that `schedule.lua` stores.
     fn stored(task: &NewTask, seq: u64, expires_ms: u64) -> (Vec<u8>, Option<Vec<u8>>) {
         let (flags, written, body) = written(task);
         let from = if flags & ATTEMPTS == 0 { 0 } else { 2 };

@@ -1,4 +1,4 @@
-//! What this backend can do, by its configuration.
+//! The capabilities of a Redis backend with a given configuration.
 
 use std::time::Duration;
 

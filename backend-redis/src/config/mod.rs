@@ -1,4 +1,4 @@
-//! How a Redis backend is set up.
+//! The configuration of a Redis backend.
 
 mod capabilities;
 
@@ -16,9 +16,9 @@ use redis::{
 pub(crate) use self::capabilities::capabilities;
 use crate::limits::SHARDS_MAX;
 
-/// Server, keys, time-outs and limits of a Redis backend.
+/// Configuration of a Redis backend: server, keys, timeouts and limits.
 ///
-/// Neither its `Debug` nor any error shows a password.
+/// Its `Debug` output and its errors never show a password.
 #[derive(Clone)]
 pub struct RedisConfig {
     info: ConnectionInfo,
@@ -35,13 +35,14 @@ pub struct RedisConfig {
     pub(crate) durability: Durability,
 }
 
-/// The longest prefix of keys, in bytes.
+/// Maximum length of the key prefix, in bytes.
 const PREFIX_BYTES_MAX: usize = 96;
 
-/// Redis refuses longer strings unless it is told otherwise, and one call carries more than one payload.
+/// Redis limits the size of a string (`proto-max-bulk-len`, 512 MiB by default), and one call carries more than one
+/// payload.
 const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 
-/// What its URLs look like.
+/// The form of Redis URLs.
 const FORM: UrlForm = UrlForm {
     what: "a Redis URL",
     schemes: &["redis", "rediss"],
@@ -62,20 +63,23 @@ const FORM: UrlForm = UrlForm {
 };
 
 impl RedisConfig {
-    /// Reads a URL: `redis://[[user]:password@]host[:port][/database]`, or `rediss://` for TLS, with options such as
-    /// `?key_prefix=exams&response_timeout=5s`. In a user name or password, what has a meaning in a URL is written as
-    /// `%3F` and so on.
+    /// Parses a URL: `redis://[[user]:password@]host[:port][/database]`, or `rediss://` for TLS, with options such as
+    /// `?key_prefix=exams&response_timeout=5s`. Percent-encode reserved characters in the user name and password: `%3F`
+    /// for `?`.
     ///
-    /// The options are named as the methods here. Times are written as `500ms`, `5s` or `1m`, the others as whole numbers.
-    /// In a value, `%3A` and so on are read.
+    /// The options are `key_prefix`, `shards`, `response_timeout`, `connect_timeout`, `keepalive`, `dead_letters_max`,
+    /// `payload_bytes_max`, `operation_window`, `fallback_poll_interval` and `durability` (`server` or `disk`). Each
+    /// one is documented at the method of the same name. Durations are written as `500ms`, `5s` or `1m`, counts and
+    /// sizes as whole numbers. Values may be percent-encoded.
     ///
     /// # Errors
-    /// [`Config`](delayline_core::ErrorKind::Config) for anything else.
+    /// [`Config`](delayline_core::ErrorKind::Config) for a malformed URL, an unknown option or a value out of range.
     pub fn from_url(url: &str) -> Result<Self> {
         let (server, options) = FORM.split(url)?;
-        // What it says of a URL it can't read might hold a part of it.
+        // The driver's error may quote a part of the URL, which may hold a password.
         let info = server.into_connection_info().map_err(|_| {
-            bad("a Redis URL is `redis://[[user]:password@]host[:port][/database]?option=value&...`, with a database's number")
+            bad("invalid Redis URL: use `redis://[[user]:password@]host[:port][/database]?option=value&...`, \
+                 where `database` is a number")
         })?;
         let mut config = Self::of(info);
         for option in &options {
@@ -125,23 +129,28 @@ impl RedisConfig {
         Ok(())
     }
 
-    /// What stands in front of every key, `delayline` unless set: two prefixes are two worlds on one server. Letters, digits
-    /// and `-_.:`.
+    /// Namespace: the prefix of every key. Default: `delayline`. 1 to 96 letters, digits and `-_.:`.
+    ///
+    /// Clients with different prefixes share no data.
     #[must_use]
     pub fn key_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.key_prefix = prefix.into();
         self
     }
 
-    /// How many shards a queue has, 1 to 64; 1 unless set, which keeps the order exact. It can't be changed for a queue that
-    /// holds something.
+    /// Number of shards in each queue. Default: 1. Range: 1 to 64.
+    ///
+    /// With one shard, the order is exact; with more, it is exact within each shard. The number can't be changed while
+    /// the queue holds anything, and all clients of a queue must use the same number.
     #[must_use]
     pub fn shards(mut self, shards: u32) -> Self {
         self.shards = shards;
         self
     }
 
-    /// How long an answer may take, 5 s unless set. Beyond it the connection is given up, and the call answers
+    /// Timeout for an answer of the server. Default: 5 s. Range: 1 ms to 1 day.
+    ///
+    /// After it, the backend discards the connection, and the call returns
     /// [`Ambiguous`](delayline_core::ErrorKind::Ambiguous).
     #[must_use]
     pub fn response_timeout(mut self, time: Duration) -> Self {
@@ -149,22 +158,23 @@ impl RedisConfig {
         self
     }
 
-    /// How long connecting may take, 5 s unless set.
+    /// Timeout for connecting to the server. Default: 5 s. Range: 1 ms to 1 day.
     #[must_use]
     pub fn connect_timeout(mut self, time: Duration) -> Self {
         self.connect_timeout = time;
         self
     }
 
-    /// After how long a silence TCP asks whether the other side is still there, 10 s unless set; it asks three times, with a
-    /// third of this in between. It costs the server nothing.
+    /// Idle time after which TCP sends keepalive probes. Default: 10 s. Range: 1 s to 1 day.
+    ///
+    /// TCP sends three probes, a third of this time apart. They cost the Redis server nothing.
     #[must_use]
     pub fn keepalive(mut self, time: Duration) -> Self {
         self.keepalive = time;
         self
     }
 
-    /// The user name and password, in the place of the URL's.
+    /// User name and password; they replace those of the URL. Without a user name, the URL's user name is kept.
     #[must_use]
     pub fn credentials(mut self, user: Option<&str>, password: &str) -> Self {
         let settings = self.info.redis_settings().clone().set_password(password);
@@ -173,7 +183,7 @@ impl RedisConfig {
         self
     }
 
-    /// The database's number, in the place of the URL's.
+    /// Database number; it replaces that of the URL.
     #[must_use]
     pub fn database(mut self, number: u32) -> Self {
         let settings = self.info.redis_settings().clone().set_db(i64::from(number));
@@ -181,15 +191,15 @@ impl RedisConfig {
         self
     }
 
-    /// The certificates (PEM) of those whose signature on the server's certificate counts, in the place of the system's.
-    /// Needs a `rediss://` URL.
+    /// Root certificates (PEM) to verify the server's certificate with, instead of the system's root certificates.
+    /// Requires a `rediss://` URL.
     #[must_use]
     pub fn tls_roots(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.certificates().root_cert = Some(pem.into());
         self
     }
 
-    /// Our own certificate and its key (PEM), for servers that ask for one. Needs a `rediss://` URL.
+    /// Client certificate and its private key (PEM), for servers that request one. Requires a `rediss://` URL.
     #[must_use]
     pub fn tls_client(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
         let client = ClientTlsConfig { client_cert: certificate.into(), client_key: key.into() };
@@ -201,46 +211,51 @@ impl RedisConfig {
         self.certificates.get_or_insert(TlsCertificates { client_tls: None, root_cert: None })
     }
 
-    /// The most dead letters in a queue, 100,000 unless set; beyond it the oldest are dropped, and counted in `stats`.
+    /// Maximum number of dead letters in each queue. Default: 100,000.
+    ///
+    /// Beyond it, the backend drops the oldest and counts them in `stats`.
     #[must_use]
     pub fn dead_letters_max(mut self, letters: usize) -> Self {
         self.dead_letters_max = letters;
         self
     }
 
-    /// The largest payload in bytes, 1 MiB unless set, and at most 64 MiB.
+    /// Maximum size of a payload, in bytes. Default: 1 MiB. At most 64 MiB.
     #[must_use]
     pub fn payload_bytes_max(mut self, bytes: usize) -> Self {
         self.payload_bytes_max = bytes;
         self
     }
 
-    /// How long the operation id of a change is remembered, 60 s unless set.
+    /// Time for which the operation id of a change is remembered. Default: 60 s. Range: 1 ms to 1 day.
     #[must_use]
     pub fn operation_window(mut self, time: Duration) -> Self {
         self.operation_window = time;
         self
     }
 
-    /// How long a consumer sleeps without asking when nothing is due and nothing rings, 30 s unless set.
+    /// Maximum time that a consumer waits between two claims when nothing is due and no notification arrives. Default:
+    /// 30 s. Range: 1 ms to 1 day.
     #[must_use]
     pub fn fallback_poll_interval(mut self, time: Duration) -> Self {
         self.fallback_poll_interval = time;
         self
     }
 
-    /// What the server is set up to keep, and so what the backend declares: [`Server`](Durability::Server) unless set.
+    /// Durability that the server is configured for, and that the backend declares. Default:
+    /// [`Server`](Durability::Server).
     ///
-    /// [`Disk`](Durability::Disk) says that nothing acknowledged is lost in a crash: `appendonly yes`, `appendfsync always` and
-    /// `no-appendfsync-on-rewrite no`. [`connect`](crate::RedisBackend::connect) refuses a server on which it finds it
-    /// otherwise. Where a user may not ask (`CONFIG GET`), it can only look whether there is an append-only file.
+    /// [`Disk`](Durability::Disk) means that the server loses nothing it acknowledged in a crash. It requires
+    /// `appendonly yes`, `appendfsync always` and `no-appendfsync-on-rewrite no`.
+    /// [`connect`](crate::RedisBackend::connect) refuses a server with other settings. If the user isn't allowed to run
+    /// `CONFIG GET`, it only checks that there is an append-only file.
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
     }
 
-    /// Checks what a method may have set to something impossible.
+    /// Checks the values that the methods set without a check.
     ///
     /// # Errors
     /// [`Config`](delayline_core::ErrorKind::Config).
@@ -248,13 +263,16 @@ impl RedisConfig {
         let letter = |b: u8| b.is_ascii_alphanumeric() || b"-_.:".contains(&b);
         let prefix = &self.key_prefix;
         if prefix.is_empty() || prefix.len() > PREFIX_BYTES_MAX || !prefix.bytes().all(letter) {
-            return Err(bad(format!("a key prefix is 1 to {PREFIX_BYTES_MAX} letters, digits and `-_.:`")));
+            return Err(bad(format!("invalid key_prefix: use 1 to {PREFIX_BYTES_MAX} letters, digits and `-_.:`")));
         }
         if !(1..=SHARDS_MAX).contains(&self.shards) {
-            return Err(bad(format!("a queue has 1 to {SHARDS_MAX} shards")));
+            return Err(bad(format!("shards must be 1 to {SHARDS_MAX}, is {}", self.shards)));
         }
         if self.payload_bytes_max > PAYLOAD_BYTES_MAX {
-            return Err(bad(format!("payload_bytes_max is at most {PAYLOAD_BYTES_MAX}")));
+            return Err(bad(format!(
+                "payload_bytes_max must be at most {PAYLOAD_BYTES_MAX}, is {}",
+                self.payload_bytes_max
+            )));
         }
         check_times(&[
             ("response_timeout", self.response_timeout, 1),
@@ -264,31 +282,33 @@ impl RedisConfig {
             ("fallback_poll_interval", self.fallback_poll_interval, 1),
         ])?;
         if !matches!(self.durability, Durability::Server | Durability::Disk) {
-            return Err(bad("the durability of Redis is `Server` or `Disk`"));
+            return Err(bad("the durability of a Redis backend must be `Server` or `Disk`"));
         }
         let over_tls = matches!(self.info.addr(), ConnectionAddr::TcpTls { .. });
         if self.certificates.is_some() && !over_tls {
-            return Err(bad("certificates need a `rediss://` URL"));
+            return Err(bad("certificates require a `rediss://` URL"));
         }
         let roots = self.certificates.as_ref().and_then(|these| these.root_cert.as_ref());
         if roots.is_some_and(|pem| !String::from_utf8_lossy(pem).contains("-----BEGIN CERTIFICATE-----")) {
-            return Err(bad("`tls_roots` holds no certificate (PEM)"));
+            return Err(bad("`tls_roots` contains no certificate: pass at least one in PEM format"));
         }
         Ok(())
     }
 
-    /// The server's host and port, for people.
+    /// The server's host and port, for messages.
     pub(crate) fn server(&self) -> String {
         self.info.addr().to_string()
     }
 
-    /// The user's name, for messages about its permissions.
+    /// The user name, for messages about permissions.
     pub(crate) fn user(&self) -> &str {
         self.info.redis_settings().username().unwrap_or("default")
     }
 
-    /// What makes connections; it opens none. Requests and wake-ups have one each, because a server cuts a subscriber's
-    /// connection when its answers pile up, and claims may bring many bytes.
+    /// A client that makes connections. It opens none by itself.
+    ///
+    /// Requests and notifications use separate connections: claims may bring many bytes, and Redis closes a
+    /// subscriber's connection when too much output waits on it.
     pub(crate) fn client(&self, protocol: ProtocolVersion) -> Result<Client> {
         let alive = TcpKeepalive::new().with_time(self.keepalive).with_interval(self.keepalive / 3).with_retries(3);
         let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(alive);
@@ -296,8 +316,9 @@ impl RedisConfig {
         let settings = settings.set_lib_name("delayline", env!("CARGO_PKG_VERSION"));
         let info = self.info.clone().set_tcp_settings(tcp).set_redis_settings(settings);
         match self.certificates.clone() {
-            None => Client::open(info).map_err(|_| bad("this Redis address can't be used")),
-            // What it says is of the certificates' form, and shows none of them.
+            None => Client::open(info)
+                .map_err(|_| bad("the driver can't use this Redis address: check host, port and database")),
+            // The driver's error describes the format of the certificates and does not show their contents.
             Some(these) => {
                 Client::build_with_tls(info, these).map_err(|e| bad(format!("a certificate is malformed: {e}")))
             }
@@ -365,9 +386,9 @@ mod tests {
             ("redis:", "begins with `redis://`"),
             ("memory:", "begins with"),
             ("redis://", "redis://[[user]"),
-            ("redis://host/three", "a database's number"),
+            ("redis://host/three", "`database` is a number"),
             ("redis://host?shard=1", "no option `shard`"),
-            ("redis://host?shards=65", "1 to 64 shards"),
+            ("redis://host?shards=65", "1 to 64"),
             ("redis://host?shards=", "whole number"),
             ("redis://host?fallback_poll_interval=soon", "such as `500ms`"),
             ("redis://host?durability=process", "`server` or `disk`"),

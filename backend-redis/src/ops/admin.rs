@@ -1,4 +1,4 @@
-//! Pausing, resuming and deleting a queue.
+//! Pauses, resumes and deletes queues.
 
 use delayline_core::{AdminOp, Error, QueueName, Result};
 

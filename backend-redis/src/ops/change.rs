@@ -1,4 +1,4 @@
-//! Changing tasks that wait: by their ids in pieces, or a group in pieces that can be resumed.
+//! Changes pending tasks: by id in batches, or a group in batches that can be resumed.
 
 use delayline_backend_kit::Answers;
 use delayline_backend_kit::codec::id_bytes;
@@ -16,19 +16,19 @@ use crate::scripts;
 use crate::store::Store;
 use crate::transport::{Reply, answered, unreadable};
 
-/// Members of a group changed in one script.
+/// Maximum number of group members changed by one script call.
 const GROUP_PIECE: usize = 500;
 
-/// What every piece of a change is told.
+/// The arguments that all script calls of a change share.
 struct Plan<'c> {
     store: &'c Store,
     queue: &'c QueueName,
     aim: Aim,
-    /// The operation and the digest of the whole change.
+    /// The operation id and the digest of the whole change.
     operation: Option<(OperationId, Vec<u8>)>,
 }
 
-/// What a change does, as the scripts read it.
+/// The action of a change, in the form that the scripts read.
 struct Aim {
     letter: &'static str,
     target: Vec<u8>,
@@ -39,7 +39,7 @@ impl Aim {
         let (letter, target) = match action {
             Action::Cancel => ("c", Vec::new()),
             Action::MoveTo(due) => ("m", due_text(due)?),
-            // A shift beyond all ranges stays beyond them.
+            // A shift out of range is passed on as it is; the script refuses it.
             Action::Shift(by) => ("s", text(by.as_millis())),
             _ => return Err(Error::unsupported("this change")),
         };
@@ -68,13 +68,16 @@ pub(crate) async fn change(store: &Store, queue: &QueueName, select: Select, cha
     }
 }
 
-/// Notes what an operation id stands for.
+/// Records which change an operation id stands for.
 async fn begin(store: &Store, id: OperationId, digest: Vec<u8>) -> Result<Vec<u8>> {
     let key = keys::operation_key(&store.config.key_prefix, id);
     let args = vec![digest.clone(), text(store.config.operation_window.as_millis())];
     match store.connection.eval(&scripts::OPERATION, &[&key], args).await? {
         Value::Int(1) => Ok(digest),
-        Value::Int(0) => Err(Error::new(ErrorKind::Invalid, format!("operation {id} was another change"))),
+        Value::Int(0) => Err(Error::new(
+            ErrorKind::Invalid,
+            format!("operation id {id} was used for a different change: use a new id"),
+        )),
         _ => Err(corrupt()),
     }
 }
@@ -132,7 +135,7 @@ impl Plan<'_> {
                     args.push(match seq_of(&tasks[at].receipt) {
                         Ok(None) => Vec::new(),
                         Ok(Some(seq)) => number_bytes(seq).to_vec(),
-                        // No task has it.
+                        // No task has this receipt.
                         Err(()) => vec![0xff; 7],
                     });
                 }
@@ -195,7 +198,7 @@ impl Plan<'_> {
     }
 }
 
-/// The error of a change of which a part was done.
+/// The error of a change that failed after it had changed a part of the group.
 fn in_part(e: &Error) -> Error {
-    Error::new(ErrorKind::Ambiguous, format!("a part of the group was changed, then: {e}"))
+    Error::new(ErrorKind::Ambiguous, format!("the change failed after it had changed a part of the group: {e}"))
 }

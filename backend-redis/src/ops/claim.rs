@@ -1,7 +1,7 @@
-//! Claims from the shards of a queue, which are found again when their answer is lost.
+//! Claims from the shards of a queue, and recovers claims whose reply was lost.
 //!
-//! A claim whose answer was lost keeps its id. The next one carries it again, and the script gives back what was taken under it
-//! before it claims anew.
+//! A claim has an id. When its reply is lost, the next claim sends the same id, and the script releases the tasks that
+//! were claimed under it before it claims again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,17 +21,17 @@ use crate::scripts;
 use crate::store::Store;
 use crate::transport::Reply;
 
-/// Rounds over the shards in one claim.
+/// Maximum number of rounds over the shards in one claim.
 const ROUNDS_MAX: usize = 4;
 
-/// The shards of a queue, for one subscription.
+/// The shards of a queue, as one subscription uses them.
 pub(crate) struct Shards {
     store: Arc<Store>,
     queue: QueueName,
     shards: Vec<Place>,
 }
 
-/// A shard, and where this subscription notes its last claim in it.
+/// A shard, and the key in which this subscription records its last claim there.
 struct Place {
     at: u32,
     shard: Shard,
@@ -39,19 +39,19 @@ struct Place {
 }
 
 pub(crate) struct State {
-    /// For each shard the id of a claim whose answer was lost.
+    /// For each shard, the id of a claim whose reply was lost.
     lost: Vec<Option<[u8; 16]>>,
-    /// Whether a claim may be noted there.
+    /// For each shard, whether the record of a claim may exist.
     noted: Vec<bool>,
-    /// The shard whose turn it is to be asked for more than the others.
+    /// The shard whose turn it is to be asked for more tasks than the others.
     turn: usize,
 }
 
-/// What one shard may bring.
+/// The limits of a claim from one shard.
 struct Limits {
     max: usize,
     bytes: usize,
-    /// Whether the first task may be larger than that.
+    /// Whether the first task may exceed `bytes`.
     any_size: bool,
     lease: Duration,
 }
@@ -60,7 +60,7 @@ impl Limits {
     const NOTHING: Self = Self { max: 0, bytes: 0, any_size: false, lease: Duration::from_millis(1) };
 }
 
-/// What one shard brought.
+/// The result of a claim from one shard.
 struct Part {
     tasks: Vec<ClaimedTask>,
     now_ms: u64,
@@ -68,11 +68,11 @@ struct Part {
     next_ms: Option<u64>,
     dead_lettered: u64,
     quarantined: u64,
-    /// What was claimed and can't be read.
+    /// Claimed entries that can't be decoded: id and fence.
     unreadable: Vec<(Vec<u8>, u64)>,
 }
 
-/// A subscription of a queue.
+/// Opens a subscription of a queue.
 pub(crate) fn subscribe(
     store: Arc<Store>,
     queue: &QueueName,
@@ -91,7 +91,7 @@ pub(crate) fn subscribe(
 }
 
 impl Shards {
-    /// Claims from all shards, in rounds: a share from each, then more from those that have more.
+    /// Claims from all shards, in rounds: an equal share from each, then more from the shards that have more.
     async fn claim_from_all(&self, state: &mut State, claim: Claim) -> Result<Claimed> {
         let mut claimed = Claimed::default();
         let mut left = claim.max.min(PIECE.items);
@@ -103,7 +103,8 @@ impl Shards {
             let shares = shares(left, &wanted, state.turn);
             let id = self.store.ids.number().to_be_bytes();
             let bytes = if wanted.len() == 1 { bytes_left } else { bytes_left / wanted.len() };
-            // A task that is larger than the limit comes alone, so it is asked for where nobody else is asked.
+            // A task larger than the limit must be the only one of the claim, so it is allowed only when one shard is
+            // asked.
             let any_size = claimed.deliveries.is_empty() && wanted.len() == 1;
             let asked = wanted.iter().zip(&shares).map(|(&at, &max)| {
                 let id = *state.lost[at].get_or_insert(id);
@@ -118,7 +119,8 @@ impl Shards {
                     Ok(part) => part,
                     Err(e) => {
                         if e.kind() != ErrorKind::Ambiguous {
-                            // It was not run. If an earlier one under this id was, its note is still there until then.
+                            // This claim did not run. If an earlier one with this id did, its record still exists: keep
+                            // the id.
                             if !state.noted[at] {
                                 state.lost[at] = None;
                             }
@@ -141,14 +143,14 @@ impl Shards {
                 bytes_left = bytes_left.saturating_sub(bytes);
                 claimed.dead_lettered += part.dead_lettered;
                 claimed.quarantined += part.quarantined + part.unreadable.len() as u64;
-                self.quarantined(&self.shards[at].shard, &part.unreadable).await;
+                self.quarantine(&self.shards[at].shard, &part.unreadable).await;
                 claimed.deliveries.extend(part.tasks);
             }
             if let Some(e) = failed {
                 if claimed.deliveries.is_empty() {
                     return Err(e);
                 }
-                // What came is the caller's; the next claim meets the failure.
+                // Return the tasks that were claimed; if the failure persists, the next claim returns it.
                 next_in.push(Some(Duration::ZERO));
                 break;
             }
@@ -157,7 +159,7 @@ impl Shards {
                 break;
             }
             if claimed.deliveries.is_empty() {
-                // What is due there may be larger than a share, or the limit.
+                // The due task may be larger than a shard's share, or than the limit.
                 again = vec![again[state.turn % again.len()]];
             }
             wanted = again;
@@ -177,8 +179,8 @@ impl Shards {
         Part::read(reply, place.at)
     }
 
-    /// Puts away what was claimed and can't be read. If that fails, it is claimed and met again.
-    async fn quarantined(&self, shard: &Shard, unreadable: &[(Vec<u8>, u64)]) {
+    /// Quarantines claimed entries that can't be decoded. If that fails, a later claim finds them and tries again.
+    async fn quarantine(&self, shard: &Shard, unreadable: &[(Vec<u8>, u64)]) {
         if unreadable.is_empty() {
             return;
         }
@@ -189,7 +191,7 @@ impl Shards {
             args.extend([head, id.clone(), Vec::new()]);
         }
         if let Err(e) = self.store.run(&scripts::SETTLE, shard, None, args).await {
-            tracing::warn!(queue = %self.queue, error = %e, "entries that can't be read could not be quarantined");
+            tracing::warn!(queue = %self.queue, error = %e, "could not quarantine undecodable entries");
         }
     }
 }
@@ -221,7 +223,8 @@ impl Claims for Shards {
         state.lost.iter().all(Option::is_none) && state.noted.iter().all(|noted| !noted)
     }
 
-    /// Gives back what a lost claim took, and forgets the note of the last one, which else stays for a minute.
+    /// Releases the tasks of claims whose replies were lost, and deletes the record of the last claim, which would
+    /// otherwise stay for a minute.
     async fn clean_up(&self, state: &mut State) -> Result<()> {
         let mut result = Ok(());
         for (at, place) in self.shards.iter().enumerate() {
@@ -238,7 +241,8 @@ impl Claims for Shards {
     }
 }
 
-/// How many tasks each of the wanted shards is asked for: all together at most `left`, and the ones whose turn it is first.
+/// The number of tasks to ask each of the wanted shards for: at most `left` in all; the shards whose turn it is get the
+/// remainder.
 fn shares(left: usize, wanted: &[usize], turn: usize) -> Vec<usize> {
     let n = wanted.len();
     (0..n).map(|i| left / n + usize::from((i + n - turn % n) % n < left % n)).collect()

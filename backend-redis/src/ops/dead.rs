@@ -1,4 +1,4 @@
-//! Dead letters: shown, redriven, purged.
+//! Lists, redrives and purges dead letters.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -12,10 +12,11 @@ use crate::limits::{PIECE, SHARDS_MAX};
 use crate::scripts;
 use crate::store::Store;
 
-/// Letters handled in one script.
+/// Maximum number of dead letters in one script call.
 const LETTERS: usize = 250;
 
-/// Places in a listing are numbers of a shard times this, plus the shard, so that no two letters have the same.
+/// A position in a listing is the number of the letter within its shard times this, plus the shard. So each letter has
+/// its own.
 const SHARDS: u64 = SHARDS_MAX as u64;
 
 pub(crate) async fn operate(store: &Store, queue: &QueueName, op: DeadLetterOp) -> Result<DeadLetters> {
@@ -72,7 +73,7 @@ async fn list(store: &Store, queue: &QueueName, after: Option<u64>, limit: usize
     Ok(answer)
 }
 
-/// What is done to the letters that are selected.
+/// The operation on the selected letters.
 enum Work<'w> {
     Redrive(&'w mut Redrive),
     Purge(&'w mut DeadLetters),
@@ -80,7 +81,7 @@ enum Work<'w> {
 
 struct Redrive {
     pace: Pace,
-    /// The instant from which all are staggered, once there is one.
+    /// The instant from which all letters are staggered; the first call sets it.
     since: u64,
     answer: DeadLetters,
 }
@@ -95,7 +96,7 @@ async fn walk(store: &Store, queue: &QueueName, select: DeadLetterSelect, work: 
         _ => return Err(Error::unsupported("this selection of dead letters")),
     };
     let shards = store.shards(queue);
-    // Everything that is dead-lettered now, and nothing that is dead-lettered later.
+    // Includes every letter that exists now, and none that is dead-lettered later.
     let mut untils = Vec::with_capacity(shards.len());
     let mut letters = 0;
     for shard in &shards {
@@ -125,18 +126,18 @@ async fn walk(store: &Store, queue: &QueueName, select: DeadLetterSelect, work: 
     Ok(())
 }
 
-/// What is left of a shard's letters.
+/// The remaining letters of a shard.
 struct Rest<'s> {
     shard: &'s Shard,
     until: u64,
     from: u64,
     through: bool,
-    /// The numbers of the next ones that are wanted.
+    /// The numbers of the next selected letters.
     next: VecDeque<u64>,
 }
 
 impl Rest<'_> {
-    /// Whether any is left; then the next ones are there.
+    /// Whether a selected letter is left; if so, `next` is not empty.
     async fn look(&mut self, store: &Store, is_wanted: impl Fn(&Vec<u8>) -> bool) -> Result<bool> {
         while self.next.is_empty() && !self.through {
             let (_, _, named) = name(store, self.shard, self.from, self.until, LETTERS).await?;
@@ -149,8 +150,8 @@ impl Rest<'_> {
 }
 
 impl Redrive {
-    /// Redrives the letters of all shards in the order of their burials, each in a turn of its own. A turn whose letter is kept
-    /// stays empty.
+    /// Redrives the letters of all shards in the order in which they were dead-lettered, each in its own slot of the
+    /// rate. If a letter is kept, its slot stays empty.
     async fn in_turn(
         &mut self,
         store: &Store,
@@ -211,7 +212,7 @@ impl Work<'_> {
     }
 }
 
-/// The last number that counts, how many letters there are, and the numbers and ids of the next ones.
+/// The last number that is included, the number of letters, and the numbers and ids of the next ones.
 type Named = (u64, u64, Vec<(u64, Vec<u8>)>);
 
 async fn name(store: &Store, shard: &Shard, from: u64, until: u64, limit: usize) -> Result<Named> {

@@ -1,4 +1,4 @@
-//! Looking: one task, pages of tasks, counts, names of queues.
+//! Reads: one task, pages of tasks, counts, queue names.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub(crate) async fn find(store: &Store, queue: &QueueName, id: &TaskId) -> Resul
     view(&mut reply, number).map(Some)
 }
 
-/// Reads one task of a shard as `find.lua` and `list.lua` show it.
+/// Decodes one task of a shard from the reply of `find.lua` or `list.lua`.
 fn view(reply: &mut Reply, shard: u32) -> Result<TaskView> {
     let now_ms = reply.now_ms();
     let (member, place, record) = (reply.bytes()?, reply.number()?, reply.bytes()?);
@@ -45,7 +45,7 @@ fn view(reply: &mut Reply, shard: u32) -> Result<TaskView> {
         Some(_) if live => TaskState::InFlight,
         _ => TaskState::Pending,
     };
-    // Of a task that was claimed, when it was due at that claim.
+    // For a claimed task: its due time at that claim.
     let due = life.as_ref().filter(|_| leased).map_or(place, |life| life.old_place_ms);
     let task = TaskRef::new(id, millis(due), receipt(shard, record.seq));
     let mut view = TaskView::new(task, state, millis(place), record.payload);
@@ -60,8 +60,8 @@ fn view(reply: &mut Reply, shard: u32) -> Result<TaskView> {
     Ok(view)
 }
 
-/// A place in a listing: when it is visible, in ms, and its receipt, by which ties go. Shards number their tasks each for
-/// itself, so that two may stand at one time with one number; then the lower shard comes first.
+/// A position in a listing: visible at, in ms, and the receipt, which breaks ties. Each shard numbers its tasks
+/// separately, so two tasks may have the same time and number; then the lower shard comes first.
 type Place = (i64, u64, u64);
 
 fn place_of(visible_at: Timestamp, receipt: &Receipt) -> Place {
@@ -83,7 +83,7 @@ pub(crate) async fn list(store: &Store, queue: &QueueName, page: Page) -> Result
         let mut args = store.args(&shard, 4);
         match after {
             Some((ms, seq, of)) => {
-                // A higher shard's task of the same number comes after the cursor, too.
+                // A task with the same number in a higher shard comes after the cursor, too.
                 let seq = if u64::from(number) <= of { seq } else { seq.saturating_sub(1) };
                 args.push(text(ms));
                 args.push(number_bytes(seq).to_vec());
@@ -96,7 +96,7 @@ pub(crate) async fn list(store: &Store, queue: &QueueName, page: Page) -> Result
         while reply.left() > 0 {
             merged.push(view(&mut reply, number)?);
         }
-        // Behind the last one that was shown, a shard may have more.
+        // After the last task in the reply, a shard may have more.
         if let Some(last) = merged[before..].last().map(place) {
             bound = Some(bound.map_or(last, |bound| bound.min(last)));
         }
@@ -115,7 +115,7 @@ pub(crate) async fn stats(store: &Store, queue: &QueueName) -> Result<QueueStats
     let mut due_within = [0; 4];
     for shard in store.shards(queue) {
         let mut cursor = 0;
-        // A look through a hash may show an entry twice.
+        // A scan of a hash may return an entry twice.
         let mut leased = HashMap::new();
         let mut over = HashSet::new();
         loop {
@@ -165,7 +165,7 @@ pub(crate) async fn stats(store: &Store, queue: &QueueName) -> Result<QueueStats
     Ok(stats)
 }
 
-/// The queues that have a key of their own, found by a look through all keys, and those that have a subscription here.
+/// Queues that have a key in the database, found by a scan of all keys, and queues with a subscription of this backend.
 pub(crate) async fn queues(store: &Store) -> Result<Vec<QueueName>> {
     store.lifecycle.open()?;
     let prefix = &store.config.key_prefix;
@@ -189,5 +189,5 @@ pub(crate) async fn queues(store: &Store) -> Result<Vec<QueueName>> {
 }
 
 fn unreadable() -> Error {
-    Error::new(ErrorKind::Corrupt, "the answer to SCAN has another shape")
+    Error::new(ErrorKind::Corrupt, "unexpected reply to SCAN")
 }

@@ -1,4 +1,4 @@
-//! What the trait's methods do: each cuts its work into scripts and puts the answers together.
+//! The operations of the trait. Each one splits its work into script calls and combines their replies.
 
 mod admin;
 pub(crate) mod change;

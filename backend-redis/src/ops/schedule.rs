@@ -1,4 +1,4 @@
-//! Scheduling: a batch cut into scripts by shard and size.
+//! Schedules tasks: splits a batch into script calls by shard and size.
 
 use std::collections::HashSet;
 
@@ -62,7 +62,7 @@ impl Store {
             (None, _) => (b'N', self.ids.task_id()),
             (Some(id), OnConflict::Keep) => (b'K', id),
             (Some(id), OnConflict::Replace) => (b'R', id),
-            _ => return Err(Error::unsupported("this answer to a conflict of ids")),
+            _ => return Err(Error::unsupported("this conflict policy for ids")),
         };
         let mut head = vec![kind, flags];
         push_id(&mut head, &id);
@@ -72,7 +72,7 @@ impl Store {
         Ok(Item { at, id, args })
     }
 
-    /// The items by the shard that each belongs to.
+    /// Groups the items by shard.
     fn split(&self, items: Vec<Item>) -> Vec<(u32, Vec<Item>)> {
         let shards = self.config.shards;
         let mut lists: Vec<(u32, Vec<Item>)> = (0..shards).map(|number| (number, Vec::new())).collect();
@@ -82,7 +82,7 @@ impl Store {
         lists
     }
 
-    /// Schedules a piece; `since` is the instant of acceptance of the whole call, once there is one.
+    /// Schedules a part of the batch. `since` is the instant of acceptance of the whole call; the first part sets it.
     async fn schedule_piece(
         &self,
         queue: &QueueName,
@@ -112,7 +112,7 @@ impl Store {
         answers.piece(&places, answered(reply, read));
     }
 
-    /// Reads what became of one task.
+    /// Reads the result for one task.
     fn scheduled(&self, reply: &mut Reply, shard: u32, id: TaskId) -> Result<Result<Scheduled>> {
         let (outcome, seq, place) = (reply.number()?, reply.number()?, reply.number()?);
         let outcome = match outcome {

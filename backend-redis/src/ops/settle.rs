@@ -1,4 +1,4 @@
-//! Ending and extending leases.
+//! Settles and extends leases.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::store::Store;
 use crate::transport::{Reply, answered, unreadable};
 
 impl Store {
-    /// Ends leases, each with its disposition.
+    /// Settles leases, each with its disposition.
     pub(crate) async fn settle(
         &self,
         queue: &QueueName,
@@ -77,9 +77,9 @@ impl Store {
     }
 }
 
-/// A lease and its disposition as `settle.lua` reads them.
+/// Encodes a lease and its disposition for `settle.lua`.
 fn written(lease: &Lease, disposition: &Disposition) -> Result<Vec<Vec<u8>>> {
-    // Whether the lease is lost comes before whether the delay is possible, and only the script knows.
+    // A lost lease takes precedence over a delay out of range, and only the script knows whether the lease is lost.
     let delay = |after: &Duration| Some(if *after > DELAY_MAX { text("-1") } else { text(micros_ceil(*after)) });
     let why = |reason: &Reason| Some(reason.as_str().into());
     let (letter, delay, reason) = match disposition {
@@ -96,7 +96,7 @@ fn written(lease: &Lease, disposition: &Disposition) -> Result<Vec<Vec<u8>>> {
     Ok([head, id_bytes(&lease.id)].into_iter().chain(delay).chain(reason).collect())
 }
 
-/// Reads what became of one lease.
+/// Reads the result for one lease.
 fn extended(reply: &mut Reply, lease: &Lease) -> Result<Result<Lease>> {
     let (ends, cancelled) = (reply.int()?, reply.int()? == 1);
     let Ok(ends) = u64::try_from(ends) else { return Ok(Err(Error::lease_lost())) };

@@ -1,10 +1,10 @@
-//! One multiplexed connection, rebuilt when it is broken or silent; scripts by their hash.
+//! One multiplexed connection, which is replaced when it breaks or does not answer. Calls scripts by their hash.
 //!
-//! 1. Many callers share one connection; each request has its own answer.
-//! 2. A connection that has broken or let an answer's time pass is never used again. The next call makes a new one
+//! 1. Many callers share one connection; each request gets its own answer.
+//! 2. A connection that broke or exceeded the response timeout is never used again. The next call opens a new one
 //!    ([`Reconnect`]).
-//! 3. Whether a request can have been sent decides its error: `Unavailable` if not, otherwise `Ambiguous`.
-//! 4. It spawns nothing but the driver of its connection, which ends with the last of its users.
+//! 3. A failed request returns `Unavailable` if it can't have been sent, otherwise `Ambiguous`.
+//! 4. The only task it spawns is the driver of its connection, which ends when its last user is dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +22,7 @@ use super::script::Script;
 use crate::RedisConfig;
 use crate::limits::NAME;
 
-/// What all calls of a backend go through. Clones share the one connection.
+/// The connection that all calls of a backend use. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection(Arc<Shared>);
 
@@ -56,33 +56,33 @@ impl Connected for Link {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// New calls are refused; those under way may still be answered.
+    /// New calls are refused; calls under way may still be answered.
     Closing,
-    /// No answer is waited for any more.
+    /// Calls under way are cancelled.
     Cut,
 }
 
-/// How long calls that are under way may take when the connection is closed.
+/// Time that calls under way get to finish when the connection is closed.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
 
-/// Requests that may wait to be written.
+/// Maximum number of requests that wait to be written.
 const REQUESTS_MAX: usize = 256;
 
-/// What came of a request.
+/// Why a request failed.
 enum Lost {
     /// It can't have been sent.
     Unsent(Error),
-    /// Its answer was lost with the connection, or did not come in time.
+    /// Its answer was lost with the connection, or did not arrive in time.
     Unanswered { in_time: bool, error: Error },
     /// The server refused it.
     Refused(redis::ServerError),
 }
 
 impl Connection {
-    /// For a server; nothing is opened before the first call.
+    /// Prepares a connection; the first call opens it.
     pub(crate) fn new(config: &RedisConfig) -> Result<Self> {
         Ok(Self(Arc::new(Shared {
-            // Version 3 tells when the connection ends, so that nothing is sent into one that has.
+            // RESP3 reports when the connection ends, so that no request is sent on an ended one.
             client: config.client(ProtocolVersion::RESP3)?,
             server: config.server(),
             response_timeout: config.response_timeout,
@@ -92,16 +92,16 @@ impl Connection {
         })))
     }
 
-    /// Runs a script: `EVALSHA`, and `EVAL` where the server does not know it (also after a restart or `SCRIPT FLUSH`),
-    /// unnoticed by the caller.
+    /// Runs a script by `EVALSHA`. If the server does not know the script (new server, restart, `SCRIPT FLUSH`), runs
+    /// it by `EVAL`.
     ///
     /// # Errors
-    /// `Unavailable` if it can't have been sent or the server can't run it now, `Ambiguous` if its answer was lost or did
-    /// not come in time, `Full` for out of memory, `Denied`, `Closed`, `Corrupt` for foreign data under our keys or a
-    /// script that fails, `Incompatible`.
+    /// `Unavailable` if it can't have been sent or the server can't run it now, `Ambiguous` if its answer was lost or
+    /// did not arrive in time, `Full` for out of memory, `Denied`, `Closed`, `Corrupt` for another program's data in
+    /// the backend's keys or a script that fails, `Incompatible`.
     ///
     /// # Cancel safety
-    /// Dropped, it was run or not.
+    /// A dropped call may have run the script or not.
     pub(crate) async fn eval(&self, script: &'static Script, keys: &[&[u8]], args: Vec<Vec<u8>>) -> Result<Value> {
         let by_hash = script.command(true, keys, &args);
         match self.send(&by_hash, script.repeatable).await {
@@ -112,7 +112,7 @@ impl Connection {
         }
     }
 
-    /// Runs a script by its text, which the server then knows.
+    /// Runs a script by its text; the server caches it.
     ///
     /// # Errors
     /// As [`eval`](Self::eval).
@@ -121,7 +121,7 @@ impl Connection {
         answer.map_err(|lost| self.0.error(lost, script.name))
     }
 
-    /// Runs one command that only reads.
+    /// Runs a read-only command.
     ///
     /// # Errors
     /// As [`eval`](Self::eval).
@@ -129,7 +129,7 @@ impl Connection {
         self.send(command, true).await.map_err(|lost| self.0.error(lost, name))
     }
 
-    /// Whether a channel may be listened to; it is left again.
+    /// Checks that the user may subscribe to a channel, then unsubscribes.
     ///
     /// # Errors
     /// `Denied`, and as [`eval`](Self::eval).
@@ -146,12 +146,13 @@ impl Connection {
         }
     }
 
-    /// Changes whenever a connection was lost or silent.
+    /// A counter that changes whenever a connection is lost or does not answer.
     pub(crate) fn troubles(&self) -> watch::Receiver<u64> {
         self.0.reconnect.troubles()
     }
 
-    /// Refuses new calls, gives those under way half a second, and ends the connection. Repeated, it does nothing.
+    /// Refuses new calls, gives calls under way half a second to finish, and closes the connection. A second call does
+    /// nothing.
     pub(crate) async fn close(&self) {
         self.0.phase.send_if_modified(|phase| {
             let first = *phase == Phase::Open;
@@ -161,7 +162,7 @@ impl Connection {
             first
         });
         let guard = Cut(&self.0);
-        // It returns once no call listens any more.
+        // Returns when no call is under way.
         let _ = timeout(CLOSE_GRACE, self.0.phase.closed()).await;
         drop(guard);
     }
@@ -169,14 +170,15 @@ impl Connection {
     async fn send(&self, command: &Cmd, repeatable: bool) -> Result<Value, Lost> {
         let first = self.0.send(command).await;
         match first {
-            // A connection that broke may well be replaced; a server that is silent would only be silent again.
+            // Retry on a new connection if this one broke. Don't retry a timeout: the server would probably not answer
+            // again.
             Err(Lost::Unanswered { in_time: true, .. }) if repeatable => self.0.send(command).await,
             answer => answer,
         }
     }
 }
 
-/// Cuts what is left when closing ends, also by being dropped.
+/// Cancels the remaining calls when `close` ends or is dropped.
 struct Cut<'a>(&'a Shared);
 
 impl Drop for Cut<'_> {
@@ -200,7 +202,7 @@ impl Shared {
             biased;
             answer = connection.send_packed_command(command) => answer,
             _ = phase.wait_for(|phase| *phase == Phase::Cut) => {
-                let error = Error::new(ErrorKind::Ambiguous, "the backend was closed before the answer came");
+                let error = Error::new(ErrorKind::Ambiguous, "the backend was closed before the answer arrived");
                 return Err(Lost::Unanswered { in_time: false, error });
             }
         };
@@ -218,7 +220,7 @@ impl Shared {
     }
 
     fn refusal(&self, link: &Link, refusal: redis::ServerError) -> Lost {
-        // A master that became a replica stays one; whoever is master now is found by connecting anew.
+        // This server became a replica. A new connection may reach the current master.
         if refusal.kind() == Some(ServerErrorKind::ReadOnly) {
             self.give_up(link);
         }
@@ -252,7 +254,7 @@ impl Shared {
         }
     }
 
-    /// Uses this connection no more. Others may still be waiting for their answers on it.
+    /// Stops using this connection. Other calls may still wait for their answers on it.
     fn give_up(&self, link: &Link) {
         link.broken.store(true, Ordering::SeqCst);
         self.reconnect.give_up(link);
@@ -265,7 +267,7 @@ impl Shared {
         }
         let lost = Error::new(
             ErrorKind::Ambiguous,
-            format!("the connection to {} was lost before the answer came", self.server),
+            format!("the connection to {} was lost before the answer arrived", self.server),
         );
         lost.with_source(e.clone())
     }

@@ -1,4 +1,4 @@
-//! The way to the server and back.
+//! The connection to the server.
 
 mod connection;
 mod failure;

@@ -1,9 +1,9 @@
-//! What scripts answer: now, then values one after the other.
+//! Reads the replies of scripts: the server's time, then a sequence of values.
 
 use delayline_core::{Error, ErrorKind, Result};
 use redis::Value;
 
-/// An answer that is being read.
+/// A reply that is being read.
 #[derive(Debug)]
 pub(crate) struct Reply {
     /// Redis's clock, in microseconds.
@@ -11,19 +11,19 @@ pub(crate) struct Reply {
     rest: std::vec::IntoIter<Value>,
 }
 
-/// Why a script did nothing.
+/// Why a script changed nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// The queue is laid out in another way, which is this.
+    /// The queue has another layout: this one.
     Layout(Vec<u8>),
     /// The due time is out of range.
     Range,
-    /// The operation id is another change's.
+    /// The operation id was used for a different change.
     Operation,
 }
 
 impl Reply {
-    /// Begins to read; the inner error is a refusal.
+    /// Starts to read a reply. The inner error is a refusal by the script.
     pub(crate) fn of(value: Value) -> Result<Result<Self, Refusal>> {
         let Value::Array(values) = value else { return Err(unreadable()) };
         let mut rest = values.into_iter();
@@ -50,7 +50,7 @@ impl Reply {
         self.rest.len()
     }
 
-    /// A number that may be -1 for none.
+    /// Reads a number that is -1 for none.
     pub(crate) fn int(&mut self) -> Result<i64> {
         match self.rest.next() {
             Some(Value::Int(n)) => Ok(n),
@@ -75,17 +75,18 @@ impl Reply {
     }
 }
 
-const UNREADABLE: &str = "a script's answer has another shape than it should have";
+const UNREADABLE: &str = "unexpected reply of a script";
 
-/// The error for an answer that nothing of ours gave.
+/// The error for a reply that no script of this backend returns.
 pub(crate) fn unreadable() -> Error {
     Error::new(ErrorKind::Corrupt, UNREADABLE)
 }
 
-/// Reads a script's answer item by item. What a script did whose answer can't be read, nobody knows.
+/// Reads a script's reply item by item.
 ///
 /// # Errors
-/// Those of the call, and [`Ambiguous`](ErrorKind::Ambiguous) for an answer that can't be read.
+/// Those of the call, and [`Ambiguous`](ErrorKind::Ambiguous) for a reply that can't be read: what the script did is
+/// unknown.
 pub(crate) fn answered<T>(
     reply: Result<Reply>,
     read: impl FnOnce(Reply) -> Result<Vec<Result<T>>>,

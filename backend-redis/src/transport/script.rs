@@ -1,16 +1,16 @@
-//! A script, called by its hash.
+//! A script that is called by its hash.
 
 use std::sync::OnceLock;
 
 use redis::Cmd;
 
-/// A script, and its hash once it is known.
+/// A script, and its hash once computed.
 pub(crate) struct Script {
-    /// For error messages: the file's name.
+    /// File name, for error messages.
     pub(crate) name: &'static str,
     /// Its text.
     pub(crate) text: &'static str,
-    /// Whether repeating it after a lost answer has no further effect, so that `Connection` may do so by itself.
+    /// Whether a repeated call has no further effect, so that `Connection` may retry after a lost answer.
     pub(crate) repeatable: bool,
     hash: OnceLock<String>,
 }

@@ -1,4 +1,4 @@
-//! What claims take, what they want beyond that, and when the next task comes.
+//! Claims: the tasks they take, their remaining demand, and the time of the next task.
 
 use std::time::Duration;
 
@@ -9,24 +9,25 @@ use super::state::{Held, Line, State, WANT_MAX};
 use crate::limits::SOON_MS;
 use crate::store::Store;
 
-/// The most by which a due time is rounded up.
+/// Maximum amount by which a due time is rounded up.
 const SOON: Duration = Duration::from_millis(SOON_MS.cast_unsigned());
 
-/// How many tasks are remembered that this process sent on their way, to tell when the next one comes.
+/// Maximum number of remembered tasks that this process published, which tell when the next task becomes due.
 const EXPECTED_MAX: usize = 10_000;
 
-/// How long one is expected that does not come: another process may have got it, or a change met it.
+/// Time, in milliseconds, that a task is expected beyond its due time. Another process may have received it, or a
+/// change may have moved it.
 const EXPECTED_LATE_MS: i64 = 1_000;
 
-/// How soon to look again for one that is late.
+/// Time after which a late task is checked for again.
 const LATE_AGAIN: Duration = Duration::from_millis(50);
 
-/// What a claim found.
+/// The result of a claim.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) tasks: Vec<ClaimedTask>,
     pub(crate) doomed: Vec<(Held, DeadLetterCause)>,
-    /// When the next comes, as far as that is known.
+    /// Time until the next task, if known.
     pub(crate) next_in: Option<Duration>,
 }
 
@@ -37,7 +38,7 @@ impl Found {
 }
 
 impl Line {
-    /// Takes what has arrived, the earliest first, and notes how much more is wanted.
+    /// Takes arrived tasks, the earliest first, and records the remaining demand.
     pub(crate) fn claim(&self, store: &Store, subscription: u64, claim: &Claim) -> Found {
         let now_ms = store.time.now_ms();
         let (now, mut bytes) = (Instant::now(), 0);
@@ -71,7 +72,7 @@ impl Line {
         found
     }
 
-    /// Notes that a task is being sent on its way, and comes at this millisecond.
+    /// Records that a task is being published that becomes due at this millisecond.
     pub(crate) fn expect(&self, due_ms: i64) {
         let mut state = self.state.lock();
         if state.expected.len() < EXPECTED_MAX {
@@ -79,13 +80,13 @@ impl Line {
         }
     }
 
-    /// It was not sent.
+    /// Removes a task that was not published.
     pub(crate) fn expect_not(&self, due_ms: i64) {
         self.state.lock().expected_came(due_ms);
     }
 
-    /// How long until the first that has arrived is due, where its time was rounded up; what is due later than that came by
-    /// another clock, and is due.
+    /// Time until the first arrived task is due, if its due time was rounded up. A task that is due even later was
+    /// published by another clock, and counts as due.
     pub(crate) fn until_due(&self, store: &Store) -> Duration {
         let state = self.state.lock();
         let Some((first_ms, ..)) = state.pool.keys().next() else { return Duration::ZERO };
@@ -93,8 +94,9 @@ impl Line {
         if left <= SOON { left } else { Duration::ZERO }
     }
 
-    /// Has the broker asked for what a claim wants and has not found here, and waits for the answer: not for tasks. Does
-    /// nothing if nothing has come or gone since the last answer: whatever comes now wakes who waits.
+    /// Makes the pump ask the broker for the tasks that a claim did not find here, and waits for the broker's answer,
+    /// not for tasks. Does nothing if nothing has changed since the last answer: a later arrival wakes the waiting
+    /// subscriptions.
     pub(crate) async fn ask(&self, at_most: Duration) {
         let question = {
             let mut state = self.state.lock();
@@ -106,13 +108,13 @@ impl Line {
         };
         let mut answered = self.answered.subscribe();
         self.changed.notify_one();
-        // The sender lives as long as this. Without an answer, the claim brings nothing.
+        // `self` owns the sender. Without an answer, the claim returns nothing.
         let _ = timeout(at_most, answered.wait_for(|answered| *answered >= question)).await;
     }
 }
 
 impl Held {
-    /// Why it is dead-lettered rather than delivered.
+    /// The cause, if the task must be dead-lettered instead of delivered.
     fn doom(&self, now_ms: i64) -> Option<DeadLetterCause> {
         if self.message.expires_ms.is_some_and(|expires| expires < now_ms) {
             Some(DeadLetterCause::Expired)
@@ -130,7 +132,7 @@ impl State {
         self.expected = self.expected.split_off(&late_ms);
         let (first_ms, _) = self.expected.first_key_value()?;
         let left = Some(store.time.until(*first_ms)).filter(|left| !left.is_zero()).unwrap_or(LATE_AGAIN);
-        // The task of a lease that ends comes, too.
+        // The task of a lease that ends becomes visible, too.
         let lease = self.ends.first().map(|(ends, _)| ends.saturating_duration_since(now).max(LATE_AGAIN));
         Some(lease.map_or(left, |lease| lease.min(left)))
     }

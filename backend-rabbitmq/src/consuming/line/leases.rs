@@ -1,4 +1,4 @@
-//! What is under lease: taken out for a disposition, extended, ended by time.
+//! Leases: taken for a disposition, extended, or ended by time.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use tokio::time::Instant;
 use super::state::{Held, Leased, Line, State};
 use crate::store::Store;
 
-/// The most dispositions whose outcome is unknown that are remembered.
+/// Maximum number of remembered dispositions with an unknown outcome.
 const UNCLEAR_MAX: usize = 4_096;
 
-/// What became of a lease that somebody asks for.
+/// The state of a lease.
 #[derive(Debug)]
 pub(crate) enum Looked<T> {
     Live(T),
@@ -20,13 +20,13 @@ pub(crate) enum Looked<T> {
     Unclear,
 }
 
-/// The error of a lease whose disposition may have taken effect before.
+/// The error for a lease on which an earlier disposition may have taken effect.
 pub(crate) fn unclear() -> Error {
     Error::new(ErrorKind::Ambiguous, "an earlier disposition on this lease may have taken effect")
 }
 
 impl Line {
-    /// Takes a lease out, for a disposition on it.
+    /// Takes a lease for a disposition.
     pub(crate) fn take(&self, lease: &Lease) -> Looked<Leased> {
         let mut state = self.state.lock();
         if state.leases.get(&lease.fence).is_some_and(|leased| leased.is(lease)) {
@@ -38,7 +38,8 @@ impl Line {
         if state.unclear.contains(&lease.fence) { Looked::Unclear } else { Looked::Lost }
     }
 
-    /// Puts a lease back whose disposition did not take effect. One that has ended meanwhile goes its way from here.
+    /// Puts back a lease whose disposition had no effect. If the lease has ended in the meantime, it is handled as
+    /// ended.
     pub(crate) fn put_back(&self, fence: u64, leased: Leased) {
         let mut state = self.state.lock();
         if leased.held.generation == state.generation {
@@ -49,7 +50,7 @@ impl Line {
         self.ended(1);
     }
 
-    /// Dispositions or burials have come to their end.
+    /// Records the end of `n` dispositions or dead-letterings.
     pub(crate) fn ended(&self, n: usize) {
         self.state.lock().ending -= n;
         self.changed.notify_one();
@@ -64,7 +65,7 @@ impl Line {
         state.unclear.push_back(fence);
     }
 
-    /// Makes a lease end later, and answers when; `None` if that were later than the broker lets it.
+    /// Extends a lease and returns its new end; `None` if that is later than the broker allows.
     pub(crate) fn extend(&self, store: &Store, lease: &Lease, by: Duration) -> Looked<Option<Timestamp>> {
         let mut state = self.state.lock();
         let state = &mut *state;
@@ -86,7 +87,7 @@ impl Line {
         Looked::Live(Some(expires_at))
     }
 
-    /// Takes out the leases that have ended: each is visible again from its end on, with its attempt counted.
+    /// Takes the leases that have ended. Each task is visible again from that end on, with its attempt counted.
     pub(crate) fn take_ended(&self) -> Vec<Held> {
         let now = Instant::now();
         let mut state = self.state.lock();

@@ -1,4 +1,4 @@
-//! What a line has: where each message is, and who wants more.
+//! The state of a line: the location of each message, and the demand for more.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -12,58 +12,58 @@ use tokio::time::Instant;
 
 use crate::codec::message::Message;
 
-/// The most messages that are asked for at once.
+/// Maximum number of messages that are requested at once.
 pub(super) const WANT_MAX: usize = 2_000;
 
 #[derive(Debug)]
 pub(crate) struct Line {
     pub(crate) queue: QueueName,
     pub(super) state: Mutex<State>,
-    /// Counts what a waiting subscription wants to know of: arrivals, reconnects, the end.
+    /// Counts events that wake a waiting subscription: arrivals, reconnects, the end.
     pub(super) notifications: watch::Sender<u64>,
-    /// Up to which question of a claim the broker has answered.
+    /// The number of the last question that the broker has answered.
     pub(super) answered: watch::Sender<u64>,
-    /// Something that the pump looks at has changed.
+    /// Wakes the pump after a change.
     pub(crate) changed: Notify,
-    /// Held for writing while consumers are cancelled, for nothing to be acknowledged meanwhile: that makes room for what would
-    /// come then.
+    /// Locked for writing while consumers are cancelled. An acknowledgement in that time would make room for a message
+    /// that would arrive too late.
     pub(crate) acknowledges: RwLock<()>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// Of the channel that everything here came by; rises when one is lost.
+    /// Number of the channel on which everything here arrived. It rises when a channel is lost.
     pub(super) generation: u64,
     pub(super) pool: BTreeMap<Place, Arrived>,
     pub(super) leases: HashMap<u64, Leased>,
     pub(super) ends: BTreeSet<(Instant, u64)>,
     /// Fences of dispositions whose outcome is unknown.
     pub(super) unclear: VecDeque<u64>,
-    /// How many tasks that this process sent on their way come at which millisecond.
+    /// For each millisecond, the number of tasks from this process that become due then.
     pub(super) expected: BTreeMap<i64, usize>,
-    /// How much each open subscription still wants, by its number.
+    /// The demand of each open subscription, by its number.
     pub(super) subscriptions: HashMap<u64, usize>,
     pub(super) next_subscription: u64,
-    /// When the last subscription left.
+    /// Time at which the last subscription closed.
     pub(super) left_at: Option<Instant>,
-    /// The consumers at the broker, by number: how many messages each may have, and has, unacknowledged.
+    /// The consumers at the broker, by number: the maximum and the current number of unacknowledged messages of each.
     pub(super) consumers: HashMap<u64, (usize, usize)>,
     pub(super) next_consumer: u64,
-    /// Dispositions and burials under way, which need the channel.
+    /// Number of dispositions and dead-letterings under way, which need the channel.
     pub(super) ending: usize,
-    /// Whether something may be on its way that claims don't know of: an answer of the broker would tell.
+    /// Whether messages may be under way that claims don't know of. Only an answer of the broker can tell.
     pub(super) unsettled: bool,
-    /// How often claims have asked the broker, and up to which of them it has answered.
+    /// The number of the last question of a claim to the broker.
     pub(super) asked: u64,
-    /// What everything here came by.
+    /// The channel on which everything here arrived.
     pub(super) channel: Option<Channel>,
-    /// What messages came by that were asked for one by one.
+    /// The channel for `basic.get`.
     pub(super) getting: Option<Channel>,
-    /// Why there is none.
+    /// Why there is no channel.
     pub(super) trouble: Option<Error>,
 }
 
-/// The order of delivery; the last tells messages of one task apart.
+/// The order of delivery: due time, sequence, and the delivery tag, which distinguishes messages of the same task.
 pub(super) type Place = (i64, u64, u64);
 
 #[derive(Debug)]
@@ -76,9 +76,9 @@ pub(super) struct Arrived {
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) message: Message,
-    /// Attempts that are over, those that the broker counted included.
+    /// Attempts that have ended, including those that the broker counted.
     pub(crate) attempts: u32,
-    /// What it came by, and its number there.
+    /// The channel on which it arrived, and its delivery tag.
     pub(super) channel: Channel,
     pub(super) tag: DeliveryTag,
     pub(super) consumer: u64,
@@ -90,7 +90,7 @@ pub(crate) struct Leased {
     pub(crate) held: Held,
     pub(crate) attempt: u32,
     pub(super) ends: Instant,
-    /// Later than that the broker would close the channel.
+    /// The latest possible end: the broker closes the channel after it.
     pub(super) ends_max: Instant,
     pub(super) expires_at: Timestamp,
 }
@@ -107,13 +107,13 @@ impl Line {
         }
     }
 
-    /// A new subscription's number, and what wakes it.
+    /// Registers a subscription. Returns its number, and the receiver that wakes it.
     pub(crate) fn enter(&self) -> (u64, watch::Receiver<u64>) {
         let mut state = self.state.lock();
         let number = state.next_subscription;
         state.next_subscription += 1;
         state.subscriptions.insert(number, 0);
-        // Its first claim asks the broker, whatever others have found.
+        // The first claim of a subscription asks the broker, whatever the answers to other claims were.
         state.unsettled = true;
         self.changed.notify_one();
         (number, self.notifications.subscribe())
@@ -133,25 +133,25 @@ impl Line {
         self.state.lock().subscriptions.len()
     }
 
-    /// Wakes whoever waits.
-    pub(crate) fn notification(&self) {
+    /// Wakes the waiting subscriptions.
+    pub(crate) fn notify(&self) {
         self.notifications.send_modify(|n| *n += 1);
     }
 
-    /// The channels that leases are acknowledged on.
+    /// The channels on which leases are acknowledged.
     pub(crate) fn channels(&self) -> Vec<Channel> {
         let state = self.state.lock();
         state.channel.iter().chain(&state.getting).cloned().collect()
     }
 
-    /// Why nothing comes now, if that is known.
+    /// Why nothing can arrive now, if known.
     pub(crate) fn trouble(&self) -> Option<Error> {
         self.state.lock().trouble.clone()
     }
 }
 
 impl Held {
-    /// As it goes back: what the broker counted is in our header from now on.
+    /// The message as it is returned: its header includes the attempts that the broker counted.
     pub(super) fn unclaimed(mut self) -> Self {
         self.message.attempts = self.attempts;
         self
@@ -161,9 +161,9 @@ impl Held {
         self.consumer
     }
 
-    /// Acknowledges it; done when that has been sent.
+    /// Acknowledges the message. Returns when the acknowledgement was sent.
     pub(crate) async fn acknowledge(&self) -> lapin::Result<()> {
-        // Not by the delivery's own acker: one that is asked as the connection ends may never answer.
+        // Not with the delivery's acker: if the connection ends at that moment, it may never return.
         self.channel.basic_ack(self.tag, BasicAckOptions::default()).await
     }
 }
@@ -173,7 +173,7 @@ impl State {
         self.consumers.values().map(|(room, outstanding)| room.saturating_sub(*outstanding)).sum()
     }
 
-    /// How many messages are wanted, if the broker may send no more.
+    /// Number of wanted messages, if the consumers have no room for more.
     pub(super) fn short(&self) -> Option<usize> {
         if self.room() > 0 {
             return None;
@@ -182,7 +182,7 @@ impl State {
         (wanted > 0).then_some(wanted)
     }
 
-    /// One that was expected is not any more.
+    /// Removes an expected task.
     pub(super) fn expected_came(&mut self, due_ms: i64) {
         if let Some(n) = self.expected.get_mut(&due_ms) {
             *n -= 1;

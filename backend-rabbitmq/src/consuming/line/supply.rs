@@ -1,4 +1,4 @@
-//! What the pump and the line tell each other: what has come, how much is wanted, and when consuming has to stop.
+//! The interface between the pump and the line: arrived messages, demand, and when to stop consuming.
 
 use std::time::Duration;
 
@@ -12,23 +12,23 @@ use super::state::{Arrived, Held, Line, State};
 use crate::codec::kind::{Foreign, Kind};
 use crate::codec::message::{self, Message};
 
-/// How long what has arrived waits for a claim.
+/// Time that arrived messages wait for a claim.
 const HOARD_MAX: Duration = Duration::from_millis(200);
 
-/// How long the consumers stay when the last subscription has left: another may come at once.
+/// Time that the consumers stay after the last subscription has closed, because another may open at once.
 const LINGER: Duration = Duration::from_millis(10);
 
-/// What has come.
+/// The kind of a message that arrived.
 #[derive(Debug)]
 pub(crate) enum Came {
     Task,
-    /// Means nothing but that it has come, and is to be acknowledged.
+    /// A marker, which must be acknowledged.
     Marker,
     Foreign(Box<Delivery>, Foreign),
 }
 
 impl Line {
-    /// Takes a message in, if it is a task.
+    /// Receives a message, and keeps it if it is a task.
     pub(crate) fn arrive(&self, delivery: Delivery, channel: Channel, consumer: u64) -> Came {
         let payload = Bytes::from(delivery.data.clone());
         let message = match Message::read(&delivery.properties, payload) {
@@ -37,7 +37,7 @@ impl Line {
                 self.state.lock().came(consumer);
                 return match other {
                     Ok(message) if message.is_marker() => Came::Marker,
-                    Ok(_) => Came::Foreign(Box::new(delivery), Foreign("it is no task")),
+                    Ok(_) => Came::Foreign(Box::new(delivery), Foreign("it is not a task")),
                     Err(foreign) => Came::Foreign(Box::new(delivery), foreign),
                 };
             }
@@ -53,12 +53,13 @@ impl Line {
         Came::Task
     }
 
-    /// How many messages are wanted, if the broker may send no more.
+    /// Number of wanted messages, if the consumers have no room for more.
     pub(crate) fn short(&self) -> Option<usize> {
         self.state.lock().short()
     }
 
-    /// What claims have asked the broker so far, to be passed to [`answer`](Self::answer) when it has answered.
+    /// The number of the last question that claims have for the broker; pass it to [`answer`](Self::answer) after the
+    /// answer.
     pub(crate) fn asked(&self) -> u64 {
         self.state.lock().asked
     }
@@ -68,7 +69,7 @@ impl Line {
         self.asked() > *self.answered.borrow()
     }
 
-    /// The broker is being asked: what comes or goes from here on is not in its answer.
+    /// Marks the start of a request to the broker. Its answer does not cover later events.
     pub(crate) fn asking(&self) {
         self.state.lock().unsettled = false;
     }
@@ -77,7 +78,7 @@ impl Line {
         self.answered.send_if_modified(|answered| std::mem::replace(answered, question.max(*answered)) < question);
     }
 
-    /// A new consumer with room for so many messages; its number.
+    /// Registers a consumer with room for this many messages. Returns its number.
     pub(crate) fn new_consumer(&self, room: usize) -> u64 {
         let mut state = self.state.lock();
         let number = state.next_consumer;
@@ -87,7 +88,7 @@ impl Line {
         number
     }
 
-    /// The consumers, and whether each has all that it may have.
+    /// The consumers, and whether each one is full.
     pub(crate) fn consumers(&self) -> Vec<(u64, bool)> {
         let state = self.state.lock();
         state.consumers.iter().map(|(number, (room, outstanding))| (*number, outstanding >= room)).collect()
@@ -103,14 +104,15 @@ impl Line {
         !state.subscriptions.is_empty() || !state.leases.is_empty() || state.ending > 0
     }
 
-    /// When something has to be looked at next: a lease that ends, or what nobody has claimed.
+    /// The time of the next work: a lease that ends, or messages that no claim took.
     pub(crate) fn next_look(&self) -> Option<Instant> {
         let state = self.state.lock();
         let lease = state.ends.first().map(|(ends, _)| *ends);
         lease.into_iter().chain(state.stop_at()).min()
     }
 
-    /// Whether consuming has to stop now, for what nobody claims to go back. Nothing is wanted then until the next claim.
+    /// Whether consuming must stop now, so that unclaimed messages return to the queue. Then nothing is wanted until
+    /// the next claim.
     pub(crate) fn stops(&self) -> bool {
         let mut state = self.state.lock();
         let stops = state.stop_at().is_some_and(|at| at <= Instant::now());
@@ -120,7 +122,7 @@ impl Line {
         stops
     }
 
-    /// Keeps what has arrived for claims that came meanwhile; whether there are any.
+    /// Keeps the arrived messages if claims were made in the meantime. Returns whether there were any.
     pub(crate) fn keep(&self) -> bool {
         let mut state = self.state.lock();
         let is_wanted = state.subscriptions.values().any(|want| *want > 0);
@@ -131,19 +133,19 @@ impl Line {
         is_wanted
     }
 
-    /// How many messages the broker may still send.
+    /// Number of messages that the broker may still send.
     pub(crate) fn room(&self) -> usize {
         self.state.lock().room()
     }
 
-    /// Takes out all that has arrived.
+    /// Takes all arrived messages.
     pub(crate) fn take_pool(&self) -> Vec<Held> {
         let pool = std::mem::take(&mut self.state.lock().pool);
         pool.into_values().map(|arrived| arrived.task.unclaimed()).collect()
     }
 
-    /// The channel is gone, and with it everything that came by it. If that was because nobody needed it, who came since and
-    /// asks gets the answer from the next.
+    /// Handles the loss of the channel, with everything that arrived on it. If it was closed because it was `unneeded`,
+    /// claims that were made since get their answer from the next channel.
     pub(crate) fn channel_lost(&self, unneeded: bool) {
         let mut state = self.state.lock();
         state.generation += 1;
@@ -161,14 +163,14 @@ impl Line {
         }
     }
 
-    /// Notes why nothing comes now; claims need not wait for an answer.
+    /// Stores why nothing can arrive now, so that claims do not wait for an answer.
     pub(crate) fn set_trouble(&self, e: Error) {
         self.state.lock().trouble = Some(e);
         self.answer(self.asked());
     }
 
-    /// A message is about to be acknowledged, which gives the consumer it came by room for another. Noted before: once it is
-    /// acknowledged, the other may be on its way.
+    /// Call this before a message is acknowledged. The acknowledgement gives its consumer room for another message,
+    /// which may be sent at once.
     pub(crate) fn acknowledging(&self, consumer: u64) {
         let mut state = self.state.lock();
         state.unsettled = true;
@@ -196,7 +198,7 @@ impl State {
         }
     }
 
-    /// When consuming has to stop, because nobody is there or nobody claims.
+    /// The time at which consuming must stop, because there is no subscription or no claim.
     fn stop_at(&self) -> Option<Instant> {
         if self.consumers.is_empty() && self.pool.is_empty() {
             return None;

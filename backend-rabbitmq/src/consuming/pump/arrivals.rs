@@ -1,4 +1,4 @@
-//! What comes by a line's channel: taken in, told from what is no task, and given back.
+//! Messages that arrive on a line's channel: receives them, separates tasks from other messages, and returns them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use crate::store::Store;
 use crate::strays::Strays;
 use crate::transport::driver;
 
-/// In the place of a consumer's number, for what was asked for.
+/// The consumer number for messages from `basic.get`.
 pub(super) const NO_CONSUMER: u64 = u64::MAX;
 
-/// What comes by a consumer; nothing after the last.
+/// A message from a consumer; `None` after the last.
 pub(super) type FromBroker = (u64, Option<lapin::Result<Delivery>>);
 
 pub(super) struct Pump {
@@ -31,28 +31,29 @@ pub(super) struct Pump {
     pub(super) lines: Arc<Lines>,
     pub(super) line: Arc<Line>,
     pub(super) channel: Channel,
-    /// What the queue is asked on.
+    /// The channel for `basic.get`.
     pub(super) getting: Option<Channel>,
-    /// Everything that comes, whichever consumer it comes by.
+    /// The messages of all consumers.
     pub(super) streams: SelectAll<BoxStream<'static, FromBroker>>,
-    /// The consumers' names at the broker.
+    /// The consumer tags at the broker.
     pub(super) tags: HashMap<u64, ShortString>,
-    /// Deliveries on the channel are numbered without gaps: all up to this one were looked at, and these after it have come.
+    /// Delivery tags on the channel have no gaps: all up to `known` were handled, and of the later ones those in `came`
+    /// have arrived.
     pub(super) known: DeliveryTag,
     pub(super) came: BTreeSet<DeliveryTag>,
-    /// Whether something has come that nobody was told of.
+    /// Whether a task has arrived since the last notification.
     pub(super) fresh: bool,
-    /// How many messages that mean nothing have come, and which of them are to be acknowledged.
+    /// Number of markers that have arrived, and those that must be acknowledged.
     pub(super) markers: usize,
     pub(super) nothing: Vec<Nothing>,
     pub(super) gate: Option<Gate>,
-    /// Looked after as long as there is a gate.
+    /// The handling of strays, as long as there is a gate.
     pub(super) strays: Option<Arc<Strays>>,
-    /// What is on its way back.
+    /// Messages that are being returned.
     pub(super) leaving: JoinSet<()>,
 }
 
-/// What is no task: what it came by, its number there, and its consumer.
+/// A message that is not a task: its channel, delivery tag and consumer.
 pub(super) type Nothing = (Channel, DeliveryTag, u64);
 
 impl Pump {
@@ -76,7 +77,7 @@ impl Pump {
         }
     }
 
-    /// Takes in what is there now, and answers whether a consumer has ended that should not.
+    /// Receives all messages that have arrived, and returns whether a consumer has ended unexpectedly.
     pub(super) fn take_in_all(&mut self) -> bool {
         let mut lost = false;
         while let Some(Some(came)) = self.streams.next().now_or_never() {
@@ -121,7 +122,7 @@ impl Pump {
                 self.leaving.spawn(async move {
                     let found_in = store.names.ready(&line.queue);
                     let payload = delivery.data.into();
-                    if store.outbox.quarantined(&found_in, why, &delivery.properties, payload).await {
+                    if store.outbox.quarantine(&found_in, why, &delivery.properties, payload).await {
                         done_with(&line, vec![(channel, tag, consumer)]).await;
                     }
                 });
@@ -137,13 +138,13 @@ impl Pump {
         self.leaving.spawn(async move { giving::give_back(&store, &line, held).await });
     }
 
-    /// Notes a delivery.
+    /// Records a delivery.
     pub(super) fn note(&mut self, tag: DeliveryTag) {
         self.came.insert(tag);
         self.go_on();
     }
 
-    /// Goes on to the next gap in the numbers that have come.
+    /// Advances `known` to the next gap in the delivery tags.
     pub(super) fn go_on(&mut self) {
         while self.came.remove(&(self.known + 1)) {
             self.known += 1;
@@ -151,10 +152,10 @@ impl Pump {
     }
 }
 
-/// Acknowledges what is no task.
+/// Acknowledges messages that are not tasks.
 async fn done_with(line: &Line, nothing: Vec<Nothing>) {
     let _turn = line.acknowledges.read().await;
     nothing.iter().for_each(|(_, _, consumer)| line.acknowledging(*consumer));
-    // If that gets lost, the channel is, and the message comes again.
+    // If this is lost, the channel is lost, too, and the broker delivers the message again.
     driver::send_all(nothing.iter().map(|(channel, tag, _)| channel.basic_ack(*tag, BasicAckOptions::default()))).await;
 }

@@ -1,4 +1,4 @@
-//! Consuming as much as is wanted, asking the queue, and stopping without a trace.
+//! Consumes as many messages as are wanted, queries the queue, and stops without lost messages or counted attempts.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::transport::asking::{answered, settle_down};
 use crate::transport::driver;
 use crate::transport::publisher::Outgoing;
 
-/// How many consumers that have all they may have are kept for when that is acknowledged.
+/// Number of full consumers that are kept, because they receive again after acknowledgements.
 const FULL_MAX: usize = 3;
 
-/// How long to wait for the registry while others look at it.
+/// Pauses between attempts to read the registry while another client reads it.
 const MARKER_PAUSES: [Duration; 6] = [
     Duration::from_millis(5),
     Duration::from_millis(10),
@@ -29,27 +29,27 @@ const MARKER_PAUSES: [Duration; 6] = [
     Duration::from_millis(160),
 ];
 
-/// How long it may take to fill the consumers before they are cancelled all the same.
+/// Time limit for filling the consumers. After it, they are cancelled in any case.
 const FILLING_MAX: Duration = Duration::from_secs(2);
 
-/// The most messages that consumers are filled with at once.
+/// Maximum number of markers that are published at once to fill consumers.
 const FILL_MAX: usize = 2_000;
 
-/// How long a message that means nothing stays in a queue.
+/// Time that a marker stays in a queue, in milliseconds.
 const MARKER_MS: u32 = 10_000;
 
-/// How many messages the first consumer has room for, where more are wanted; each further one has room for four times as many.
+/// Room of the first consumer, in messages, if more are wanted. Each further consumer has four times the room.
 const STEP: usize = 32;
 
 impl Pump {
-    /// Adds a consumer with room for so many messages, or for a part of them: what nobody takes of that room has to be filled
-    /// before it may be cancelled. One that is there is not made larger, which the broker can't do.
+    /// Adds a consumer with room for this many messages, or fewer: unused room must be filled before the consumer may
+    /// be cancelled. The broker can't increase the room of an existing consumer.
     pub(super) async fn consume(&mut self, room: usize) -> Result<()> {
         let full =
             |line: &Line| line.consumers().into_iter().filter(|(_, full)| *full).map(|(n, _)| n).collect::<Vec<u64>>();
         let room = room.min(STEP << (2 * full(&self.line).len().min(FULL_MAX)));
         if full(&self.line).len() > FULL_MAX {
-            // Nothing can be on its way to them while nothing is acknowledged.
+            // No message can be under way to full consumers while nothing is acknowledged.
             let line = self.line.clone();
             let _no_acknowledgements = line.acknowledges.write().await;
             self.cancel(&full(&line)).await?;
@@ -76,7 +76,7 @@ impl Pump {
         Ok(())
     }
 
-    /// Stops consuming. What had been on its way is taken in. Nothing may be acknowledged meanwhile.
+    /// Stops consuming, and receives the messages that are under way. Nothing may be acknowledged in the meantime.
     pub(super) async fn cancel_all(&mut self) -> Result<()> {
         if self.tags.is_empty() {
             return Ok(());
@@ -87,10 +87,10 @@ impl Pump {
         if filled { Ok(()) } else { self.find_missed().await }
     }
 
-    /// Fills the consumers with messages that mean nothing, and answers whether nothing more can come by them.
+    /// Fills the consumers with markers, and returns whether all consumers are full.
     ///
-    /// What is on its way to a consumer when it is cancelled goes back by itself, and brokers before 4.0 count a failed attempt
-    /// for it. To a consumer that has all it may have, nothing is on its way.
+    /// A message that is under way to a consumer when it is cancelled returns to the queue, and brokers before 4.0
+    /// count a failed attempt for it. No message can be under way to a full consumer.
     async fn fill(&mut self) -> Result<bool> {
         let (ends, came_before) = (Instant::now() + FILLING_MAX, self.markers);
         let mut sent = 0;
@@ -104,9 +104,9 @@ impl Pump {
             let share = usize::try_from(all).unwrap_or(1).div_ceil(self.tags.len());
             let on_the_way = sent - (self.markers - came_before).min(sent);
             let n = match share {
-                // They come when the queue has processed what made the room.
+                // The markers arrive once the queue has processed the acknowledgements that made the room.
                 0 | 1 => room.saturating_sub(on_the_way),
-                // They are spread over all consumers of the queue, and not all of these have room.
+                // The broker spreads the markers over all consumers of the queue, and not all of them have room.
                 _ => room.saturating_mul(share),
             };
             if Instant::now() >= ends {
@@ -116,7 +116,7 @@ impl Pump {
             sent += n;
             match timeout_at(ends, publish_markers(&self.store, &self.line.queue, n)).await {
                 Ok(true) => {}
-                // The broker takes no messages now.
+                // The broker accepts no messages now.
                 Ok(false) | Err(_) => return Ok(false),
             }
         }
@@ -139,17 +139,18 @@ impl Pump {
         Ok(())
     }
 
-    /// Waits until whatever the queue had sent has come, and answers how many consumers it has.
+    /// Waits until everything that the queue has sent has arrived, and returns the number of its consumers.
     pub(super) async fn settle_down(&mut self) -> Result<u32> {
         let (store, channel) = (self.store.clone(), self.channel.clone());
         let queue = store.names.ready(&self.line.queue);
-        Ok(answered(&store.config, "asking", false, settle_down(&channel, &queue)).await?.consumer_count())
+        Ok(answered(&store.config, "checking the queue", false, settle_down(&channel, &queue)).await?.consumer_count())
     }
 
-    /// Takes in what the queue holds for us: one message by asking for it, and what comes by consumers. The queue does this
-    /// after all that it was told before, such as acknowledgements that make room; looking at its state it would not.
+    /// Receives the messages that the queue has for this process: one by `basic.get`, and those for the consumers. The
+    /// queue processes a `basic.get` after all earlier requests, such as acknowledgements that make room. This does not
+    /// hold for a query of its state.
     pub(super) async fn look_in_the_queue(&mut self) -> Result<()> {
-        // A channel of its own, whose numbers of deliveries are not those that are looked over for gaps.
+        // A separate channel, because the delivery tags of the main channel are checked for gaps.
         let getting = match &self.getting {
             Some(getting) => getting.clone(),
             None => {
@@ -162,16 +163,17 @@ impl Pump {
         let ready = store.names.ready(&self.line.queue);
         let asked = async {
             let got = getting.basic_get(ready.into(), BasicGetOptions::default()).await?;
-            // What consumers got before that has come when this is answered.
+            // When this is answered, everything that was sent to consumers before has arrived.
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
             Ok(got)
         };
-        let got = answered(&store.config, "asking", false, asked).await?;
+        let got = answered(&store.config, "checking the queue", false, asked).await?;
         if let Some(got) = got {
             if store.consuming.counts_no_returns() {
-                // A lease on it would end when a policy says. Given back it comes by a consumer, and that costs no attempt.
+                // A policy could end a lease on this message. Return it: a consumer receives it again, and that costs
+                // no attempt.
                 let back = getting.basic_nack(got.delivery_tag, BasicNackOptions { multiple: false, requeue: true });
-                answered(&store.config, "asking", false, back).await?;
+                answered(&store.config, "checking the queue", false, back).await?;
                 if self.line.short().is_none() {
                     self.settle_down().await?;
                 }
@@ -183,37 +185,39 @@ impl Pump {
         Ok(())
     }
 
-    /// Makes sure that the queue has what was acknowledged on the channel, which may be ended then.
+    /// Makes sure that the queue has received all acknowledgements on the channel, so that it may be closed.
     ///
-    /// A broker's channel that has sent a queue more than a few acknowledgements keeps the others until these are
-    /// processed, and ends without sending them. A message that is asked for comes after what was sent; what was kept is
-    /// sent before the answer to the next request. If there is one, it goes back as well.
+    /// A channel of the broker sends only a few acknowledgements to a queue at a time. It keeps the others until those
+    /// are processed, and drops them when it closes. The answer to a `basic.get` arrives after the sent ones are
+    /// processed. The others are sent before the answer to the next request. A message from the `basic.get` is returned
+    /// as well.
     pub(super) async fn see_off_acknowledgements(&mut self) -> Result<()> {
         let (store, channel) = (self.store.clone(), self.channel.clone());
         let ready = store.names.ready(&self.line.queue);
         let asked = channel.basic_get(ready.into(), BasicGetOptions::default());
-        if let Some(got) = answered(&store.config, "asking", false, asked).await? {
+        if let Some(got) = answered(&store.config, "checking the queue", false, asked).await? {
             self.take_in_from(channel.clone(), NO_CONSUMER, got.delivery);
             self.be_done_with_nothing();
             let got = self.line.take_pool();
             self.give_back(got);
             while self.leaving.join_next().await.is_some() {}
         }
-        answered(&store.config, "asking", false, channel.confirm_select(ConfirmSelectOptions::default())).await
+        answered(&store.config, "checking the queue", false, channel.confirm_select(ConfirmSelectOptions::default()))
+            .await
     }
 
-    /// Gives back what came after a consumer was cancelled, which the driver drops: a message from elsewhere shows how many
-    /// deliveries there have been on the channel.
+    /// Returns messages that arrived after their consumer was cancelled, which the driver drops. A message from the
+    /// registry shows how many deliveries there were on the channel.
     async fn find_missed(&mut self) -> Result<()> {
         let Some(marker) = self.marker().await? else {
-            tracing::warn!(queue = %self.line.queue, "the registry is empty: missed deliveries stay until the channel ends");
+            tracing::warn!(queue = %self.line.queue, "registry is empty, missed deliveries return with the channel");
             return Ok(());
         };
         self.take_in_all();
         self.note(marker);
         let missed: Vec<DeliveryTag> = (self.known + 1..marker).filter(|tag| !self.came.contains(tag)).collect();
         if !missed.is_empty() {
-            tracing::warn!(queue = %self.line.queue, n = missed.len(), "deliveries that came after the end of their consumer go back");
+            tracing::warn!(queue = %self.line.queue, n = missed.len(), "returning deliveries of cancelled consumers");
         }
         let (store, channel) = (self.store.clone(), self.channel.clone());
         let back = async {
@@ -222,7 +226,7 @@ impl Pump {
             }
             channel.basic_nack(marker, BasicNackOptions { multiple: false, requeue: true }).await
         };
-        answered(&store.config, "giving back missed deliveries", false, back).await?;
+        answered(&store.config, "returning missed deliveries", false, back).await?;
         if marker > self.known {
             self.came = self.came.split_off(&(marker + 1));
             self.known = marker;
@@ -231,7 +235,7 @@ impl Pump {
         Ok(())
     }
 
-    /// The number of a delivery that is taken from the registry, and is to be given back.
+    /// Takes a message from the registry, which must be returned. Returns its delivery tag.
     async fn marker(&mut self) -> Result<Option<DeliveryTag>> {
         let (store, channel) = (self.store.clone(), self.channel.clone());
         for pause in MARKER_PAUSES {
@@ -240,15 +244,15 @@ impl Pump {
             if let Some(marker) = answered(&store.config, "looking for missed deliveries", false, asked).await? {
                 return Ok(Some(marker.delivery_tag));
             }
-            // Somebody else has it, for a moment.
+            // Another client has the message for a moment.
             sleep(pause).await;
         }
         Ok(None)
     }
 }
 
-/// Puts so many messages that mean nothing into a queue's ready queue, and answers whether that was done. What nobody takes is
-/// gone after a while.
+/// Publishes `n` markers to a queue's ready queue, and returns whether all were confirmed. Markers that nobody receives
+/// expire.
 async fn publish_markers(store: &Store, queue: &QueueName, n: usize) -> bool {
     let marker = |_| {
         let message = Message::marker(store.ids.number(), store.ids.task_id());

@@ -1,4 +1,5 @@
-//! What moves a line: opens its channel, consumes as much as is wanted, ends leases, gives back what nobody claims.
+//! The task that drives a line: opens its channel, consumes as many messages as are wanted, ends leases, and returns
+//! unclaimed messages.
 //!
 //! It ends when no subscription and no lease is left, or with the backend.
 
@@ -24,19 +25,19 @@ use crate::store::Store;
 use crate::strays::Strays;
 use crate::transport::driver;
 
-/// How long what is being given back may take when the backend is closed: the rest is left to the broker, which counts an
+/// Time limit for returning messages when the backend is closed. The rest is left to the broker, which counts an
 /// attempt for it.
 const LEAVING_MAX: Duration = Duration::from_millis(1_500);
 
-/// How long a claim waits for a gate to begin.
+/// Time that a claim waits for a gate to start.
 const BEGIN_MAX: Duration = Duration::from_secs(1);
 
-/// Why a channel is done with.
+/// Why a channel has ended.
 enum Over {
-    /// Nobody needs the line any more.
+    /// The line is not needed any more.
     Unneeded,
     Closed,
-    /// The broker or the connection ended it.
+    /// The broker or the connection closed it.
     Lost,
 }
 
@@ -48,8 +49,8 @@ pub(crate) async fn run(store: Arc<Store>, lines: Arc<Lines>, line: Arc<Line>) {
             Ok(channel) => {
                 backoff.succeeded();
                 if std::mem::take(&mut failed) {
-                    // Whoever waits looks again.
-                    line.notification();
+                    // Make the waiting subscriptions claim again.
+                    line.notify();
                 }
                 let mut pump = Pump::new(store.clone(), lines.clone(), line.clone(), channel);
                 let over = pump.work().await;
@@ -57,8 +58,8 @@ pub(crate) async fn run(store: Arc<Store>, lines: Arc<Lines>, line: Arc<Line>) {
                 over
             }
             Err(e) => {
-                // Each attempt; whoever claims is told, and says it once.
-                tracing::debug!(queue = %line.queue, error = %e, "the queue can't be consumed now");
+                // Logged for each attempt at debug level. Claims return the error, and their callers log it once.
+                tracing::debug!(queue = %line.queue, error = %e, "could not consume the queue, trying again");
                 line.set_trouble(e);
                 Over::Lost
             }
@@ -78,7 +79,7 @@ pub(crate) async fn run(store: Arc<Store>, lines: Arc<Lines>, line: Arc<Line>) {
             }
         }
     }
-    line.notification();
+    line.notify();
 }
 
 /// Waits until the backend is closed.
@@ -126,7 +127,7 @@ impl Pump {
                     let lost = self.take_in(came) | self.take_in_all();
                     self.tell();
                     if lost {
-                        // The broker has ended the consumer, its queue being gone, or the channel is.
+                        // The broker has cancelled the consumer because its queue was deleted, or the channel is lost.
                         self.store.topology.forget().await;
                         return Over::Lost;
                     }
@@ -138,13 +139,13 @@ impl Pump {
         }
     }
 
-    /// Does what is to be done now.
+    /// Does all pending work.
     async fn tend(&mut self) -> Result<()> {
         self.tend_gate().await;
         let ended = self.line.take_ended();
         self.give_back(ended);
         if self.line.stops() {
-            // Cancelled first, or what goes back would come again at once.
+            // Cancel first. Otherwise the returned messages would be delivered here again at once.
             let line = self.line.clone();
             let no_acknowledgements = line.acknowledges.write().await;
             self.cancel_all().await?;
@@ -155,7 +156,7 @@ impl Pump {
             }
         }
         if self.line.is_asked() {
-            // What is overdue, or on its way back, is in the queue before the queue is asked.
+            // Overdue and returning tasks must be in the queue before the request.
             if let Some(gate) = &mut self.gate {
                 gate.begun(BEGIN_MAX).await;
             }
@@ -168,7 +169,7 @@ impl Pump {
         if self.line.is_asked() {
             self.line.asking();
             self.look_in_the_queue().await?;
-            // As long as that is less than what is wanted, and than what there is.
+            // Repeat while fewer messages arrive than are wanted and are in the queue.
             while let Some(room) = self.line.short() {
                 self.consume(room).await?;
                 self.settle_down().await?;
@@ -180,14 +181,14 @@ impl Pump {
         Ok(())
     }
 
-    /// Wakes those who wait, if something has come.
+    /// Wakes the waiting subscriptions, if something has arrived.
     fn tell(&mut self) {
         if std::mem::take(&mut self.fresh) {
-            self.line.notification();
+            self.line.notify();
         }
     }
 
-    /// One process of those that consume the queue keeps its gate.
+    /// Starts the gate with the first subscription, and closes it with the last.
     async fn tend_gate(&mut self) {
         let wanted = self.line.subscriptions() > 0;
         match (wanted, self.gate.take()) {
@@ -203,11 +204,11 @@ impl Pump {
         }
     }
 
-    /// Gives back what nobody has claimed, and leaves the channel.
+    /// Returns unclaimed messages, and closes the channel.
     async fn end(mut self, over: &Over) {
         let gate = self.gate.take();
         let at_most = match over {
-            // What is left unacknowledged would cost an attempt, and nobody waits for this.
+            // Unacknowledged messages would cost an attempt, and no caller waits for this.
             Over::Unneeded => self.store.config.response_timeout,
             Over::Closed | Over::Lost => LEAVING_MAX,
         };
@@ -231,7 +232,7 @@ impl Pump {
         self.line.channel_lost(matches!(over, Over::Unneeded));
         let channels = self.getting.into_iter().chain([self.channel]);
         if matches!(over, Over::Lost) {
-            // Of a broker that does not answer, what it has sent goes back when it does again.
+            // If the broker does not answer, its messages return to the queue when it works again.
             channels.for_each(|channel| driver::close_soon(&channel));
         } else {
             let closing = channels.map(|channel| async move { channel.close(200, "done".into()).await });
