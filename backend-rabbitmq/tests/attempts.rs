@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LEASE: Duration = Duration::from_secs(300);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dup_12_what_was_on_its_way_to_an_subscription_that_closed_costs_no_attempt() {
+async fn dup_12_what_was_on_its_way_to_a_subscription_that_closed_costs_no_attempt() {
     let url = tokio::task::spawn_blocking(|| servers::shared(Kind::RabbitMq).unwrap().lock().url()).await.unwrap();
     let config = RabbitConfig::from_url(&url).unwrap().namespace("attempts").levels(2);
     let backend: Arc<dyn DelayBackend> = Arc::new(RabbitBackend::connect(config).await.unwrap());

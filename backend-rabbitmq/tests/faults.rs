@@ -246,7 +246,7 @@ async fn loss_1_another_process_follows_a_gate_whose_process_stands_still() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn live_10_an_subscription_that_stalls_keeps_nothing() {
+async fn live_10_a_subscription_that_stalls_keeps_nothing() {
     const COUNT: usize = 300;
     let url = shared_url().await;
     let (stalled, other) = (client(&url, "faults-stalled").await, client(&url, "faults-stalled").await);

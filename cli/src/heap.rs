@@ -6,16 +6,12 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
 
-<<<<<<< HEAD
 #[cfg(not(all(feature = "jemalloc", not(target_env = "msvc"))))]
 use std::alloc::System as Inner;
 #[cfg(all(feature = "jemalloc", not(target_env = "msvc")))]
 use tikv_jemallocator::Jemalloc as Inner;
 
-/// An allocator, and a count of what is in use.
-=======
-/// The system's allocator, with a count of the bytes in use.
->>>>>>> prose-cli
+/// An allocator, with a count of the bytes in use.
 struct Counting;
 
 #[global_allocator]

@@ -117,7 +117,7 @@ macro_rules! __tests {
         loss_dead::loss_7_a_redrive_takes_what_it_selects [DeadLetters]
         loss_dead::loss_8_a_redrive_at_a_rate_staggers_the_oldest_first [DeadLetters]
         loss_dead::loss_8_what_is_no_rate_is_refused [DeadLetters]
-        loss::loss_9_an_subscription_that_ends_loses_nothing_and_its_leases_stay_valid []
+        loss::loss_9_a_subscription_that_ends_loses_nothing_and_its_leases_stay_valid []
         loss::loss_9_a_consumer_that_ends_loses_nothing_and_its_deliveries_stay_valid []
         loss::loss_9_subscriptions_of_one_name_hold_what_is_theirs []
         loss_batch::loss_10_a_consumer_dead_letters_what_it_cannot_decode []
@@ -273,7 +273,7 @@ macro_rules! __tests {
         idle::idle_1_what_was_worked_off_is_asked_about_no_more []
         idle::idle_2_a_paused_queue_is_not_polled [Pause]
         idle::idle_2_a_later_task_wakes_a_sleeper_once_at_most []
-        live_worker::idle_3_a_store_that_notifications_for_nothing_is_not_spun_on []
+        live_worker::idle_3_a_store_that_notifies_for_nothing_is_not_spun_on []
         // bound
         bound::bound_1_every_allowed_id_is_a_task_of_its_own []
         bound::bound_1_a_change_meets_exactly_the_id_it_names [Cancel]

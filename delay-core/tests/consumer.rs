@@ -257,7 +257,7 @@ async fn an_error_that_will_not_pass_is_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn idle_3_a_backend_that_notifications_for_nothing_is_not_spun_on() {
+async fn idle_3_a_backend_that_notifies_for_nothing_is_not_spun_on() {
     let probe = Probe::new();
     let queue = probe.queue("q");
     // Every wait returns at once.

@@ -2,7 +2,7 @@
 --
 -- $1 queue, then arrays, of which the last two may be shorter:
 -- $2 ids  $3 fences
--- $4 dispositions: c complete, r retry, s snooze, b dead-letter, l release, x quarantined what can't be read
+-- $4 dispositions: c complete, r retry, s snooze, b dead-letter, l release, x quarantine what can't be read
 -- $5 delays in us, -1 for one out of range
 -- $6 reasons
 --

@@ -6,7 +6,7 @@
 -- KEYS[2] t  hash, id -> record: what was scheduled.
 -- KEYS[3] a  hash, id -> life: what became of it, only of tasks that were claimed.
 -- KEYS[4] g  sorted set, all scores 0, member = group + NUL + seq + id: the members of each group by sequence.
--- KEYS[5] m  hash, the queue itself: c = the last number given, n = its layout (format . shards), paused, quarantined, dead_dropped. Gone when
+-- KEYS[5] m  hash, the queue itself: c = the last number given, n = its layout (format . shards), paused, set_aside, dead_dropped. Gone when
 --            there is nothing else and the queue is not paused.
 -- KEYS[6] d  sorted set, the dead letters: score = number of the burial, member = letter.
 -- KEYS[7] x  list, what was quarantined because nothing of ours wrote it.

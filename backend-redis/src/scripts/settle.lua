@@ -1,7 +1,7 @@
 -- Ends leases.
 --
 -- from ARGV[4] on, for each lease:
---   1 disposition (1 byte) + fence (7 bytes): c complete, r retry, s snooze, b dead-letter, l release, x quarantined what can't be read
+--   1 disposition (1 byte) + fence (7 bytes): c complete, r retry, s snooze, b dead-letter, l release, x quarantine what can't be read
 --   2 id
 --   then for r: the delay in us, or -1 for one out of range; the reason
 --        for s: the delay

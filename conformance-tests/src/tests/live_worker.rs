@@ -160,7 +160,7 @@ pub async fn live_11_a_lost_notification_costs_no_more_than_a_fallback_poll(t: &
     }
 }
 
-pub async fn idle_3_a_store_that_notifications_for_nothing_is_not_spun_on(t: &Trial) {
+pub async fn idle_3_a_store_that_notifies_for_nothing_is_not_spun_on(t: &Trial) {
     let queue = typed(Front::new(t.backend(), Notifications::Endless, t.caps().fallback_poll_interval), t, "nagging");
     let mut consumer = queue.consumer().open().await.expect("a consumer");
     let window = Duration::from_secs(2);

@@ -326,7 +326,7 @@ async fn all_still_there(t: &Trial, queue: &QueueName, accepted: Vec<NewTask>) {
 }
 
 /// Leases outlive the subscription that gave them, and what it did not deliver goes to others.
-pub async fn loss_9_an_subscription_that_ends_loses_nothing_and_its_leases_stay_valid(t: &Trial) {
+pub async fn loss_9_a_subscription_that_ends_loses_nothing_and_its_leases_stay_valid(t: &Trial) {
     let (backend, queue) = (t.backend(), t.queue("subscriptions"));
     t.put_all(&backend, &queue, (0..40).map(|i| NewTask::new(Due::NOW, format!("{i}")))).await;
     let mut held = Vec::new();
