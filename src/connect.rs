@@ -22,8 +22,11 @@ const RABBITMQ: Family = Family { schemes: &["amqp", "amqps"], feature: "rabbitm
 /// - `postgres://` and `postgresql://` do so too, and make the tables unless they are there.
 /// - `amqp://` and `amqps://` (TLS) connect to RabbitMQ, and make the queues that all of a name space share.
 ///
+/// TLS needs the Cargo feature `tls-ring` (default) or `tls-aws-lc-rs`. A password that is sent to another machine unencrypted, or to a
+/// Postgres whose certificate is not checked, is logged as a warning, once for each server in a process.
+///
 /// # Errors
-/// [`Config`](ErrorKind::Config) for a malformed URL, an unknown scheme, or one whose Cargo feature is not compiled in,
+/// [`Config`](ErrorKind::Config) for a malformed URL, an unknown scheme, or what needs a Cargo feature that is not compiled in,
 /// which the message names. A message never repeats the URL, which may hold a password. For a server also
 /// [`Unavailable`](ErrorKind::Unavailable), [`Denied`](ErrorKind::Denied) and [`Incompatible`](ErrorKind::Incompatible).
 ///

@@ -19,6 +19,11 @@
 //! What it promises is written down and numbered in `docs/semantics.md`; what a store can't do, its
 //! [`Capabilities`] say. Backends are Cargo features: `memory` (on by default), `redis`, `postgres` and `rabbitmq`; `full` is
 //! all of them. `metrics` counts what happens: [`meter`].
+//!
+//! TLS (`rediss://`, `amqps://`, `sslmode=require` of Postgres) is one more feature: `tls-ring` (on by default) with ring's
+//! cryptography, `tls-aws-lc-rs` with AWS-LC's. Certificates are checked by the system's list with either. Both may be on: a provider that
+//! the application has installed in rustls stays; if there is none, ring's is installed before the first connection over TLS. With
+//! neither, such URLs are a [`Config`](ErrorKind::Config) error.
 
 mod connect;
 

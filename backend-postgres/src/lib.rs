@@ -16,6 +16,10 @@
 //! | `schema`, `limits` | the names of what is ours in a database; our name and limits |
 //!
 //! What it has in common with other network backends is in `delayline-backend-kit`.
+//!
+//! TLS needs the Cargo feature `tls-ring` (on by default) or `tls-aws-lc-rs`. The driver, sqlx 0.9, uses ring's cryptography if `tls-ring` is
+//! on, else AWS-LC's; it does not ask which provider the application has installed in rustls. Without both, `sslmode=require`,
+//! `verify-ca` and `verify-full` are a [`Config`](delayline_core::ErrorKind::Config) error.
 
 mod backend;
 mod codec;
@@ -31,9 +35,6 @@ mod statements;
 mod store;
 mod transport;
 mod vacuum;
-
-// For its feature alone: the driver's TLS has no provider otherwise.
-use rustls as _;
 
 #[cfg(test)]
 mod tests;

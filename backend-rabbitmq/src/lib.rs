@@ -18,6 +18,10 @@
 //!
 //! There is no `notify`: the broker pushes what is due. What it has in common with other network backends is in
 //! `delayline-backend-kit`.
+//!
+//! TLS needs the Cargo feature `tls-ring` (on by default) or `tls-aws-lc-rs`. If both are on and the application has installed no provider
+//! in rustls, ring's is installed before the first connection over TLS. Without both, `amqps://` is a
+//! [`Config`](delayline_core::ErrorKind::Config) error.
 
 mod backend;
 mod codec;
@@ -41,9 +45,6 @@ mod way;
 
 #[cfg(test)]
 mod tests;
-
-// For its feature alone: the driver's TLS has no provider otherwise.
-use rustls as _;
 
 pub use backend::RabbitBackend;
 pub use config::RabbitConfig;

@@ -15,6 +15,10 @@
 //! | `scripts/*.lua` | every change of state, each atomic |
 //!
 //! What it has in common with other network backends is in `delayline-backend-kit`.
+//!
+//! TLS needs the Cargo feature `tls-ring` (on by default) or `tls-aws-lc-rs`. If both are on and the application has installed no provider
+//! in rustls, ring's is installed before the first connection over TLS. Without both, `rediss://` is a
+//! [`Config`](delayline_core::ErrorKind::Config) error.
 
 mod backend;
 mod codec;
@@ -28,9 +32,6 @@ mod scripts;
 mod start;
 mod store;
 mod transport;
-
-// For its feature alone: the driver's TLS has no provider otherwise.
-use rustls as _;
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,8 @@ use delayline_backend_kit::{UrlForm, UrlOption};
 use delayline_core::Result;
 use sqlx::postgres::PgConnectOptions;
 
+use super::tls;
+
 /// What our URLs look like.
 const FORM: UrlForm = UrlForm {
     what: "a Postgres URL",
@@ -52,6 +54,7 @@ const OF_LIBPQ: [&str; 12] = [
 /// [`Config`](delayline_core::ErrorKind::Config); it repeats nothing that might be a part of a secret.
 pub(super) fn split(url: &str) -> Result<(PgConnectOptions, Vec<UrlOption<'_>>)> {
     let (server, options) = FORM.split_for_driver(url, &OF_LIBPQ)?;
+    tls::check_certificates(tls::has_certificates(&server))?;
     // What it says of a URL it can't read might hold a part of it.
     let server = server.parse().map_err(|_| {
         bad("a Postgres URL is `postgres://[user[:password]@]host[:port][/database]?option=value&...`, with a port's number, \

@@ -11,6 +11,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::time::timeout;
 
 use crate::config::server::place;
+use crate::config::tls;
 use crate::transport::failure::connecting_failed;
 use crate::transport::session::KEEPALIVES;
 
@@ -39,6 +40,7 @@ impl Ear {
     /// # Errors
     /// Why there is no connection.
     pub(crate) async fn open(server: &PgConnectOptions, limit: Duration) -> Result<Self> {
+        tls::prepare(server);
         // The driver's listener wants a pool; this one never has more than this one connection.
         let pool = PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
         let pool = pool.acquire_timeout(limit).connect_lazy_with(server.clone());

@@ -6,8 +6,9 @@ use std::time::Duration;
 use delayline_backend_kit::options::{bad, check_times};
 use delayline_core::Result;
 use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
-use lapin::uri::{AMQPQueryString, AMQPScheme, AMQPUri};
+use lapin::uri::{AMQPQueryString, AMQPUri};
 
+use super::tls;
 use crate::limits::{LEVELS_MAX, PARALLEL_MAX};
 use crate::names;
 
@@ -243,14 +244,7 @@ impl RabbitConfig {
                 return Err(bad(format!("{name} is {least_ms}ms to {most_s}s")));
             }
         }
-        let over_tls = self.uri.scheme == AMQPScheme::AMQPS;
-        if (self.tls.identity.is_some() || self.tls.cert_chain.is_some()) && !over_tls {
-            return Err(bad("certificates need an `amqps://` URL"));
-        }
-        if self.tls.cert_chain.as_ref().is_some_and(|pem| !pem.contains("-----BEGIN CERTIFICATE-----")) {
-            return Err(bad("`tls_roots` holds no certificate (PEM)"));
-        }
-        Ok(())
+        tls::check(&self.uri, &self.tls)
     }
 
     /// How long a message may be held in all: a broker closes the channel when its `consumer_timeout` is over.
@@ -299,7 +293,7 @@ impl fmt::Debug for RabbitConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RabbitConfig")
             .field("server", &self.server())
-            .field("tls", &(self.uri.scheme == AMQPScheme::AMQPS))
+            .field("tls", &tls::is_used(&self.uri))
             .field("user", &self.user())
             .field("virtual_host", &self.vhost())
             .field("name_space", &self.name_space)
@@ -317,19 +311,5 @@ impl fmt::Debug for RabbitConfig {
             .field("sweep", &self.sweep)
             .field("publish_channels", &self.publish_channels)
             .finish()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn certificates_need_tls() {
-        let plain = RabbitConfig::from_url("amqp://localhost").unwrap();
-        assert!(plain.tls_roots("-----BEGIN CERTIFICATE-----").check().is_err());
-        let over_tls = RabbitConfig::from_url("amqps://localhost").unwrap();
-        assert!(over_tls.clone().tls_roots("nothing").check().is_err());
-        over_tls.tls_roots("-----BEGIN CERTIFICATE-----").check().unwrap();
     }
 }

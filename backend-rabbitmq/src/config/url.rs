@@ -39,6 +39,8 @@ impl RabbitConfig {
     /// `?name_space=exams&response_timeout=5s`. In a user name, password or virtual host, what has a meaning in a URL is
     /// written as `%2f` and so on; without a virtual host, or with an empty one, it is `/`.
     ///
+    /// TLS needs the Cargo feature `tls-ring` (default) or `tls-aws-lc-rs`, and uses the system's certificates.
+    ///
     /// The options are named as the methods here. Times are written as `500ms`, `5s` or `1m`, the others as whole numbers.
     /// In a value, `%3A` and so on are read.
     ///
@@ -112,11 +114,11 @@ mod tests {
         assert_eq!(config.response_timeout, Duration::from_millis(1500));
         assert_eq!((config.dead_letters_max, config.payload_bytes_max, config.publish_channels), (7, 8, 3));
         assert_eq!(config.sweep, Duration::from_secs(10));
-        for plain in ["AMQPS://localhost", "amqps://localhost/", "amqps://localhost/%2F"] {
+        for plain in ["AMQP://localhost", "amqp://localhost/", "amqp://localhost/%2F"] {
             let plain = RabbitConfig::from_url(plain).unwrap();
             assert_eq!(
                 (plain.server().as_str(), plain.user(), plain.vhost()),
-                ("localhost:5671", "guest", "/"),
+                ("localhost:5672", "guest", "/"),
                 "{plain:?}"
             );
         }

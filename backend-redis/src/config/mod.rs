@@ -1,6 +1,7 @@
 //! How a Redis backend is set up.
 
 mod capabilities;
+mod tls;
 
 use std::fmt;
 use std::time::Duration;
@@ -9,11 +10,10 @@ use delayline_backend_kit::options::{bad, check_times};
 use delayline_backend_kit::{UrlForm, UrlOption};
 use delayline_core::{Durability, Result};
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{
-    Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates,
-};
+use redis::{Client, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 
 pub(crate) use self::capabilities::capabilities;
+use self::tls::Certificates;
 use crate::limits::SHARDS_MAX;
 
 /// Server, keys, time-outs and limits of a Redis backend.
@@ -22,7 +22,7 @@ use crate::limits::SHARDS_MAX;
 #[derive(Clone)]
 pub struct RedisConfig {
     info: ConnectionInfo,
-    certificates: Option<TlsCertificates>,
+    certificates: Certificates,
     keepalive: Duration,
     pub(crate) key_prefix: String,
     pub(crate) shards: u32,
@@ -65,6 +65,8 @@ impl RedisConfig {
     /// `?key_prefix=exams&response_timeout=5s`. In a user name or password, what has a meaning in a URL is written as
     /// `%3F` and so on.
     ///
+    /// TLS needs the Cargo feature `tls-ring` (default) or `tls-aws-lc-rs`, and uses the system's certificates.
+    ///
     /// The options are named as the methods here. Times are written as `500ms`, `5s` or `1m`, the others as whole numbers.
     /// In a value, `%3A` and so on are read.
     ///
@@ -72,6 +74,7 @@ impl RedisConfig {
     /// [`Config`](delayline_core::ErrorKind::Config) for anything else.
     pub fn from_url(url: &str) -> Result<Self> {
         let (server, options) = FORM.split(url)?;
+        tls::check_scheme(server)?;
         // What it says of a URL it can't read might hold a part of it.
         let info = server.into_connection_info().map_err(|_| {
             bad("a Redis URL is `redis://[[user]:password@]host[:port][/database]?option=value&...`, with a database's number")
@@ -87,7 +90,7 @@ impl RedisConfig {
     fn of(info: ConnectionInfo) -> Self {
         Self {
             info,
-            certificates: None,
+            certificates: Certificates::default(),
             keepalive: Duration::from_secs(10),
             key_prefix: "delayline".into(),
             shards: 1,
@@ -184,20 +187,15 @@ impl RedisConfig {
     /// Needs a `rediss://` URL.
     #[must_use]
     pub fn tls_roots(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.certificates().root_cert = Some(pem.into());
+        self.certificates.roots = Some(pem.into());
         self
     }
 
     /// Our own certificate and its key (PEM), for servers that ask for one. Needs a `rediss://` URL.
     #[must_use]
     pub fn tls_client(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
-        let client = ClientTlsConfig { client_cert: certificate.into(), client_key: key.into() };
-        self.certificates().client_tls = Some(client);
+        self.certificates.client = Some((certificate.into(), key.into()));
         self
-    }
-
-    fn certificates(&mut self) -> &mut TlsCertificates {
-        self.certificates.get_or_insert(TlsCertificates { client_tls: None, root_cert: None })
     }
 
     /// The most dead letters in a queue, 100,000 unless set; beyond it the oldest are dropped, and counted in `stats`.
@@ -265,15 +263,7 @@ impl RedisConfig {
         if !matches!(self.durability, Durability::Server | Durability::Disk) {
             return Err(bad("the durability of Redis is `Server` or `Disk`"));
         }
-        let over_tls = matches!(self.info.addr(), ConnectionAddr::TcpTls { .. });
-        if self.certificates.is_some() && !over_tls {
-            return Err(bad("certificates need a `rediss://` URL"));
-        }
-        let roots = self.certificates.as_ref().and_then(|these| these.root_cert.as_ref());
-        if roots.is_some_and(|pem| !String::from_utf8_lossy(pem).contains("-----BEGIN CERTIFICATE-----")) {
-            return Err(bad("`tls_roots` holds no certificate (PEM)"));
-        }
-        Ok(())
+        self.certificates.check(&self.info)
     }
 
     /// The server's host and port, for people.
@@ -294,13 +284,8 @@ impl RedisConfig {
         let settings = self.info.redis_settings().clone().set_protocol(protocol);
         let settings = settings.set_lib_name("delayline", env!("CARGO_PKG_VERSION"));
         let info = self.info.clone().set_tcp_settings(tcp).set_redis_settings(settings);
-        match self.certificates.clone() {
-            None => Client::open(info).map_err(|_| bad("this Redis address can't be used")),
-            // What it says is of the certificates' form, and shows none of them.
-            Some(these) => {
-                Client::build_with_tls(info, these).map_err(|e| bad(format!("a certificate is malformed: {e}")))
-            }
-        }
+        tls::prepare(&info);
+        self.certificates.client(info)
     }
 }
 
@@ -308,7 +293,7 @@ impl fmt::Debug for RedisConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisConfig")
             .field("server", &self.server())
-            .field("tls", &matches!(self.info.addr(), ConnectionAddr::TcpTls { .. }))
+            .field("tls", &tls::is_used(&self.info))
             .field("user", &self.user())
             .field("database", &self.info.redis_settings().db())
             .field("key_prefix", &self.key_prefix)
@@ -350,7 +335,7 @@ mod tests {
         assert_eq!((config.dead_letters_max, config.payload_bytes_max), (7, 8));
         assert_eq!((config.operation_window, config.sweep), (Duration::from_secs(9), Duration::from_secs(10)));
         assert_eq!((config.keepalive, config.durability), (Duration::from_secs(60), Durability::Disk));
-        let plain = RedisConfig::from_url("REDISS://localhost").unwrap();
+        let plain = RedisConfig::from_url("REDIS://localhost").unwrap();
         assert_eq!((plain.server().as_str(), plain.user(), plain.shards), ("localhost:6379", "default", 1));
         plain.client(ProtocolVersion::RESP3).unwrap();
     }
@@ -374,8 +359,6 @@ mod tests {
             let e = RedisConfig::from_url(url).unwrap_err();
             assert!(e.kind() == ErrorKind::Config && e.message().contains(says), "{url}: {e}");
         }
-        let e = RedisConfig::from_url("redis://host").unwrap().tls_roots("PEM").check().unwrap_err();
-        assert!(e.message().contains("rediss://"), "{e}");
     }
 
     #[test]
