@@ -22,8 +22,11 @@ const RABBITMQ: Family = Family { schemes: &["amqp", "amqps"], feature: "rabbitm
 /// - `postgres://` and `postgresql://` connect to a PostgreSQL server, check it, and create missing tables.
 /// - `amqp://` and `amqps://` (TLS) connect to RabbitMQ, and declare the queues that all clients of a namespace share.
 ///
+/// TLS needs the Cargo feature `tls-ring` (default) or `tls-aws-lc-rs`. A password that is sent to another machine
+/// unencrypted, or to a Postgres whose certificate is not checked, is logged as a warning, once for each server in a process.
+///
 /// # Errors
-/// [`Config`](ErrorKind::Config) for a malformed URL, an unknown scheme, or a scheme whose Cargo feature is not
+/// [`Config`](ErrorKind::Config) for a malformed URL, an unknown scheme, or a scheme or TLS whose Cargo feature is not
 /// enabled; the message names that feature. A message never repeats the URL, which may contain a password. Servers also
 /// cause [`Unavailable`](ErrorKind::Unavailable), [`Denied`](ErrorKind::Denied) and
 /// [`Incompatible`](ErrorKind::Incompatible).

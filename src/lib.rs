@@ -22,6 +22,11 @@
 //! Backends are Cargo features: `memory` (enabled by default), `redis`, `postgres` and `rabbitmq`; `full` enables all
 //! four. The feature `metrics` counts and times what happens: see [`meter`].
 //!
+//! TLS (`rediss://`, `amqps://`, Postgres' `sslmode=require`) needs one more feature: `tls-ring` (default) with ring's
+//! cryptography, or `tls-aws-lc-rs` with AWS-LC's. Both verify by the system's certificates. Both may be enabled: a
+//! provider that the application has installed stays; otherwise the backend installs ring's before its first connection
+//! over TLS. Without both, such URLs are a [`Config`](ErrorKind::Config) error.
+//!
 //! # Five types for one task
 //!
 //! | type | made by | received by | use it to |

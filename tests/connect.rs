@@ -36,7 +36,7 @@ async fn clear_3_a_redis_url_is_read_and_its_server_is_asked() {
     let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for (url, kind, says) in [
         (format!("redis://user:hunter2@{unused}/"), ErrorKind::Unavailable, "can't be reached"),
-        (format!("REDISS://user:hunter2@{unused}/"), ErrorKind::Unavailable, "can't be reached"),
+        (format!("REDIS://user:hunter2@{unused}/"), ErrorKind::Unavailable, "can't be reached"),
         ("redis://user:hunter2@host/?shards=0".to_owned(), ErrorKind::Config, "shards"),
         ("redis:hunter2".to_owned(), ErrorKind::Config, "redis://"),
     ] {
@@ -88,7 +88,7 @@ async fn clear_3_an_amqp_url_is_read_and_its_broker_is_asked() {
     let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for (url, kind, says) in [
         (format!("amqp://user:hunter2@{unused}/"), ErrorKind::Unavailable, "can't be reached"),
-        (format!("AMQPS://user:hunter2@{unused}/"), ErrorKind::Unavailable, "can't be reached"),
+        (format!("AMQP://user:hunter2@{unused}/"), ErrorKind::Unavailable, "can't be reached"),
         ("amqp://user:hunter2@host/?parallel=0".to_owned(), ErrorKind::Config, "parallel"),
         ("amqp:hunter2".to_owned(), ErrorKind::Config, "amqp://"),
     ] {

@@ -9,6 +9,8 @@
 //! | [`lifecycle`] | [`Lifecycle`]: whether a backend is open, and which queues are consumed through it |
 //! | [`answers`] | [`Answers`]: one answer for each item of a call that is sent in pieces |
 //! | [`options`] | [`UrlForm`]: URLs and their options |
+//! | [`tls`] | whose cryptography rustls uses, and the error of a build without TLS |
+//! | [`passwords`] | [`ExposedPassword`]: a warning of a password that is sent unencrypted |
 //! | [`codec`] | ids, headers and numbers as bytes |
 //! | [`ids`] | [`Ids`]: task ids and random numbers |
 //! | [`redrive`] | [`Pace`]: the rate of a redrive |
@@ -24,9 +26,11 @@ pub mod ids;
 pub mod lifecycle;
 pub mod notify;
 pub mod options;
+pub mod passwords;
 pub mod reconnect;
 pub mod redrive;
 pub mod times;
+pub mod tls;
 
 pub use answers::{Answers, PieceMax};
 pub use backoff::Backoff;
@@ -35,5 +39,6 @@ pub use ids::Ids;
 pub use lifecycle::{Entered, Lifecycle};
 pub use notify::{Listener, Local, Notification, Notifier, Source, Subscriber};
 pub use options::{UrlForm, UrlOption};
+pub use passwords::ExposedPassword;
 pub use reconnect::{Connected, Reconnect};
 pub use redrive::Pace;

@@ -18,6 +18,10 @@
 //! | `schema`, `limits` | the names of the backend's objects in a database; the backend's name and limits |
 //!
 //! Code shared with the other network backends is in `delayline-backend-kit`.
+//!
+//! TLS needs the Cargo feature `tls-ring` (default) or `tls-aws-lc-rs`. The driver, sqlx 0.9, uses ring's cryptography if
+//! `tls-ring` is enabled, else AWS-LC's; it does not ask which provider the application has installed in rustls. Without
+//! both, `sslmode=require`, `verify-ca` and `verify-full` are a [`Config`](delayline_core::ErrorKind::Config) error.
 
 mod backend;
 mod codec;
@@ -33,9 +37,6 @@ mod statements;
 mod store;
 mod transport;
 mod vacuum;
-
-// For its feature alone: the driver's TLS has no provider otherwise.
-use rustls as _;
 
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,10 @@
 //!
 //! There is no `notify`: the broker pushes due tasks. Code shared with the other network backends is in
 //! `delayline-backend-kit`.
+//!
+//! TLS needs the Cargo feature `tls-ring` (on by default) or `tls-aws-lc-rs`. If both are on and the application has
+//! installed no provider in rustls, ring's is installed before the first connection over TLS. Without both, `amqps://` is a
+//! [`Config`](delayline_core::ErrorKind::Config) error.
 
 mod backend;
 mod codec;
@@ -43,9 +47,6 @@ mod way;
 
 #[cfg(test)]
 mod tests;
-
-// For its feature alone: the driver's TLS has no provider otherwise.
-use rustls as _;
 
 pub use backend::RabbitBackend;
 pub use config::RabbitConfig;

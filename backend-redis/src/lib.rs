@@ -17,6 +17,10 @@
 //! | `scripts/*.lua` | every change of state; each script is atomic |
 //!
 //! Code shared with the other network backends is in `delayline-backend-kit`.
+//!
+//! TLS needs the Cargo feature `tls-ring` (default) or `tls-aws-lc-rs`. If both are enabled and the application has
+//! installed no provider in rustls, the backend installs ring's before its first connection over TLS. Without both,
+//! `rediss://` is a [`Config`](delayline_core::ErrorKind::Config) error.
 
 mod backend;
 mod codec;
@@ -30,9 +34,6 @@ mod scripts;
 mod start;
 mod store;
 mod transport;
-
-// For its feature alone: the driver's TLS has no provider otherwise.
-use rustls as _;
 
 #[cfg(test)]
 mod tests;

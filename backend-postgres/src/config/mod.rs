@@ -2,6 +2,7 @@
 
 pub(crate) mod capabilities;
 pub(crate) mod server;
+pub(crate) mod tls;
 mod url;
 
 use std::fmt;
@@ -22,6 +23,8 @@ use crate::schema::Schema;
 #[derive(Clone)]
 pub struct PostgresConfig {
     pub(crate) source: Source,
+    /// Whether a method has set certificates.
+    certificates: bool,
     pub(crate) schema: String,
     pub(crate) pool_size: u32,
     pub(crate) connect_timeout: Duration,
@@ -63,6 +66,8 @@ impl PostgresConfig {
     /// By default (`sslmode=prefer`), the backend uses TLS if the server offers it, and does not verify the server's
     /// certificate, as is usual with PostgreSQL. `sslmode=verify-ca` verifies the certificate, `sslmode=verify-full`
     /// the host name, too.
+    /// TLS needs the Cargo feature `tls-ring` (default) or `tls-aws-lc-rs` and uses the system's certificates. Without both,
+    /// `prefer` connects unencrypted; `require`, `verify-ca`, `verify-full` and certificates are refused.
     ///
     /// # Errors
     /// [`Config`](delayline_core::ErrorKind::Config) for a malformed URL, an unknown option or a value out of range.
@@ -87,6 +92,7 @@ impl PostgresConfig {
     fn of(source: Source) -> Self {
         Self {
             source,
+            certificates: false,
             schema: "delayline".into(),
             pool_size: 8,
             connect_timeout: Duration::from_secs(5),
@@ -261,14 +267,16 @@ impl PostgresConfig {
     #[must_use]
     pub fn tls_roots(self, pem: impl Into<Vec<u8>>) -> Self {
         let pem = pem.into();
-        self.on_server(|server| server.ssl_root_cert_from_pem(pem))
+        Self { certificates: true, ..self.on_server(|server| server.ssl_root_cert_from_pem(pem)) }
     }
 
     /// Client certificate and its private key (PEM), for servers that request one. This has no effect on an
     /// application's pool.
     #[must_use]
     pub fn tls_client(self, certificate: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Self {
-        self.on_server(|server| server.ssl_client_cert_from_pem(certificate).ssl_client_key_from_pem(key))
+        let change =
+            |server: PgConnectOptions| server.ssl_client_cert_from_pem(certificate).ssl_client_key_from_pem(key);
+        Self { certificates: true, ..self.on_server(change) }
     }
 
     /// User name and password; they replace those of the URL. This has no effect on an application's pool.
@@ -336,7 +344,18 @@ impl PostgresConfig {
             ("operation_window", self.operation_window, 1),
             ("fallback_poll_interval", self.fallback_poll_interval, 1),
         ])?;
+        self.check_tls()?;
         Schema::new(&self.schema)
+    }
+
+    fn check_tls(&self) -> Result<()> {
+        // An application's pool is of a driver that may have TLS by features of the application's.
+        if let Source::Server(server) = &self.source {
+            tls::check_mode(server.get_ssl_mode())?;
+            tls::check_certificates(self.certificates)?;
+        }
+        let listens_at = self.listen_at.as_ref().filter(|_| self.listen);
+        listens_at.map_or(Ok(()), |server| tls::check_mode(server.get_ssl_mode()))
     }
 
     /// Maximum time that a consumer waits without a notification: the fallback poll interval, or, where it can't
@@ -408,7 +427,7 @@ mod tests {
     #[test]
     fn urls_set_everything() {
         let config = PostgresConfig::from_url(
-            "postgres://me:hunter2@example.org:7000/exams?sslmode=require&application_name=app&schema=x&pool_size=3\
+            "postgres://me:hunter2@example.org:7000/exams?sslmode=allow&application_name=app&schema=x&pool_size=3\
              &connect_timeout=2s&response_timeout=1500ms&pooler=on&listen=on&poll_interval=2s&flush_accepting=off\
              &flush_claims=off&flush_completions=off&migrate=off&dead_letters_max=7&payload_bytes_max=8\
              &operation_window=9s&fallback_poll_interval=10s&listen_url=postgres%3A%2F%2Fme%3Ahunter2%40direct%3A5433%2Fexams",
@@ -417,7 +436,7 @@ mod tests {
         let server = config.server();
         assert_eq!((place(&server).as_str(), server.get_username()), ("example.org:7000", "me"));
         assert_eq!((server.get_database(), server.get_application_name()), (Some("exams"), Some("app")));
-        assert!(matches!(server.get_ssl_mode(), PgSslMode::Require));
+        assert!(matches!(server.get_ssl_mode(), PgSslMode::Allow));
         assert_eq!((config.check().unwrap().name(), config.pool_size), ("x", 3));
         assert_eq!((config.connect_timeout.as_millis(), config.response_timeout.as_millis()), (2_000, 1_500));
         assert_eq!((config.dead_letters_max, config.payload_bytes_max, config.migrate), (7, 8, false));

@@ -5,6 +5,8 @@ use delayline_backend_kit::{UrlForm, UrlOption};
 use delayline_core::Result;
 use sqlx::postgres::PgConnectOptions;
 
+use super::tls;
+
 /// The form of Postgres URLs.
 const FORM: UrlForm = UrlForm {
     what: "a Postgres URL",
@@ -53,6 +55,7 @@ const OF_LIBPQ: [&str; 12] = [
 /// [`Config`](delayline_core::ErrorKind::Config). The message repeats nothing that might be a part of a secret.
 pub(super) fn split(url: &str) -> Result<(PgConnectOptions, Vec<UrlOption<'_>>)> {
     let (server, options) = FORM.split_for_driver(url, &OF_LIBPQ)?;
+    tls::check_certificates(tls::has_certificates(&server))?;
     // The driver's error may quote a part of the URL, which may hold a password.
     let server = server.parse().map_err(|_| {
         bad("invalid Postgres URL: use `postgres://[user[:password]@]host[:port][/database]?option=value&...`, \

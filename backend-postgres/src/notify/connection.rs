@@ -11,6 +11,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::time::timeout;
 
 use crate::config::server::place;
+use crate::config::tls;
 use crate::transport::failure::connecting_failed;
 use crate::transport::session::KEEPALIVES;
 
@@ -39,6 +40,7 @@ impl ListenConnection {
     /// # Errors
     /// If it can't connect.
     pub(crate) async fn open(server: &PgConnectOptions, limit: Duration) -> Result<Self> {
+        tls::prepare(server);
         // The driver's listener needs a pool. This one never has more than one connection.
         let pool = PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
         let pool = pool.acquire_timeout(limit).connect_lazy_with(server.clone());

@@ -15,7 +15,7 @@ use sqlx::{Connection, Executor, PgConnection};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::config::PostgresConfig;
+use crate::config::{PostgresConfig, tls};
 use crate::limits::NAME;
 use crate::schema::Schema;
 use crate::transport::failure::{Aftermath, Effect, aftermath, failed, lost};
@@ -52,11 +52,13 @@ impl Db {
     /// # Errors
     /// [`Config`](delayline_core::ErrorKind::Config).
     pub(crate) fn new(config: &PostgresConfig) -> Result<Self> {
+        let schema = config.check()?;
+        tls::prepare(&config.server());
         let connections = Connections::new(config);
         let explicit = config.pooler || connections.given();
         Ok(Self(Arc::new(Inner {
             connections: Arc::new(connections),
-            schema: config.check()?,
+            schema,
             response_timeout: config.response_timeout,
             explicit,
             named: !config.pooler,

@@ -10,6 +10,8 @@ use sqlx::Error as Driver;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
+use crate::config::tls;
+
 /// The effect of a call, which decides the error for a lost answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
@@ -121,6 +123,8 @@ pub(crate) fn connecting_failed(server: &str, e: &Driver) -> Error {
             (ErrorKind::Incompatible, format!("TLS with {server} failed: {of}").into())
         }
         Driver::Io(of) => (ErrorKind::Unavailable, format!("{server} can't be reached: {of}").into()),
+        // Of an application's pool: what is ours was checked before.
+        Driver::Tls(of) if of.to_string().contains("without TLS support") => return tls::not_built(server),
         Driver::Tls(of) => (ErrorKind::Incompatible, format!("TLS with {server} failed: {of}").into()),
         Driver::Configuration(_) | Driver::InvalidArgument(_) => (
             ErrorKind::Config,

@@ -2,6 +2,7 @@
 
 mod capabilities;
 mod settings;
+pub(crate) mod tls;
 mod url;
 
 pub(crate) use self::capabilities::of as capabilities;

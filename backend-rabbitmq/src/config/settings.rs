@@ -6,8 +6,9 @@ use std::time::Duration;
 use delayline_backend_kit::options::{bad, check_times};
 use delayline_core::Result;
 use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
-use lapin::uri::{AMQPQueryString, AMQPScheme, AMQPUri};
+use lapin::uri::{AMQPQueryString, AMQPUri};
 
+use super::tls;
 use crate::limits::{LEVELS_MAX, PARALLEL_MAX};
 use crate::names;
 
@@ -272,14 +273,7 @@ impl RabbitConfig {
                 return Err(bad(format!("{name} must be {least_ms}ms to {most_s}s, is {time:?}")));
             }
         }
-        let over_tls = self.uri.scheme == AMQPScheme::AMQPS;
-        if (self.tls.identity.is_some() || self.tls.cert_chain.is_some()) && !over_tls {
-            return Err(bad("certificates require an `amqps://` URL"));
-        }
-        if self.tls.cert_chain.as_ref().is_some_and(|pem| !pem.contains("-----BEGIN CERTIFICATE-----")) {
-            return Err(bad("`tls_roots` contains no certificate: pass at least one in PEM format"));
-        }
-        Ok(())
+        tls::check(&self.uri, &self.tls)
     }
 
     /// Maximum total time for which a message is held unacknowledged. It must be below the broker's `consumer_timeout`,
@@ -329,7 +323,7 @@ impl fmt::Debug for RabbitConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RabbitConfig")
             .field("server", &self.server())
-            .field("tls", &(self.uri.scheme == AMQPScheme::AMQPS))
+            .field("tls", &tls::is_used(&self.uri))
             .field("user", &self.user())
             .field("virtual_host", &self.vhost())
             .field("namespace", &self.namespace)
@@ -347,19 +341,5 @@ impl fmt::Debug for RabbitConfig {
             .field("fallback_poll_interval", &self.fallback_poll_interval)
             .field("publish_channels", &self.publish_channels)
             .finish()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn certificates_need_tls() {
-        let plain = RabbitConfig::from_url("amqp://localhost").unwrap();
-        assert!(plain.tls_roots("-----BEGIN CERTIFICATE-----").check().is_err());
-        let over_tls = RabbitConfig::from_url("amqps://localhost").unwrap();
-        assert!(over_tls.clone().tls_roots("nothing").check().is_err());
-        over_tls.tls_roots("-----BEGIN CERTIFICATE-----").check().unwrap();
     }
 }

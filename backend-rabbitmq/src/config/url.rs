@@ -42,6 +42,8 @@ impl RabbitConfig {
     /// `?namespace=exams&response_timeout=5s`. Percent-encode reserved characters in the user name, password and
     /// virtual host: `%2f` for `/`. Without a virtual host, or with an empty one, it is `/`.
     ///
+    /// TLS needs the Cargo feature `tls-ring` (default) or `tls-aws-lc-rs` and uses the system's certificates.
+    ///
     /// The options are `namespace`, `levels`, `parallel`, `margin`, `hold_max`, `hold_bytes_max`, `lease_max`,
     /// `heartbeat`, `connect_timeout`, `response_timeout`, `dead_letters_max`, `payload_bytes_max`,
     /// `fallback_poll_interval` and `publish_channels`. Each one is documented at the method of the same name.
@@ -118,11 +120,11 @@ mod tests {
         assert_eq!(config.response_timeout, Duration::from_millis(1500));
         assert_eq!((config.dead_letters_max, config.payload_bytes_max, config.publish_channels), (7, 8, 3));
         assert_eq!(config.fallback_poll_interval, Duration::from_secs(10));
-        for plain in ["AMQPS://localhost", "amqps://localhost/", "amqps://localhost/%2F"] {
+        for plain in ["AMQP://localhost", "amqp://localhost/", "amqp://localhost/%2F"] {
             let plain = RabbitConfig::from_url(plain).unwrap();
             assert_eq!(
                 (plain.server().as_str(), plain.user(), plain.vhost()),
-                ("localhost:5671", "guest", "/"),
+                ("localhost:5672", "guest", "/"),
                 "{plain:?}"
             );
         }

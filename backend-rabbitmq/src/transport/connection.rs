@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::greeting::{Heard, OLDEST, Version};
 use super::{failure, runtime};
-use crate::config::RabbitConfig;
+use crate::config::{RabbitConfig, tls};
 use crate::limits::{NAME, TITLE};
 
 /// Number of channel numbers that are tried before the connection is discarded.
@@ -139,6 +139,7 @@ impl Link {
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         let (closed, heard) = (self.ended.subscribe(), Heard::default());
         let uri = config.driver_uri(self.frame_bytes_max);
+        tls::prepare(&config.uri, &config.server());
         let connecting = runtime::connect(uri, config.tls.clone(), properties, closed, heard.clone());
         let connection = match timeout(config.connect_timeout, connecting).await {
             Ok(Ok(connection)) => connection,

@@ -1,6 +1,7 @@
 //! The configuration of a Redis backend.
 
 mod capabilities;
+mod tls;
 
 use std::fmt;
 use std::time::Duration;
@@ -9,11 +10,10 @@ use delayline_backend_kit::options::{bad, check_times};
 use delayline_backend_kit::{UrlForm, UrlOption};
 use delayline_core::{Durability, Result};
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{
-    Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates,
-};
+use redis::{Client, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 
 pub(crate) use self::capabilities::capabilities;
+use self::tls::Certificates;
 use crate::limits::SHARDS_MAX;
 
 /// Configuration of a Redis backend: server, keys, timeouts and limits.
@@ -22,7 +22,7 @@ use crate::limits::SHARDS_MAX;
 #[derive(Clone)]
 pub struct RedisConfig {
     info: ConnectionInfo,
-    certificates: Option<TlsCertificates>,
+    certificates: Certificates,
     keepalive: Duration,
     pub(crate) key_prefix: String,
     pub(crate) shards: u32,
@@ -67,6 +67,8 @@ impl RedisConfig {
     /// `?key_prefix=exams&response_timeout=5s`. Percent-encode reserved characters in the user name and password: `%3F`
     /// for `?`.
     ///
+    /// TLS needs the Cargo feature `tls-ring` (default) or `tls-aws-lc-rs` and uses the system's certificates.
+    ///
     /// The options are `key_prefix`, `shards`, `response_timeout`, `connect_timeout`, `keepalive`, `dead_letters_max`,
     /// `payload_bytes_max`, `operation_window`, `fallback_poll_interval` and `durability` (`server` or `disk`). Each
     /// one is documented at the method of the same name. Durations are written as `500ms`, `5s` or `1m`, counts and
@@ -76,6 +78,7 @@ impl RedisConfig {
     /// [`Config`](delayline_core::ErrorKind::Config) for a malformed URL, an unknown option or a value out of range.
     pub fn from_url(url: &str) -> Result<Self> {
         let (server, options) = FORM.split(url)?;
+        tls::check_scheme(server)?;
         // The driver's error may quote a part of the URL, which may hold a password.
         let info = server.into_connection_info().map_err(|_| {
             bad("invalid Redis URL: use `redis://[[user]:password@]host[:port][/database]?option=value&...`, \
@@ -92,7 +95,7 @@ impl RedisConfig {
     fn of(info: ConnectionInfo) -> Self {
         Self {
             info,
-            certificates: None,
+            certificates: Certificates::default(),
             keepalive: Duration::from_secs(10),
             key_prefix: "delayline".into(),
             shards: 1,
@@ -195,20 +198,15 @@ impl RedisConfig {
     /// Requires a `rediss://` URL.
     #[must_use]
     pub fn tls_roots(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.certificates().root_cert = Some(pem.into());
+        self.certificates.roots = Some(pem.into());
         self
     }
 
     /// Client certificate and its private key (PEM), for servers that request one. Requires a `rediss://` URL.
     #[must_use]
     pub fn tls_client(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
-        let client = ClientTlsConfig { client_cert: certificate.into(), client_key: key.into() };
-        self.certificates().client_tls = Some(client);
+        self.certificates.client = Some((certificate.into(), key.into()));
         self
-    }
-
-    fn certificates(&mut self) -> &mut TlsCertificates {
-        self.certificates.get_or_insert(TlsCertificates { client_tls: None, root_cert: None })
     }
 
     /// Maximum number of dead letters in each queue. Default: 100,000.
@@ -284,15 +282,7 @@ impl RedisConfig {
         if !matches!(self.durability, Durability::Server | Durability::Disk) {
             return Err(bad("the durability of a Redis backend must be `Server` or `Disk`"));
         }
-        let over_tls = matches!(self.info.addr(), ConnectionAddr::TcpTls { .. });
-        if self.certificates.is_some() && !over_tls {
-            return Err(bad("certificates require a `rediss://` URL"));
-        }
-        let roots = self.certificates.as_ref().and_then(|these| these.root_cert.as_ref());
-        if roots.is_some_and(|pem| !String::from_utf8_lossy(pem).contains("-----BEGIN CERTIFICATE-----")) {
-            return Err(bad("`tls_roots` contains no certificate: pass at least one in PEM format"));
-        }
-        Ok(())
+        self.certificates.check(&self.info)
     }
 
     /// The server's host and port, for messages.
@@ -315,14 +305,8 @@ impl RedisConfig {
         let settings = self.info.redis_settings().clone().set_protocol(protocol);
         let settings = settings.set_lib_name("delayline", env!("CARGO_PKG_VERSION"));
         let info = self.info.clone().set_tcp_settings(tcp).set_redis_settings(settings);
-        match self.certificates.clone() {
-            None => Client::open(info)
-                .map_err(|_| bad("the driver can't use this Redis address: check host, port and database")),
-            // The driver's error describes the format of the certificates and does not show their contents.
-            Some(these) => {
-                Client::build_with_tls(info, these).map_err(|e| bad(format!("a certificate is malformed: {e}")))
-            }
-        }
+        tls::prepare(&info);
+        self.certificates.client(info)
     }
 }
 
@@ -330,7 +314,7 @@ impl fmt::Debug for RedisConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisConfig")
             .field("server", &self.server())
-            .field("tls", &matches!(self.info.addr(), ConnectionAddr::TcpTls { .. }))
+            .field("tls", &tls::is_used(&self.info))
             .field("user", &self.user())
             .field("database", &self.info.redis_settings().db())
             .field("key_prefix", &self.key_prefix)
@@ -375,7 +359,7 @@ mod tests {
             (Duration::from_secs(9), Duration::from_secs(10))
         );
         assert_eq!((config.keepalive, config.durability), (Duration::from_secs(60), Durability::Disk));
-        let plain = RedisConfig::from_url("REDISS://localhost").unwrap();
+        let plain = RedisConfig::from_url("REDIS://localhost").unwrap();
         assert_eq!((plain.server().as_str(), plain.user(), plain.shards), ("localhost:6379", "default", 1));
         plain.client(ProtocolVersion::RESP3).unwrap();
     }
@@ -399,8 +383,6 @@ mod tests {
             let e = RedisConfig::from_url(url).unwrap_err();
             assert!(e.kind() == ErrorKind::Config && e.message().contains(says), "{url}: {e}");
         }
-        let e = RedisConfig::from_url("redis://host").unwrap().tls_roots("PEM").check().unwrap_err();
-        assert!(e.message().contains("rediss://"), "{e}");
     }
 
     #[test]

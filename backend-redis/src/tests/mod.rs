@@ -5,6 +5,8 @@ mod connection;
 mod faults;
 mod notify;
 mod start;
+#[cfg(any(feature = "tls-ring", feature = "tls-aws-lc-rs"))]
+mod tls;
 
 use std::net::SocketAddr;
 use std::time::Duration;
