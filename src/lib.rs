@@ -45,6 +45,9 @@
 //! [`ClaimedTask`]: backend::ClaimedTask
 //! [`Subscription::claim`]: backend::Subscription::claim
 
+// Feature badges on docs.rs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod connect;
 
 /// The README's example, compiled and run with the tests.
@@ -89,7 +92,9 @@ pub mod redis {
 /// The Postgres backend, for what a URL can't express, such as scheduling inside the application's transaction.
 #[cfg(feature = "postgres")]
 pub mod postgres {
-    pub use delayline_postgres::{PostgresBackend, PostgresConfig};
+    #[cfg(feature = "sqlx-0_9")]
+    pub use delayline_postgres::sqlx;
+    pub use delayline_postgres::{PostgresBackend, PostgresConfig, SslMode};
 }
 
 /// The RabbitMQ backend, for settings that a URL can't express, such as certificates.

@@ -142,7 +142,7 @@ mod built {
 
 #[cfg(not(any(feature = "tls-ring", feature = "tls-aws-lc-rs")))]
 mod not_built {
-    use delayline::postgres::{PostgresBackend, PostgresConfig};
+    use delayline::postgres::{PostgresBackend, PostgresConfig, SslMode};
     use delayline::{Error, ErrorKind, connect};
     use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
     use tokio::io::AsyncReadExt;
@@ -174,7 +174,7 @@ mod not_built {
         }
         let plain = || PostgresConfig::from_url(&format!("postgres://{place}")).unwrap();
         for config in
-            [plain().ssl_mode(PgSslMode::VerifyFull), plain().tls_roots("PEM"), plain().tls_client("PEM", "PEM")]
+            [plain().ssl_mode(SslMode::VerifyFull), plain().tls_roots("PEM"), plain().tls_client("PEM", "PEM")]
         {
             names_the_features(&PostgresBackend::connect(config).await.unwrap_err());
         }

@@ -18,6 +18,9 @@
 //!
 //! `conformance-tests/examples/third_party.rs` is a complete backend that uses this crate.
 
+// Feature badges on docs.rs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub mod answers;
 pub mod backoff;
 pub mod claims;

@@ -9,6 +9,7 @@ use delayline_core::{
     AdminOp, Capabilities, Change, Changed, DeadLetterOp, DeadLetters, DelayBackend, Disposition, Lease, NewTask, Page,
     QueueName, QueueStats, Result, Scheduled, Select, Subscription, SubscriptionOptions, TaskId, TaskView,
 };
+#[cfg(any(test, feature = "sqlx-0_9"))]
 use sqlx::PgConnection;
 
 use crate::config::PostgresConfig;
@@ -66,6 +67,7 @@ impl PostgresBackend {
     ///
     /// # Cancel safety
     /// A dropped call may have taken effect in the transaction: roll it back.
+    #[cfg(any(test, feature = "sqlx-0_9"))]
     pub async fn schedule_in(
         &self,
         connection: &mut PgConnection,
@@ -86,6 +88,7 @@ impl PostgresBackend {
     ///
     /// # Cancel safety
     /// A dropped call may have taken effect in the transaction: roll it back.
+    #[cfg(any(test, feature = "sqlx-0_9"))]
     pub async fn complete_in(
         &self,
         connection: &mut PgConnection,

@@ -23,6 +23,9 @@
 //! `tls-ring` is enabled, else AWS-LC's; it does not ask which provider the application has installed in rustls. Without
 //! both, `sslmode=require`, `verify-ca` and `verify-full` are a [`Config`](delayline_core::ErrorKind::Config) error.
 
+// Feature badges on docs.rs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod backend;
 mod codec;
 mod config;
@@ -43,3 +46,6 @@ mod tests;
 
 pub use backend::PostgresBackend;
 pub use config::PostgresConfig;
+pub use config::tls::SslMode;
+#[cfg(feature = "sqlx-0_9")]
+pub use sqlx;

@@ -25,6 +25,9 @@
 //! installed no provider in rustls, ring's is installed before the first connection over TLS. Without both, `amqps://` is a
 //! [`Config`](delayline_core::ErrorKind::Config) error.
 
+// Feature badges on docs.rs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod backend;
 mod codec;
 mod config;

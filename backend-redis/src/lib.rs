@@ -22,6 +22,9 @@
 //! installed no provider in rustls, the backend installs ring's before its first connection over TLS. Without both,
 //! `rediss://` is a [`Config`](delayline_core::ErrorKind::Config) error.
 
+// Feature badges on docs.rs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod backend;
 mod codec;
 mod config;

@@ -68,6 +68,9 @@
 //! | [`meter`] | counters and timings, with the Cargo feature `metrics` |
 //! | `names`, [`limits`], `error`, `time` | validated names and ids, limits, [`Error`], [`Clock`] |
 
+// Feature badges on docs.rs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod admin;
 mod backend;
 mod capabilities;

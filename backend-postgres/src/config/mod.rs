@@ -11,9 +11,12 @@ use std::time::Duration;
 use delayline_backend_kit::UrlOption;
 use delayline_backend_kit::options::{bad, check_times};
 use delayline_core::Result;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgSslMode};
+use sqlx::postgres::PgConnectOptions;
+#[cfg(any(test, feature = "sqlx-0_9"))]
+use sqlx::postgres::PgPool;
 
 use crate::config::server::{Flush, Source, place, quiet};
+use crate::config::tls::SslMode;
 use crate::config::url::split;
 use crate::schema::Schema;
 
@@ -85,6 +88,7 @@ impl PostgresConfig {
     ///
     /// To listen for notifications, the backend opens one more connection outside the pool, with the pool's settings.
     #[must_use]
+    #[cfg(any(test, feature = "sqlx-0_9"))]
     pub fn from_pool(pool: PgPool) -> Self {
         Self::of(Source::Pool(pool))
     }
@@ -258,12 +262,12 @@ impl PostgresConfig {
 
     /// TLS mode; it replaces that of the URL. This has no effect on an application's pool.
     #[must_use]
-    pub fn ssl_mode(self, mode: PgSslMode) -> Self {
-        self.on_server(|server| server.ssl_mode(mode))
+    pub fn ssl_mode(self, mode: SslMode) -> Self {
+        self.on_server(|server| server.ssl_mode(mode.into()))
     }
 
     /// Root certificates (PEM) to verify the server's certificate with, in addition to the system's root certificates.
-    /// Only `PgSslMode::VerifyCa` and `VerifyFull` verify it. This has no effect on an application's pool.
+    /// Only [`SslMode::VerifyCa`] and [`SslMode::VerifyFull`] verify it. This has no effect on an application's pool.
     #[must_use]
     pub fn tls_roots(self, pem: impl Into<Vec<u8>>) -> Self {
         let pem = pem.into();

@@ -9,6 +9,7 @@ pub(crate) enum Source {
     /// The backend opens its own connections.
     Server(Box<PgConnectOptions>),
     /// The application's pool.
+    #[cfg_attr(not(any(test, feature = "sqlx-0_9")), allow(dead_code, reason = "only with sqlx's types in public"))]
     Pool(PgPool),
 }
 

@@ -7,6 +7,37 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use crate::config::server::place;
 
+/// Use of TLS, and what it verifies, as libpq's `sslmode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SslMode {
+    /// Never use TLS.
+    Disable,
+    /// Use TLS only if the server insists. The driver does not try it, so this is the same as `Disable`.
+    Allow,
+    /// Use TLS if the server offers it, without verifying its certificate. The default.
+    Prefer,
+    /// Require TLS, without verifying the server's certificate.
+    Require,
+    /// Require TLS, and verify the server's certificate.
+    VerifyCa,
+    /// Require TLS, and verify the server's certificate and host name.
+    VerifyFull,
+}
+
+impl From<SslMode> for PgSslMode {
+    fn from(mode: SslMode) -> Self {
+        match mode {
+            SslMode::Disable => Self::Disable,
+            SslMode::Allow => Self::Allow,
+            SslMode::Prefer => Self::Prefer,
+            SslMode::Require => Self::Require,
+            SslMode::VerifyCa => Self::VerifyCa,
+            SslMode::VerifyFull => Self::VerifyFull,
+        }
+    }
+}
+
 /// Whether this build has TLS.
 const BUILT: bool = cfg!(any(feature = "tls-ring", feature = "tls-aws-lc-rs"));
 
@@ -121,7 +152,7 @@ mod tests {
     #[test]
     fn clear_3_what_insists_on_tls_is_taken_where_there_is_some() {
         let methods = [
-            PostgresConfig::from_url("postgres://host").unwrap().ssl_mode(PgSslMode::Require),
+            PostgresConfig::from_url("postgres://host").unwrap().ssl_mode(SslMode::Require),
             PostgresConfig::from_url("postgres://host").unwrap().tls_roots("PEM"),
             PostgresConfig::from_url("postgres://host").unwrap().tls_client("PEM", "PEM"),
         ];

@@ -300,6 +300,7 @@ fn single(items: Vec<Item>) -> Vec<Vec<Item>> {
 }
 
 /// Schedules tasks in the caller's transaction, which sends the notification when it commits.
+#[cfg_attr(not(any(test, feature = "sqlx-0_9")), allow(dead_code, reason = "only with sqlx's types in public"))]
 pub(crate) async fn schedule_inside(
     store: &Store,
     connection: &mut PgConnection,

@@ -214,6 +214,7 @@ async fn settle_piece(store: &Store, queue: &QueueName, piece: Vec<Item>, progre
 }
 
 /// Completes tasks in the caller's transaction.
+#[cfg_attr(not(any(test, feature = "sqlx-0_9")), allow(dead_code, reason = "only with sqlx's types in public"))]
 pub(crate) async fn complete_inside(
     store: &Store,
     connection: &mut PgConnection,
