@@ -221,7 +221,7 @@ impl PostgresConfig {
         self
     }
 
-    /// Whether scheduling, moving, cancelling and dead-lettering a task wait until the change is on disk. Default: on.
+    /// Whether scheduling, moving, cancelling and redriving a task wait until the change is on disk. Default: on.
     ///
     /// When off, a crash of the server loses the changes that it acknowledged last: those of up to three times its
     /// `wal_writer_delay`, 0.6 s by default. The [`Capabilities`](delayline_core::Capabilities) then declare durability
@@ -232,7 +232,7 @@ impl PostgresConfig {
         self
     }
 
-    /// Whether a claim waits until it is on disk. Default: on.
+    /// Whether a claim, and the dead-lettering of expired tasks by it, waits until it is on disk. Default: on.
     ///
     /// When off, the server may deliver the tasks that it delivered just before a crash a second time, before their
     /// leases have ended: two workers then run the same task at once. No task is lost.
@@ -242,7 +242,7 @@ impl PostgresConfig {
         self
     }
 
-    /// Whether settling waits until it is on disk. Default: on.
+    /// Whether settling, with any disposition, waits until it is on disk. Default: on.
     ///
     /// When off, the server may deliver the tasks that were completed just before a crash again. No task is lost.
     #[must_use]
