@@ -50,7 +50,12 @@ pub async fn connect(url: &str) -> Result<Arc<dyn DelayBackend>> {
     if POSTGRES.schemes.contains(&scheme.as_str()) {
         return postgres(&format!("{scheme}:{rest}")).await;
     }
-    Err(config(format!("unknown URL scheme `{}`; {}", shown(&scheme), compiled_in())))
+    if let Some(guess) = with_scheme(&scheme, rest) {
+        let what = format!("`{scheme}:{rest}` has no URL scheme: did you mean {guess}? ({})", compiled_in());
+        return Err(config(what));
+    }
+    let instead = if scheme == "rabbitmq" { "; for RabbitMQ, use `amqp://`" } else { "" };
+    Err(config(format!("unknown URL scheme `{}`{instead}; {}", shown(&scheme), compiled_in())))
 }
 
 #[cfg(feature = "memory")]
@@ -119,6 +124,21 @@ fn compiled_in() -> String {
 
 fn config(message: String) -> Error {
     Error::new(ErrorKind::Config, message)
+}
+
+/// The URL that was probably meant by `HOST:PORT`, by the port's usual service. It contains no secret.
+fn with_scheme(host: &str, port: &str) -> Option<String> {
+    let is_port = port.parse::<u16>().is_ok() && port.bytes().all(|b| b.is_ascii_digit());
+    if !is_port || host.is_empty() || shown(host) != host {
+        return None;
+    }
+    let scheme = match port {
+        "5432" => "postgres",
+        "5671" => "amqps",
+        "5672" => "amqp",
+        _ => "redis",
+    };
+    Some(format!("{scheme}://{host}:{port}"))
 }
 
 /// The scheme, if a message may show it. Text that is not a scheme may be part of a secret.

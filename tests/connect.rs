@@ -105,6 +105,10 @@ async fn clear_3_an_unknown_or_missing_backend_is_named_without_its_secrets() {
         ("hunter2", "starts with a scheme"),
         ("", "starts with a scheme"),
         ("user hunter2:x", "`...`"),
+        ("localhost:hunter2", "unknown URL scheme `localhost`"),
+        ("localhost:6379", "`localhost:6379` has no URL scheme: did you mean redis://localhost:6379? (compiled in: "),
+        ("127.0.0.1:5432", "did you mean postgres://127.0.0.1:5432?"),
+        ("rabbitmq://user:hunter2@host/", "unknown URL scheme `rabbitmq`; for RabbitMQ, use `amqp://`; "),
     ] {
         let e = connect(url).await.unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Config);

@@ -120,16 +120,19 @@ impl MemoryConfig {
         };
         for option in options.split('&').filter(|option| !option.is_empty()) {
             let (name, value) = option.split_once('=').unwrap_or((option, ""));
-            let Ok(number) = value.parse::<u64>() else {
-                return bad(format!("option `{name}` of a memory URL takes a whole number"));
+            let number = || {
+                value.parse::<u64>().map_err(|_| {
+                    let what = format!("option `{name}` of a memory URL takes a whole number");
+                    Error::new(ErrorKind::Config, what)
+                })
             };
-            let size = usize::try_from(number).unwrap_or(usize::MAX);
+            let size = || number().map(|number| usize::try_from(number).unwrap_or(usize::MAX));
             match name {
-                "max_tasks" => config.max_tasks = number,
-                "max_bytes" => config.max_bytes = number,
-                "max_queues" => config.max_queues = size,
-                "dead_letters_max" => config.dead_letters_max = size,
-                "payload_bytes_max" => config.payload_bytes_max = size,
+                "max_tasks" => config.max_tasks = number()?,
+                "max_bytes" => config.max_bytes = number()?,
+                "max_queues" => config.max_queues = size()?,
+                "dead_letters_max" => config.dead_letters_max = size()?,
+                "payload_bytes_max" => config.payload_bytes_max = size()?,
                 _ => {
                     return bad(format!(
                         "a memory URL has no option `{name}`; there are max_tasks, max_bytes, max_queues, \
@@ -183,6 +186,7 @@ mod tests {
         assert_eq!((config.max_tasks, config.payload_bytes_max), (10, 7));
         for (url, says) in [
             ("memory:?max_task=10", "no option `max_task`"),
+            ("memory:?shards=abc", "no option `shards`"),
             ("memory:?max_tasks=ten", "whole number"),
             ("memory:?max_tasks", "whole number"),
             ("memory://localhost", "no host or path"),

@@ -8,7 +8,7 @@ use crate::bench::args::BenchArgs;
 use crate::conform::args::ConformArgs;
 #[cfg(feature = "lab")]
 use crate::demo::args::DemoArgs;
-use crate::exit::EXIT_CODES;
+use crate::exit::{EXIT_CODES, STORES_AND_TERMS};
 use crate::global::Global;
 #[cfg(not(all(feature = "lab", feature = "tui")))]
 use crate::missing::Missing;
@@ -27,7 +27,7 @@ use crate::work::args::WorkArgs;
     version,
     propagate_version = true,
     max_term_width = 100,
-    after_help = EXIT_CODES,
+    after_help = format!("{STORES_AND_TERMS}\n\n{EXIT_CODES}"),
     subcommand_help_heading = "Commands",
     disable_help_subcommand = true
 )]
@@ -65,7 +65,7 @@ pub(crate) enum Command {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::args::{RUN_DETAILS, RUN_EXAMPLES};
+    use crate::run::args::{RUN_DETAILS, RUN_EXAMPLES, RUN_EXIT_CODES};
     use clap::CommandFactory;
 
     #[test]
@@ -88,6 +88,7 @@ mod tests {
             ["--exec=x", "--concurrency=0"],
             ["--exec=x", "--max-attempts=0"],
             ["--exec=x", "--retry-delay=soon"],
+            ["--exec=x", "--grace=-5s"],
             ["--exec=", "-"],
             ["--queue=a b", "-"],
             ["--format=xml", "-"],
@@ -97,8 +98,29 @@ mod tests {
     }
 
     #[test]
+    fn a_bad_value_is_told_with_what_was_expected() {
+        for (args, says) in [
+            (&["run", "--exec=x", "--timeout", "-5s"][..], "it can't be negative; expected a duration"),
+            (&["run", "--exec=x", "--concurrency", "-1"], "expected a whole number from 1 to 10000"),
+            (&["run", "--exec=x", "--concurrency=0"], "expected a whole number from 1 to 10000"),
+            (&["run", "--exec=x", "--max-attempts=5000000000"], "expected a whole number from 1 to 10000"),
+            (&["move", "a", "--after", "-5s"], "it can't be negative; expected a duration"),
+            (&["shift", "--group=g", "--by=0s"], "expected a duration other than zero"),
+            (&["list", "--limit=x"], "expected a whole number from 1 to 1000000"),
+            (&["work", "--max=0"], "expected a whole number above 0"),
+            (&["work", "--metrics=localhost:9464"], "expected an IP address and a port"),
+        ] {
+            let e = Args::try_parse_from(["delayline"].iter().chain(args)).unwrap_err().to_string();
+            assert!(e.contains(says), "{args:?}: {e}");
+        }
+    }
+
+    #[test]
     fn help_fits_on_80_columns() {
-        for line in [EXIT_CODES, RUN_EXAMPLES, RUN_DETAILS].iter().flat_map(|text| text.lines()) {
+        for line in [EXIT_CODES, STORES_AND_TERMS, RUN_EXAMPLES, RUN_DETAILS, RUN_EXIT_CODES]
+            .iter()
+            .flat_map(|text| text.lines())
+        {
             assert!(line.chars().count() < 80, "{line}");
         }
     }

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0    everything was delivered or completed
-  1    could not start (file, backend), or broke off (output closed, I/O)
+  1    could not start (file, store), or broke off (output closed, I/O)
   2    the command line is wrong
   3    lines of the input were bad; the others ran (with --strict, none ran)
   4    some tasks ended as dead letters, listed on stderr (overrides 3)
@@ -23,10 +23,29 @@ Exit codes:
   130  interrupted by Ctrl-C (143 by SIGTERM, 129 by SIGHUP)
 
 Environment:
-  DELAYLINE_BACKEND  URL of the backend, if --backend is not given
+  DELAYLINE_BACKEND  URL of the store, if --backend is not given
   DELAYLINE_LOG      log levels, such as info or delayline_core=debug;
                      takes precedence over -v
   NO_COLOR           no colours in help and logs";
+
+/// What the help of the commands takes for granted.
+pub(crate) const STORES_AND_TERMS: &str = "\
+Stores (--backend URL; docs/backends.md in the repository lists all options):
+  memory:                                       in this process; ends with it
+  redis://[USER:PASSWORD@]HOST[:PORT]           rediss:// with TLS
+  postgres://[USER:PASSWORD@]HOST[:PORT]/DATABASE
+  amqp://[USER:PASSWORD@]HOST[:PORT][/VHOST]    RabbitMQ; amqps:// with TLS
+  Options follow the URL: memory:?max_tasks=1000. The namespace of a URL is its
+  option key_prefix (Redis), schema (Postgres) or namespace (RabbitMQ), as in
+  redis://HOST/?key_prefix=exams. Clients with different namespaces share no
+  data.
+
+Terms:
+  pending    scheduled or due, and not yet claimed by a worker; waiting for a
+             retry, too
+  in flight  claimed by a worker, and not yet completed
+  durations  such as 500ms, 10s, 1h 30m. Units: ms, s, m, h, d, w. Case counts:
+             `m` is a minute, `M` a month";
 
 /// The way a command ended. Usage errors end with 2 inside the argument parser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,9 +5,13 @@ mod support;
 use support::{Folder, delayline, delayline_with};
 
 /// Bad lines, each with its message.
-const BAD: [(&str, &str); 24] = [
-    ("{\"after\":\"1s\"", "malformed JSON: EOF while parsing an object (column 13)"),
-    ("hello", "malformed JSON: expected value (column 1)"),
+const BAD: [(&str, &str); 31] = [
+    (
+        "{\"after\":\"1s\"",
+        "the object does not end on this line; expected one object per line (`jq -c .` writes it so)",
+    ),
+    ("hello", "expected a JSON object, found \"hello\"; is it CSV? use --format csv"),
+    ("after,payload", "expected a JSON object, found \"after,payload\"; is it CSV? use --format csv"),
     ("17", "invalid type: integer `17`, expected an object such as {\"after\": \"5s\", \"payload\": 1} (column 2)"),
     (
         "[{\"after\":\"1s\"}]",
@@ -25,18 +29,38 @@ const BAD: [(&str, &str); 24] = [
     ("{\"after\":\"1s\",\"after\":\"2s\"}", "duplicate field `after` (column 21)"),
     (
         "{\"after\":\"soon\"}",
-        "`after`: expected a duration such as 1500ms, 2h or 1h 30m, found \"soon\": expected number at 0",
+        "`after`: expected a duration such as 1500ms, 2h or 1h 30m, found \"soon\": each unit needs a number in front of it",
     ),
     (
         "{\"after\":\"5\"}",
-        "`after`: expected a duration such as 1500ms, 2h or 1h 30m, found \"5\": time unit needed, for example 5sec or 5ms",
+        "`after`: expected a duration such as 1500ms, 2h or 1h 30m, found \"5\": the unit is missing, as in 5s or 5ms",
+    ),
+    (
+        "{\"after\":\"1H\"}",
+        "`after`: expected a duration such as 1500ms, 2h or 1h 30m, found \"1H\": the unit `H` is unknown; use ms, s, m \
+         (minutes), h, d or w",
+    ),
+    ("{\"after\":-1}", "`after`: expected a duration such as \"5s\", not negative, found -1"),
+    (
+        "{\"at\":1700000000}",
+        "`at`: expected an RFC 3339 time such as \"2030-01-31T12:00:00Z\", found the number 1700000000 (as seconds since \
+         1970: \"2023-11-14T22:13:20.000Z\")",
+    ),
+    (
+        "{\"at\":\"2026-02-30T00:00:00Z\"}",
+        "`at`: expected an RFC 3339 time such as 2030-01-31T12:00:00Z, got `2026-02-30T00:00:00Z`: there is no such day",
+    ),
+    ("{\"at\":\"9999-12-31T23:59:59Z\"}", "`at`: the time is more than 34 years ahead, which is the limit"),
+    (
+        "{\"after\":\"2s\",\"expires\":\"9999-12-31T23:59:59Z\"}",
+        "`expires`: the time is more than 34 years ahead, which is the limit",
     ),
     ("{\"after\":5}", "`after`: expected a string such as \"5s\" or \"5ms\", found 5"),
     ("{\"at\":\"tomorrow\"}", "`at`: expected an RFC 3339 time such as 2030-01-31T12:00:00Z, got `tomorrow`"),
-    ("{\"after\":\"200y\"}", "the due time is more than 34 years ahead, which is the limit"),
-    ("{\"at\":\"2300-01-01T00:00:00Z\"}", "the due time is more than 34 years ahead, which is the limit"),
-    ("{\"after\":\"2s\",\"expires\":\"1s\"}", "the task expires before it is due"),
-    ("{\"after\":\"2s\",\"expires\":\"1999-01-01T00:00:00Z\"}", "the task expires before it is due"),
+    ("{\"after\":\"200y\"}", "`after`: the time is more than 34 years ahead, which is the limit"),
+    ("{\"at\":\"2300-01-01T00:00:00Z\"}", "`at`: the time is more than 34 years ahead, which is the limit"),
+    ("{\"after\":\"2s\",\"expires\":\"1s\"}", "`expires`: the task expires before it is due"),
+    ("{\"after\":\"2s\",\"expires\":\"1999-01-01T00:00:00Z\"}", "`expires`: the task expires before it is due"),
     (
         "{\"after\":\"2s\",\"expires\":\"later\"}",
         "`expires`: expected a duration such as 2h or an RFC 3339 time such as 2030-01-31T12:00:00Z, found \"later\"",
@@ -66,7 +90,7 @@ fn each_bad_line_is_named_and_the_others_run() {
         assert_eq!(said[place], format!("{file}:{}: {says}", place + 4), "{line}");
     }
     assert!(said[BAD.len()].starts_with("delayline: 2 delivered in "), "{}", ran.stderr);
-    assert!(said[BAD.len()].contains(", 24 bad lines;"), "{}", ran.stderr);
+    assert!(said[BAD.len()].contains(", 31 bad lines;"), "{}", ran.stderr);
 
     // The same through a pipe, and strictly: nothing runs.
     let piped = delayline(&["run", "-"], input.as_bytes());
@@ -75,7 +99,7 @@ fn each_bad_line_is_named_and_the_others_run() {
     let strict = delayline(&["run", "--strict", &file], b"");
     assert_eq!((strict.code, strict.stdout.as_str()), (3, ""));
     assert_eq!(&strict.stderr.lines().collect::<Vec<_>>()[..BAD.len()], &said[..BAD.len()]);
-    assert!(strict.stderr.ends_with(&format!("delayline: {file}: 24 bad lines, so nothing was run (--strict)\n")));
+    assert!(strict.stderr.ends_with(&format!("delayline: {file}: 31 bad lines, so nothing was run (--strict)\n")));
 }
 
 #[test]
@@ -122,6 +146,16 @@ fn bad_rows_of_a_table_are_named_by_their_first_line() {
     let header = delayline(&["run", "--format", "csv"], b"id,afer\na,0\n");
     assert_eq!((header.code, header.stdout.as_str()), (3, ""));
     assert!(header.stderr.starts_with("stdin:1: unknown column `afer` in the header row; expected "));
+    let wide = delayline(&["run", "--format", "csv"], b"id,after\nf,0,g\nh\n");
+    assert_eq!(wide.code, 3);
+    for says in [
+        "stdin:2: the row has 3 cells, the header row has 2; quote a cell that contains a comma\n",
+        "stdin:3: the row has 1 cell, the header row has 2\n",
+    ] {
+        assert!(wide.stderr.contains(says), "{says}: {}", wide.stderr);
+    }
+    let json = delayline(&["run", "--format", "csv"], b"{\"after\":\"0\"}\n");
+    assert!(json.stderr.contains("stdin:1: expected a header row such as ") && json.code == 3, "{json:?}");
 }
 
 #[test]
@@ -163,6 +197,12 @@ fn what_can_not_start_says_so_in_one_line() {
     let good = folder.file("tasks.jsonl", "{\"after\":\"0\"}\n");
     let missing = folder.path("missing.jsonl");
     let nowhere = folder.path("no/where.jsonl");
+    let built = format!(
+        "memory{}{}{}",
+        if cfg!(feature = "redis") { ", redis" } else { "" },
+        if cfg!(feature = "postgres") { ", postgres" } else { "" },
+        if cfg!(feature = "rabbitmq") { ", rabbitmq" } else { "" }
+    );
     for (args, says) in [
         (&["run", &missing][..], format!("cannot read {missing}: No such file or directory")),
         (&["run", &here], format!("cannot read {here}: it is a directory")),
@@ -176,15 +216,18 @@ fn what_can_not_start_says_so_in_one_line() {
         ),
         (
             &["--backend", "kafka://me:hunter2@host", "run", &good],
-            format!(
-                "unknown URL scheme `kafka`; compiled in: memory{}{}{}",
-                if cfg!(feature = "redis") { ", redis" } else { "" },
-                if cfg!(feature = "postgres") { ", postgres" } else { "" },
-                if cfg!(feature = "rabbitmq") { ", rabbitmq" } else { "" }
-            ),
+            format!("unknown URL scheme `kafka`; compiled in: {built}"),
         ),
         (
-            &["run", &good, "--backend", "memory:?max=1"],
+            &["--backend", "localhost:6379", "run", &good],
+            format!("`localhost:6379` has no URL scheme: did you mean redis://localhost:6379? (compiled in: {built})"),
+        ),
+        (
+            &["--backend", "rabbitmq://me:hunter2@host", "run", &good],
+            format!("unknown URL scheme `rabbitmq`; for RabbitMQ, use `amqp://`; compiled in: {built}"),
+        ),
+        (
+            &["run", &good, "--backend", "memory:?max=x"],
             "a memory URL has no option `max`; there are max_tasks, max_bytes, max_queues, dead_letters_max and \
              payload_bytes_max"
                 .to_owned(),
@@ -203,8 +246,15 @@ fn what_can_not_start_says_so_in_one_line() {
         let url = format!("{scheme}://me:hunter2@host");
         let left_out = delayline_with(&["run", &good], b"", &[("DELAYLINE_BACKEND", &url)]);
         assert_eq!(left_out.code, 1);
-        let says = format!("delayline: `{scheme}:` URLs need the Cargo feature");
+        let says = format!("delayline: DELAYLINE_BACKEND: `{scheme}:` URLs need the Cargo feature");
         assert!(left_out.stderr.starts_with(&says) && !left_out.stderr.contains("hunter2"), "{}", left_out.stderr);
+        assert!(left_out.stderr.contains("--features production` builds a program"), "{}", left_out.stderr);
+    }
+    for command in [&["run", &good][..], &["stats"], &["ping"]] {
+        let unknown = delayline_with(command, b"", &[("DELAYLINE_BACKEND", "kafka://me:hunter2@host")]);
+        assert_eq!(unknown.code, 1);
+        let says = "delayline: DELAYLINE_BACKEND: unknown URL scheme `kafka`; ";
+        assert!(unknown.stderr.starts_with(says) && !unknown.stderr.contains("hunter2"), "{}", unknown.stderr);
     }
     let log = delayline_with(&["run", &good], b"", &[("DELAYLINE_LOG", "no=such=level")]);
     assert_eq!(log.code, 1);

@@ -68,7 +68,7 @@ fn what_was_read_strictly_and_not_yet_scheduled_is_saved_too() {
     // The bad line tells that those before it were read. The last one is not whole.
     let input = b"{\"id\":\"a\",\"after\":\"0\",\"payload\":\"x\"}\n{\"after\":\"1h\"}\nbad\n{\"id\":\"cut";
     run.stdin.as_mut().unwrap().write_all(input).unwrap();
-    run.says("stdin:3: malformed JSON");
+    run.says("stdin:3: expected a JSON object");
     run.signal(Signal::SIGINT);
     let ended = run.end();
     assert_eq!((ended.code, ended.stdout.as_str()), (130, ""));

@@ -173,7 +173,7 @@ impl Capabilities {
             1..730 => format!("{days} days"),
             _ => format!("{} years", days * 100 / 36_525),
         };
-        Error::new(ErrorKind::OutOfRange, format!("the due time is more than {limit} ahead, which is the limit"))
+        Error::new(ErrorKind::OutOfRange, format!("the time is more than {limit} ahead, which is the limit"))
     }
 }
 

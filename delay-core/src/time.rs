@@ -111,18 +111,26 @@ impl FromStr for Timestamp {
 
     /// Parses RFC 3339 with any offset; rounds up to the microsecond.
     fn from_str(s: &str) -> Result<Self> {
-        let t: jiff::Timestamp = s.parse().map_err(|e: jiff::Error| {
-            Error::new(
-                ErrorKind::Invalid,
-                format!("expected an RFC 3339 time such as 2030-01-31T12:00:00Z, got `{}`", crate::names::shown(s)),
-            )
-            .with_source(e)
-        })?;
+        let t: jiff::Timestamp = s.parse().map_err(|e: jiff::Error| not_a_time(s).with_source(e))?;
         let micros = t.as_nanosecond().div_euclid(1000) + i128::from(t.as_nanosecond().rem_euclid(1000) != 0);
         i64::try_from(micros)
             .map(Self)
             .map_err(|e| Error::new(ErrorKind::OutOfRange, "the time is outside the supported range").with_source(e))
     }
+}
+
+/// The error for a text that can't be parsed. If the text has the form of a time, it says what is wrong with the time.
+fn not_a_time(s: &str) -> Error {
+    let is_time = |text: String| text.parse::<jiff::Timestamp>().is_ok();
+    // 9999 is a popular year for "never", and its last day is out of range.
+    if s.strip_prefix("9999").is_some_and(|rest| is_time(format!("2001{rest}"))) {
+        let what = "the time is later than 9999-12-30T22:00:00Z, the latest that is supported";
+        return Error::new(ErrorKind::OutOfRange, what);
+    }
+    let first_of_month = s.get(..8).zip(s.get(10..)).map(|(month, time)| format!("{month}01{time}"));
+    let why = if first_of_month.is_some_and(is_time) { ": there is no such day" } else { "" };
+    let what = format!("expected an RFC 3339 time such as 2030-01-31T12:00:00Z, got `{}`{why}", crate::names::shown(s));
+    Error::new(ErrorKind::Invalid, what)
 }
 
 impl Serialize for Timestamp {
@@ -249,6 +257,21 @@ mod tests {
         assert_eq!(fine.unix_millis_ceil() - t.unix_millis_ceil(), 1);
         assert_eq!(fine.unix_millis_floor(), t.unix_millis_floor());
         assert_eq!("tomorrow".parse::<Timestamp>().unwrap_err().kind(), ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_time_is_told() {
+        for (text, kind, says) in [
+            ("tomorrow", ErrorKind::Invalid, "expected an RFC 3339 time such as 2030-01-31T12:00:00Z, got `tomorrow`"),
+            ("2030-01-31T12:00:00", ErrorKind::Invalid, "got `2030-01-31T12:00:00`"),
+            ("2026-02-30T00:00:00Z", ErrorKind::Invalid, "got `2026-02-30T00:00:00Z`: there is no such day"),
+            ("9999-12-31T23:59:59Z", ErrorKind::OutOfRange, "later than 9999-12-30T22:00:00Z"),
+            ("9999-12-31", ErrorKind::Invalid, "expected an RFC 3339 time"),
+            ("20é0-01-31", ErrorKind::Invalid, "expected an RFC 3339 time"),
+        ] {
+            let e = text.parse::<Timestamp>().unwrap_err();
+            assert!(e.kind() == kind && e.message().contains(says), "{text}: {e}");
+        }
     }
 
     #[test]

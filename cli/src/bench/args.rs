@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use crate::parse::some_time;
+use crate::parse::{some_time, whole};
 
 const EXAMPLES: &str = r#"Examples:
   Compare backends; servers are private ones, from the installed programs:
@@ -21,14 +21,16 @@ const EXAMPLES: &str = r#"Examples:
 What happens:
   Each backend runs each scenario --repeats times, after a warm-up. The result
   shows medians, ± half the spread. A ledger checks each run: if a task was
-  lost, came twice or came early, the result shows that instead of figures.
-  On your own server, it works in its own namespace below the URL's, named
-  `bench-XXXXXXXX`, and removes it at the end, also after Ctrl-C. To remove
-  what a killed run has left, use `delayline conform --remove-left`.
+  lost, delivered twice or delivered early, the result shows that instead of
+  figures. On your own server, it works in a namespace of its own
+  (`bench-XXXXXXXX`, added to the key prefix, schema or namespace of the URL),
+  and removes it at the end, also after Ctrl-C. To remove what a killed run has
+  left, use `delayline conform --remove-left`.
 
 Scenarios:
-  herd            30,000 tasks due at one instant; throughput of every call
-  steady          200 per second; idling; the highest rate that is in time
+  herd            30,000 tasks due at one instant; throughput of each operation
+  steady          200 per second; idling; the highest rate at which the p99
+                  lateness stays below 50 ms
   order-timeout   1,000 per second; 90 % are cancelled before they are due
   session-expiry  100,000 sessions, touched again and again: a leak test
   retry-storm     10,000 tasks that fail three times each
@@ -46,48 +48,49 @@ Exit codes:
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct BenchArgs {
-    /// URLs of the backends. Default: that of --backend, if --spawn is not given either.
+    /// URLs of the backends, separated by commas. Default: that of --backend, if --spawn is not given either.
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub(super) backends: Vec<String>,
 
-    /// Private servers to start from the programs installed on this machine; each is stopped and removed afterwards.
+    /// Private servers to start from the programs installed on this machine, separated by commas; each is stopped and
+    /// removed afterwards.
     #[arg(long, value_name = "SERVER", value_delimiter = ',')]
     pub(super) spawn: Vec<Spawn>,
 
-    /// Scenarios to run. Default: all.
+    /// Scenarios to run, separated by commas. Default: all.
     #[arg(long, value_name = "SCENARIO", value_delimiter = ',')]
     pub(super) scenario: Vec<Scenario>,
 
     /// Maximum number of tasks in a scenario. Default: each scenario's own number.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
+    #[arg(long, value_name = "N", value_parser = whole(100_u32, 10_000_000))]
     pub(super) tasks: Option<u32>,
 
     /// Size of each payload, in bytes.
-    #[arg(long, value_name = "BYTES", default_value = "100", value_parser = clap::value_parser!(u32).range(8..=1_048_576))]
+    #[arg(long, value_name = "BYTES", default_value = "100", value_parser = whole(8_u32, 1_048_576))]
     pub(super) payload: u32,
 
-    /// Number of callers that schedule in batches at a time, and of callers that claim and complete in batches.
-    #[arg(long, value_name = "P", default_value = "4", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    /// Number of concurrent callers for batched calls: this many schedule, and as many claim and complete.
+    #[arg(long, value_name = "P", default_value = "4", value_parser = whole(1_u32, 1_000))]
     pub(super) producers: u32,
 
-    /// Number of callers at a time in the parts of a scenario where each call is for a single task.
-    #[arg(long, value_name = "C", default_value = "64", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    /// Number of concurrent callers for calls on a single task.
+    #[arg(long, value_name = "C", default_value = "64", value_parser = whole(1_u32, 10_000))]
     pub(super) concurrency: u32,
 
     /// Duration of the scenarios that have a rate and no end: steady, order-timeout, session-expiry.
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = some_time)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", allow_hyphen_values = true, value_parser = some_time)]
     pub(super) duration: Duration,
 
     /// Number of runs of each scenario.
-    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, value_name = "N", default_value = "3", value_parser = whole(1_u32, 100))]
     pub(super) repeats: u32,
 
-    /// Report of an earlier run to compare with.
+    /// Report of an earlier run to compare with: the report.json of --report, or the output of --json.
     #[arg(long, value_name = "FILE")]
     pub(super) against: Option<PathBuf>,
 
     /// Percentage by which a figure may be worse, beyond the spread of the runs.
-    #[arg(long, value_name = "PERCENT", default_value = "25", requires = "against", value_parser = clap::value_parser!(u32).range(0..=1_000))]
+    #[arg(long, value_name = "PERCENT", default_value = "25", requires = "against", value_parser = whole(0_u32, 1_000))]
     pub(super) tolerance: u32,
 
     /// Directory for the report: index.html with plots, report.json and, if `herd` ran, throughput.svg.

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::parse::whole;
+
 const EXAMPLES: &str = r#"Examples:
   Test a store against every promise of delayline:
     delayline conform --backend memory:
@@ -20,13 +22,15 @@ const EXAMPLES: &str = r#"Examples:
 
 What happens:
   Each test creates its own queues, works on them as applications would, and
-  checks what it saw against docs/semantics.md. An operation that the store
-  declares it lacks must answer `Unsupported`. Tests that would need to kill a
-  server, step its clock or measure the heap are shown as not tested.
+  checks what it saw against the promises (docs/semantics.md in delayline's
+  repository). An operation that the store declares it lacks must answer
+  `Unsupported`. Tests that would need to kill a server, step its clock or
+  measure the heap are shown as not tested.
 
-  The run works in its own namespace below the URL's (`conform-XXXXXXXX`), and
-  removes it at the end, also after a failure and after Ctrl-C. It keeps the
-  history of a failed test as a file.
+  The run works in a namespace of its own (`conform-XXXXXXXX`, added to the key
+  prefix, schema or namespace of the URL), and removes it at the end, also
+  after a failure and after Ctrl-C. It keeps the history of a failed test as a
+  file.
 
 Exit codes:
   0    every promise that could be tested holds
@@ -40,11 +44,12 @@ Exit codes:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ConformArgs {
     /// Beginning of the names of the tests to run, such as `dup` or `dup_3`; repeat for more. Default: all tests.
+    /// The result lists the names of the tests that ran.
     #[arg(long, value_name = "PREFIX")]
     pub(super) only: Vec<String>,
 
     /// Number of tests that run at the same time.
-    #[arg(long, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, value_name = "N", default_value = "4", value_parser = whole(1_u16, 64))]
     pub(super) jobs: u16,
 
     /// Seed of all randomness, decimal or hexadecimal after `0x`. Default: a new one for each run.

@@ -49,7 +49,7 @@ pub(crate) fn main(global: &Global, args: &ConformArgs) -> Result<Exit, Failure>
     }
     let tests = chosen(&args.only)?;
     // If the store can't be reached, one clear error is better than a failure of every test.
-    let (scratch, caps) = runtime.block_on(open(&global.backend))?;
+    let (scratch, caps) = runtime.block_on(open(&global.backend)).map_err(|failure| global.explain(failure))?;
     if let Some(place) = scratch.shown() {
         console.say(format_args!("working in {place}"));
     }
@@ -133,7 +133,11 @@ fn remove_left(runtime: &Runtime, url: &str, as_json: bool, stop: &Stop) -> Resu
 fn chosen(only: &[String]) -> Result<Vec<&'static Test>, Failure> {
     let wanted = |test: &&Test| only.is_empty() || only.iter().any(|prefix| begins(test.name, prefix));
     if let Some(nobody) = only.iter().find(|prefix| !TESTS.iter().any(|test| begins(test.name, prefix))) {
-        return Err(Failure::new(format!("no test's name begins with `{nobody}`")));
+        let mut first_words: Vec<&str> = TESTS.iter().filter_map(|test| test.name.split('_').next()).collect();
+        first_words.sort_unstable();
+        first_words.dedup();
+        let all = first_words.join(", ");
+        return Err(Failure::new(format!("no test's name begins with `{nobody}`; the names begin with {all}")));
     }
     Ok(TESTS.iter().filter(wanted).collect())
 }
@@ -222,8 +226,8 @@ impl Harness for InScratch {
 /// Checks the history of a failed test.
 fn check_again(path: &Path, as_json: bool) -> Result<Exit, Failure> {
     let file = File::open(path).map_err(|e| Failure::io(format_args!("cannot read {}", path.display()), &e))?;
-    let recording =
-        Recording::read(BufReader::new(file)).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
+    let recording = Recording::read(BufReader::new(file))
+        .map_err(|e| Failure::new(format!("{} is not the history of a failed test: {e}", path.display())))?;
     let findings = check(&recording);
     report::write_findings(&recording, &findings, as_json)?;
     Ok(if findings.violations.is_empty() { Exit::Done } else { Exit::PromiseBroken })

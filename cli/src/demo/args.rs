@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use delayline::QueueName;
 
-use crate::parse::{duration, queue_name};
+use crate::parse::{duration, queue_name, whole};
 
 /// The maximum of each duration.
 const TIME_MAX: Duration = Duration::from_secs(86_400);
@@ -27,21 +27,21 @@ What happens:
   retries if a hand-in fails or panics.
 
   The demo keeps a ledger that is independent of the library: what it asked
-  for, when, and what came of it. The ledger shows what was lost, came twice or
-  came early.
+  for, when, and what came of it. The ledger shows which hand-ins were lost,
+  delivered twice or delivered early.
 
 Exit codes:
-  0    nothing was lost, came twice or came early
+  0    nothing was lost, delivered twice or delivered early
   1    something was, or the demo could not start, or it broke off
   2    the command line is wrong
   130  interrupted by Ctrl-C (143 by SIGTERM, 129 by SIGHUP)"#;
 
-/// Simulate an exam of 30,000 candidates, and check that no hand-in is lost, comes twice or comes early.
+/// Simulate an exam of 30,000 candidates, and check that no task is lost, delivered twice or delivered early.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DemoArgs {
     /// Number of candidates.
-    #[arg(long, value_name = "N", default_value = "30000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value = "30000", value_parser = whole(1_u32, 1_000_000))]
     pub(super) candidates: u32,
 
     /// Duration of the exam.
@@ -73,15 +73,15 @@ pub(crate) struct DemoArgs {
     pub(super) panic_percent: f64,
 
     /// Number of hand-ins that the worker runs at once.
-    #[arg(long, value_name = "N", default_value = "64", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value = "64", value_parser = whole(1_u32, 10_000))]
     pub(super) concurrency: u32,
 
     /// Seed that determines who does what, and when.
     #[arg(long, value_name = "NUMBER", default_value = "1")]
     pub(super) seed: u64,
 
-    /// Queue to use, which must be empty, in the URL's namespace. Default: a queue in a namespace of its own, which the
-    /// demo removes at the end.
+    /// Queue to use, which must be empty. Default: a queue in a separate namespace, which the demo creates and removes
+    /// (namespace: the key prefix, schema or namespace of the URL).
     #[arg(long, value_name = "NAME", value_parser = queue_name)]
     pub(super) queue: Option<QueueName>,
 

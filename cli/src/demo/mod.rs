@@ -51,7 +51,7 @@ async fn demo(global: &Global, args: DemoArgs, console: Arc<Console>, stop: Stop
     if args.queue.is_some() {
         return play_in(global, None, args, console, stop).await;
     }
-    let scratch = Scratch::make(&global.backend, For::Demo).await?;
+    let scratch = Scratch::make(&global.backend, For::Demo).await.map_err(|failure| global.explain(failure))?;
     if let Some(place) = scratch.shown() {
         console.note(format_args!("working in {place}"));
     }
@@ -105,7 +105,10 @@ async fn prepare(
 ) -> Result<Exam, Failure> {
     let (backend, prefix) = match scratch {
         Some(scratch) => (scratch.connect().await?, scratch.queue_prefix()),
-        None => (delayline::connect(&global.backend).await?, String::new()),
+        None => {
+            let connected = delayline::connect(&global.backend).await;
+            (connected.map_err(|e| global.explain(e.into()))?, String::new())
+        }
     };
     let name = match &args.queue {
         Some(name) => name.clone(),

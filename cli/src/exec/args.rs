@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::parse::{duration, some_time};
+use crate::parse::{duration, some_time, whole};
 
 /// The options of running a command for each task.
 #[derive(Debug, clap::Args)]
@@ -13,24 +13,44 @@ pub(crate) struct ExecArgs {
     pub(crate) exec: Option<String>,
 
     /// Number of commands that run at once. Default: two per core.
-    #[arg(long, value_name = "N", requires = "exec", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "exec",
+        allow_negative_numbers = true,
+        value_parser = whole(1_u32, 10_000)
+    )]
     pub(crate) concurrency: Option<u32>,
 
-    /// Time limit for a command; beyond it, the command and the processes that it started are killed, and the attempt
-    /// has failed. Default: none.
-    #[arg(long, value_name = "DURATION", requires = "exec", value_parser = some_time)]
+    /// Time limit for a command, such as 1m; beyond it, the command and the processes that it started are killed, and
+    /// the attempt has failed. Default: none.
+    #[arg(long, value_name = "DURATION", requires = "exec", allow_hyphen_values = true, value_parser = some_time)]
     pub(crate) timeout: Option<Duration>,
 
-    /// Delay before the first retry. It doubles with each further failure, and a random part of up to the same length
-    /// is added; at most 1h in all.
-    #[arg(long, value_name = "DURATION", requires = "exec", default_value = "1s", value_parser = duration)]
+    /// Delay before the first retry. It doubles after each further failure; up to as much again is added at random. A
+    /// single delay is at most 1h, or this value if it is longer than 1h.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        requires = "exec",
+        default_value = "1s",
+        allow_hyphen_values = true,
+        value_parser = duration
+    )]
     pub(crate) retry_delay: Duration,
 
-    /// Time that running commands have to finish after Ctrl-C; a second Ctrl-C kills them at once.
-    #[arg(long, value_name = "DURATION", requires = "exec", default_value = "10s", value_parser = duration)]
+    /// Time that running commands have to finish after Ctrl-C or SIGTERM; a second signal kills them at once.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        requires = "exec",
+        default_value = "10s",
+        allow_hyphen_values = true,
+        value_parser = duration
+    )]
     pub(crate) grace: Duration,
 }
 
 impl ExecArgs {
-    pub(crate) const HEADING: &str = "Running a command for each task";
+    pub(crate) const HEADING: &str = "Running a command for each task (the other options require --exec)";
 }

@@ -41,7 +41,7 @@ impl Runner {
     pub(crate) async fn run(&self, payload: &[u8], context: &Context) -> HandlerOutcome {
         let running = match self.start(payload, context) {
             Ok(running) => running,
-            Err(e) => return HandlerOutcome::retry(format!("cannot start the command: {}", crate::exit::io_text(&e))),
+            Err(e) => return HandlerOutcome::retry(format!("cannot start `sh`: {}", crate::exit::io_text(&e))),
         };
         match running.end(self.timeout, context).await {
             Ok(()) => HandlerOutcome::Complete,

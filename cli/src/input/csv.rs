@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use csv_core::{ReadRecordResult, Reader};
 
 use super::task::{FIELDS, Fields};
+use crate::words::many;
 
 /// Reads the rows of one file, whose columns the header row names.
 #[derive(Debug)]
@@ -26,6 +27,9 @@ enum Column {
 impl Table {
     /// Reads the header row, or says what is wrong with it.
     pub(super) fn new(header: &str) -> Result<Self, String> {
+        if header.trim_start().starts_with(['{', '[']) {
+            return Err("expected a header row such as `id,after,payload`, found JSON; use --format jsonl".into());
+        }
         let (mut cells, mut columns) = (Cells::new(), Vec::new());
         cells.read(header)?;
         for name in cells.iter().map(str::trim) {
@@ -54,7 +58,9 @@ impl Table {
         self.cells.read(row)?;
         if self.cells.len() != self.columns.len() {
             let (cells, columns) = (self.cells.len(), self.columns.len());
-            return Err(format!("the row has {cells} cells, the header row has {columns}"));
+            let hint = if cells > columns { "; quote a cell that contains a comma" } else { "" };
+            let cells = many(cells as u64, "cell", "cells");
+            return Err(format!("the row has {cells}, the header row has {columns}{hint}"));
         }
         let mut fields = Fields { payload: b"null".to_vec(), ..Fields::default() };
         for (column, cell) in self.columns.iter().zip(self.cells.iter()).filter(|(_, cell)| !cell.is_empty()) {
@@ -188,13 +194,15 @@ mod tests {
             ("id,afer", "unknown column `afer`"),
             ("id,after,id", "column `id` twice"),
             ("id,payload", "neither a column `after` nor"),
-            ("{\"after\": \"1s\"}", "unknown column"),
+            ("{\"after\": \"1s\"}", "found JSON; use --format jsonl"),
         ] {
             let e = Table::new(row).unwrap_err();
             assert!(e.contains(says), "{row}: {e}");
         }
         let e = Table::new("id,after").unwrap().fields("a,1s,oh").unwrap_err();
-        assert_eq!(e, "the row has 3 cells, the header row has 2");
+        assert_eq!(e, "the row has 3 cells, the header row has 2; quote a cell that contains a comma");
+        let e = Table::new("id,after").unwrap().fields("a").unwrap_err();
+        assert_eq!(e, "the row has 1 cell, the header row has 2");
         let e = Table::new("id,after").unwrap().fields("a,1s\rb,2s").unwrap_err();
         assert!(e.contains("carriage return"), "{e}");
     }

@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use delayline::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::task::{FIELDS, Fields};
+use super::task::{FIELDS, Fields, shown};
 
 /// The line as serde reads it. The types of the values are checked afterwards, so that the error names the field.
 #[derive(Deserialize)]
@@ -34,7 +35,15 @@ pub(super) fn fields(line: &str) -> Result<Fields<'_>, String> {
     if line.trim_start().starts_with('[') {
         return Err("expected one object per line, found a JSON array (`jq -c '.[]'` turns an array into lines)".into());
     }
-    let object: Object<'_> = serde_json::from_str(line).map_err(|e| problem(&e))?;
+    let object: Object<'_> = serde_json::from_str(line).map_err(|e| match line.trim_start().bytes().next() {
+        Some(b'{') if e.is_eof() => {
+            "the object does not end on this line; expected one object per line (`jq -c .` writes it so)".to_owned()
+        }
+        Some(first) if !begins_json(first) => {
+            format!("expected a JSON object, found {}; is it CSV? use --format csv", shown(line.trim()))
+        }
+        Some(_) | None => problem(&e),
+    })?;
     Ok(Fields {
         id: text("id", object.id)?,
         after: match object.after.map(RawValue::get) {
@@ -56,12 +65,36 @@ fn text<'a>(field: &str, value: Option<&'a RawValue>) -> Result<Option<Cow<'a, s
         Some(b'[') => "an array",
         Some(b't' | b'f') => "a boolean",
         // A number without a unit is the likely mistake with durations.
-        _ if field == "after" || field == "expires" => {
+        _ if (field == "after" || field == "expires") && value.bytes().all(|b| b.is_ascii_digit()) => {
             return Err(format!("`{field}`: expected a string such as \"{value}s\" or \"{value}ms\", found {value}"));
+        }
+        Some(b'-') if field == "after" || field == "expires" => {
+            return Err(format!("`{field}`: expected a duration such as \"5s\", not negative, found {value}"));
+        }
+        _ if field == "after" || field == "expires" => {
+            return Err(format!("`{field}`: expected a duration such as \"5s\", found the number {value}"));
+        }
+        _ if field == "at" => {
+            let (such_as, epoch) = ("\"2030-01-31T12:00:00Z\"", since_1970(value));
+            return Err(format!("`at`: expected an RFC 3339 time such as {such_as}, found the number {value}{epoch}"));
         }
         _ => return Err(format!("`{field}`: expected a string, found the number {value}; write \"{value}\"")),
     };
     Err(format!("`{field}`: expected a string, found {found}"))
+}
+
+fn begins_json(byte: u8) -> bool {
+    byte.is_ascii_digit() || matches!(byte, b'{' | b'[' | b'"' | b'-' | b't' | b'f' | b'n')
+}
+
+/// The time that a number stands for if it counts from 1970, which is a common form in other programs.
+fn since_1970(number: &str) -> String {
+    let (unit, micros) = match number.parse::<i64>() {
+        Ok(seconds @ 0..100_000_000_000) => ("seconds", seconds * 1_000_000),
+        Ok(millis @ 100_000_000_000..100_000_000_000_000) => ("milliseconds", millis * 1_000),
+        Ok(_) | Err(_) => return String::new(),
+    };
+    format!(" (as {unit} since 1970: \"{}\")", Timestamp::from_unix_micros(micros))
 }
 
 /// serde's message, for a reader who sees one line.
@@ -129,14 +162,24 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_without_a_line_number_of_its_own() {
         for (line, says) in [
-            ("{", "malformed JSON: EOF while parsing an object (column 1)"),
-            ("hello", "malformed JSON: expected value (column 1)"),
+            ("{", "the object does not end on this line; expected one object per line (`jq -c .` writes it so)"),
+            ("hello", "expected a JSON object, found \"hello\"; is it CSV? use --format csv"),
+            ("after,payload", "found \"after,payload\"; is it CSV? use --format csv"),
+            ("\"hello", "malformed JSON: EOF while parsing a string"),
             (r#"{"after":"1s"} x"#, "malformed JSON: trailing characters"),
             ("5", "invalid type: integer `5`, expected an object such as"),
             (r#"[{"after":"1s"}]"#, "expected one object"),
             (r#"{"afer":"1s"}"#, "unknown field `afer`; expected `id`, `after`"),
             (r#"{"after":"1s","after":"2s"}"#, "duplicate field `after`"),
             (r#"{"after":5}"#, r#"`after`: expected a string such as "5s""#),
+            (r#"{"after":-1}"#, r#"`after`: expected a duration such as "5s", not negative, found -1"#),
+            (r#"{"after":1e3}"#, r#"`after`: expected a duration such as "5s", found the number 1e3"#),
+            (
+                r#"{"at":1700000000}"#,
+                r#"found the number 1700000000 (as seconds since 1970: "2023-11-14T22:13:20.000Z")"#,
+            ),
+            (r#"{"at":1700000000000}"#, r#"(as milliseconds since 1970: "2023-11-14T22:13:20.000Z")"#),
+            (r#"{"at":-1}"#, r#"`at`: expected an RFC 3339 time such as "2030-01-31T12:00:00Z", found the number -1"#),
             (r#"{"after":"1s","id":17}"#, r#"`id`: expected a string, found the number 17; write "17""#),
             (r#"{"after":"1s","group":["a"]}"#, "`group`: expected a string, found an array"),
             (r#"{"after":true}"#, "`after`: expected a string, found a boolean"),

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use delayline::{Attempts, Capabilities, Clock, Due, GroupName, NewTask, SystemClock, TaskId, Timestamp};
+use delayline::{Attempts, Capabilities, Clock, Due, ErrorKind, GroupName, NewTask, SystemClock, TaskId, Timestamp};
+
+use crate::parse::no_duration;
 
 /// The fields of a line, as documented, for error messages.
 pub(super) const FIELDS: &str = "`id`, `after`, `at`, `payload`, `group` or `expires`";
@@ -38,62 +40,74 @@ impl Rules {
     pub(super) fn task(&self, fields: Fields<'_>) -> Result<NewTask, String> {
         let due = match (fields.after, fields.at) {
             (Some(after), None) => Due::After(duration("after", &after)?),
-            (None, Some(at)) => Due::At(instant("at", &at)?),
+            (None, Some(at)) => Due::At(self.instant(&at)?),
             (Some(_), Some(_)) => return Err("both `after` and `at` are given; expected exactly one of them".into()),
             (None, None) => return Err("neither `after` nor `at` is given; expected exactly one of them".into()),
         };
         let mut task = NewTask::new(due, Bytes::from(fields.payload)).attempts_max(self.attempts_max);
         task.id = fields.id.map(TaskId::new).transpose().map_err(message)?;
         task.group = fields.group.map(GroupName::new).transpose().map_err(message)?;
-        task.expires = fields.expires.map(|text| expiry(&text)).transpose()?;
+        task.expires = fields.expires.map(|text| self.expiry(&text)).transpose()?;
+        self.check_times(&task)?;
         self.capabilities.check(&task).map_err(message)?;
-        self.check_instants(&task)?;
         Ok(task)
     }
 
     /// Checks the times as the backend will by its clock, before anything is scheduled.
-    fn check_instants(&self, task: &NewTask) -> Result<(), String> {
+    fn check_times(&self, task: &NewTask) -> Result<(), String> {
         let is_after = |due| matches!(due, Due::After(_));
-        if is_after(task.due) && task.expires.is_none_or(is_after) {
-            return Ok(());
-        }
-        let now = self.clock.wall();
+        // Durations are compared with each other, for which any instant will do.
+        let only_durations = is_after(task.due) && task.expires.is_none_or(is_after);
+        let now = if only_durations { Timestamp::from_unix_micros(0) } else { self.clock.wall() };
         let instant = |due: Due| due.instant(now);
         let (due, expires) = (instant(task.due), task.expires.map(instant));
         let too_far = |at: Timestamp| at.saturating_since(now) > self.capabilities.delay_max;
-        if too_far(due) || expires.is_some_and(too_far) {
-            return Err(message(self.capabilities.out_of_range()));
+        if too_far(due) {
+            return Err(self.out_of_range(if is_after(task.due) { "after" } else { "at" }));
+        }
+        if expires.is_some_and(too_far) {
+            return Err(self.out_of_range("expires"));
         }
         if expires.is_some_and(|expires| expires < due) {
-            return Err("the task expires before it is due".to_owned());
+            return Err("`expires`: the task expires before it is due".to_owned());
         }
         Ok(())
+    }
+
+    fn instant(&self, text: &str) -> Result<Timestamp, String> {
+        text.trim().parse().map_err(|e: delayline::Error| match e.kind() {
+            ErrorKind::OutOfRange => self.out_of_range("at"),
+            _ => format!("`at`: {}", e.message()),
+        })
+    }
+
+    fn expiry(&self, text: &str) -> Result<Due, String> {
+        if let Ok(after) = humantime::parse_duration(text.trim()) {
+            return Ok(Due::After(after));
+        }
+        text.trim().parse().map(Due::At).map_err(|e: delayline::Error| match e.kind() {
+            ErrorKind::OutOfRange => self.out_of_range("expires"),
+            _ => format!(
+                "`expires`: expected a duration such as 2h or an RFC 3339 time such as 2030-01-31T12:00:00Z, found {}",
+                shown(text)
+            ),
+        })
+    }
+
+    fn out_of_range(&self, field: &str) -> String {
+        format!("`{field}`: {}", self.capabilities.out_of_range().message())
     }
 }
 
 fn duration(field: &str, text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text.trim())
-        .map_err(|e| format!("`{field}`: expected a duration such as 1500ms, 2h or 1h 30m, found {}: {e}", shown(text)))
-}
-
-fn instant(field: &str, text: &str) -> Result<Timestamp, String> {
-    text.trim().parse().map_err(|e: delayline::Error| format!("`{field}`: {}", e.message()))
-}
-
-fn expiry(text: &str) -> Result<Due, String> {
-    if let Ok(after) = humantime::parse_duration(text.trim()) {
-        return Ok(Due::After(after));
-    }
-    text.trim().parse().map(Due::At).map_err(|_: delayline::Error| {
-        let text = shown(text);
-        format!(
-            "`expires`: expected a duration such as 2h or an RFC 3339 time such as 2030-01-31T12:00:00Z, found {text}"
-        )
+    humantime::parse_duration(text.trim()).map_err(|e| {
+        let (found, why) = (shown(text), no_duration(text, &e));
+        format!("`{field}`: expected a duration such as 1500ms, 2h or 1h 30m, found {found}: {why}")
     })
 }
 
 /// The beginning of a text, in quotes.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     let end = text.floor_char_boundary(64);
     format!("{:?}{}", &text[..end], if end < text.len() { "…" } else { "" })
 }
@@ -153,14 +167,22 @@ mod tests {
             (&[][..], "neither `after` nor `at`"),
             (&[("after", "1s"), ("at", "2030-01-31T12:00:00Z")], "both `after` and `at`"),
             (&[("after", "soon")], "`after`: expected a duration such as 1500ms, 2h or 1h 30m, found \"soon\""),
-            (&[("after", "5")], "time unit needed, for example 5sec"),
-            (&[("after", "-5s")], "expected a duration"),
-            (&[("after", "200y")], "more than 34 years ahead"),
-            (&[("at", "2226-01-01T00:00:00Z")], "more than 34 years ahead"),
+            (&[("after", "5")], "found \"5\": the unit is missing, as in 5s or 5ms"),
+            (&[("after", "-5s")], "found \"-5s\": it can't be negative"),
+            (&[("after", "1H")], "the unit `H` is unknown"),
+            (&[("after", "200y")], "`after`: the time is more than 34 years ahead"),
+            (&[("after", "200y"), ("expires", "300y")], "`after`: the time is more than 34 years ahead"),
+            (&[("at", "2226-01-01T00:00:00Z")], "`at`: the time is more than 34 years ahead"),
+            (&[("at", "9999-12-31T23:59:59Z")], "`at`: the time is more than 34 years ahead"),
+            (&[("at", "2026-02-30T00:00:00Z")], "got `2026-02-30T00:00:00Z`: there is no such day"),
             (&[("at", "tomorrow")], "`at`: expected an RFC 3339 time such as 2030-01-31T12:00:00Z, got `tomorrow`"),
             (&[("at", "2030-01-31T12:00:00")], "expected an RFC 3339 time"),
             (&[("after", "1s"), ("expires", "never")], "`expires`: expected a duration such as 2h or an RFC 3339 time"),
-            (&[("after", "2s"), ("expires", "1s")], "expires before it is due"),
+            (&[("after", "2s"), ("expires", "1s")], "`expires`: the task expires before it is due"),
+            (
+                &[("after", "2s"), ("expires", "9999-12-31T23:59:59Z")],
+                "`expires`: the time is more than 34 years ahead",
+            ),
             (&[("after", "2s"), ("expires", "1999-01-01T00:00:00Z")], "expires before it is due"),
             (&[("at", "2030-01-31T12:00:00Z"), ("expires", "0s")], "expires before it is due"),
             (&[("after", "2s"), ("expires", "2226-01-01T00:00:00Z")], "more than 34 years ahead"),

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use delayline::{Attempts, QueueName};
 
 use crate::exec::args::ExecArgs;
-use crate::exit::EXIT_CODES;
 use crate::input::format::Format;
 use crate::parse::{attempts, queue_name};
 
@@ -29,17 +28,20 @@ pub(crate) const RUN_EXAMPLES: &str = r#"Examples:
     delayline run rest.jsonl"#;
 
 pub(crate) const RUN_DETAILS: &str = r#"Input: one task per line; in CSV, a header row names the same fields.
-  after    delay from now: 1500ms, 2h, 1h 30m, 0          (give `after`
-  at       due time, in RFC 3339: 2030-01-31T12:00:00Z     or `at`)
+  after    delay from now: 1500ms, 2h, 1h 30m, 0
+  at       due time, in RFC 3339: 2030-01-31T12:00:00Z
   payload  any JSON value; text in CSV
   id       your key, unique in the input. Default: a generated UUIDv7
   group    a name that several tasks share
-  expires  latest time to run: a duration like `after`, or RFC 3339
+  expires  latest time to start: a duration from now, or RFC 3339. A task that
+           has not started by then is a dead letter
 
-  For a file, every `after` counts from one instant; for a stream, from the
-  arrival of the line. A time in the past is due at once. A bad line, such as
-  one with an unknown field or a repeated id, is reported on stderr as
-  FILE:LINE: what is wrong; the other lines run.
+  Each task has exactly one of `after` and `at`. Units of durations: ms, s, m,
+  h, d, w (`M` is a month). For a file, `after` and `expires` count from the
+  moment when its first tasks are scheduled; for a stream, from the arrival of
+  the line. A time in the past is due at once. A bad line, such as one with an
+  unknown field or a repeated id, is reported on stderr as FILE:LINE: what is
+  wrong; the other lines run.
 
 Output: one JSON object per line, in the order of due times.
   {"id":"party","queue":"default","payload":null,
@@ -55,6 +57,15 @@ task has a group, DELAYLINE_GROUP. Exit code 0 completes the task. After any
 other, `run` retries the task until its attempts are used up; it is then a dead
 letter."#;
 
+pub(crate) const RUN_EXIT_CODES: &str = "\
+Exit codes:
+  0    every task was delivered or completed
+  1    could not start (file, store), or broke off (output closed, I/O)
+  2    the command line is wrong
+  3    lines of the input were bad; the others ran (with --strict, none ran)
+  4    some tasks ended as dead letters, listed on stderr (overrides 3)
+  130  interrupted by Ctrl-C (143 by SIGTERM, 129 by SIGHUP)";
+
 /// Read tasks, and deliver each when it is due: to stdout, or to a command.
 ///
 /// It ends when the input has ended and every task in it is done.
@@ -69,7 +80,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_enum)]
     pub(crate) format: Option<Format>,
 
-    /// Queue that the tasks go through.
+    /// Queue that the tasks go through. In a persistent store, use an empty queue, because `run` also delivers other
+    /// tasks in it; tasks that are left when `run` is interrupted stay there.
     #[arg(long, value_name = "NAME", default_value = "default", value_parser = queue_name)]
     pub(crate) queue: QueueName,
 
@@ -105,5 +117,5 @@ pub(crate) struct RunArgs {
 }
 
 fn long_help() -> String {
-    format!("{RUN_EXAMPLES}\n\n{RUN_DETAILS}\n\n{EXIT_CODES}")
+    format!("{RUN_EXAMPLES}\n\n{RUN_DETAILS}\n\n{RUN_EXIT_CODES}")
 }

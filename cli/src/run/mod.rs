@@ -61,7 +61,7 @@ async fn run(
 ) -> Result<Exit, Failure> {
     let attempts_max = if args.exec.exec.is_some() { args.attempts_max } else { Attempts::default() };
     let tally = Arc::new(Tally::new());
-    let inner = delayline::connect(&global.backend).await?;
+    let inner = delayline::connect(&global.backend).await.map_err(|e| global.explain(e.into()))?;
     let backend = Arc::new(Watched::new(inner, tally.clone(), attempts_max));
     let target = args.save_rest.clone().map(Target::new).transpose()?;
     let is_lost = backend.capabilities().durability == Durability::Process;

@@ -7,7 +7,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use delayline::{Due, GroupName, QueueName, Shift, TaskId, TaskRef, Timestamp};
 
 use super::refs;
-use crate::parse::{duration, queue_name, some_time};
+use crate::parse::{duration, queue_name, some_time, whole};
 
 /// The maximum of `--limit`.
 const LIST_MAX: u32 = 1_000_000;
@@ -21,7 +21,9 @@ pub(crate) enum StoreCommand {
     Cancel(CancelArgs),
     Move(MoveArgs),
     Shift(ShiftArgs),
-    /// Stop the delivery of a queue's tasks. Everything else goes on, and tasks in flight can end.
+    /// Stop the delivery of a queue's tasks. Tasks in flight run to their end.
+    ///
+    /// Tasks can still be scheduled, cancelled and moved. Tasks that become due meanwhile are delivered after `resume`.
     Pause(QueueArgs),
     /// Resume the delivery of a paused queue's tasks.
     Resume(QueueArgs),
@@ -72,6 +74,8 @@ pub(crate) struct QueuesArgs {
 }
 
 /// Show one task that is pending or in flight.
+///
+/// Exit code 6 if there is no such task: it was completed, cancelled or dead-lettered, or never existed.
 #[derive(Debug, Args)]
 pub(crate) struct FindArgs {
     /// Id of the task.
@@ -82,11 +86,20 @@ pub(crate) struct FindArgs {
     pub(crate) on: QueueArgs,
 }
 
-/// List pending tasks and tasks in flight, in the order in which they become visible.
+/// List pending tasks and tasks in flight, in the order of their due times.
+///
+/// A task that waits for a retry stands at the time of the retry, a task in flight at the end of its lease. To select
+/// the tasks of a group, use `list --json` and jq.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
     /// Maximum number of tasks to show.
-    #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u32).range(1..=LIST_MAX as i64))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "20",
+        allow_negative_numbers = true,
+        value_parser = whole(1, LIST_MAX)
+    )]
     pub(crate) limit: u32,
 
     #[command(flatten)]
@@ -111,7 +124,10 @@ pub(crate) struct WhichArgs {
     pub(crate) from: Option<PathBuf>,
 }
 
-/// Cancel pending tasks. A task in flight is marked, and not delivered again.
+/// Cancel pending tasks. A task in flight runs to its end, and is not retried if it fails.
+///
+/// Exit codes: 6 if a named task is not there, 8 if one is in flight, 3 if FILE is bad and nothing was done, 7 if the
+/// store can't cancel.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true).multiple(true))]
 pub(crate) struct CancelArgs {
@@ -141,6 +157,9 @@ pub(crate) struct CancelArgs {
 }
 
 /// Give pending tasks another due time. Tasks in flight stay as they are.
+///
+/// Exit codes: 6 if a named task is not there, 8 if one is in flight, 3 if FILE is bad and nothing was done, 7 if the
+/// store can't move tasks.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("when").required(true))]
 pub(crate) struct MoveArgs {
@@ -152,7 +171,7 @@ pub(crate) struct MoveArgs {
     at: Option<Timestamp>,
 
     /// New delay, from now: 1500ms, 2h, 1h 30m, 0s.
-    #[arg(long, value_name = "DURATION", group = "when", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", group = "when", allow_hyphen_values = true, value_parser = duration)]
     after: Option<Duration>,
 
     #[command(flatten)]
@@ -191,14 +210,20 @@ pub(crate) enum DeadCommand {
 #[derive(Debug, Args)]
 pub(crate) struct DeadListArgs {
     /// Maximum number of dead letters to show.
-    #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u32).range(1..=LIST_MAX as i64))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "20",
+        allow_negative_numbers = true,
+        value_parser = whole(1, LIST_MAX)
+    )]
     pub(crate) limit: u32,
 
     #[command(flatten)]
     pub(crate) on: QueueArgs,
 }
 
-/// Schedule dead letters again, due now, with all their attempts; the oldest first.
+/// Schedule dead letters again, due now, the oldest first. The number of attempts starts at 0 again.
 #[derive(Debug, Args)]
 pub(crate) struct RedriveArgs {
     /// Ids of the dead letters. Default: all.
@@ -266,7 +291,7 @@ pub(crate) struct RemoveArgs {
 #[derive(Debug, Args)]
 pub(crate) struct PingArgs {
     /// Time to wait for the answer.
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = some_time)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", allow_hyphen_values = true, value_parser = some_time)]
     pub(crate) timeout: Duration,
 
     #[command(flatten)]
@@ -290,7 +315,10 @@ fn distance(text: &str) -> Result<Shift, String> {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
-    let by = some_time(rest)?;
+    let by = duration(rest)?;
+    if by.is_zero() {
+        return Err("expected a duration other than zero, such as 10m or -10m".to_owned());
+    }
     Ok(if sooner { Shift::Sooner(by) } else { Shift::Later(by) })
 }
 

@@ -8,6 +8,17 @@ use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use crate::global::Global;
 
+/// An example of a URL of a persistent store, if this build has one.
+const PERSISTENT: Option<&str> = if cfg!(feature = "redis") {
+    Some("redis://127.0.0.1")
+} else if cfg!(feature = "postgres") {
+    Some("postgres://127.0.0.1/app")
+} else if cfg!(feature = "rabbitmq") {
+    Some("amqp://127.0.0.1")
+} else {
+    None
+};
+
 /// The connection and console of a command on a store.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -24,9 +35,14 @@ impl Session {
         let capabilities = backend.capabilities();
         if capabilities.durability == Durability::Process {
             let name = capabilities.name;
+            let set = match PERSISTENT {
+                Some(url) => format!("set a store with --backend URL or DELAYLINE_BACKEND, such as {url}"),
+                None => "this build has no other; `cargo install delayline-cli --no-default-features --features \
+                         production` builds a program with all stores, for --backend URL or DELAYLINE_BACKEND"
+                    .to_owned(),
+            };
             let why = format!(
-                "`{command}` needs a store that outlives this process, and the {name} backend ends with it; set a \
-                 store with --backend URL or DELAYLINE_BACKEND, such as redis://127.0.0.1"
+                "`{command}` needs a store that outlives this process, and the {name} backend ends with it; {set}"
             );
             return Err(Failure::new(why).exit(Exit::Unsupported));
         }
@@ -70,7 +86,7 @@ impl Session {
 
 /// Connects. An error says what to do.
 pub(crate) async fn connect(global: &Global) -> Result<Arc<dyn DelayBackend>, Failure> {
-    delayline::connect(&global.backend).await.map_err(hinted)
+    delayline::connect(&global.backend).await.map_err(|e| global.explain(hinted(e)))
 }
 
 /// Adds to an error what to do about it, if its kind tells.

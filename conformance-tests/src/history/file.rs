@@ -107,16 +107,23 @@ impl Recording {
             None => return Err(at(0, "the file is empty; its first line is the header".into())),
             Some((n, line)) => {
                 let line = line.map_err(|e| at(n, e.to_string()))?;
-                serde_json::from_str(&line).map_err(|e| at(n, format!("no header of a history: {e}")))?
+                serde_json::from_str(&line)
+                    .map_err(|e| at(n, format!("expected the header of a history: {}", what(&e))))?
             }
         };
         let mut events = Vec::new();
         for (n, line) in lines {
             let line = line.map_err(|e| at(n, e.to_string()))?;
-            events.push(serde_json::from_str(&line).map_err(|e| at(n, format!("no event: {e}")))?);
+            events.push(serde_json::from_str(&line).map_err(|e| at(n, format!("expected an event: {}", what(&e))))?);
         }
         Ok(Self { header, events })
     }
+}
+
+/// serde's message without its line number, which is always 1.
+fn what(e: &serde_json::Error) -> String {
+    let text = e.to_string();
+    text.rfind(" at line ").map_or(text.as_str(), |end| &text[..end]).to_owned()
 }
 
 /// A file that holds no history.
