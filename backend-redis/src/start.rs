@@ -130,7 +130,11 @@ async fn check_disk(connection: &Connection, info: &str) -> Result<()> {
         let answer = match connection.read("CONFIG", redis::cmd("CONFIG").arg("GET").arg(name)).await {
             Ok(answer) => answer,
             // The user may not run CONFIG, or a managed service removed it: trust the declared durability.
-            Err(e) if matches!(e.kind(), ErrorKind::Denied | ErrorKind::Incompatible) => return Ok(()),
+            Err(e) if matches!(e.kind(), ErrorKind::Denied | ErrorKind::Incompatible) => {
+                let what = "durability `disk` is declared unchecked: this user may not read the server's settings";
+                tracing::warn!(error = %e, "{what}, grant `+config|get`");
+                return Ok(());
+            }
             Err(e) => return Err(e),
         };
         let settings: HashMap<String, String> = from_redis_value(answer).unwrap_or_default();

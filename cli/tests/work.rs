@@ -236,6 +236,39 @@ fn metrics_and_health_are_served(store: &Store) {
     assert_eq!(worker.end().code, 0);
 }
 
+#[cfg(feature = "redis")]
+#[test]
+fn a_store_that_is_away_at_the_start_is_waited_for() {
+    use delayline_conformance::servers::{self, Kind};
+    let mut server = servers::start(Kind::Redis).expect("a server");
+    let store = Store { url: server.url(), queue: "late".to_owned() };
+    server.kill().expect("it is killed");
+    let worker = store.start(&["work", "--max", "1", "--metrics", "127.0.0.1:0"]);
+    let said = worker.says("metrics on http://");
+    let address = said.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address").to_owned();
+    worker.says("the store is unavailable; waiting for it");
+    assert!(get(&address, "/healthz").0.contains("200 OK"));
+    let (head, why) = get(&address, "/readyz");
+    assert!(head.contains("503") && why.starts_with("not connected: "), "{head} {why}");
+    server.start().expect("it starts again");
+    store.push("{\"id\":\"a\",\"after\":\"0s\"}\n");
+    assert!(worker.line().contains("\"id\":\"a\""));
+    assert_eq!(worker.end().code, 0);
+
+    // Told to end while it waits; and what will not pass is an error at once.
+    server.kill().expect("it is killed");
+    for (args, code) in [(&["work"][..], 0), (&["work", "--max", "1"], 143)] {
+        let worker = store.start(args);
+        worker.says("waiting for it");
+        worker.signal(Signal::SIGTERM);
+        assert_eq!(worker.end().code, code);
+    }
+    server.start().expect("it starts again");
+    let wrong = Store { url: server.url().replacen("redis://", "redis://me:wrong@", 1), ..store };
+    let refused = wrong.run(&["work"]);
+    assert!(refused.code == 1 && refused.stderr.contains("denied"), "{refused:?}");
+}
+
 fn get(address: &str, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).expect("it is served");
     stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");

@@ -86,6 +86,12 @@ impl ErrorKind {
         }
     }
 
+    /// Whether a server refuses what it did before: a password that is being rotated, a permission, another version. It
+    /// may pass, so only the start of a consumer or worker fails for it.
+    pub(crate) fn is_refusal(self) -> bool {
+        matches!(self, Self::Denied | Self::Incompatible | Self::Config | Self::Corrupt)
+    }
+
     /// Whether the same call may succeed later; see [`Error::retryable`].
     #[must_use]
     pub fn retryable(self) -> bool {

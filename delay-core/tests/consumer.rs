@@ -257,6 +257,42 @@ async fn an_error_that_will_not_pass_is_answered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn live_3_a_refusal_after_the_start_is_an_outage() {
+    let probe = Probe::new();
+    let queue = probe.queue("q");
+    let mut consumer = queue.consumer().open().await.unwrap();
+    fill(&queue, [0]).await;
+    consumer.next().await.unwrap().complete().await.unwrap();
+    for (kind, n) in
+        [ErrorKind::Denied, ErrorKind::Incompatible, ErrorKind::Config, ErrorKind::Corrupt].into_iter().zip(1..)
+    {
+        fill(&queue, [n]).await;
+        probe.on.claim.plan([Fault::Fail(kind), Fault::Fail(kind), Fault::Fail(kind)]);
+        let delivery = consumer.next().await.unwrap();
+        assert_eq!(*delivery.payload(), n);
+        probe.on.settle.plan([Fault::Fail(kind), Fault::FailItems(kind)]);
+        delivery.complete().await.unwrap();
+    }
+    // Until the lease ends, and no longer.
+    fill(&queue, [9]).await;
+    let delivery = consumer.next().await.unwrap();
+    probe.on.settle.always(Some(Fault::Fail(ErrorKind::Denied)));
+    let began = tokio::time::Instant::now();
+    assert_eq!(delivery.complete().await.unwrap_err().kind(), ErrorKind::Denied);
+    assert!(
+        began.elapsed() > Duration::from_secs(20) && began.elapsed() <= Duration::from_secs(30),
+        "{:?}",
+        began.elapsed()
+    );
+    probe.on.settle.always(None);
+
+    let mut fails_fast = probe.queue("other").consumer().fail_fast(true).open().await.unwrap();
+    assert!(fails_fast.try_next_batch(1).await.unwrap().is_empty());
+    probe.on.claim.plan([Fault::Fail(ErrorKind::Denied)]);
+    assert_eq!(fails_fast.next().await.unwrap_err().kind(), ErrorKind::Denied);
+}
+
+#[tokio::test(start_paused = true)]
 async fn idle_3_a_backend_that_notifies_for_nothing_is_not_spun_on() {
     let probe = Probe::new();
     let queue = probe.queue("q");

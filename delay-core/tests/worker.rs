@@ -440,7 +440,7 @@ async fn an_error_that_will_not_pass_ends_the_worker_in_good_order() {
     let finished = Arc::new(AtomicUsize::new(0));
     let counted = finished.clone();
     let (handler, _saw) = collector();
-    let worker = Worker::builder().queue(&a, handler).queue(&b, move |_, _| {
+    let worker = Worker::builder().fail_fast(true).queue(&a, handler).queue(&b, move |_, _| {
         let finished = counted.clone();
         async move {
             tokio::time::sleep(10 * SECOND).await;
@@ -453,6 +453,50 @@ async fn an_error_that_will_not_pass_ends_the_worker_in_good_order() {
     a.schedule(&1).await.unwrap();
     assert_eq!(running.await.unwrap().unwrap_err().kind(), ErrorKind::Denied);
     assert_eq!((finished.load(Ordering::SeqCst), b.stats().await.unwrap().in_flight), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn live_3_a_refusal_ends_neither_the_worker_nor_its_other_queues() {
+    let probe = Probe::new();
+    let (a, b) = (probe.queue("a"), Probe::new().queue("b"));
+    fill(&a, [1]).await;
+    let ((of_a, mut from_a), (of_b, mut from_b)) = (collector(), collector());
+    let worker = Worker::builder().queue(&a, of_a).queue(&b, of_b).build().unwrap();
+    let running = tokio::spawn(worker.run());
+    assert_eq!(from_a.recv().await, Some(1));
+    for kind in [ErrorKind::Denied, ErrorKind::Corrupt] {
+        probe.on.claim.always(Some(Fault::Fail(kind)));
+        fill(&a, [2]).await;
+        settle_down().await;
+        fill(&b, [3]).await;
+        assert_eq!(from_b.recv().await, Some(3));
+        assert!(from_a.try_recv().is_err());
+        probe.on.claim.always(None);
+        assert_eq!(from_a.recv().await, Some(2));
+    }
+    running.abort();
+
+    // The first claim of a queue tells what is wrong for good.
+    probe.on.claim.always(Some(Fault::Fail(ErrorKind::Denied)));
+    let (handler, _) = collector();
+    let e = Worker::builder().queue(&b, handler.clone()).queue(&a, handler).build().unwrap().run().await.unwrap_err();
+    assert!(e.kind() == ErrorKind::Denied && e.message().contains("`a`"), "{e}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_8_a_closed_backend_ends_its_own_queues_and_the_worker_with_the_last() {
+    let (a, b) = (Probe::new().queue("a"), Probe::new().queue("b"));
+    let ((of_a, _), (of_b, mut from_b)) = (collector(), collector());
+    let running = tokio::spawn(Worker::builder().queue(&a, of_a).queue(&b, of_b).build().unwrap().run());
+    settle_down().await;
+    a.backend().close().await.unwrap();
+    settle_down().await;
+    fill(&b, [1]).await;
+    assert_eq!(from_b.recv().await, Some(1));
+    settle_down().await;
+    assert!(!running.is_finished());
+    b.backend().close().await.unwrap();
+    assert_eq!(running.await.unwrap().unwrap_err().kind(), ErrorKind::Closed);
 }
 
 #[tokio::test]

@@ -31,7 +31,15 @@ impl Session {
     /// Connects for a command. A store that ends with this process is refused, because it starts empty and keeps
     /// nothing.
     pub(crate) async fn open(global: &Global, command: &'static str, console: Arc<Console>) -> Result<Self, Failure> {
-        let backend = connect(global).await?;
+        Self::over(connect(global).await?, command, console)
+    }
+
+    /// A command on a backend that is connected.
+    pub(crate) fn over(
+        backend: Arc<dyn DelayBackend>,
+        command: &'static str,
+        console: Arc<Console>,
+    ) -> Result<Self, Failure> {
         let capabilities = backend.capabilities();
         if capabilities.durability == Durability::Process {
             let name = capabilities.name;

@@ -28,18 +28,11 @@ pub(super) struct Shared {
     until_empty: bool,
     /// Whether the worker should end: the last claim was such a claim, or no more tasks may be claimed.
     empty: watch::Sender<bool>,
-    fallback_poll_interval: Duration,
 }
 
 impl Gate {
-    pub(super) fn new(inner: Arc<dyn DelayBackend>, max: Option<u64>, until_empty: bool) -> Self {
-        let fallback_poll_interval = inner.capabilities().fallback_poll_interval;
-        let left = AtomicU64::new(max.unwrap_or(u64::MAX));
-        let empty = watch::Sender::new(false);
-        Self {
-            inner,
-            shared: Arc::new(Shared { claims: Loop::new(), left, until_empty, empty, fallback_poll_interval }),
-        }
+    pub(super) fn new(inner: Arc<dyn DelayBackend>, shared: Arc<Shared>) -> Self {
+        Self { inner, shared }
     }
 
     pub(super) fn shared(&self) -> Arc<Shared> {
@@ -48,6 +41,11 @@ impl Gate {
 }
 
 impl Shared {
+    pub(super) fn new(max: Option<u64>, until_empty: bool) -> Self {
+        let left = AtomicU64::new(max.unwrap_or(u64::MAX));
+        Self { claims: Loop::new(), left, until_empty, empty: watch::Sender::new(false) }
+    }
+
     /// Returns when a claim has found the queue empty, or no more tasks may be claimed.
     pub(super) async fn nothing_left(&self) {
         // The sender lives as long as `self`.
@@ -71,7 +69,8 @@ impl DelayBackend for Gate {
         if let Err(e) = &inner {
             self.shared.claims.claimed(Err(e));
         }
-        Ok(Box::new(Gated { inner: inner?, shared: self.shared.clone() }))
+        let fallback_poll_interval = self.capabilities().fallback_poll_interval;
+        Ok(Box::new(Gated { inner: inner?, shared: self.shared.clone(), fallback_poll_interval }))
     }
 
     async fn settle(&self, queue: &QueueName, dispositions: Vec<(Lease, Disposition)>) -> Result<Vec<Result<()>>> {
@@ -128,6 +127,7 @@ impl fmt::Debug for Gate {
 struct Gated {
     inner: Box<dyn Subscription>,
     shared: Arc<Shared>,
+    fallback_poll_interval: Duration,
 }
 
 #[async_trait]
@@ -150,7 +150,7 @@ impl Subscription for Gated {
         shared.empty.send_replace(empty && shared.until_empty);
         if empty && !shared.until_empty {
             // With `--max` alone, the worker ends on an empty queue too, so it must not see one.
-            claimed.next_due_in = Some(shared.fallback_poll_interval);
+            claimed.next_due_in = Some(self.fallback_poll_interval);
         }
         Ok(claimed)
     }
@@ -204,7 +204,7 @@ mod tests {
         let name = QueueName::new("q").expect("a name");
         let new = (0..tasks).map(|_| NewTask::new(Due::NOW, "x")).collect();
         inner.schedule(&name, new).await.expect("there is room");
-        let gate = Arc::new(Gate::new(inner, max, until_empty));
+        let gate = Arc::new(Gate::new(inner, Arc::new(Shared::new(max, until_empty))));
         let subscription = gate.subscribe(&name, SubscriptionOptions::default()).await.expect("a subscription");
         (gate, subscription, name)
     }

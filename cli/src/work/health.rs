@@ -73,10 +73,17 @@ impl Loop {
         self.lock().phase = Phase::Claiming(Instant::now());
     }
 
+    /// The store can't be reached yet: nothing has been claimed.
+    pub(super) fn not_connected(&self, e: &delayline::Error) {
+        let mut state = self.lock();
+        state.phase = Phase::Between(Instant::now());
+        state.last = Some(Err(format!("not connected: {e}")));
+    }
+
     pub(super) fn claimed(&self, answer: Result<(), &delayline::Error>) {
         let mut state = self.lock();
         state.phase = Phase::Between(Instant::now());
-        state.last = Some(answer.map_err(ToString::to_string));
+        state.last = Some(answer.map_err(|e| format!("the last claim failed: {e}")));
     }
 
     pub(super) fn waiting(&self, at_most: Duration) {
@@ -127,7 +134,7 @@ impl Loop {
         }
         match &self.lock().last {
             None => Err("no claim has been made yet\n".to_owned()),
-            Some(Err(e)) => Err(format!("the last claim failed: {e}\n")),
+            Some(Err(why)) => Err(format!("{why}\n")),
             Some(Ok(())) => Ok("ready\n"),
         }
     }

@@ -1,7 +1,7 @@
 //! Metrics and health over HTTP: `/metrics` in the text format of Prometheus, `/healthz`, `/readyz`.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -44,17 +44,17 @@ pub(super) fn record() -> Result<PrometheusHandle, Failure> {
     Ok(handle)
 }
 
-/// Serves the metrics. The returned address has the port that the system chose, if the port was 0.
+/// Serves the metrics. The returned address has the port that the system chose, if the port was 0. `queue` is set once the
+/// store was reached.
 pub(super) async fn serve(
     address: SocketAddr,
     handle: PrometheusHandle,
-    queue: Queue<Bytes>,
+    queue: Arc<OnceLock<Queue<Bytes>>>,
     gate: Arc<gate::Shared>,
 ) -> Result<(Served, SocketAddr), Failure> {
     let cannot = |e: std::io::Error| Failure::io(format_args!("cannot serve metrics on {address}"), &e);
     let listener = TcpListener::bind(address).await.map_err(cannot)?;
     let bound = listener.local_addr().map_err(cannot)?;
-    meter::begin(queue.name());
     let upkeep = handle.clone();
     let router = Router::new()
         .route("/metrics", get(metrics_text))
@@ -86,13 +86,14 @@ impl Drop for Served {
 struct Asked {
     handle: PrometheusHandle,
     /// The queue without the gate, which does not support statistics.
-    queue: Queue<Bytes>,
+    queue: Arc<OnceLock<Queue<Bytes>>>,
     gate: Arc<gate::Shared>,
 }
 
 async fn metrics_text(State(asked): State<Asked>) -> impl IntoResponse {
-    if asked.queue.backend().capabilities().stats != Support::Unsupported {
-        match timeout(STATS_PATIENCE, asked.queue.stats()).await {
+    let counted = |queue: &&Queue<Bytes>| queue.backend().capabilities().stats != Support::Unsupported;
+    if let Some(queue) = asked.queue.get().filter(counted) {
+        match timeout(STATS_PATIENCE, queue.stats()).await {
             // The library has set its gauges.
             Ok(Ok(_)) => {}
             Ok(Err(e)) => tracing::debug!(error = %e, "no statistics of the queue"),

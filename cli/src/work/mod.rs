@@ -16,13 +16,15 @@ mod http;
 mod state;
 mod stdout;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use delayline::{Queue, Raw};
+use delayline::{DelayBackend, ErrorKind, Queue, Raw};
+use tokio::time::{Instant, sleep};
 
 use self::args::WorkArgs;
-use self::gate::Gate;
+use self::gate::{Gate, Shared};
 use self::state::Work;
 use crate::console::Console;
 use crate::exec::Groups;
@@ -30,9 +32,15 @@ use crate::exit::{Exit, Failure};
 use crate::global::Global;
 use crate::signal::{Cause, Stop};
 use crate::start::{self, Logs, Started, Threads};
-use crate::store::session::Session;
+use crate::store::session::{Session, hinted};
 use crate::tally::Tally;
 use crate::words::{many, span};
+
+/// Pauses between attempts to connect at the start.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Target of the logs of an outage, as in the library.
+const OUTAGE: &str = "delayline_core::outage";
 
 /// Runs the command.
 pub(crate) fn main(global: &Global, args: WorkArgs) -> Result<Exit, Failure> {
@@ -56,7 +64,29 @@ async fn run(
 ) -> Result<Exit, Failure> {
     // Before anything is counted.
     let recorder = args.metrics.map(|address| Ok::<_, Failure>((address, http::record()?))).transpose()?;
-    let session = Session::open(global, "work", console.clone()).await?;
+    let shared = Arc::new(Shared::new(args.max, args.until_empty));
+    let counted = Arc::new(OnceLock::new());
+    // Until it ends.
+    let _served = match recorder {
+        Some((address, handle)) => {
+            delayline::meter::begin(&args.queue);
+            let (served, bound) = http::serve(address, handle, counted.clone(), shared.clone()).await?;
+            console.note(format_args!("metrics on http://{bound}/metrics, with /healthz and /readyz"));
+            Some(served)
+        }
+        None => None,
+    };
+    let backend = tokio::select! {
+        connected = connect(global, &shared) => connected?,
+        () = stop.stopped() => {
+            console.note("terminated before the store was available");
+            return Ok(match stop.cause() {
+                Some(Cause::Signal(signal)) if args.ends() => Exit::Interrupted(*signal),
+                _ => Exit::Done,
+            });
+        }
+    };
+    let session = Session::over(backend, "work", console.clone())?;
     session
         .backend
         .capabilities()
@@ -67,17 +97,9 @@ async fn run(
         let stats = session.backend.capabilities().stats;
         session.needs_for("--until-empty", stats, "count tasks")?;
     }
-    let gate = Arc::new(Gate::new(session.backend.clone(), args.max, args.until_empty));
-    // Until it ends.
-    let _served = match recorder {
-        Some((address, handle)) => {
-            let queue = Queue::with_codec(session.backend.clone(), &args.queue, Raw)?;
-            let (served, bound) = http::serve(address, handle, queue, gate.shared()).await?;
-            console.note(format_args!("metrics on http://{bound}/metrics, with /healthz and /readyz"));
-            Some(served)
-        }
-        None => None,
-    };
+    let gate = Arc::new(Gate::new(session.backend.clone(), shared));
+    // Without the gate, which does not support statistics.
+    let _ = counted.set(Queue::with_codec(session.backend.clone(), &args.queue, Raw)?);
     let command = args.exec.exec.clone();
     let tally = Arc::new(Tally::new());
     let work = Arc::new(Work { args, gate, tally, console, stop, given_back: AtomicU64::new(0) });
@@ -94,6 +116,33 @@ async fn run(
     };
     session.close().await;
     finish(&work, delivered)
+}
+
+/// Connects, and waits for a store that is unavailable, such as one that is still starting: where everything starts at once,
+/// nobody should have to start workers again. What will not pass is an error at once.
+async fn connect(global: &Global, shared: &Shared) -> Result<Arc<dyn DelayBackend>, Failure> {
+    let mut pause = PAUSE_MIN;
+    let mut waiting = None;
+    loop {
+        match delayline::connect(&global.backend).await {
+            Ok(backend) => {
+                if let Some(since) = waiting.map(|since: Instant| since.elapsed()) {
+                    tracing::info!(target: OUTAGE, outage = ?since, "the store is available");
+                }
+                return Ok(backend);
+            }
+            Err(e) if e.kind() == ErrorKind::Unavailable => {
+                shared.claims.not_connected(&e);
+                waiting.get_or_insert_with(|| {
+                    tracing::warn!(target: OUTAGE, error = %e, "the store is unavailable; waiting for it");
+                    Instant::now()
+                });
+            }
+            Err(e) => return Err(hinted(e)),
+        }
+        sleep(pause).await;
+        pause = (2 * pause).min(PAUSE_MAX);
+    }
 }
 
 /// Reports the result, and determines the exit code.

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use delayline::Queue;
@@ -21,7 +21,7 @@ pub(super) fn record() -> Result<Infallible, Failure> {
 pub(super) async fn serve(
     _: SocketAddr,
     handle: Infallible,
-    _: Queue<Bytes>,
+    _: Arc<OnceLock<Queue<Bytes>>>,
     _: Arc<gate::Shared>,
 ) -> Result<(Served, SocketAddr), Failure> {
     match handle {}

@@ -35,12 +35,14 @@ pub struct ConsumerBuilder<T> {
     queue: Queue<T>,
     lease: Duration,
     retry: RetryPolicy,
+    fail_fast: bool,
     options: SubscriptionOptions,
 }
 
 impl<T: 'static> ConsumerBuilder<T> {
     fn new(queue: Queue<T>) -> Self {
-        Self { queue, lease: LEASE_DEFAULT, retry: RetryPolicy::default(), options: SubscriptionOptions::default() }
+        let options = SubscriptionOptions::default();
+        Self { queue, lease: LEASE_DEFAULT, retry: RetryPolicy::default(), fail_fast: false, options }
     }
 
     /// Lease duration, from the claim; the consumer does not renew it by itself. Default: 30 s. Range: 1 ms to
@@ -53,6 +55,13 @@ impl<T: 'static> ConsumerBuilder<T> {
     /// Retry policy for tasks that are dropped unsettled or retried without a delay. Default: [`RetryPolicy::default`].
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
+        self
+    }
+
+    /// Whether a refusal is an error at any time: `Denied`, `Incompatible`, `Config`, `Corrupt`. Default: `false`, so that
+    /// only the first claim fails for it; later, the consumer waits and retries as in an outage.
+    pub fn fail_fast(mut self, fail_fast: bool) -> Self {
+        self.fail_fast = fail_fast;
         self
     }
 
@@ -73,7 +82,7 @@ impl<T: 'static> ConsumerBuilder<T> {
     /// A dropped call leaves nothing open.
     pub async fn open(self) -> Result<Consumer<T>> {
         self.queue.backend().capabilities().check_lease(self.lease)?;
-        let mut fetcher = Fetcher::new(self.queue.line().clone(), self.options);
+        let mut fetcher = Fetcher::new(self.queue.line().clone(), self.options, self.fail_fast);
         fetcher.open().await?;
         Ok(Consumer { queue: self.queue, fetcher, lease: self.lease, retry: self.retry })
     }
@@ -91,13 +100,14 @@ impl<T: 'static> fmt::Debug for ConsumerBuilder<T> {
 
 /// Delivers the tasks of a queue to a caller who pulls them.
 ///
-/// A consumer claims nothing ahead: it returns every task that it claims. While the store can't be reached, its calls
-/// wait and retry; the outage is logged once. A task whose payload can't be decoded is dead-lettered with the reason,
+/// A consumer claims nothing ahead: it returns every task that it claims. While the store can't be reached, or refuses
+/// what it answered before, its calls wait and retry; the outage is logged once. A task whose payload can't be decoded is dead-lettered with the reason,
 /// and never returned. If the codec panics, the task is retried by the [`RetryPolicy`].
 ///
 /// # Errors
-/// Waiting calls return only permanent errors, such as [`Closed`](ErrorKind::Closed), [`Denied`](ErrorKind::Denied) and
-/// [`Incompatible`](ErrorKind::Incompatible).
+/// Waiting calls return only permanent errors: [`Closed`](ErrorKind::Closed), and from the first claim refusals such as
+/// [`Denied`](ErrorKind::Denied) and [`Incompatible`](ErrorKind::Incompatible), which pass later
+/// ([`fail_fast`](ConsumerBuilder::fail_fast)).
 ///
 /// # Cancel safety
 /// Every call may be dropped at any await point: tasks that it claimed are given back at once, and the next call

@@ -7,7 +7,8 @@
 //!    end of the fallback poll interval. If a backend sends spurious notifications, a pause that grows to
 //!    `SPIN_PAUSE_MAX` is inserted.
 //! 3. A failure that may pass is an outage. It is logged once when it begins and once when it ends. Retries during an
-//!    outage are 50 ms to 5 s apart.
+//!    outage are 50 ms to 5 s apart. Once a claim was answered, a refusal counts as one, too: a password that is being
+//!    rotated must not end what has worked for days.
 
 use std::fmt;
 use std::sync::Arc;
@@ -44,6 +45,10 @@ pub(crate) struct Fetcher {
     subscription: Option<Box<dyn Subscription>>,
     rest: Rest,
     outage: Option<Outage>,
+    /// Whether a claim was answered. Until then, a refusal is an error.
+    started: bool,
+    /// Whether a refusal is an error later, too.
+    fail_fast: bool,
     /// Number of claims in a row that brought nothing although something was due, or of waits that returned at once.
     fruitless: u32,
     nothing_in_sight: bool,
@@ -67,8 +72,18 @@ struct Outage {
 }
 
 impl Fetcher {
-    pub(crate) fn new(line: Arc<Line>, options: SubscriptionOptions) -> Self {
-        Self { line, options, subscription: None, rest: Rest::Not, outage: None, fruitless: 0, nothing_in_sight: false }
+    pub(crate) fn new(line: Arc<Line>, options: SubscriptionOptions, fail_fast: bool) -> Self {
+        Self {
+            line,
+            options,
+            subscription: None,
+            rest: Rest::Not,
+            outage: None,
+            started: false,
+            fail_fast,
+            fruitless: 0,
+            nothing_in_sight: false,
+        }
     }
 
     /// Opens the subscription now, instead of in the first claim.
@@ -84,7 +99,8 @@ impl Fetcher {
     /// process's clock.
     ///
     /// # Errors
-    /// Only permanent ones.
+    /// Only permanent ones: [`Closed`](ErrorKind::Closed), what the claim itself is wrong in, and a refusal of the first
+    /// claim, or of any with `fail_fast`.
     pub(crate) async fn claim(&mut self, claim: Claim) -> Result<Fetched> {
         // Without this, a store that answers at once would let a loop of claims monopolize its thread.
         consume_budget().await;
@@ -95,8 +111,11 @@ impl Fetcher {
             Err(_) => Err(Error::new(ErrorKind::Unavailable, format!("no answer within {CLAIM_PATIENCE:?}"))),
         };
         match answer {
-            Ok(claimed) => Ok(Fetched { tasks: self.brought(claimed), ends: sent_at + claim.lease }),
-            Err(e) if e.retryable() => {
+            Ok(claimed) => {
+                self.started = true;
+                Ok(Fetched { tasks: self.brought(claimed), ends: sent_at + claim.lease })
+            }
+            Err(e) if e.retryable() || self.started && !self.fail_fast && e.kind().is_refusal() => {
                 self.failed(&e);
                 Ok(Fetched { tasks: Vec::new(), ends: sent_at })
             }

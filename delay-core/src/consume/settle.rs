@@ -1,4 +1,5 @@
-//! Settling with retries: a settling that fails for a reason that may pass is repeated until its lease ends.
+//! Settling with retries: a settling that fails for a reason that may pass is repeated until its lease ends. A refusal
+//! counts as such a reason: the task was claimed, so the server has not refused everything.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -133,7 +134,7 @@ fn to_repeat(
     unknown: &HashMap<usize, Unknown>,
 ) -> Vec<usize> {
     let may_pass = |(place, answer): (usize, &Result<()>)| {
-        let retryable = answer.as_ref().is_err_and(Error::retryable);
+        let retryable = answer.as_ref().is_err_and(|e| e.retryable() || e.kind().is_refusal());
         let asked_enough = unknown.get(&place).is_some_and(|unknown| unknown.count >= UNKNOWN_MAX);
         (retryable && !asked_enough && at < settlings[place].ends).then_some(place)
     };

@@ -42,6 +42,7 @@ pub struct WorkerBuilder {
     shutdown: CancellationToken,
     shutdown_deadline: Duration,
     until_empty: bool,
+    fail_fast: bool,
     options: SubscriptionOptions,
 }
 
@@ -60,6 +61,7 @@ impl WorkerBuilder {
             shutdown: CancellationToken::new(),
             shutdown_deadline: SHUTDOWN_DEADLINE_DEFAULT,
             until_empty: false,
+            fail_fast: false,
             options: SubscriptionOptions::default(),
         }
     }
@@ -134,6 +136,13 @@ impl WorkerBuilder {
         self
     }
 
+    /// Whether a refusal ends the worker at any time: `Denied`, `Incompatible`, `Config`, `Corrupt`. Default: `false`, so
+    /// that only a queue's first claim does; later, the worker retries as in an outage, and its other queues continue.
+    pub fn fail_fast(mut self, fail_fast: bool) -> Self {
+        self.fail_fast = fail_fast;
+        self
+    }
+
     /// Name of the worker, shown where a store has a place for it. Default: none.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.options.consumer = Some(name.into());
@@ -181,6 +190,7 @@ impl WorkerBuilder {
             shared,
             concurrency: u32::try_from(self.concurrency).unwrap_or(u32::MAX),
             shutdown_deadline: self.shutdown_deadline,
+            fail_fast: self.fail_fast,
             options: self.options,
         })
     }

@@ -1,6 +1,7 @@
 //! A running worker: starts the loops of its queues, and ends them at shutdown or when it is dropped.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use super::report::{WorkerReport, one_more};
 use super::shared::Shared;
 use crate::consume::fetch::Fetcher;
 use crate::meter::{self, Event};
-use crate::{Disposition, Result, SubscriptionOptions};
+use crate::{Disposition, ErrorKind, Result, SubscriptionOptions};
 
 /// Time that stopped handlers may take to end; after that, the same time again for giving their tasks back.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
@@ -30,7 +31,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(1);
 ///   task is claimed before there is a free slot for it.
 /// - While a handler runs, the worker renews the lease. [`Context`](super::Context) tells the handler if the lease is
 ///   lost or the task was cancelled.
-/// - While a store can't be reached, the worker retries by itself. Other queues continue.
+/// - While a store can't be reached, or refuses what it answered before, the worker retries by itself. Other queues
+///   continue.
 /// - At shutdown, the worker claims no more tasks and lets handlers finish until the deadline. Then it stops them and
 ///   gives their tasks back.
 ///
@@ -58,6 +60,7 @@ pub struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) concurrency: u32,
     pub(super) shutdown_deadline: Duration,
+    pub(super) fail_fast: bool,
     pub(super) options: SubscriptionOptions,
 }
 
@@ -65,8 +68,10 @@ impl Worker {
     /// Runs until it is shut down or, with [`until_empty`](super::WorkerBuilder::until_empty), until nothing is left.
     ///
     /// # Errors
-    /// Permanent errors of one of its backends, such as [`Closed`](crate::ErrorKind::Closed) or
-    /// [`Denied`](crate::ErrorKind::Denied). The worker has then shut down in the same way.
+    /// A refusal of a queue's first claim, such as [`Denied`](crate::ErrorKind::Denied); the error names the queue. A
+    /// refusal later counts as an outage, unless [`fail_fast`](super::WorkerBuilder::fail_fast) is set.
+    /// [`Closed`](crate::ErrorKind::Closed) once the backends of all queues are closed; with `until_empty`, once one is.
+    /// The worker has then shut down in the same way.
     ///
     /// # Cancel safety
     /// If the call is dropped, the worker claims no more tasks, stops its handlers, and gives their tasks back in the
@@ -111,8 +116,9 @@ impl Run {
 
     /// Claims tasks and starts handlers, until the worker is to end.
     async fn pump(&self) -> (Result<()>, Vec<Fetcher>) {
-        let Worker { lanes, shared, options, .. } = &self.worker;
-        let mut fetchers: Vec<_> = lanes.iter().map(|lane| Fetcher::new(lane.line.clone(), options.clone())).collect();
+        let Worker { lanes, shared, options, fail_fast, .. } = &self.worker;
+        let fetcher = |lane: &Arc<Lane>| Fetcher::new(lane.line.clone(), options.clone(), *fail_fast);
+        let mut fetchers: Vec<_> = lanes.iter().map(fetcher).collect();
         let ended = {
             let mut pumps: FuturesUnordered<_> =
                 lanes.iter().zip(&mut fetchers).map(|(lane, fetcher)| lane.pump(fetcher)).collect();
@@ -126,7 +132,7 @@ impl Run {
                 biased;
                 () = shared.shutdown.cancelled() => Ok(()),
                 () = nothing_left => Ok(()),
-                Some(ended) = pumps.next() => ended,
+                ended = first_to_end(&mut pumps, shared.idle.is_some()) => ended,
             }
             // Claims that are under way are dropped here, which gives their tasks back.
         };
@@ -175,6 +181,23 @@ impl Drop for Run {
         self.keepers.iter().for_each(AbortHandle::abort);
         self.worker.shared.shutdown.cancel();
         self.stop();
+    }
+}
+
+/// Waits for what ends the worker: an error of one queue, or that the backends of all queues are closed. A closed backend
+/// leaves the queues of other backends alone, unless the worker waits for all of them to be empty.
+async fn first_to_end<P>(pumps: &mut FuturesUnordered<P>, until_empty: bool) -> Result<()>
+where
+    P: Future<Output = Result<()>>,
+{
+    loop {
+        match pumps.next().await {
+            Some(Err(e)) if e.kind() == ErrorKind::Closed && !until_empty && !pumps.is_empty() => {
+                tracing::warn!(error = %e, "a queue has ended; the worker's other queues continue");
+            }
+            Some(ended) => return ended,
+            None => std::future::pending().await,
+        }
     }
 }
 
