@@ -27,8 +27,8 @@ the leases end. Dead letters are reported on stderr as they occur.
 Exit codes:
   0    a signal ended it, which is the normal end of a worker; or it reached
        --until-empty or --max, without dead letters
-  1    could not start (store, address of --metrics), or broke off (output
-       closed, a permanent error of the store)
+  1    could not start (store refused it, address of --metrics), or broke off
+       (output closed, a permanent error of the store)
   2    the command line is wrong
   4    it reached --until-empty or --max, and tasks became dead letters
   7    the store is `memory:`, or can't count tasks for --until-empty
