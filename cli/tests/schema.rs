@@ -17,7 +17,9 @@ fn the_tables_are_written_as_sql() {
 
 #[test]
 fn what_can_not_be_a_schema_or_a_version_is_refused() {
-    for (args, says) in [(["schema", "--schema", "a b"], "letters"), (["schema", "--from", "1000"], "versions")] {
+    for (args, says) in
+        [(["schema", "--schema", "a b"], "letters"), (["schema", "--from", "1000"], "must be 0 (no tables) to 1")]
+    {
         let ended = delayline(&args, b"");
         assert_eq!((ended.code, ended.stdout.as_str()), (1, ""));
         assert!(ended.stderr.contains(says), "{}", ended.stderr);
