@@ -23,9 +23,10 @@
 //! four. The feature `metrics` counts and times what happens: see [`meter`].
 //!
 //! TLS (`rediss://`, `amqps://`, Postgres' `sslmode=require`) needs one more feature: `tls-ring` (default) with ring's
-//! cryptography, or `tls-aws-lc-rs` with AWS-LC's. Both verify by the system's certificates. Both may be enabled: a
-//! provider that the application has installed stays; otherwise the backend installs ring's before its first connection
-//! over TLS. Without both, such URLs are a [`Config`](ErrorKind::Config) error.
+//! cryptography, or `tls-aws-lc-rs` with AWS-LC's. Certificates are checked against the system's list,
+//! on Postgres only with `sslmode=verify-ca` or `verify-full`. If both features are enabled, Redis and RabbitMQ use the
+//! provider that the application has installed in rustls, else ring's. With neither feature, such URLs are a
+//! [`Config`](ErrorKind::Config) error.
 //!
 //! # Five types for one task
 //!

@@ -18,8 +18,8 @@ use crate::{Due, Error, ErrorKind, GroupName, Result, TaskId, Timestamp};
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct NewTask {
-    /// Task id chosen by the caller. Default: `None`, the backend generates a UUIDv7. Set an id if the call may have to
-    /// be repeated after [`Ambiguous`](ErrorKind::Ambiguous).
+    /// Task id chosen by the caller. Default: `None`, the backend generates a UUIDv7. On a backend with unique ids, set one
+    /// if the call may have to be repeated after [`Ambiguous`](ErrorKind::Ambiguous).
     pub id: Option<TaskId>,
     /// Due time.
     pub due: Due,

@@ -153,7 +153,7 @@ mod tests {
             ("amqp://host?namespace=.b", "letters, digits"),
             ("amqp://host?namespace=a.q", "`q` is reserved"),
             ("amqp://host?namespace=", "letters, digits"),
-            ("amqp://me:a#b@host", "no `#`"),
+            ("amqp://me:a#b@host", "can't contain `#`"),
             ("amqp://me:a?b@host", "%3F"),
             ("amqp://host?payload_bytes_max=99000000", "at most"),
         ] {

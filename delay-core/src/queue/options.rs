@@ -92,8 +92,8 @@ impl fmt::Debug for Options {
 /// The builder methods, for a type with a field `options`.
 macro_rules! task_options {
     () => {
-        /// Delay from acceptance to the due time, on the backend's monotonic clock; rounded up to 1 ms. Default: zero,
-        /// due at once.
+        /// Delay from acceptance to the due time, on the backend's clock, which is monotonic on the memory backend;
+        /// rounded up to 1 ms. Default: zero, due at once.
         pub fn after(self, delay: ::std::time::Duration) -> Self {
             self.due(delay)
         }
@@ -110,8 +110,9 @@ macro_rules! task_options {
             self
         }
 
-        /// Task id chosen by the caller, 1 to 256 bytes. Scheduling the same id again while the task exists has no
-        /// effect, or [replaces](Self::replace) the task. Default: the backend generates a UUIDv7.
+        /// Task id chosen by the caller, 1 to 256 bytes. If the backend has unique ids (`Capabilities::unique_ids`),
+        /// scheduling the same id again while the task exists has no effect, or [replaces](Self::replace) the task;
+        /// otherwise it is a second task. Default: the backend generates a UUIDv7.
         pub fn id(mut self, id: impl TryInto<$crate::TaskId, Error: Into<$crate::Error>>) -> Self {
             self.options.id(id);
             self

@@ -23,8 +23,8 @@ impl<T: 'static> Queue<T> {
     ///
     /// Calls that are made at the same time through one `Queue` and its clones travel as one (group commit): while one
     /// call is under way, the calls that arrive meanwhile form the next one. Nothing lingers to wait for company. Many
-    /// concurrent callers are therefore nearly as fast as [`schedule_all`](Self::schedule_all), and a lone caller has
-    /// no overhead.
+    /// concurrent callers are therefore nearly as fast as [`schedule_all`](Self::schedule_all), and a lone caller does
+    /// not wait.
     ///
     /// ```no_run
     /// # use std::{sync::Arc, time::Duration};
@@ -49,13 +49,13 @@ impl<T: 'static> Queue<T> {
     /// are taken from the iterator as they are sent.
     ///
     /// # Errors
-    /// An outer `Err` means that nothing has taken effect. If a later call fails, its error is the result of its tasks
+    /// An outer `Err` means that nothing has taken effect; an unknown outcome is the result of its tasks. If a later call fails, its error is the result of its tasks
     /// and of all tasks that were not sent yet. An encoding error or an invalid option is the result of that task
     /// alone.
     ///
     /// # Cancel safety
-    /// If the call is dropped, some of its tasks may have been accepted. Give the tasks ids, so that the call can be
-    /// repeated.
+    /// If the call is dropped, some of its tasks may have been accepted. On a backend with unique ids, give the tasks
+    /// ids, so that the call can be repeated.
     pub async fn schedule_all(&self, tasks: impl IntoIterator<Item = Task<T>>) -> Result<Vec<Result<Scheduled>>> {
         schedule_all(self.line(), tasks.into_iter().map(|task| task.into_new(self))).await
     }
@@ -98,8 +98,8 @@ impl<T: 'static> fmt::Debug for Schedule<'_, T> {
 /// The future of a [`Schedule`].
 ///
 /// # Cancel safety
-/// If the future is dropped, the task was either accepted or not. Give the task an id, so that the call can be
-/// repeated.
+/// If the future is dropped, the task was either accepted or not. On a backend with unique ids, give the task an
+/// id, so that the call can be repeated.
 #[must_use = "futures do nothing unless polled"]
 pub struct Scheduling<'q> {
     span: Span,

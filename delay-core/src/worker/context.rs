@@ -18,15 +18,19 @@ use crate::{ClaimedTask, Lease};
 /// The worker renews the lease for as long as the handler runs. Three tokens tell a handler that it may stop:
 ///
 /// ```
+/// # use std::time::Duration;
 /// # use delayline_core::{Context, HandlerOutcome};
 /// # async fn next_page() -> bool { true }
 /// async fn export(exam: String, context: Context) -> HandlerOutcome {
 ///     while next_page().await {
-///         if context.cancelled().is_cancelled() || context.lost().is_cancelled() {
+///         if context.cancelled().is_cancelled() {
 ///             return HandlerOutcome::Complete; // nobody waits for the result any longer
 ///         }
+///         if context.lost().is_cancelled() {
+///             return HandlerOutcome::retry("the lease was lost"); // never `Complete`: nobody else may have finished it
+///         }
 ///         if context.shutdown().is_cancelled() {
-///             return HandlerOutcome::retry("the worker is shutting down"); // or finish before the deadline
+///             return HandlerOutcome::Snooze(Duration::ZERO); // costs no attempt; or finish before the deadline
 ///         }
 ///     }
 ///     HandlerOutcome::Complete
