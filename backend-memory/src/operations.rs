@@ -135,8 +135,8 @@ impl Operations {
             None => {
                 let weight = 1 + what.answers;
                 if table.weight + weight > WEIGHT_MAX {
-                    let limit = format!("{WEIGHT_MAX} remembered changes; they are forgotten after {WINDOW:?}");
-                    return Err(crate::store::full(&limit));
+                    let limit = format!("{WEIGHT_MAX} changes with an operation id");
+                    return Err(crate::store::full_for_now(&limit, &format!("they are forgotten, after {WINDOW:?}")));
                 }
                 let progress = fresh()?;
                 table.weight += weight;

@@ -168,7 +168,7 @@ fn too_old(schema: &Schema, found: i32) -> Error {
         ErrorKind::Incompatible,
         format!(
             "schema `{name}` {there}, version {VERSION} is required and `migrate` is off: run the output of \
-             `delayline schema`"
+             `delayline schema --schema {name} --from {found}`, or set `migrate=on`"
         ),
     )
 }

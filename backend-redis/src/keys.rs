@@ -21,6 +21,11 @@ pub(crate) fn newer_format(layout: &[u8]) -> Option<u32> {
     (format > FORMAT).then_some(format)
 }
 
+/// The number of shards of a layout.
+pub(crate) fn shards_of(layout: &[u8]) -> Option<u32> {
+    std::str::from_utf8(layout).ok()?.split('.').nth(1)?.parse().ok()
+}
+
 /// The error for data that a newer version of this library wrote.
 pub(crate) fn newer(what: &str, format: u32) -> Error {
     let ours = FORMAT;

@@ -120,9 +120,12 @@ impl Store {
 fn other_layout(tag: &str, layout: &[u8], shards: u32) -> Error {
     match keys::newer_format(layout) {
         Some(format) => keys::newer(tag, format),
-        None => Error::new(
-            ErrorKind::Config,
-            format!("{tag} was created with another number of shards, not {shards}: set `shards` to that number"),
-        ),
+        None => {
+            let theirs = keys::shards_of(layout).map_or("another number of".to_owned(), |shards| shards.to_string());
+            Error::new(
+                ErrorKind::Config,
+                format!("{tag} was created with {theirs} shards, but `shards` is {shards}: set it to that number"),
+            )
+        }
     }
 }

@@ -46,7 +46,7 @@ use leases::{Leases, Live};
 use letters::DeadStore;
 use task::{Entry, Extra, NOWHERE, index_of};
 use usage::{TASK_BYTES, extra_bytes};
-pub(crate) use usage::{Usage, bytes_of, full};
+pub(crate) use usage::{Usage, bytes_of, full, full_for_now};
 pub(crate) use view::{ListScan, StatsScan, rank_of};
 use wheels::Wheels;
 

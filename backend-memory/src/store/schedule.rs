@@ -9,7 +9,7 @@ use crate::payloads::SMALL_BYTES_MAX;
 use crate::wheel::Key;
 
 use super::task::{Entry, Extra, TASKS_MAX, is_plain};
-use super::usage::{Usage, full};
+use super::usage::{Usage, full_for_now};
 use super::{DELAY_MAX, Store};
 
 impl Store {
@@ -23,7 +23,7 @@ impl Store {
         }
         let mut outcome = ScheduleOutcome::Created;
         if !self.can_accept() {
-            return Err(full("sequence numbers or places"));
+            return Err(full_for_now("places in one queue, which is fixed", "its tasks end"));
         }
         if let Some(id) = &task.id
             && !self.make_way(id)

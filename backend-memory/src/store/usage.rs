@@ -60,3 +60,8 @@ pub(crate) fn full(limit: &str) -> Error {
         format!("the memory store has reached its limit of {limit}: wait until tasks end, or raise the limit"),
     )
 }
+
+/// The error of a store that is at a limit that can't be raised.
+pub(crate) fn full_for_now(limit: &str, until: &str) -> Error {
+    Error::new(ErrorKind::Full, format!("the memory store has reached its limit of {limit}: wait until {until}"))
+}
