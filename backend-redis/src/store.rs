@@ -121,10 +121,11 @@ fn other_layout(tag: &str, layout: &[u8], shards: u32) -> Error {
     match keys::newer_format(layout) {
         Some(format) => keys::newer(tag, format),
         None => {
-            let theirs = keys::shards_of(layout).map_or("another number of".to_owned(), |shards| shards.to_string());
+            let theirs =
+                keys::shards_of(layout).map_or("another number".to_owned(), |shards| format!("`shards={shards}`"));
             Error::new(
                 ErrorKind::Config,
-                format!("{tag} was created with {theirs} shards, but `shards` is {shards}: set it to that number"),
+                format!("{tag} was created with {theirs}, but `shards` is {shards}: set it to that"),
             )
         }
     }
