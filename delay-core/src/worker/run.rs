@@ -120,8 +120,8 @@ impl Run {
         let fetcher = |lane: &Arc<Lane>| Fetcher::new(lane.line.clone(), options.clone(), *fail_fast);
         let mut fetchers: Vec<_> = lanes.iter().map(fetcher).collect();
         let ended = {
-            let mut pumps: FuturesUnordered<_> =
-                lanes.iter().zip(&mut fetchers).map(|(lane, fetcher)| lane.pump(fetcher)).collect();
+            let pump = |(lane, fetcher)| async move { (lane, Lane::pump(lane, fetcher).await) };
+            let pumps: FuturesUnordered<_> = lanes.iter().zip(&mut fetchers).map(pump).collect();
             let nothing_left = async {
                 match &shared.idle {
                     Some(idle) => idle.done.cancelled().await,
@@ -132,7 +132,7 @@ impl Run {
                 biased;
                 () = shared.shutdown.cancelled() => Ok(()),
                 () = nothing_left => Ok(()),
-                ended = first_to_end(&mut pumps, shared.idle.is_some()) => ended,
+                ended = first_to_end(pumps, lanes, shared.idle.is_some()) => ended,
             }
             // Claims that are under way are dropped here, which gives their tasks back.
         };
@@ -186,19 +186,25 @@ impl Drop for Run {
 
 /// Waits for what ends the worker: an error of one queue, or that the backends of all queues are closed. A closed backend
 /// leaves the queues of other backends alone, unless the worker waits for all of them to be empty.
-async fn first_to_end<P>(pumps: &mut FuturesUnordered<P>, until_empty: bool) -> Result<()>
+async fn first_to_end<'l, P>(mut pumps: FuturesUnordered<P>, lanes: &'l [Arc<Lane>], until_empty: bool) -> Result<()>
 where
-    P: Future<Output = Result<()>>,
+    P: Future<Output = (&'l Arc<Lane>, Result<()>)>,
 {
-    loop {
-        match pumps.next().await {
-            Some(Err(e)) if e.kind() == ErrorKind::Closed && !until_empty && !pumps.is_empty() => {
-                tracing::warn!(error = %e, "a queue has ended; the worker's other queues continue");
-            }
-            Some(ended) => return ended,
-            None => std::future::pending().await,
+    let mut closed: Vec<&Arc<Lane>> = Vec::new();
+    while let Some((lane, ended)) = pumps.next().await {
+        let e = match ended {
+            Err(e) if e.kind() == ErrorKind::Closed && !until_empty => e,
+            ended => return ended,
+        };
+        closed.push(lane);
+        let same = |lane: &Arc<Lane>, other: &Arc<Lane>| Arc::ptr_eq(&lane.line.backend, &other.line.backend);
+        // Not only those that have noticed it: a queue whose handlers take all slots does not claim.
+        if lanes.iter().all(|lane| closed.iter().any(|of| same(lane, of))) {
+            return Err(e);
         }
+        tracing::warn!(queue = %lane.line.name, error = %e, "the queue has ended; those of other backends continue");
     }
+    std::future::pending().await
 }
 
 /// Closes subscriptions. Those that take too long are dropped.
