@@ -126,17 +126,17 @@ fn config(message: String) -> Error {
     Error::new(ErrorKind::Config, message)
 }
 
-/// The URL that was probably meant by `HOST:PORT`, by the port's usual service. It contains no secret.
+/// The URL that was probably meant by `HOST:PORT`, by the port's usual service. Other numbers may be part of a secret.
 fn with_scheme(host: &str, port: &str) -> Option<String> {
-    let is_port = port.parse::<u16>().is_ok() && port.bytes().all(|b| b.is_ascii_digit());
-    if !is_port || host.is_empty() || shown(host) != host {
+    if host.is_empty() || shown(host) != host {
         return None;
     }
     let scheme = match port {
+        "6379" => "redis",
         "5432" => "postgres",
         "5671" => "amqps",
         "5672" => "amqp",
-        _ => "redis",
+        _ => return None,
     };
     Some(format!("{scheme}://{host}:{port}"))
 }

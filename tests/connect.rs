@@ -106,7 +106,8 @@ async fn clear_3_an_unknown_or_missing_backend_is_named_without_its_secrets() {
         ("", "starts with a scheme"),
         ("user hunter2:x", "`...`"),
         ("localhost:hunter2", "unknown URL scheme `localhost`"),
-        ("localhost:6379", "`localhost:6379` has no URL scheme: did you mean redis://localhost:6379? (compiled in: "),
+        ("localhost:6379", "`localhost:6379` has no URL scheme: did you mean redis://localhost:6379? ("),
+        ("me:12345678", "unknown URL scheme `me`"),
         ("127.0.0.1:5432", "did you mean postgres://127.0.0.1:5432?"),
         ("rabbitmq://user:hunter2@host/", "unknown URL scheme `rabbitmq`; for RabbitMQ, use `amqp://`; "),
     ] {
